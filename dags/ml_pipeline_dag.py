@@ -1,0 +1,149 @@
+"""Train, judge and register a model every night. The work is in `airflow_ha.ml`."""
+
+# mypy: allow-untyped-decorators
+# (Airflow's decorators are not followed by the type checker.)
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk import ObjectStoragePath, Param, Variable, dag, task, task_group
+
+from airflow_ha.ml import (
+    download,
+    evaluation,
+    preprocessing,
+    quality_gate,
+    registry,
+    run,
+    training,
+    validation,
+)
+from airflow_ha.ml.failure_email import send_failure_email
+from airflow_ha.ml.permanent_failure import no_retry_on
+from airflow_ha.ml.sensor import DataSensor
+
+if TYPE_CHECKING:
+    from airflow_ha.ml.artifacts import Document
+
+
+@dag(
+    dag_id="ml_pipeline_dag",
+    schedule="0 2 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=3,  # a run that waits for its data must not hold up the next
+    dagrun_timeout=timedelta(hours=3),
+    is_paused_upon_creation=False,
+    tags=["ml", "production"],
+    params={
+        "source": Param(
+            None,
+            type=["null", "string"],
+            description="URL of a CSV file, such as s3://connection@bucket/x.csv, or `digits`. "
+            "Empty: the Variable ml_data_source, else `digits`, scikit-learn's bundled images.",
+        ),
+        "label_column": Param("label", type="string", description="The CSV column that holds the class."),
+    },
+    default_args={
+        "owner": "ml-team",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(minutes=30),
+        "on_failure_callback": [send_failure_email],
+    },
+    doc_md=__doc__,
+)
+def ml_pipeline() -> None:
+    """Wait, download, validate, preprocess, train side by side, evaluate, register or reject."""
+
+    @task
+    def plan_run(params: dict[str, Any], run_id: str, logical_date: datetime | None = None) -> dict[str, Any]:
+        with no_retry_on(ValueError):
+            return dict(
+                run.plan_run(
+                    logical_date=logical_date,
+                    run_id=run_id,
+                    source=params["source"] or Variable.get("ml_data_source", default=None),
+                    label_column=params["label_column"],
+                    artifacts_root=Variable.get("ml_artifacts_root", default=None),
+                )
+            )
+
+    @task
+    def download_data(plan: run.Plan) -> Document:
+        with no_retry_on(validation.InvalidDataError):
+            return download.download(
+                plan["source"], plan["label_column"], ObjectStoragePath(plan["run_directory"])
+            )
+
+    @task
+    def validate_data(plan: run.Plan) -> Document:
+        with no_retry_on(validation.InvalidDataError):
+            return validation.validate(ObjectStoragePath(plan["run_directory"]))
+
+    @task
+    def preprocess_data(plan: run.Plan) -> Document:
+        return preprocessing.preprocess(ObjectStoragePath(plan["run_directory"]))
+
+    # The pool (2 slots, made by the service `migrate`) bounds how many trainings share the machine.
+    @task(pool="ml_training", map_index_template="{{ task.op_kwargs['candidate'] }}")
+    def train_model(plan: run.Plan, candidate: str) -> Document:
+        return training.train(candidate, ObjectStoragePath(plan["run_directory"]))
+
+    @task
+    def evaluate_models(plan: run.Plan) -> Document:
+        return evaluation.evaluate(training.CANDIDATES, ObjectStoragePath(plan["run_directory"]))
+
+    @task.branch
+    def judge_quality(evaluated: Document, ti: Any) -> str:
+        with no_retry_on(quality_gate.QualityGateError):
+            required = quality_gate.required_accuracy(Variable.get(quality_gate.VARIABLE, default=None))
+        verdict = quality_gate.judge(evaluated, required)
+        ti.xcom_push(key="verdict", value=verdict)
+        return "register_model" if verdict["passed"] else "reject_model"
+
+    @task
+    def register_model(plan: run.Plan, evaluated: Document, verdict: Document) -> Document:
+        return registry.register(
+            plan["version"],
+            evaluated,
+            verdict,
+            ObjectStoragePath(plan["run_directory"]),
+            ObjectStoragePath(plan["registry_directory"]),
+        )
+
+    @task
+    def reject_model(plan: run.Plan, evaluated: Document, verdict: Document) -> Document:
+        return registry.reject(
+            plan["version"], evaluated, verdict, ObjectStoragePath(plan["registry_directory"])
+        )
+
+    @task(trigger_rule="none_failed_min_one_success")
+    def report_result(plan: run.Plan) -> Document:
+        return registry.decision(plan["version"], ObjectStoragePath(plan["registry_directory"]))
+
+    plan = plan_run()
+    data_is_there = DataSensor(
+        task_id="wait_for_data", source=plan["source"], poke_interval=15, timeout=timedelta(hours=2)
+    )
+    downloaded = download_data(plan)
+    preprocessed = preprocess_data(plan)
+
+    @task_group
+    def train_candidates() -> Any:
+        return train_model.partial(plan=plan).expand(candidate=list(training.CANDIDATES))
+
+    trained = train_candidates()
+    evaluated = evaluate_models(plan)
+    verdict = judge_quality(evaluated)
+    registered = register_model(plan, evaluated, verdict["verdict"])
+    rejected = reject_model(plan, evaluated, verdict["verdict"])
+
+    data_is_there >> downloaded >> validate_data(plan) >> preprocessed >> trained >> evaluated
+    [registered, rejected] >> report_result(plan)
+
+
+ml_pipeline()

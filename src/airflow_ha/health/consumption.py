@@ -1,0 +1,59 @@
+"""A Celery worker's own record that it consumes its queues; loaded by workers through `imports` in Celery's settings.
+
+A timer in the worker's event loop looks, every CONSUMPTION_INTERVAL seconds, at the consumer itself: connected to the
+broker, subscribed to its queues, and its channel among those that the loop polls. A hung loop makes no record; nor does
+a consumer that came back from a lost connection without its queues (https://github.com/apache/airflow/issues/63580).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps, current_app
+
+from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_INTERVAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def consumed_queues(consumer: Any) -> Sequence[str]:
+    """The names of the queues that a worker's consumer takes messages from right now; empty when it does not."""
+    task_consumer = consumer.task_consumer
+    if task_consumer is None or not consumer.connection or not consumer.connection.connected:
+        return ()
+    channel = task_consumer.channel
+    # kombu's Redis transport: the loop polls the channels in its cycle, each for its active queues.
+    if channel not in channel.connection.cycle._channels:
+        return ()
+    return tuple(queue.name for queue in task_consumer.queues if queue.name in channel.active_queues)
+
+
+def record(consumer: Any) -> None:
+    """Notes that the worker consumes, if it does."""
+    if queues := consumed_queues(consumer):
+        CONSUMPTION_FILE.write_text("\n".join(queues) + "\n")
+
+
+class ConsumptionRecord(bootsteps.StartStopStep):
+    """Starts the record with the worker's consumer and stops it when the connection is lost."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self.timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Called by Celery whenever the consumer has subscribed to its queues."""
+        record(consumer)
+        self.timer = consumer.timer.call_repeatedly(CONSUMPTION_INTERVAL, record, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Called by Celery whenever the consumer loses its connection or ends."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+current_app.steps["consumer"].add(ConsumptionRecord)

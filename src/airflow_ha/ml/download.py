@@ -1,0 +1,30 @@
+"""Fetch the data into the run's own directory, so that every later step reads the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_ha.ml import source as data_source
+from airflow_ha.ml.artifacts import Document, once, write_arrays
+
+if TYPE_CHECKING:
+    from airflow_ha.ml.artifacts import ArtifactPath
+
+
+def download(source: str, label_column: str, run_directory: ArtifactPath) -> Document:
+    """Copy the data to `dataset.npz` in the run's directory.
+
+    Returns:
+        `source`, `samples` and `features` (counts).
+
+    Raises:
+        FileNotFoundError: nothing is at the source.
+        InvalidDataError: what is there is no table of numbers with a label column.
+    """
+
+    def work() -> Document:
+        features, labels = data_source.read(source, label_column)
+        write_arrays(run_directory / "dataset.npz", features=features, labels=labels)
+        return {"source": source, "samples": features.shape[0], "features": features.shape[1]}
+
+    return once(run_directory / "download.json", work)

@@ -1,0 +1,75 @@
+"""Train one candidate model. The candidates run side by side, one task each."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from airflow_ha.ml.artifacts import Document, once, read_arrays, write_model
+from airflow_ha.ml.preprocessing import SEED
+
+if TYPE_CHECKING:
+    from airflow_ha.ml.artifacts import ArtifactPath
+
+CANDIDATES = ("logistic_regression", "support_vector_machine", "random_forest", "nearest_neighbours")
+
+
+def train(candidate: str, run_directory: ArtifactPath) -> Document:
+    """Fit the candidate on the training part and score it on the validation part.
+
+    Returns:
+        `candidate`, `validation_accuracy` (0 to 1) and `fit_seconds`.
+
+    Raises:
+        ValueError: no such candidate.
+    """
+    if candidate not in CANDIDATES:
+        raise ValueError(f"unknown candidate {candidate!r}; the known ones are {', '.join(CANDIDATES)}")
+
+    def work() -> Document:
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        model = make_pipeline(
+            SimpleImputer(strategy="median", keep_empty_features=True),
+            StandardScaler(),
+            _classifier(candidate),
+        )
+        split = read_arrays(run_directory / "split.npz")
+        # The pool decides how many trainings share the machine; BLAS threads on top would fight over cores.
+        with threadpool_limits(limits=1):
+            started = monotonic()
+            model.fit(split["train"], split["train_labels"])
+            fit_seconds = monotonic() - started
+            accuracy = float(model.score(split["validation"], split["validation_labels"]))
+        write_model(run_directory / "models" / f"{candidate}.joblib", model)
+        return {
+            "candidate": candidate,
+            "validation_accuracy": accuracy,
+            "fit_seconds": round(fit_seconds, 3),
+        }
+
+    return once(run_directory / "models" / f"{candidate}.json", work)
+
+
+def _classifier(candidate: str) -> Any:
+    """The candidate, not fitted yet: seeded, and on one core. Imports only what it needs, to be quick."""
+    match candidate:
+        case "logistic_regression":
+            from sklearn.linear_model import LogisticRegression
+
+            return LogisticRegression(max_iter=500, random_state=SEED)
+        case "support_vector_machine":
+            from sklearn.svm import SVC
+
+            return SVC(C=10.0, random_state=SEED)
+        case "random_forest":
+            from sklearn.ensemble import RandomForestClassifier
+
+            return RandomForestClassifier(n_estimators=200, n_jobs=1, random_state=SEED)
+        case "nearest_neighbours":
+            from sklearn.neighbors import KNeighborsClassifier
+
+            return KNeighborsClassifier(n_neighbors=3, n_jobs=1)

@@ -1,0 +1,81 @@
+"""Is the data good enough to train on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_ha.ml.artifacts import Document, once, read_arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from airflow_ha.ml.artifacts import ArtifactPath
+
+MINIMUM_SAMPLES = 1_000
+MAXIMUM_NULL_SHARE = 0.05
+# Training, validation and test parts each need some of every class.
+MINIMUM_SAMPLES_OF_A_CLASS = 5
+
+
+class InvalidDataError(ValueError):
+    """The data itself is unfit: trying again with the same data cannot help."""
+
+
+def validate(run_directory: ArtifactPath) -> Document:
+    """Check the downloaded data.
+
+    Unfit data is thrown away, so that once its source is corrected, clearing the run from the download on
+    fetches it anew.
+
+    Returns:
+        `samples`, `null_share` (0 to 1) and `classes`.
+
+    Raises:
+        InvalidDataError: with the figures that are out of bounds.
+        FileNotFoundError: there is no download.
+    """
+
+    def work() -> Document:
+        dataset = read_arrays(run_directory / "dataset.npz")
+        try:
+            return check(dataset["features"], dataset["labels"])
+        except InvalidDataError:
+            for name in ("download.json", "dataset.npz"):
+                (run_directory / name).unlink(missing_ok=True)
+            raise
+
+    return once(run_directory / "validation.json", work)
+
+
+def check(features: np.ndarray, labels: np.ndarray) -> Document:
+    """Measure the data against the bounds above.
+
+    Raises:
+        InvalidDataError: with every figure that is out of bounds.
+    """
+    import numpy as np
+
+    samples = len(labels)
+    nulls = int(np.count_nonzero(~np.isfinite(features)) + np.count_nonzero(labels == ""))
+    cells = features.size + labels.size
+    null_share = nulls / cells if cells else 0.0
+    classes, sizes = np.unique(labels[labels != ""], return_counts=True)
+
+    faults = []
+    if samples < MINIMUM_SAMPLES:
+        faults.append(f"{samples:,} samples, at least {MINIMUM_SAMPLES:,} are needed")
+    if null_share > MAXIMUM_NULL_SHARE:
+        faults.append(
+            f"{null_share:.2%} nulls ({nulls:,} of {cells:,} values), "
+            f"at most {MAXIMUM_NULL_SHARE:.0%} are allowed"
+        )
+    if len(classes) < 2:
+        faults.append(f"{len(classes)} classes, at least 2 are needed")
+    elif sizes.min() < MINIMUM_SAMPLES_OF_A_CLASS:
+        faults.append(
+            f"class {str(classes[sizes.argmin()])!r} has {sizes.min()} samples, "
+            f"at least {MINIMUM_SAMPLES_OF_A_CLASS} of each are needed"
+        )
+    if faults:
+        raise InvalidDataError("the data is unfit for training: " + "; ".join(faults))
+    return {"samples": samples, "null_share": null_share, "classes": len(classes)}

@@ -1,0 +1,33 @@
+"""A load for tests: mapped tasks that take a given time."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import dag, get_current_context, task
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    is_paused_upon_creation=False,
+    max_active_tasks=200,
+    max_active_runs=8,
+    params={"tasks": 30, "seconds": 1.0},
+    default_args={"owner": "tests", "retries": 3, "retry_delay": timedelta(seconds=1)},
+    tags=["tests"],
+)
+def load():
+    @task
+    def numbers() -> list[int]:
+        return list(range(get_current_context()["params"]["tasks"]))
+
+    @task
+    def work(number: int) -> int:
+        time.sleep(get_current_context()["params"]["seconds"])
+        return number
+
+    work.expand(number=numbers())
+
+
+load()

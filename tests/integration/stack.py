@@ -1,0 +1,204 @@
+"""What integration tests hold of a stack: its commands, its containers, and a client of its REST API."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+T = TypeVar("T")
+
+TERMINAL = ("success", "failed")
+
+
+def wait_until(condition: Callable[[], T], *, timeout: float, what: str, interval: float = 0.5) -> T:
+    """What the condition returns as soon as that is true; it may raise httpx errors while a service is away."""
+    deadline = time.monotonic() + timeout
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            last = condition()
+            if last:
+                return last
+        except httpx.HTTPError as error:
+            last = error
+        time.sleep(interval)
+    raise AssertionError(f"not within {timeout:g} s: {what}; last seen: {last!r}")
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of the stack."""
+
+    id: str
+    service: str
+    state: str
+    ip: dict[str, str]
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Sends a signal to the main process from outside; Docker's restart policy does not follow `docker kill`."""
+        subprocess.run(["docker", "kill", f"--signal={signal}", self.id], check=True, capture_output=True)
+
+    def crash(self) -> None:
+        """Ends the main process as a crash would, by SIGKILL from the host, so that the restart policy follows."""
+        pid = docker("inspect", "--format={{.State.Pid}}", self.id).strip()
+        os.kill(int(pid), 9)
+
+    def start(self) -> None:
+        """Starts it again."""
+        docker("start", self.id)
+
+    def execute(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command in it."""
+        return subprocess.run(["docker", "exec", self.id, *command], check=check, capture_output=True, text=True)
+
+    def inspect(self) -> dict[str, Any]:
+        """All that Docker says of it."""
+        found: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
+        return found
+
+
+def docker(*arguments: str) -> str:
+    """The output of a docker command."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack by its state folder (.env and secrets) and the folder of its DAGs."""
+
+    state: Path
+    dags: Path
+
+    def command(
+        self, *arguments: str, check: bool = True, timeout: float = 900, stdout: IO[str] | int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `./ops/stack …` against this stack."""
+        result = subprocess.run(
+            [ROOT / "ops" / "stack", *arguments],
+            env={**os.environ, "STACK_STATE_DIR": str(self.state)},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or result.returncode == 0, f"ops/stack {' '.join(arguments)}:\n{result.stdout}"
+        return result
+
+    @functools.cached_property
+    def settings(self) -> dict[str, str]:
+        """The stack's .env."""
+        lines = (self.state / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    @property
+    def project(self) -> str:
+        return self.settings["COMPOSE_PROJECT_NAME"]
+
+    def status(self) -> dict[str, Any]:
+        """`ops/stack status --json`."""
+        answer: dict[str, Any] = json.loads(self.command("status", "--json", check=False).stdout)
+        return answer
+
+    def ready(self) -> bool:
+        return bool(self.status()["ready"])
+
+    def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
+        """The stack's containers, of one service or of all, oldest first."""
+        filters = [f"--filter=label=com.docker.compose.project={self.project}"]
+        if service:
+            filters.append(f"--filter=label=com.docker.compose.service={service}")
+        ids = docker("ps", "--quiet", "--no-trunc", *(["--all"] if include_exited else []), *filters).split()
+        if not ids:
+            return []
+        return [
+            Container(
+                id=found["Id"],
+                service=found["Config"]["Labels"]["com.docker.compose.service"],
+                state=found["State"]["Status"],
+                ip={name: net["IPAddress"] for name, net in found["NetworkSettings"]["Networks"].items()},
+            )
+            for found in sorted(json.loads(docker("inspect", *ids)), key=lambda found: found["Created"])
+        ]
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['AIRFLOW_PORT']}"
+
+    @property
+    def flower_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['FLOWER_PORT']}"
+
+    def secret(self, name: str) -> str:
+        return (self.state / "secrets" / name).read_text().strip()
+
+    @functools.cached_property
+    def api(self) -> Airflow:
+        return Airflow(self.airflow_url, "admin", self.secret("airflow_admin_password"))
+
+
+class Airflow:
+    """Airflow's REST API; logs in once, since FAB refuses more than five log-ins in 40 s."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=30)
+        token = self.http.post("/auth/token", json={"username": user, "password": password}).raise_for_status()
+        self.http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        """The JSON of a GET under /api/v2."""
+        answer: dict[str, Any] = self.http.get(f"/api/v2{path}", params=params).raise_for_status().json()
+        return answer
+
+    def dag_is_there(self, dag_id: str) -> bool:
+        return self.http.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Starts a run of a DAG, waiting for the DAG first; returns the run's id."""
+        wait_until(lambda: self.dag_is_there(dag_id), timeout=60, what=f"the DAG {dag_id} is there")
+        self.http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
+        body = {"logical_date": None, "conf": conf}
+        run = self.http.post(f"/api/v2/dags/{dag_id}/dagRuns", json=body).raise_for_status()
+        return str(run.json()["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def task_instances(self, dag_id: str, run_id: str, task_id: str | None = None) -> list[dict[str, Any]]:
+        """All task instances of a run, or those of one task."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=100, offset=len(found))
+            found += page["task_instances"]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                return [ti for ti in found if task_id in (None, ti["task_id"])]
+
+    def in_state(self, dag_id: str, run_id: str, task_id: str, *states: str) -> list[dict[str, Any]]:
+        """The task instances of a task that are in one of the states."""
+        return [ti for ti in self.task_instances(dag_id, run_id, task_id) if ti["state"] in states]
+
+    def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float) -> str:
+        """The state in which a run ended."""
+
+        def ended() -> str | None:
+            state = self.run_state(dag_id, run_id)
+            return state if state in TERMINAL else None
+
+        return str(wait_until(ended, timeout=timeout, what=f"the run {dag_id}/{run_id} has ended"))
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """What a task returned."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.get(path)["value"]

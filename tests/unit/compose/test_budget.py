@@ -1,0 +1,112 @@
+"""The stack's arithmetic: memory, database connections and worker slots add up, at the default scale."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.unit.compose.model import CONFIG_FILE_POSTGRES, compose_model
+
+GIB = 1024**3
+
+MEMORY_BUDGET = 8 * GIB
+"""All limits of core, data and flower together. `migrate` is left out: it ends before the others start."""
+
+POOLED = {
+    # A sync and an async engine each, as large as [database] sql_alchemy_pool_size + sql_alchemy_max_overflow.
+    "api-server": 2,
+    "execution-api": 2,
+    "scheduler": 2,
+    "dag-processor": 2,
+    "triggerer": 2,
+}
+AIRFLOW_POOL_SIZE, AIRFLOW_MAX_OVERFLOW = 5, 10
+"""Airflow's defaults, [database] in its config.yml."""
+API_THREADS = 40
+"""Threads that run an API server's synchronous requests: anyio's default limiter, `to_thread` of Starlette."""
+RESERVED = 20
+"""Connections for health probes, `migrate`, superusers and an exporter."""
+
+
+@pytest.fixture(scope="module")
+def services():
+    return compose_model()["services"]
+
+
+def instances(service) -> int:
+    return service["deploy"].get("replicas", 1)
+
+
+def environment(service, name, default=None) -> str:
+    return service["environment"].get(name, default)
+
+
+def test_memory_limits_fit_the_budget(services):
+    limits = {
+        name: instances(service) * int(service["deploy"]["resources"]["limits"]["memory"])
+        for name, service in services.items()
+        if name != "migrate"
+    }
+    assert sum(limits.values()) <= MEMORY_BUDGET, limits
+
+
+def pool_limit(service) -> int:
+    size = environment(service, "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE", AIRFLOW_POOL_SIZE)
+    overflow = environment(service, "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW", AIRFLOW_MAX_OVERFLOW)
+    return int(size) + int(overflow)
+
+
+def test_every_pool_full_at_once_stays_under_max_connections(services):
+    found = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
+    assert found
+    slots = int(environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY"))
+    connections = {
+        name: instances(services[name]) * engines * pool_limit(services[name]) for name, engines in POOLED.items()
+    }
+    # Celery's result backend: one for each slot, and a pool as large as SQLAlchemy's default in each scheduler.
+    connections["worker"] = instances(services["worker"]) * (slots + 1)
+    connections["results"] = instances(services["scheduler"]) * (5 + 10)
+    assert sum(connections.values()) + RESERVED <= int(found[1]), connections
+
+
+@pytest.mark.parametrize("name", ["api-server", "execution-api"])
+def test_an_api_servers_pool_is_larger_than_its_threads(services, name):
+    assert pool_limit(services[name]) > API_THREADS
+
+
+def test_one_scheduler_alone_fills_the_workers_and_two_do_not_flood_the_queue(services):
+    slots = instances(services["worker"]) * int(
+        environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY")
+    )
+    parallelism = int(environment(services["scheduler"], "AIRFLOW__CORE__PARALLELISM"))
+    assert parallelism >= slots
+    assert instances(services["scheduler"]) * parallelism <= 2 * slots
+
+
+def seconds(service, name) -> float:
+    return float(environment(service, name))
+
+
+def test_api_retries_outlive_a_failover_and_end_before_a_task_counts_as_dead(services):
+    """Tenacity's wait_random_exponential: the n-th wait is between the minimum and min(maximum, 2^n) seconds."""
+    worker, scheduler = services["worker"], services["scheduler"]
+    maximum = seconds(worker, "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX")
+    tries = int(environment(worker, "AIRFLOW__WORKERS__EXECUTION_API_RETRIES"))
+    expected = sum((1.0 + max(1.0, min(maximum, 2.0**n))) / 2 for n in range(tries - 1))
+    failover = 30
+    assert failover < expected < seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT")
+
+
+def test_a_queued_tasks_token_is_accepted_for_as_long_as_upstream_would(services):
+    lifetime = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT")
+    leeway = seconds(services["execution-api"], "AIRFLOW__API_AUTH__JWT_LEEWAY")
+    assert lifetime + leeway == 600
+
+
+def test_celery_settings_are_json_and_name_modules_that_exist(services):
+    import importlib.util
+
+    settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
+    assert all(importlib.util.find_spec(module) for module in settings["imports"])

@@ -1,0 +1,111 @@
+"""Every service is confined, limited, watched and restarted; what should not meet does not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.unit.compose.model import COMPOSE, compose_model
+
+MODEL = compose_model()
+SERVICES = MODEL["services"]
+KEY_ORDER = [
+    "profiles", "image", "user", "entrypoint", "command", "environment", "secrets", "volumes", "tmpfs", "networks",
+    "depends_on", "healthcheck", "deploy", "ports",
+]  # fmt: skip
+DATABASE_SECRETS = {"sql_alchemy_conn", "sql_alchemy_conn_async", "fernet_key", "jwt_secret", "api_secret_key"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_runs_without_root_or_privileges_and_cannot_write_its_image(name):
+    service = SERVICES[name]
+    assert not service["user"].startswith("0")
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert "privileged" not in service
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_limits_and_its_log_is_rotated(name):
+    limits = SERVICES[name]["deploy"]["resources"]["limits"]
+    assert limits["memory"] > 0
+    assert limits["pids"] > 0
+    assert SERVICES[name]["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "migrate"])
+def test_a_service_restarts_also_when_it_is_unhealthy(name):
+    service = SERVICES[name]
+    assert service["restart"] == "always"
+    assert service["init"] is True, "guard.sh ends the child of docker-init"
+    command = service["healthcheck"]["test"]
+    assert command[:3] == ["CMD", "sh", "/usr/local/bin/guard.sh"]
+    assert "./health/guard.sh:/usr/local/bin/guard.sh:ro" in service["volumes"]
+    assert any(mount.startswith("/tmp") for mount in service["tmpfs"]), "guard.sh counts in /tmp"
+
+
+def test_only_the_gateway_and_flower_publish_a_port_and_only_on_loopback():
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"gateway": ["127.0.0.1:8080:8080"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_postgres_and_redis_are_on_networks_that_lead_nowhere_else():
+    for service, network in {"postgres": "database", "redis": "broker"}.items():
+        assert SERVICES[service]["networks"] == [network]
+        assert MODEL["networks"][network]["internal"] is True
+
+
+def test_only_who_needs_it_is_on_a_data_network():
+    members = {net: {n for n, s in SERVICES.items() if net in s["networks"]} for net in ("database", "broker")}
+    airflow_with_database = {"migrate", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer"}
+    assert members["database"] == {"postgres", "worker"} | airflow_with_database  # worker: Celery's results
+    assert members["broker"] == {"redis", "scheduler", "worker", "flower"}
+
+
+@pytest.mark.parametrize("name", ["worker", "flower"])
+def test_who_runs_user_code_or_a_page_holds_no_key_of_the_metadata_database(name):
+    assert not DATABASE_SECRETS & set(SERVICES[name]["secrets"])
+    assert "no-access@" in SERVICES[name]["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_is_in_the_environment(name):
+    for key, value in SERVICES[name].get("environment", {}).items():
+        if re.search(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|BACKEND|BASIC_AUTH", key):
+            assert key.endswith(("_CMD", "_FILE")), key
+            assert "/run/secrets/" in value
+
+
+def test_every_secret_that_a_service_reads_is_declared_and_every_declared_one_is_read():
+    read = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+    assert read == set(MODEL["secrets"])
+
+
+def test_every_file_that_a_service_mounts_exists():
+    mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
+    files = {mount.split(":")[0] for mount in mounts if mount.startswith(".")}
+    assert files
+    assert [file for file in files if not (COMPOSE / file).exists()] == []
+
+
+def test_every_compose_file_says_what_it_is_for_and_every_service_why_it_is_there():
+    for file in COMPOSE.glob("*.yaml"):
+        lines = file.read_text().splitlines()
+        assert lines[0].startswith("# "), file.name
+        body = lines[lines.index("services:") :] if "services:" in lines else []
+        for number, line in enumerate(body):
+            if re.fullmatch(r"  [a-z-]+:", line) and body[number + 1].startswith("    "):
+                if line.strip() in {f"{secret}:" for secret in MODEL["secrets"]}:
+                    continue
+                assert body[number - 1].startswith("  # "), f"{file.name}: {line.strip()} has no sentence above it"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_services_keys_are_in_the_projects_order(name):
+    text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
+    block = re.search(rf"^  {name}:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    assert block
+    keys = [key for key in re.findall(r"^    (\w+):", block[1], re.MULTILINE) if key in KEY_ORDER]
+    assert keys == sorted(keys, key=KEY_ORDER.index)

@@ -1,0 +1,13 @@
+"""Unit tests get an Airflow home of their own: importing Airflow writes its configuration there."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+# At import, because Airflow reads it once, when it is first imported.
+assert "airflow" not in sys.modules, "Airflow was imported before its home was set"
+_home = tempfile.TemporaryDirectory(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = _home.name
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[2] / "dags")

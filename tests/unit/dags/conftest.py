@@ -1,0 +1,15 @@
+"""The DAG files as the dag-processor reads them."""
+
+from pathlib import Path
+
+import pytest
+
+DAGS = Path(__file__).parents[3] / "dags"
+
+
+@pytest.fixture(scope="session")
+def dag_bag():
+    """Every DAG of the project, freshly parsed."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=str(DAGS))

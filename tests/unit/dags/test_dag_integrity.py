@@ -1,0 +1,101 @@
+"""What holds for every DAG file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+DAG_FILES = sorted((Path(__file__).parents[3] / "dags").glob("*.py"))
+
+
+def tasks(dag_bag):
+    return [(f"{dag_id}.{task.task_id}", task) for dag_id, dag in dag_bag.dags.items() for task in dag.tasks]
+
+
+def test_every_dag_file_imports(dag_bag):
+    assert dag_bag.import_errors == {}
+
+
+def test_every_dag_file_holds_a_dag_named_after_it(dag_bag):
+    assert sorted(dag_bag.dags) == [file.stem for file in DAG_FILES]
+
+
+def test_no_dag_has_a_cycle(dag_bag):
+    for dag in dag_bag.dags.values():
+        dag.check_cycle()
+
+
+def test_a_cycle_would_be_an_import_error(tmp_path):
+    (tmp_path / "cycle.py").write_text(
+        "from airflow.sdk import DAG\n"
+        "from airflow.providers.standard.operators.empty import EmptyOperator\n"
+        "with DAG('cycle', schedule=None):\n"
+        "    a, b = EmptyOperator(task_id='a'), EmptyOperator(task_id='b')\n"
+        "    a >> b >> a\n"
+    )
+
+    errors = DagBag(dag_folder=str(tmp_path)).import_errors
+
+    assert "Cycle" in "".join(errors.values())
+
+
+def test_every_task_has_an_owner_of_ours(dag_bag):
+    assert [name for name, task in tasks(dag_bag) if task.owner in ("", "airflow")] == []
+
+
+def test_every_dag_has_tags(dag_bag):
+    assert [dag_id for dag_id, dag in dag_bag.dags.items() if not dag.tags] == []
+
+
+def test_every_task_is_retried(dag_bag):
+    assert [name for name, task in tasks(dag_bag) if task.retries < 1] == []
+
+
+def test_no_task_can_hold_its_worker_slot_for_ever(dag_bag):
+    assert [name for name, task in tasks(dag_bag) if task.execution_timeout is None] == []
+
+
+def test_no_dag_catches_up_or_runs_without_bounds(dag_bag):
+    assert [
+        dag_id
+        for dag_id, dag in dag_bag.dags.items()
+        if dag.catchup or dag.dagrun_timeout is None or dag.max_active_runs > 16
+    ] == []
+
+
+def test_every_start_date_names_its_time_zone(dag_bag):
+    assert [dag_id for dag_id, dag in dag_bag.dags.items() if dag.start_date.tzinfo is None] == []
+
+
+def test_every_dag_runs_as_soon_as_the_stack_is_up(dag_bag):
+    assert [dag_id for dag_id, dag in dag_bag.dags.items() if dag.is_paused_upon_creation is not False] == []
+
+
+def test_every_dag_says_what_it_is_for(dag_bag):
+    assert [dag_id for dag_id, dag in dag_bag.dags.items() if not dag.doc_md] == []
+
+
+@pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.stem)
+def test_parsing_needs_neither_the_machine_learning_libraries_nor_the_database(file, tmp_path):
+    parse = (
+        "import runpy, sys\n"
+        f"runpy.run_path({str(file)!r})\n"
+        "heavy = {'numpy', 'scipy', 'sklearn', 'joblib', 'botocore', 's3fs'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", parse],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not (tmp_path / "airflow.db").exists()
