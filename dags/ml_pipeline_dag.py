@@ -75,9 +75,7 @@ def ml_pipeline() -> None:
     @task
     def download_data(plan: run.Plan) -> Document:
         with no_retry_on(validation.InvalidDataError):
-            return download.download(
-                plan["source"], plan["label_column"], ObjectStoragePath(plan["run_directory"])
-            )
+            return download.download(plan["source"], plan["label_column"], ObjectStoragePath(plan["run_directory"]))
 
     @task
     def validate_data(plan: run.Plan) -> Document:
@@ -117,9 +115,7 @@ def ml_pipeline() -> None:
 
     @task
     def reject_model(plan: run.Plan, evaluated: Document, verdict: Document) -> Document:
-        return registry.reject(
-            plan["version"], evaluated, verdict, ObjectStoragePath(plan["registry_directory"])
-        )
+        return registry.reject(plan["version"], evaluated, verdict, ObjectStoragePath(plan["registry_directory"]))
 
     @task(trigger_rule="none_failed_min_one_success")
     def report_result(plan: run.Plan) -> Document:

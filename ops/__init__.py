@@ -1,0 +1,1 @@
+"""How the stack is operated: the code behind `./ops/stack`."""

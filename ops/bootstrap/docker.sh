@@ -108,10 +108,13 @@ docker_install() {
 }
 
 # One field of /etc/os-release; testing and unstable Debian have no VERSION_ID and count as the newest.
-os_release() {
+os_release() (
+  # shellcheck disable=SC2034 # read by name below
+  local ID='' VERSION_ID=99 VERSION_CODENAME=''
   # shellcheck source=/dev/null
-  (. /etc/os-release && case $1 in ID) echo "$ID" ;; VERSION_ID) echo "${VERSION_ID:-99}" ;; *) echo "${VERSION_CODENAME:-}" ;; esac)
-}
+  . /etc/os-release
+  printf '%s\n' "${!1}"
+)
 
 docker_apt_install() {
   local -a missing=()
@@ -181,7 +184,8 @@ docker_quietly() {
   if ((status)); then
     tail -n 20 "$log" >&2
     rm -f "$log"
-    docker_stop "'$1' failed (exit ${status}); its last lines are above." "Nothing else was changed; run it again once that is cured."
+    docker_stop "'$1' failed (exit ${status}); its last lines are above." \
+      "Nothing else was changed; run it again once that is cured."
   fi
   rm -f "$log"
 }

@@ -81,7 +81,11 @@ class Stack:
     dags: Path
 
     def command(
-        self, *arguments: str, check: bool = True, timeout: float = 900, stdout: IO[str] | int = subprocess.PIPE
+        self,
+        *arguments: str,
+        check: bool = True,
+        timeout: float = 900,
+        stdout: IO[str] | int = subprocess.PIPE,
     ) -> subprocess.CompletedProcess[str]:
         """Runs `./ops/stack …` against this stack."""
         result = subprocess.run(

@@ -35,7 +35,7 @@ def record(consumer: Any) -> None:
         CONSUMPTION_FILE.write_text("\n".join(queues) + "\n")
 
 
-class ConsumptionRecord(bootsteps.StartStopStep):
+class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """Starts the record with the worker's consumer and stops it when the connection is lost."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

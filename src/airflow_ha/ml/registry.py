@@ -37,9 +37,7 @@ def register(
     return _record(path, document)
 
 
-def reject(
-    version: str, evaluation: Document, verdict: Document, registry_directory: ArtifactPath
-) -> Document:
+def reject(version: str, evaluation: Document, verdict: Document, registry_directory: ArtifactPath) -> Document:
     """Record that the version's winner was not good enough, and why. Takes back an earlier registration.
 
     Returns:

@@ -71,14 +71,10 @@ def parse_csv(content: bytes, label_column: str) -> tuple[np.ndarray, np.ndarray
             if not row:
                 continue
             if len(row) != len(header):
-                raise InvalidDataError(
-                    f"line {rows.line_num} has {len(row)} values, the header has {len(header)}"
-                )
+                raise InvalidDataError(f"line {rows.line_num} has {len(row)} values, the header has {len(header)}")
             label = row.pop(position).strip()
             labels.append("" if label.lower() in NULL_TEXTS else label)
-            features.append(
-                [_number(text, rows.line_num, name) for name, text in zip(names, row, strict=True)]
-            )
+            features.append([_number(text, rows.line_num, name) for name, text in zip(names, row, strict=True)])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidDataError(f"the data is no CSV text in UTF-8: {error}") from error
     return np.array(features, dtype=float).reshape(len(features), len(names)), np.array(labels, dtype=str)

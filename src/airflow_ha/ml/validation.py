@@ -66,8 +66,7 @@ def check(features: np.ndarray, labels: np.ndarray) -> Document:
         faults.append(f"{samples:,} samples, at least {MINIMUM_SAMPLES:,} are needed")
     if null_share > MAXIMUM_NULL_SHARE:
         faults.append(
-            f"{null_share:.2%} nulls ({nulls:,} of {cells:,} values), "
-            f"at most {MAXIMUM_NULL_SHARE:.0%} are allowed"
+            f"{null_share:.2%} nulls ({nulls:,} of {cells:,} values), at most {MAXIMUM_NULL_SHARE:.0%} are allowed"
         )
     if len(classes) < 2:
         faults.append(f"{len(classes)} classes, at least 2 are needed")

@@ -16,7 +16,6 @@ CONFIG_FILE_POSTGRES = COMPOSE / "postgres" / "airflow-ha.conf"
 INTERPOLATION = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
 
 
-
 def interpolated(text: str) -> str:
     """Variables replaced by their defaults; one without a default by its name."""
     return INTERPOLATION.sub(lambda found: found[3] if found[2] == ":-" else found[1], text)

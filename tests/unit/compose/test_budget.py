@@ -77,9 +77,7 @@ def test_an_api_servers_pool_is_larger_than_its_threads(services, name):
 
 
 def test_one_scheduler_alone_fills_the_workers_and_two_do_not_flood_the_queue(services):
-    slots = instances(services["worker"]) * int(
-        environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY")
-    )
+    slots = instances(services["worker"]) * int(environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY"))
     parallelism = int(environment(services["scheduler"], "AIRFLOW__CORE__PARALLELISM"))
     assert parallelism >= slots
     assert instances(services["scheduler"]) * parallelism <= 2 * slots

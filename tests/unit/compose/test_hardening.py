@@ -14,7 +14,13 @@ KEY_ORDER = [
     "profiles", "image", "user", "entrypoint", "command", "environment", "secrets", "volumes", "tmpfs", "networks",
     "depends_on", "healthcheck", "deploy", "ports",
 ]  # fmt: skip
-DATABASE_SECRETS = {"sql_alchemy_conn", "sql_alchemy_conn_async", "fernet_key", "jwt_secret", "api_secret_key"}
+DATABASE_SECRETS = {
+    "sql_alchemy_conn",
+    "sql_alchemy_conn_async",
+    "fernet_key",
+    "jwt_secret",
+    "api_secret_key",
+}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -59,7 +65,14 @@ def test_postgres_and_redis_are_on_networks_that_lead_nowhere_else():
 
 def test_only_who_needs_it_is_on_a_data_network():
     members = {net: {n for n, s in SERVICES.items() if net in s["networks"]} for net in ("database", "broker")}
-    airflow_with_database = {"migrate", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer"}
+    airflow_with_database = {
+        "migrate",
+        "api-server",
+        "execution-api",
+        "scheduler",
+        "dag-processor",
+        "triggerer",
+    }
     assert members["database"] == {"postgres", "worker"} | airflow_with_database  # worker: Celery's results
     assert members["broker"] == {"redis", "scheduler", "worker", "flower"}
 

@@ -49,9 +49,7 @@ def run(tmp_path, monkeypatch):
 
 
 def reused(run):
-    return [
-        value["reused"] for value in run.results.values() if isinstance(value, dict) and "reused" in value
-    ]
+    return [value["reused"] for value in run.results.values() if isinstance(value, dict) and "reused" in value]
 
 
 def test_a_run_registers_a_model_and_a_second_one_of_the_same_date_does_no_work_twice(run, tmp_path):

@@ -57,9 +57,7 @@ def test_the_smallest_class_allowed_is_in_every_part(tmp_path):
     preprocess(tmp_path)
 
     split = read_arrays(tmp_path / "split.npz")
-    counts = {
-        part: int((split[f"{part}_labels"] == "rare").sum()) for part in ("train", "validation", "test")
-    }
+    counts = {part: int((split[f"{part}_labels"] == "rare").sum()) for part in ("train", "validation", "test")}
 
     assert counts == {"train": 3, "validation": 1, "test": 1}
 

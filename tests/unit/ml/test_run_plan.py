@@ -47,9 +47,7 @@ def test_a_run_without_a_logical_date_is_known_by_its_run_id():
 
 
 def test_run_ids_that_differ_only_in_characters_unfit_for_a_file_name_stay_apart():
-    assert (
-        plan(logical_date=None, run_id="a+b")["version"] != plan(logical_date=None, run_id="a:b")["version"]
-    )
+    assert plan(logical_date=None, run_id="a+b")["version"] != plan(logical_date=None, run_id="a:b")["version"]
 
 
 def test_a_run_id_cannot_lead_out_of_the_artifacts_root():

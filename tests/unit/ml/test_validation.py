@@ -28,9 +28,7 @@ def test_exactly_5_percent_nulls_pass():
 
 
 def test_more_than_5_percent_nulls_fail_and_the_message_says_how_many():
-    with pytest.raises(
-        InvalidDataError, match=r"5\.01% nulls \(501 of 10,000 values\), at most 5% are allowed"
-    ):
+    with pytest.raises(InvalidDataError, match=r"5\.01% nulls \(501 of 10,000 values\), at most 5% are allowed"):
         check(*table(1_000, nulls=501))
 
 

@@ -1,0 +1,51 @@
+"""`./ops/stack`: the table of contents. Each command is in ops/commands/, in the file with its name."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ops.commands.down import down
+from ops.commands.logs import logs
+from ops.commands.scale import scale
+from ops.commands.screen import error_console
+from ops.commands.status import status
+from ops.commands.test import test
+from ops.commands.trigger import trigger
+from ops.commands.up import up
+from ops.errors import INTERRUPTED, StackError
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    name="./ops/stack",
+    help="Airflow HA: a production Airflow on Celery that survives the loss of any one container.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(up)
+app.command()(status)
+app.command()(scale)
+app.command()(trigger)
+app.command()(logs)
+app.command(context_settings=PASS_ON)(test)
+app.command()(down)
+
+
+def main() -> None:
+    """Runs a command; an error that people can mend is told in three lines."""
+    try:
+        app(prog_name="./ops/stack")
+    except StackError as error:
+        error_console.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        error_console.print("\ninterrupted: what was begun stays, and the next ./ops/stack up finishes it")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

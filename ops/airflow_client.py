@@ -1,0 +1,211 @@
+"""Airflow's REST API, as far as operating the stack needs it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ops.errors import FAILURE, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT = 10.0
+"""Seconds for one answer."""
+UNREACHABLE_SECONDS = 60.0
+"""How long a call goes on trying while the gateway has nobody to hand it to."""
+POLL_SECONDS = 1.0
+
+ENDED = ("success", "failed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A DAG run."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    started: float
+    duration: float | None
+
+
+class AirflowClient:
+    """A session that logs in once: FAB refuses more than five log-ins in 40 s.
+
+    Args:
+        url: Where the gateway listens.
+        user: Who logs in.
+        password: Their password.
+        transport: For tests: answers instead of the network.
+    """
+
+    def __init__(self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        self._credentials = {"username": user, "password": password}
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
+
+    def _request(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
+        """An answer that is not a server's failure, within `wait` seconds of trying."""
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                response = self._http.request(method, path, **options)
+                if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                    return response
+                problem = f"it answers {response.status_code}"
+            except httpx.TransportError as error:
+                problem = str(error)
+            if time.monotonic() >= deadline:
+                raise StackError(
+                    f"Airflow cannot be reached: {problem}",
+                    where=self.url,
+                    cure="./ops/stack status shows what is not healthy; ./ops/stack up starts the stack",
+                    code=FAILURE,
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _call(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
+        """A request under /api/v2, logged in."""
+        if "Authorization" not in self._http.headers:
+            answer = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
+            if answer.status_code != httpx.codes.CREATED:
+                raise StackError(
+                    f"Airflow refuses the log-in of {self._credentials['username']} ({answer.status_code})",
+                    where=self.url,
+                    cure="the password is in the secret airflow_admin_password; ./ops/stack up sets it in Airflow",
+                    code=FAILURE,
+                )
+            self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return self._request(method, f"/api/v2{path}", wait=wait, **options)
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        response = self._call(method, path, **options)
+        if response.is_error:
+            raise StackError(f"Airflow refuses: {response.text[:500]}", where=f"{method} {path}", code=FAILURE)
+        return response.json()
+
+    def dag_ids(self) -> list[str]:
+        """All DAGs that Airflow knows."""
+        found: list[str] = []
+        while True:
+            page = self._json("GET", "/dags", params={"limit": 100, "offset": len(found)})
+            found += [dag["dag_id"] for dag in page["dags"]]
+            if not page["dags"] or len(found) >= page["total_entries"]:
+                return sorted(found)
+
+    def import_errors(self, *, wait: float = 0) -> list[dict[str, str]]:
+        """The DAG files that do not import: `file` and the last line of its `error`."""
+        found = self._json("GET", "/importErrors", wait=wait, params={"limit": 100})["import_errors"]
+        return [{"file": error["filename"], "error": error["stack_trace"].strip().splitlines()[-1]} for error in found]
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
+        """Starts a run of a DAG, which is taken out of its pause if it is in one.
+
+        Raises:
+            StackError: There is no such DAG; with the known ones.
+        """
+        if self._call("GET", f"/dags/{dag_id}").status_code == httpx.codes.NOT_FOUND:
+            raise StackError(
+                f"there is no DAG {dag_id!r}",
+                where=self.url,
+                cure=f"the DAGs are: {', '.join(self.dag_ids()) or 'none yet'}. A file that does not import is in "
+                "./ops/stack status",
+            )
+        self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+        body = {"logical_date": None, "conf": conf or {}}
+        return run_of(self._json("POST", f"/dags/{dag_id}/dagRuns", json=body))
+
+    def run(self, dag_id: str, run_id: str) -> Run:
+        """A run as it is now."""
+        return run_of(self._json("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def newest_success(self, dag_id: str) -> Run | None:
+        """The newest run of a DAG that succeeded."""
+        params = {"state": "success", "order_by": "-start_date", "limit": 1}
+        response = self._call("GET", f"/dags/{dag_id}/dagRuns", params=params)
+        runs = [] if response.status_code == httpx.codes.NOT_FOUND else response.json()["dag_runs"]
+        return run_of(runs[0]) if runs else None
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Whether Airflow has read the DAG's file."""
+        return self._call("GET", f"/dags/{dag_id}").status_code == httpx.codes.OK
+
+    def task_states(self, run: Run) -> list[tuple[str, str]]:
+        """Each task instance of a run, by name and state; a mapped one as `task[3]`."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances"
+        found: list[tuple[str, str]] = []
+        while True:
+            page = self._json("GET", path, params={"limit": 100, "offset": len(found)})
+            found += [(instance_name(instance), instance["state"] or "none") for instance in page["task_instances"]]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def result(self, run: Run, task_id: str) -> Any:
+        """What a task returned; None when it returned nothing."""
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        response = self._call("GET", path)
+        return response.json()["value"] if response.is_success else None
+
+    def wait_for(self, run: Run, report: Callable[[str], None], *, timeout: float) -> Run:
+        """The run when it has ended, reporting its tasks' states whenever they change.
+
+        Args:
+            run: The run.
+            report: Shows a line to people.
+            timeout: Seconds.
+
+        Raises:
+            StackError: It has not ended in time.
+        """
+        deadline = time.monotonic() + timeout
+        said, said_at = "", 0.0
+        while True:
+            now = self.run(run.dag_id, run.run_id)
+            summary = summarise([state for _, state in self.task_states(run)])
+            if summary != said or time.monotonic() - said_at > 10:
+                report(f"{run.dag_id}: {summary}")
+                said, said_at = summary, time.monotonic()
+            if now.state in ENDED:
+                return now
+            if time.monotonic() >= deadline:
+                raise StackError(
+                    f"the run has not ended after {timeout:.0f} s: {summary}",
+                    where=self.run_url(run),
+                    cure="open it and look at what its tasks wait for",
+                    code=FAILURE,
+                )
+            time.sleep(POLL_SECONDS)
+
+    def run_url(self, run: Run) -> str:
+        """The page of a run."""
+        return f"{self.url}/dags/{run.dag_id}/runs/{run.run_id}"
+
+
+def run_of(answer: dict[str, Any]) -> Run:
+    """A run out of the API's answer."""
+    from datetime import datetime
+
+    started = answer.get("start_date") or answer.get("queued_at")
+    return Run(
+        dag_id=answer["dag_id"],
+        run_id=answer["dag_run_id"],
+        state=answer["state"],
+        started=datetime.fromisoformat(started).timestamp() if started else 0.0,
+        duration=answer.get("duration"),
+    )
+
+
+def instance_name(instance: dict[str, Any]) -> str:
+    """`task`, or `task[3]` for a mapped one."""
+    index = instance["map_index"]
+    return str(instance["task_id"]) if index < 0 else f"{instance['task_id']}[{index}]"
+
+
+def summarise(states: list[str]) -> str:
+    """How many tasks are in each state: `3 success, 1 running`."""
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    return ", ".join(f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items())

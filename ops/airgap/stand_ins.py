@@ -1,0 +1,36 @@
+"""Which stand-in takes the place of which official image, and how it is built."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+from ops.airgap import debian
+from ops.image_build import build_image, content_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# The key in compose/images.env, and the folder with the stand-in's Dockerfile.
+STAND_INS = {
+    "AIRFLOW_BASE_IMAGE": "airflow-base",
+    "POSTGRES_IMAGE": "postgres",
+    "REDIS_IMAGE": "redis",
+    "GATEWAY_IMAGE": "haproxy",
+}
+
+
+def reference(root: Path, key: str) -> str:
+    """The stand-in's name; its tag changes with its Dockerfile, the files beside it, and its base."""
+    name = STAND_INS[key]
+    tag = content_tag(root, [root / "ops/airgap" / name], [debian.reference()])
+    return f"airflow-ha/airgap-{name}:{tag}"
+
+
+def build(root: Path, key: str, report: Callable[[str], None]) -> None:
+    """Builds one stand-in; its Debian base must be there (`debian.build`)."""
+    folder = root / "ops/airgap" / STAND_INS[key]
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    arguments = {"DEBIAN_IMAGE": debian.reference(), "BUILD_DATE": today}
+    build_image(reference(root, key), folder / "Dockerfile", folder, arguments, report)

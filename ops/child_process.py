@@ -1,0 +1,116 @@
+"""Child processes whose output becomes progress: never a silent minute, and the last lines when one fails."""
+
+from __future__ import annotations
+
+import collections
+import queue
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+# After this long without a word from the child the caller is told that it is still at work.
+HEARTBEAT_SECONDS = 10.0
+# A line of progress more often than this is not read by anybody.
+REPORT_INTERVAL_SECONDS = 2.0
+KEPT_LINES = 25
+
+
+class ChildFailedError(Exception):
+    """A child process exited with an error; `tail` holds the last lines that it wrote."""
+
+    def __init__(self, command: str, status: int, tail: Sequence[str]) -> None:
+        self.status = status
+        self.tail = list(tail)
+        super().__init__("\n".join([f"`{command}` failed (exit {status})", *self.tail]))
+
+
+class SilentChildError(Exception):
+    """A child process wrote nothing for longer than it may, and was ended."""
+
+
+def output_lines(
+    stream: IO[str], on_silence: Callable[[float], None], heartbeat_seconds: float = HEARTBEAT_SECONDS
+) -> Iterator[str]:
+    """Yields the lines of `stream` until it ends, calling `on_silence` while none come.
+
+    Args:
+        stream: The child's output.
+        on_silence: Is given the seconds since the last line, every `heartbeat_seconds`; what it raises ends
+            the reading.
+        heartbeat_seconds: How long a silence may last before `on_silence` hears of it.
+    """
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line.rstrip())
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    last_line = time.monotonic()
+    while True:
+        try:
+            line = lines.get(timeout=heartbeat_seconds)
+        except queue.Empty:
+            on_silence(time.monotonic() - last_line)
+            continue
+        if line is None:
+            return
+        last_line = time.monotonic()
+        yield line
+
+
+def run_with_progress(
+    arguments: Sequence[str],
+    progress: Callable[[str], str | None],
+    report: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Runs a command to its end and reports what `progress` makes of its output (stdout and stderr together).
+
+    Args:
+        arguments: The command.
+        progress: Turns a line of output into a line for people, or None when it says nothing to them.
+        report: Shows a line to people.
+        environment: The child's whole environment; None: this process's.
+
+    Raises:
+        ChildFailedError: The command exited with a status other than 0.
+    """
+    started = time.monotonic()
+    last_report = started - REPORT_INTERVAL_SECONDS
+    step = name = Path(arguments[0]).name
+    tail: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+
+    def still_at_work(_: float) -> None:
+        nonlocal last_report
+        last_report = time.monotonic()
+        report(f"{step} … {last_report - started:.0f} s")
+
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+    ) as child:
+        assert child.stdout is not None  # noqa: S101 (PIPE above)
+        for line in output_lines(child.stdout, still_at_work, HEARTBEAT_SECONDS):
+            tail.append(line)
+            said = progress(line)
+            before, step = step, said or step
+            silent_seconds = time.monotonic() - last_report
+            if step != before and silent_seconds >= REPORT_INTERVAL_SECONDS:
+                report(step)
+                last_report = time.monotonic()
+            elif silent_seconds >= HEARTBEAT_SECONDS:
+                still_at_work(silent_seconds)
+    if child.returncode != 0:
+        raise ChildFailedError(" ".join([name, *arguments[1:2]]), child.returncode, tail)

@@ -1,0 +1,1 @@
+"""The commands of `./ops/stack`, each in the file with its name."""

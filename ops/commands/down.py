@@ -1,0 +1,46 @@
+"""`down`: stop the stack; keep its data unless told otherwise."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ops import compose, environment_file
+from ops.commands.screen import console, report
+from ops.errors import StackError
+from ops.lock import stack_lock
+from ops.project import current_project
+
+
+def down(
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Remove the data too: database, queues, logs, artifacts.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before data is removed.")] = False,
+) -> None:
+    """Stop the stack and remove its containers.
+
+    Workers finish their tasks first. The data stays; with --volumes it goes, and workers are not waited for. Secrets
+    and .env stay in either case.
+    """
+    project = current_project()
+    with stack_lock(project, "down", report):
+        settings = environment_file.read(project)
+        if "AIRFLOW_IMAGE" not in settings:
+            report("there is no stack to stop")
+            return
+        name = settings["COMPOSE_PROJECT_NAME"]
+        if not volumes:
+            compose.run(project, report, "--profile=*", "down", "--remove-orphans")
+            report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
+            return
+        doomed = compose.volumes(name)
+        console.print(f"This removes for ever: {', '.join(doomed) or 'no volume'}")
+        if not yes:
+            if not sys.stdin.isatty():
+                raise StackError("nobody is there to confirm that the data may go", cure="add --yes")
+            typer.confirm("Go on?", abort=True)
+        compose.run(project, report, "--profile=*", "down", "--remove-orphans", "--volumes", "--timeout=5")
+        report(f"stopped; the data is gone. {project.shown(project.secrets)} and .env stay, for the next up")

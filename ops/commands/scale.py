@@ -1,0 +1,52 @@
+"""`scale`: more or fewer instances of a service, while it works."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ops import compose, environment_file
+from ops.commands.screen import report
+from ops.errors import StackError
+from ops.lock import stack_lock
+from ops.project import MAX_INSTANCES, SCALABLE, current_project, replicas_variable
+
+
+def parse_scale(argument: str) -> tuple[str, int]:
+    """`worker=4` as its service and number.
+
+    Raises:
+        StackError: It is not of that form, the service is not one that scales, or the number makes no sense.
+    """
+    service, equals, number = argument.partition("=")
+    if not equals:
+        raise StackError(f"{argument!r} is not SERVICE=N", cure="for instance: worker=4")
+    if service not in SCALABLE:
+        raise StackError(f"{service!r} is not a service that scales", cure=f"these do: {', '.join(SCALABLE)}")
+    if not number.isdecimal() or not 1 <= int(number) <= MAX_INSTANCES:
+        raise StackError(f"{number!r} is not a number of instances", where=argument, cure=f"take 1 to {MAX_INSTANCES}")
+    return service, int(number)
+
+
+def scale(
+    instances: Annotated[list[str], typer.Argument(metavar="SERVICE=N...", help="For instance worker=4.")],
+) -> None:
+    """Run more or fewer instances of a service.
+
+    The number is kept in .env. A worker that is taken away takes no new task and finishes those it has; this waits for
+    it.
+    """
+    from ops.commands.up import wait_until_whole
+
+    project = current_project()
+    wanted = dict(map(parse_scale, instances))
+    with stack_lock(project, "scale", report):
+        settings = environment_file.read(project)
+        if "AIRFLOW_IMAGE" not in settings:
+            raise StackError("there is no stack to scale", cure="./ops/stack up --scale " + " --scale ".join(instances))
+        settings |= {replicas_variable(service): str(count) for service, count in wanted.items()}
+        environment_file.write(project, settings)
+        # Only these: `migrate`, which everything waits for, need not run again.
+        compose.run(project, report, "up", "--detach", "--no-deps", "--no-recreate", *wanted)
+        wait_until_whole(project, compose.config(project))

@@ -1,0 +1,83 @@
+"""`status`: what runs, how it is, and where to open it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from ops import status as stack_status
+from ops.commands.screen import console, escape
+from ops.errors import FAILURE
+from ops.project import ADMIN, current_project
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ops.project import Project
+
+COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "none": "yellow"}
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Show every service with its instances, the DAG files that do not import, and the URLs.
+
+    Exits with 0 when the stack is ready: every service has its instances, and all are healthy.
+    """
+    found = stack_status.collect(current_project())
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_status(found)
+    raise typer.Exit(0 if found["ready"] else FAILURE)
+
+
+def print_status(found: stack_status.Status) -> None:
+    """The status as tables."""
+    if not found["services"]:
+        console.print("There is no stack yet: ./ops/stack up starts one.")
+        return
+    table = Table("service", "healthy", "instances", title="ready" if found["ready"] else "not ready")
+    for service in found["services"]:
+        ok = stack_status.is_whole(service)
+        instances = "\n".join(
+            f"{instance['id']}  [{COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
+            for instance in service["instances"]
+        )
+        colour = "green" if ok else "red"
+        table.add_row(service["name"], f"[{colour}]{service['healthy']} of {service['wanted']}[/]", instances)
+    console.print(table)
+    for error in (found["dags"] or {}).get("import_errors", []):
+        console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
+    print_table_of_urls(found["urls"], found["services"], found["login"])
+
+
+def print_urls(project: Project, settings: Mapping[str, str]) -> None:
+    """The URLs with their health, at the end of `up`."""
+    from ops import compose
+
+    login = {"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")}
+    services = stack_status.services(project, compose.config(project))
+    print_table_of_urls(stack_status.urls(settings), services, login)
+
+
+def print_table_of_urls(
+    urls: Mapping[str, str], services: list[stack_status.ServiceStatus], login: Mapping[str, str]
+) -> None:
+    """Where to open what, whether it is healthy, and how to log in."""
+    behind = {"airflow": "gateway"}
+    health = {service["name"]: stack_status.is_whole(service) for service in services}
+    folder = login["password_file"].rpartition("/")[0]
+    passwords = {"airflow": login["password_file"], "flower": f"{folder}/flower_password"}
+    table = Table("page", "health", "URL", "log in as", "password in")
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, url in urls.items():
+        well = health.get(behind.get(name, name), False)
+        colour = "[green]healthy[/]" if well else "[red]not healthy[/]"
+        table.add_row(name, colour, url, login["user"], passwords.get(name, ""))
+    console.print(table)

@@ -1,0 +1,239 @@
+"""The stack's secrets: generated once, checked at every `up`, handed to containers as files.
+
+`secrets/NAME` are the operator's: mode 0600, never printed, kept for ever. From them every `up` writes
+`secrets/mounted/READER/NAME`, what the containers mount: each file is read by one user only, and belongs to that user
+with mode 0600, since compose mounts a file secret with the owner and mode that it has on the host
+(https://docs.docker.com/reference/compose-file/secrets/).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+from ops.errors import FAILURE, StackError
+from ops.project import ADMIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from ops.project import Project
+
+
+def fernet_key() -> str:
+    """32 random bytes, URL-safe base64: https://cryptography.io/en/latest/fernet/."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+def password() -> str:
+    """192 random bits that need no quoting in a URL."""
+    return secrets.token_urlsafe(24)
+
+
+def signing_key() -> str:
+    """512 random bits: Airflow signs its tokens with HS512, whose key should be as long as its hash (RFC 7518, 3.2)."""
+    return secrets.token_urlsafe(64)
+
+
+GENERATORS: Final[dict[str, Callable[[], str]]] = {
+    "fernet_key": fernet_key,
+    "jwt_secret": signing_key,
+    "api_secret_key": signing_key,
+    "postgres_superuser_password": password,
+    "postgres_airflow_password": password,
+    "postgres_celery_password": password,
+    "redis_password": password,
+    "airflow_admin_password": password,
+    "flower_password": password,
+}
+"""The operator's secrets and how each is made."""
+
+NAMES_FILE: Final = ".names"
+"""Lists what was generated: a name in it whose file is gone was lost, one not in it is new in this version."""
+
+READERS: Final = {"airflow": 50000, "postgres": 999, "redis": 999}
+"""The uid of each image's user, as in compose/*.yaml."""
+
+
+def check(project: Project, data_volume_exists: Callable[[], bool]) -> None:
+    """Refuses secrets that are missing, empty or open to others; changes nothing.
+
+    Args:
+        project: Whose secrets.
+        data_volume_exists: Whether Postgres has data of this stack, made with secrets that should be here.
+
+    Raises:
+        StackError: naming the file and the cure.
+    """
+    known = generated_names(project)
+    if not known:
+        found = [name for name in GENERATORS if (project.secrets / name).exists()]
+        if not found and data_volume_exists():
+            raise StackError(
+                "the secrets of this stack are gone, and its database was made with them",
+                where=project.shown(project.secrets),
+                cure="restore the folder from your backup; or give up the data: ./ops/stack down --volumes",
+            )
+        known = found
+    for name in known:
+        check_file(project, project.secrets / name)
+
+
+def generated_names(project: Project) -> list[str]:
+    """The secrets that an earlier `up` made."""
+    try:
+        return (project.secrets / NAMES_FILE).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return []
+
+
+def check_file(project: Project, path: Path) -> None:
+    """Refuses one secret file that is missing, empty, has several lines, or is open to others."""
+    where = project.shown(path)
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StackError(
+            f"the secret {path.name} is missing",
+            where=where,
+            cure="restore it from your backup: a new one would not fit what it protects",
+        ) from None
+    except PermissionError:
+        raise StackError(
+            f"the secret {path.name} cannot be read", where=where, cure=f"sudo chown $(id -u) {where}"
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise StackError(
+            f"the secret {path.name} is open to others (mode {stat.S_IMODE(mode):04o})",
+            where=where,
+            cure=f"chmod 600 {where}",
+        )
+    if not text.strip():
+        raise StackError(f"the secret {path.name} is empty", where=where, cure="put its value in, or restore it")
+    if len(text.strip().splitlines()) != 1:
+        raise StackError(f"the secret {path.name} has several lines", where=where, cure="it takes one line")
+
+
+def generate(project: Project) -> list[str]:
+    """Makes the secrets that do not exist yet, all or none; returns their names."""
+    made = [name for name in GENERATORS if not (project.secrets / name).exists()]
+    project.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    project.secrets.chmod(0o700)
+    parts = project.secrets / ".part"
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(mode=0o700)
+    for name in made:
+        write_private(parts / name, GENERATORS[name]() + "\n")
+    for name in made:
+        (parts / name).rename(project.secrets / name)
+    parts.rmdir()
+    if made:
+        write_private(project.secrets / NAMES_FILE, "\n".join(GENERATORS) + "\n")
+    return made
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, from its first moment."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
+    """What the containers mount: the text of each file, by its path under secrets/mounted/."""
+    value = {name: (project.secrets / name).read_text(encoding="utf-8").strip() for name in GENERATORS}
+    postgres = f"{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}"
+    redis = f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"
+    metadata = f"airflow:{value['postgres_airflow_password']}@{postgres}/airflow?connect_timeout=3"
+    results = f"celery_results:{value['postgres_celery_password']}@{postgres}/celery_results?connect_timeout=3"
+    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password")
+    return {
+        **{f"airflow/{name}": value[name] for name in own},
+        "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
+        "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
+        "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
+        "airflow/celery_broker_url": f"redis://:{value['redis_password']}@{redis}/0",
+        "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
+        "postgres/postgres_superuser_password": value["postgres_superuser_password"],
+        "postgres/postgres_airflow_password": value["postgres_airflow_password"],
+        "postgres/postgres_celery_password": value["postgres_celery_password"],
+        "redis/redis_auth.conf": f"requirepass {value['redis_password']}\n",
+        "redis/redis_password": value["redis_password"],
+    }
+
+
+def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
+    """Writes the files that the containers mount, if they are not what they should be; returns whether it did.
+
+    Args:
+        project: Whose secrets.
+        settings: Its .env: the hosts of Postgres and Redis are part of the URLs.
+        image: An image that is here and has a shell, to hand the files over to their readers where this user may not.
+
+    Raises:
+        StackError: The files could not be handed over.
+    """
+    root = project.secrets / "mounted"
+    files = mounted_files(project, settings)
+    # This user may be unable to read what belongs to a reader: a digest beside the files tells what they hold.
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+    digest_file = root / ".digest"
+    if digest_file.exists() and digest_file.read_text(encoding="utf-8") == digest and all_owned(root, files):
+        return False
+    part = project.secrets / "mounted.part"
+    shutil.rmtree(part, ignore_errors=True)
+    for name, text in files.items():
+        (part / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(part / name, text)
+    hand_over(part, files, image)
+    write_private(part / ".digest", digest)
+    shutil.rmtree(root, ignore_errors=True)
+    part.rename(root)
+    return True
+
+
+def all_owned(root: Path, files: Mapping[str, str]) -> bool:
+    """Whether every mounted file is there and belongs to its reader."""
+    if sys.platform != "linux":
+        return all((root / name).exists() for name in files)
+    try:
+        return all((root / name).stat().st_uid == reader(name) for name in files)
+    except FileNotFoundError:
+        return False
+
+
+def reader(name: str) -> int:
+    """The uid that reads a mounted file."""
+    return READERS[name.partition("/")[0]]
+
+
+def hand_over(root: Path, files: Mapping[str, str], image: str) -> None:
+    """Makes each file its reader's, by a container where this user is not root.
+
+    Docker Desktop shows every file to a container as its own user's, so there is nothing to do elsewhere than on Linux.
+    """
+    if sys.platform != "linux":
+        return
+    if os.geteuid() == 0:
+        for name in files:
+            os.chown(root / name, reader(name), -1)
+        return
+    orders = " && ".join(f"chown {reader(name)} /secrets/{name}" for name in files)
+    command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", f"--volume={root}:/secrets"]
+    result = subprocess.run([*command, image, "-c", orders], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise StackError(
+            f"the secrets could not be handed to the containers' users: {result.stderr.strip()}",
+            where=str(root),
+            cure="run ./ops/stack up as root once",
+            code=FAILURE,
+        )

@@ -1,0 +1,33 @@
+"""The error that people see: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+BAD_INPUT = 2
+FAILURE = 1
+INTERRUPTED = 130
+
+
+class StackError(Exception):
+    """Ends a command with three lines instead of a traceback.
+
+    Args:
+        what: What is wrong, as a sentence without its full stop.
+        where: The file, option, service or port it is about; empty when `what` says it.
+        cure: What to do about it.
+        code: The exit code: BAD_INPUT when nothing was changed, FAILURE when something that was begun went wrong.
+    """
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "", code: int = BAD_INPUT) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.cure = cure
+        self.code = code
+
+    def __str__(self) -> str:
+        lines = [f"error: {self.what}"]
+        if self.where:
+            lines.append(f"where: {self.where}")
+        if self.cure:
+            lines.append(f"to do: {self.cure}")
+        return "\n".join(lines)

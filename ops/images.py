@@ -1,0 +1,219 @@
+"""Finds an image for every service: the official one, or where that cannot be had, a stand-in.
+
+    locally there → used as it is    registry answers → pulled    otherwise → ops/airgap builds a stand-in
+
+`compose/images.env` names the official images; a variable of the same name in the environment wins over it.
+STACK_IMAGES=official never builds a stand-in, STACK_IMAGES=airgap never looks for an official image.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ops.airgap import debian, stand_ins
+from ops.airgap.debian import AirgapError
+from ops.child_process import ChildFailedError
+from ops.image_build import build_image, content_tag
+from ops.registry import REGISTRY_ANSWER_SECONDS, pull_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Origin = Literal["official", "airgap"]
+Choice = Literal["official", "airgap", "auto"]
+
+AIRFLOW_IMAGE = "AIRFLOW_IMAGE"
+AIRFLOW_BASE_IMAGE = "AIRFLOW_BASE_IMAGE"
+AIRFLOW_REPOSITORY = "airflow-ha/airflow"
+AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
+
+
+@dataclass(frozen=True)
+class ResolvedImage:
+    """An image that is on this machine, and whether it is (built on) the official one or a stand-in."""
+
+    reference: str
+    origin: Origin
+
+
+class ImageError(Exception):
+    """An image can be had in no way; the message says why and what to do."""
+
+
+def resolve(
+    root: Path,
+    report: Callable[[str], None],
+    environ: Mapping[str, str] = os.environ,
+    answer_seconds: float = REGISTRY_ANSWER_SECONDS,
+) -> dict[str, ResolvedImage]:
+    """Makes sure that every image is on this machine, and says which.
+
+    Quick (under a second) when all are there. Pulls and builds run side by side.
+
+    Args:
+        root: The repository.
+        report: Shows a line of progress to people; called from several threads, one at a time.
+        environ: This process's environment.
+        answer_seconds: How long a registry may take for its first answer.
+
+    Returns:
+        An image for AIRFLOW_IMAGE and for every key of images.env that is a service's image.
+
+    Raises:
+        ImageError: An image can neither be pulled nor built.
+    """
+    choice = images_choice(environ)
+    wanted = official_references(root, environ)
+    say = _one_at_a_time(report)
+    uv_version = read_images_env(root)["UV_VERSION"]
+
+    found = {key: image for key, official in wanted.items() if (image := _find(root, key, official, choice))}
+    airflow = _find_airflow(root, uv_version, wanted[AIRFLOW_BASE_IMAGE], choice)
+    missing = [key for key in wanted if key not in found and not (key == AIRFLOW_BASE_IMAGE and airflow)]
+    to_pull = {} if choice == "airgap" else {key: wanted[key] for key in missing}
+    pulled = pull_all(to_pull, say, answer_seconds)
+    to_build = [key for key in missing if pulled.get(key, "not asked for") is not None]
+    _refuse_what_cannot_be_built(to_build, wanted, pulled, choice, environ)
+    if to_build and not is_local(debian.reference()):
+        _building(lambda: debian.build(say))
+
+    def obtain(key: str) -> ResolvedImage:
+        if key in found:
+            return found[key]
+        if key not in to_build:
+            return ResolvedImage(wanted[key], "official")
+        _building(lambda: stand_ins.build(root, key, say))
+        return ResolvedImage(stand_ins.reference(root, key), "airgap")
+
+    def obtain_airflow() -> ResolvedImage:
+        if airflow:
+            return airflow
+        base = obtain(AIRFLOW_BASE_IMAGE)
+        reference = airflow_reference(root, base.reference, uv_version)
+        if not is_local(reference):
+            arguments = {"AIRFLOW_BASE_IMAGE": base.reference, "UV_VERSION": uv_version}
+            _building(lambda: build_image(reference, root / AIRFLOW_DOCKERFILE, root, arguments, say))
+        return ResolvedImage(reference, base.origin)
+
+    with ThreadPoolExecutor() as pool:
+        # The longest way first.
+        futures = {AIRFLOW_IMAGE: pool.submit(obtain_airflow)}
+        futures |= {key: pool.submit(obtain, key) for key in wanted if key != AIRFLOW_BASE_IMAGE}
+    return {key: future.result() for key, future in futures.items()}
+
+
+# ---- what is wanted ----------------------------------------------------------------------------------------
+
+
+def read_images_env(root: Path) -> dict[str, str]:
+    """The versions in compose/images.env, by key."""
+    lines = (root / "compose/images.env").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def official_references(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The official images by key, as images.env names them or the environment does instead."""
+    versions = read_images_env(root)
+    return {key: environ.get(key) or value for key, value in versions.items() if key.endswith("_IMAGE")}
+
+
+def images_choice(environ: Mapping[str, str]) -> Choice:
+    """What STACK_IMAGES asks for.
+
+    Raises:
+        ImageError: It is none of the known words.
+    """
+    value = environ.get("STACK_IMAGES") or "auto"
+    for choice in get_args(Choice):
+        if value == choice:
+            return choice  # type: ignore[no-any-return]
+    raise ImageError(f"STACK_IMAGES={value}: it is one of {', '.join(get_args(Choice))}")
+
+
+def airflow_reference(root: Path, base: str, uv_version: str) -> str:
+    """The name of the Airflow image on `base`; its tag changes with the lock, the code and the base."""
+    dockerfile = root / AIRFLOW_DOCKERFILE
+    inputs = [
+        dockerfile,
+        dockerfile.with_suffix(".dockerignore"),
+        root / "pyproject.toml",
+        root / "uv.lock",
+        root / "src",
+    ]
+    return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base, uv_version])}"
+
+
+# ---- what is here ------------------------------------------------------------------------------------------
+
+
+def is_local(reference: str) -> bool:
+    """Whether the Docker daemon has the image."""
+    command = ["docker", "image", "inspect", "--format", "{{.Id}}", reference]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _candidates(root: Path, key: str, official: str, choice: Choice) -> list[ResolvedImage]:
+    candidates = []
+    if choice != "airgap":
+        candidates.append(ResolvedImage(official, "official"))
+    if choice != "official" and key in stand_ins.STAND_INS:
+        candidates.append(ResolvedImage(stand_ins.reference(root, key), "airgap"))
+    return candidates
+
+
+def _find(root: Path, key: str, official: str, choice: Choice) -> ResolvedImage | None:
+    return next((image for image in _candidates(root, key, official, choice) if is_local(image.reference)), None)
+
+
+def _find_airflow(root: Path, uv_version: str, official_base: str, choice: Choice) -> ResolvedImage | None:
+    # Its base need not be here any more.
+    for base in _candidates(root, AIRFLOW_BASE_IMAGE, official_base, choice):
+        reference = airflow_reference(root, base.reference, uv_version)
+        if is_local(reference):
+            return ResolvedImage(reference, base.origin)
+    return None
+
+
+# ---- building ----------------------------------------------------------------------------------------------
+
+
+def _refuse_what_cannot_be_built(
+    to_build: list[str],
+    wanted: Mapping[str, str],
+    pulled: Mapping[str, str | None],
+    choice: Choice,
+    environ: Mapping[str, str],
+) -> None:
+    for key in to_build:
+        if choice == "official":
+            raise ImageError(
+                f"{wanted[key]} cannot be pulled: {pulled[key]}\n"
+                "Unset STACK_IMAGES to build a stand-in from packages, or load the image with `docker load`."
+            )
+        if key not in stand_ins.STAND_INS or (choice == "auto" and environ.get(key)):
+            # Somebody asked for this very image: another would not be what they want.
+            raise ImageError(f"{key}={wanted[key]} cannot be pulled: {pulled.get(key)}")
+
+
+def _building(build: Callable[[], None]) -> None:
+    try:
+        build()
+    except (AirgapError, ChildFailedError) as error:
+        raise ImageError(str(error)) from error
+
+
+def _one_at_a_time(report: Callable[[str], None]) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def say(line: str) -> None:
+        with lock:
+            report(line)
+
+    return say

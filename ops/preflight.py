@@ -1,0 +1,151 @@
+"""What must be true before `up` changes anything."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from ops import compose, credentials
+from ops.environment_file import profiles
+from ops.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ops.project import Project
+
+GIB = 1024**3
+
+MEMORY_NEEDED = 4 * GIB
+"""Available before a first start: the stack at rest takes 2.9 GiB, and a pipeline run some hundreds of MiB more."""
+DISK_NEEDED = 8 * GIB
+"""Free where Docker keeps its data: images 1.7 GiB, their build caches twice that, room for logs and the database."""
+
+PUBLISHED = {"AIRFLOW_PORT": ("gateway", None), "FLOWER_PORT": ("flower", "flower")}
+"""The variable of each published port, the service behind it, and the profile that switches it on."""
+
+
+def check(project: Project, settings: Mapping[str, str]) -> None:
+    """Everything that can be known to fail before anything is changed.
+
+    Raises:
+        StackError: The first thing that is wrong, and its cure.
+    """
+    check_docker()
+    check_dags(project, settings)
+    running = compose.instances(project, settings["COMPOSE_PROJECT_NAME"])
+    volume = f"{settings['COMPOSE_PROJECT_NAME']}_postgres-data"
+    credentials.check(project, lambda: volume in compose.volumes(settings["COMPOSE_PROJECT_NAME"]))
+    check_ports(
+        settings, own={service for service, found in running.items() if any(i.state == "running" for i in found)}
+    )
+    if not running:
+        check_memory()
+        check_disk()
+
+
+def check_docker() -> None:
+    """Refuses a machine where Docker does not answer this user."""
+    if not shutil.which("docker"):
+        raise StackError(
+            "Docker is not installed",
+            cure="run this as root on Debian or Ubuntu and it is installed, or see https://docs.docker.com/engine/install/",
+        )
+    result = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
+    )
+    said = result.stderr.strip()
+    if "permission denied" in said.lower():
+        raise StackError(
+            "this user may not use Docker",
+            where=said.splitlines()[-1],
+            cure="sudo usermod -aG docker $USER, log in again; or run this with sudo",
+        )
+    if result.returncode != 0:
+        raise StackError("the Docker daemon does not answer", where=said, cure="start it: sudo systemctl start docker")
+
+
+def check_dags(project: Project, settings: Mapping[str, str]) -> None:
+    """Refuses DAG files that the containers' user could not read."""
+    folder = Path(settings.get("DAGS_DIR") or project.root / "dags")
+    for path in [folder, *sorted(folder.glob("*.py"))]:
+        needed = 0o005 if path.is_dir() else 0o004
+        if path.exists() and path.stat().st_mode & needed != needed:
+            raise StackError(
+                "the containers' user cannot read this DAG file or folder",
+                where=project.shown(path),
+                cure=f"chmod -R a+rX {project.shown(folder)}",
+            )
+
+
+def check_ports(settings: Mapping[str, str], own: set[str]) -> None:
+    """Refuses a port that something else listens on.
+
+    Args:
+        settings: .env.
+        own: The services of this stack that run: their ports are theirs.
+    """
+    address = settings["BIND_ADDRESS"]
+    for variable, (service, profile) in PUBLISHED.items():
+        if service in own or (profile and profile not in profiles(settings)):
+            continue
+        port = int(settings[variable])
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((address, port))
+            except OSError as error:
+                raise StackError(
+                    f"port {port} cannot be used for {service}: {who_listens(port) or error.strerror}",
+                    where=f"{address}:{port} ({variable} in .env)",
+                    cure=f"end what holds it, or choose another: put {variable}=… into compose/.env",
+                ) from None
+
+
+def who_listens(port: int) -> str:
+    """Who holds a port, as far as this user may see; empty when nobody is seen."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # macOS wants root for this
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and port in connection.laddr:
+            if connection.pid is None:
+                return "a process of another user listens on it"
+            try:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid}) listens on it"
+            except psutil.NoSuchProcess:
+                continue
+    return ""
+
+
+def check_memory() -> None:
+    """Refuses a machine with too little memory to spare."""
+    available = psutil.virtual_memory().available
+    if available < MEMORY_NEEDED:
+        raise StackError(
+            f"too little memory: {MEMORY_NEEDED / GIB:.1f} GiB are needed, {available / GIB:.1f} GiB are available",
+            where="this machine",
+            cure="end what uses it, or take a larger machine",
+        )
+
+
+def check_disk() -> None:
+    """Refuses a disk that is too full."""
+    data = Path(compose.docker("info", "--format", "{{.DockerRootDir}}").strip())
+    # Docker Desktop keeps its data in a machine of its own, whose folders are not here.
+    if not data.exists():
+        return
+    free = shutil.disk_usage(data).free
+    if free < DISK_NEEDED:
+        raise StackError(
+            f"too little disk: {DISK_NEEDED / GIB:.0f} GiB are needed, {free / GIB:.1f} GiB are free",
+            where=str(data),
+            cure="make room, for instance with docker system prune",
+        )

@@ -1,0 +1,75 @@
+"""Where the project's files are, and the few facts about it that more than one command needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+PROFILES: Final = {
+    "data": "Postgres and Redis, one of each; leave it out when yours run elsewhere",
+    "flower": "Flower, the page that shows Celery's workers and queues",
+}
+"""The compose profiles that `up --profile` takes, and what each adds to the core."""
+DEFAULT_PROFILES: Final = ("data", "flower")
+
+SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
+"""The services that may have several instances; each has a variable *_REPLICAS in .env."""
+MAX_INSTANCES: Final = 20
+"""The gateway has room for so many servers (`server-template` in compose/gateway/haproxy.cfg)."""
+
+PIPELINE: Final = "ml_pipeline_dag"
+"""The DAG whose success ends `up`."""
+ADMIN: Final = "admin"
+"""The user of Airflow and of Flower."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """One stack: the repository's files, and the state of this machine's stack.
+
+    Attributes:
+        root: The repository.
+        state: The folder of `.env`, `secrets/` and the lock: compose/, or what STACK_STATE_DIR names (a second stack).
+    """
+
+    root: Path
+    state: Path
+
+    @property
+    def compose_directory(self) -> Path:
+        """The folder of the compose files."""
+        return self.root / "compose"
+
+    @property
+    def env_file(self) -> Path:
+        """The settings; see ops/environment_file.py."""
+        return self.state / ".env"
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of the secrets; see ops/credentials.py."""
+        return self.state / "secrets"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the state is beside the compose files, where `docker compose` by hand finds it."""
+        return self.state == self.compose_directory
+
+    def shown(self, path: Path) -> str:
+        """A path as people would type it from the repository, if it is inside."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def current_project() -> Project:
+    """The project that this command is about."""
+    state = os.environ.get("STACK_STATE_DIR")
+    return Project(root=ROOT, state=Path(state).resolve() if state else ROOT / "compose")
+
+
+def replicas_variable(service: str) -> str:
+    """The variable in .env that says how many instances of a service there are."""
+    return service.upper().replace("-", "_") + "_REPLICAS"

@@ -1,0 +1,141 @@
+"""What a stack is like right now, as one object: what `status --json` prints and `up` waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ops import compose, environment_file
+from ops.airflow_client import AirflowClient
+from ops.errors import StackError
+from ops.project import ADMIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ops.project import Project
+
+
+class InstanceStatus(TypedDict):
+    """One container."""
+
+    id: str
+    state: str
+    health: str
+
+
+class ServiceStatus(TypedDict):
+    """One service: how many instances there should be, how many are healthy, and each of them."""
+
+    name: str
+    wanted: int
+    healthy: int
+    instances: list[InstanceStatus]
+
+
+class Status(TypedDict):
+    """The whole stack.
+
+    `dags` is None while Airflow cannot be asked. `ready`: every service has its instances, all of them healthy.
+    """
+
+    services: list[ServiceStatus]
+    urls: dict[str, str]
+    login: dict[str, str]
+    images: dict[str, dict[str, str]]
+    dags: dict[str, list[dict[str, str]]] | None
+    ready: bool
+
+
+def services(project: Project, model: Mapping[str, Any]) -> list[ServiceStatus]:
+    """Each service that should run, or does."""
+    wanted = compose.wanted(model)
+    found = compose.instances(project, model["name"])
+    return [
+        ServiceStatus(
+            name=name,
+            wanted=wanted.get(name, 0),
+            healthy=sum(instance.ok for instance in found.get(name, [])),
+            instances=[
+                InstanceStatus(id=instance.id, state=instance.state, health=instance.health)
+                for instance in found.get(name, [])
+            ],
+        )
+        for name in sorted(wanted.keys() | found.keys())
+    ]
+
+
+def is_whole(service: ServiceStatus) -> bool:
+    """Whether a service has the instances that it should have, all of them healthy."""
+    return service["healthy"] == service["wanted"] == len(service["instances"])
+
+
+def urls(settings: Mapping[str, str]) -> dict[str, str]:
+    """Where people open what, for the profiles that are on."""
+    address = settings["BIND_ADDRESS"]
+    host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "localhost", "::1": "localhost"}.get(  # noqa: S104
+        address, address
+    )
+    found = {"airflow": f"http://{host}:{settings['AIRFLOW_PORT']}"}
+    if "flower" in environment_file.profiles(settings):
+        found["flower"] = f"http://{host}:{settings['FLOWER_PORT']}"
+    return found
+
+
+def images(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Each image that .env names, and where it is from."""
+    origins = dict(pair.split("=", 1) for pair in settings.get("STACK_IMAGES_ORIGIN", "").split(",") if "=" in pair)
+    return {key: {"reference": settings[key], "origin": origin} for key, origin in origins.items() if key in settings}
+
+
+def client(project: Project, settings: Mapping[str, str]) -> AirflowClient:
+    """Airflow's REST API of this stack, through its gateway.
+
+    Raises:
+        StackError: There is no admin password.
+    """
+    path = project.secrets / "airflow_admin_password"
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StackError(
+            f"the admin password cannot be read: {error.strerror}",
+            where=project.shown(path),
+            cure="./ops/stack up makes it; run this as who ran that",
+        ) from error
+    return AirflowClient(local_url(settings), ADMIN, password)
+
+
+def local_url(settings: Mapping[str, str]) -> str:
+    """Where this machine reaches the gateway: not by name, which could mean another address family."""
+    address = settings["BIND_ADDRESS"]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
+    return f"http://{host}:{settings['AIRFLOW_PORT']}"
+
+
+def dags(project: Project, settings: Mapping[str, str]) -> dict[str, list[dict[str, str]]] | None:
+    """The DAG files that do not import; None while Airflow cannot be asked."""
+    try:
+        return {"import_errors": client(project, settings).import_errors()}
+    except StackError:
+        return None
+
+
+def collect(project: Project) -> Status:
+    """The status of a stack; of one that was never started too.
+
+    Raises:
+        StackError: .env is broken, or Docker does not answer.
+    """
+    settings = environment_file.read(project)
+    started = project.env_file.exists() and "AIRFLOW_IMAGE" in settings
+    found = services(project, compose.config(project)) if started else []
+    ready = bool(found) and all(is_whole(service) for service in found)
+    airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
+    return Status(
+        services=found,
+        urls=urls(settings),
+        login={"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")},
+        images=images(settings),
+        dags=dags(project, settings) if airflow_answers else None,
+        ready=ready,
+    )

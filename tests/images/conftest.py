@@ -1,0 +1,70 @@
+"""The images of this machine, official or stand-in, and one way to run a command in them."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ops.images import ResolvedImage, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+# As the compose files run every service.
+RESTRICTIONS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    output: str
+
+
+def docker(*arguments: str, seconds: float = 120) -> Answer:
+    done = subprocess.run(
+        ["docker", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout)
+
+
+def run_in(reference: str, user: str, command: list[str], *options: str) -> Answer:
+    """Runs one command with the compose files' restrictions and no network, in place of the image's entry."""
+    placed = ("run", "--rm", "--network", "none", "--user", user, *RESTRICTIONS, *options)
+    return docker(*placed, "--entrypoint", command[0], reference, *command[1:])
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, ResolvedImage]:
+    return resolve(ROOT, print)
+
+
+@pytest.fixture
+def volume():
+    name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
+    assert docker("volume", "create", name).status == 0
+    yield name
+    assert docker("volume", "rm", "--force", name).status == 0
+
+
+@pytest.fixture
+def start():
+    """Starts containers in the background; they are gone after the test."""
+    names: list[str] = []
+
+    def run(*arguments: str) -> str:
+        name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
+        names.append(name)
+        answer = docker("run", "--detach", "--name", name, *RESTRICTIONS, *arguments)
+        assert answer.status == 0, answer.output
+        return name
+
+    yield run
+    for name in names:
+        docker("rm", "--force", "--volumes", name)

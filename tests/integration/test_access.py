@@ -1,0 +1,82 @@
+"""Who may reach what: log-ins, networks, secrets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+
+import httpx
+import pytest
+
+from tests.integration.stack import Stack, docker
+
+SECRETS = [
+    "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
+    "postgres_celery_password", "redis_password", "airflow_admin_password", "flower_password",
+]  # fmt: skip
+
+
+def test_the_api_refuses_who_does_not_log_in_or_has_the_wrong_password(stack: Stack):
+    assert httpx.get(f"{stack.airflow_url}/api/v2/dags").status_code == httpx.codes.UNAUTHORIZED
+    wrong = httpx.post(f"{stack.airflow_url}/auth/token", json={"username": "admin", "password": "admin"})
+    assert wrong.status_code == httpx.codes.UNAUTHORIZED
+
+
+@pytest.mark.parametrize(
+    "path", ["/execution/health", "//execution/health", "/EXECUTION/health", "/%65xecution/health"]
+)
+def test_the_published_side_of_the_gateway_does_not_serve_the_tasks_api(stack: Stack, path: str):
+    with socket.create_connection(("127.0.0.1", int(stack.settings["AIRFLOW_PORT"])), timeout=5) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        status = connection.recv(100).split(b"\r\n")[0]
+    assert b" 404 " in status
+
+
+def test_only_the_gateway_and_flower_publish_ports_and_only_on_loopback(stack: Stack):
+    published = {}
+    for container in stack.containers():
+        bindings = container.inspect()["HostConfig"]["PortBindings"] or {}
+        if bindings:
+            published[container.service] = {binding["HostIp"] for found in bindings.values() for binding in found}
+    assert published == {"gateway": {"127.0.0.1"}, "flower": {"127.0.0.1"}}
+
+
+def test_redis_refuses_who_has_no_password(stack: Stack):
+    (redis,) = stack.containers("redis")
+    assert "NOAUTH" in redis.execute("redis-cli", "ping", check=False).stdout
+
+
+def test_no_secret_is_in_inspect_logs_or_process_lists(stack: Stack):
+    values = {name: stack.secret(name) for name in SECRETS}
+    containers = stack.containers(include_exited=True)
+    seen = {
+        "docker inspect": docker("inspect", *(container.id for container in containers)),
+        "process list": subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout,
+    }
+    for container in containers:
+        result = subprocess.run(["docker", "logs", container.id], check=True, capture_output=True, text=True)
+        seen[f"log of {container.service}"] = result.stdout + result.stderr
+    found = [(name, place) for place, text in seen.items() for name, value in values.items() if value in text]
+    assert found == []
+
+
+def test_a_task_cannot_read_connections_or_variables_from_the_database(stack: Stack):
+    run = stack.api.trigger("snoop")
+    assert stack.api.wait_for_run("snoop", run, timeout=90) == "success"
+    outcome = stack.api.xcom("snoop", run, "read_metadata")
+    outcome = json.loads(outcome) if isinstance(outcome, str) else outcome
+    assert outcome.pop("secrets") == "celery_broker_url,celery_result_backend"
+    assert outcome.pop("celery_results.connection").startswith('relation "connection" does not exist')
+    assert outcome.pop("celery_results.variable").startswith('relation "variable" does not exist')
+    assert len(outcome) == 4
+    for target, said in outcome.items():
+        assert "permission denied for database" in said, target
+
+
+def test_containers_run_without_root_and_cannot_write_their_image(stack: Stack):
+    for container in stack.containers():
+        inspected = container.inspect()
+        assert inspected["HostConfig"]["ReadonlyRootfs"], container.service
+        uid = container.execute("id", "-u").stdout.strip()
+        assert uid != "0", container.service

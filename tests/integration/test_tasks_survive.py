@@ -1,0 +1,113 @@
+"""Under a live load a component dies, or people storm the API: the run succeeds and no attempt is lost."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import httpx
+import pytest
+
+from tests.integration.stack import Stack, wait_until
+
+TASKS = 30
+SLOTS = 16
+"""Two workers of eight: so many of the tasks run at once."""
+
+
+def start_load(stack: Stack, *, tasks: int, seconds: float, running: int) -> str:
+    """A run with so many tasks running already."""
+    run = stack.api.trigger("load", tasks=tasks, seconds=seconds)
+    wait_until(
+        lambda: len(stack.api.in_state("load", run, "work", "running")) >= running,
+        timeout=90,
+        what=f"{running} tasks of {run} are running",
+    )
+    return run
+
+
+def attempts(stack: Stack, run: str) -> list[int]:
+    return [int(ti["try_number"]) for ti in stack.api.task_instances("load", run, "work")]
+
+
+def at(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+@pytest.mark.parametrize("service", ["scheduler", "api-server", "execution-api", "gateway"])
+def test_no_attempt_is_lost_when_one_is_killed_under_running_tasks(healthy_stack: Stack, service: str):
+    run = start_load(healthy_stack, tasks=TASKS, seconds=10, running=SLOTS)
+    victim = healthy_stack.containers(service)[0]
+    victim.crash()
+    assert healthy_stack.api.wait_for_run("load", run, timeout=180) == "success"
+    assert attempts(healthy_stack, run) == [1] * TASKS
+    restarted = victim.inspect()
+    assert restarted["RestartCount"] >= 1
+    assert restarted["State"]["Running"]
+
+
+def test_the_tasks_of_a_killed_worker_run_again_within_100_seconds(healthy_stack: Stack):
+    victim = healthy_stack.containers("worker")[0]
+    run = start_load(healthy_stack, tasks=SLOTS, seconds=30, running=SLOTS)
+    lost = {
+        ti["map_index"]
+        for ti in healthy_stack.api.in_state("load", run, "work", "running")
+        if ti["hostname"] == victim.id[:12]
+    }
+    assert lost
+    victim.crash()
+    killed = time.time()
+    assert healthy_stack.api.wait_for_run("load", run, timeout=240) == "success"
+
+    instances = healthy_stack.api.task_instances("load", run, "work")
+    again = {ti["map_index"]: at(ti["start_date"]) - killed for ti in instances if ti["try_number"] > 1}
+    print(f"{len(again)} tasks ran again, {min(again.values()):.0f} to {max(again.values()):.0f} s after the kill")
+    assert set(again) == lost, "only the killed worker's attempts are lost"
+    assert max(again.values()) < 100
+
+
+def test_tasks_that_were_queued_when_redis_died_start_within_60_seconds_of_its_return(healthy_stack: Stack):
+    run = start_load(healthy_stack, tasks=60, seconds=2, running=8)
+    (redis,) = healthy_stack.containers("redis")
+    redis.kill()
+    outage_ends = time.monotonic() + 3
+    while time.monotonic() < outage_ends:  # the outage that the claim names: 3 s
+        time.sleep(0.1)
+    redis.start()
+    returned = time.time()
+    assert healthy_stack.api.wait_for_run("load", run, timeout=240) == "success"
+    waits = [
+        at(ti["start_date"]) - max(returned, at(ti["queued_when"]))
+        for ti in healthy_stack.api.task_instances("load", run, "work")
+    ]
+    print(f"the longest wait after Redis returned: {max(waits):.1f} s")
+    assert max(waits) < 60
+    assert attempts(healthy_stack, run) == [1] * 60
+
+
+def test_a_storm_of_people_does_not_reach_the_tasks(healthy_stack: Stack):
+    run = start_load(healthy_stack, tasks=100, seconds=0.5, running=1)
+    token = healthy_stack.api.http.headers["Authorization"]
+    ends = time.monotonic() + 25
+
+    def person(_: int) -> list[tuple[float, int | str]]:
+        answers: list[tuple[float, int | str]] = []
+        url = f"/api/v2/dags/load/dagRuns/{run}/taskInstances"
+        with httpx.Client(base_url=healthy_stack.airflow_url, headers={"Authorization": token}, timeout=60) as client:
+            while time.monotonic() < ends:
+                asked = time.monotonic()
+                try:
+                    outcome: int | str = client.get(url, params={"limit": 100}).status_code
+                except httpx.HTTPError as error:
+                    outcome = repr(error)
+                answers.append((time.monotonic() - asked, outcome))
+        return answers
+
+    with ThreadPoolExecutor(16) as people:
+        answers = [answer for answers in people.map(person, range(16)) for answer in answers]
+    assert healthy_stack.api.wait_for_run("load", run, timeout=180) == "success"
+    print(f"{len(answers)} requests, the slowest {max(seconds for seconds, _ in answers):.1f} s")
+    assert [outcome for _, outcome in answers if outcome != httpx.codes.OK] == []
+    assert max(seconds for seconds, _ in answers) < 10
+    assert attempts(healthy_stack, run) == [1] * 100

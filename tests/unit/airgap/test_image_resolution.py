@@ -1,0 +1,256 @@
+"""Which image is used: the official one where it is here or a registry answers, a stand-in where none does.
+
+`docker` is a script that answers as the daemon would, and writes down what it was asked.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ops import images
+from ops.airgap import debian, stand_ins
+from ops.images import ImageError, ResolvedImage, official_references, resolve
+from ops.registry import registry_host
+
+ROOT = Path(__file__).resolve().parents[3]
+OFFICIAL = official_references(ROOT, {})
+SERVICES = ("AIRFLOW_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "GATEWAY_IMAGE")
+
+FAKE_DOCKER = """\
+#!/bin/sh
+# In $FAKE_DOCKER: `local`, the images that are here; `calls`; `registry`: answers, refuses, is-away or hangs.
+echo "$*" >> "$FAKE_DOCKER/calls"
+for last; do :; done
+case "$1 $2" in
+  "image inspect") grep -qxF "$last" "$FAKE_DOCKER/local" ;;
+  "pull "*)
+    case $(cat "$FAKE_DOCKER/registry") in
+      answers)
+        echo "$last: Pulling from somewhere"
+        echo "aaa: Pulling fs layer"
+        echo "aaa: Pull complete"
+        echo "$last" >> "$FAKE_DOCKER/local" ;;
+      refuses) echo "Error response from daemon: manifest for $last not found: manifest unknown"; exit 1 ;;
+      is-away) echo "Error response from daemon: dial tcp: lookup registry.test: no such host"; exit 1 ;;
+      hangs) exec sleep 600 ;;
+    esac ;;
+  "build "*)
+    while [ "$1" != --tag ]; do shift; done
+    echo "$2" >> "$FAKE_DOCKER/local" ;;
+  "import "*) echo "$last" >> "$FAKE_DOCKER/local" ;;
+  *) echo "unexpected: $*" >&2; exit 64 ;;
+esac
+"""
+
+
+class Daemon:
+    """The state of the fake daemon."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.has()
+        self.registry("is-away")
+
+    def has(self, *references: str) -> None:
+        (self.folder / "local").write_text("".join(f"{reference}\n" for reference in references))
+
+    def registry(self, behaviour: str) -> None:
+        (self.folder / "registry").write_text(behaviour)
+
+    def calls(self, verb: str) -> list[str]:
+        calls = self.folder / "calls"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [line for line in lines if line.startswith(verb)]
+
+    def forget_calls(self) -> None:
+        (self.folder / "calls").unlink()
+
+
+@pytest.fixture
+def daemon(tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(FAKE_DOCKER)
+    (programs / "mmdebstrap").write_text("#!/bin/sh\nexit 0\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("FAKE_DOCKER", str(tmp_path))
+    return Daemon(tmp_path)
+
+
+def find(environ=None, **options) -> dict[str, ResolvedImage]:
+    return resolve(ROOT, lambda _: None, environ or {}, **options)
+
+
+def origins(found: dict[str, ResolvedImage]) -> set[str]:
+    return {image.origin for image in found.values()}
+
+
+def test_with_a_registry_every_service_gets_its_official_image(daemon):
+    daemon.registry("answers")
+    found = find()
+    assert set(found) == set(SERVICES)
+    assert origins(found) == {"official"}
+    assert all(found[key].reference == OFFICIAL[key] for key in SERVICES if key != "AIRFLOW_IMAGE")
+    assert len(daemon.calls("build")) == 1, "only the Airflow image is built"
+    assert f"AIRFLOW_BASE_IMAGE={OFFICIAL['AIRFLOW_BASE_IMAGE']}" in daemon.calls("build")[0]
+
+
+def test_without_a_registry_every_service_gets_a_stand_in(daemon):
+    found = find()
+    assert origins(found) == {"airgap"}
+    assert all("airgap" in found[key].reference for key in SERVICES if key != "AIRFLOW_IMAGE")
+    assert len(daemon.calls("build")) == 5
+    assert len(daemon.calls("import")) == 1
+
+
+def test_a_registry_that_is_away_is_asked_once_not_once_an_image(daemon):
+    find()
+    assert len(daemon.calls("pull")) == 1
+
+
+def test_a_registry_that_never_answers_costs_its_time_limit_once(daemon):
+    daemon.registry("hangs")
+    started = time.monotonic()
+    found = find(answer_seconds=0.5)
+    assert origins(found) == {"airgap"}
+    assert time.monotonic() - started < 10
+    assert len(daemon.calls("pull")) == 1
+
+
+def test_a_registry_that_refuses_one_image_is_still_asked_for_the_others(daemon):
+    daemon.registry("refuses")
+    assert origins(find()) == {"airgap"}
+    assert len(daemon.calls("pull")) == len(OFFICIAL)
+
+
+@pytest.mark.parametrize("registry", ["answers", "is-away"])
+def test_a_second_time_nothing_is_pulled_or_built_and_no_registry_is_asked(daemon, registry):
+    daemon.registry(registry)
+    first = find()
+    daemon.forget_calls()
+    daemon.registry("hangs")
+    started = time.monotonic()
+    assert find() == first
+    assert time.monotonic() - started < 2
+    assert not daemon.calls("pull") + daemon.calls("build") + daemon.calls("import")
+
+
+def test_a_registry_that_comes_back_does_not_change_the_images_of_a_running_stack(daemon):
+    first = find()
+    daemon.registry("answers")
+    assert find() == first
+
+
+def test_official_images_that_are_here_are_used_without_a_registry(daemon):
+    daemon.has(*OFFICIAL.values())
+    assert origins(find()) == {"official"}
+    assert daemon.calls("pull") == []
+
+
+def test_only_what_is_missing_gets_a_stand_in(daemon):
+    daemon.has(OFFICIAL["POSTGRES_IMAGE"], OFFICIAL["AIRFLOW_BASE_IMAGE"])
+    found = find()
+    assert {key: image.origin for key, image in found.items()} == {
+        "AIRFLOW_IMAGE": "official",
+        "POSTGRES_IMAGE": "official",
+        "REDIS_IMAGE": "airgap",
+        "GATEWAY_IMAGE": "airgap",
+    }
+
+
+def test_a_built_airflow_image_does_not_need_its_base_any_more(daemon):
+    found = find()
+    daemon.has(*(image.reference for image in found.values()))
+    daemon.forget_calls()
+    assert find() == found
+    assert daemon.calls("build") == []
+
+
+def test_a_changed_stand_in_is_built_again_and_the_others_are_not(daemon, monkeypatch):
+    find()
+    daemon.forget_calls()
+    reference = stand_ins.reference
+
+    def changed(root, key):
+        return reference(root, key) + ("0" if key == "REDIS_IMAGE" else "")
+
+    monkeypatch.setattr(stand_ins, "reference", changed)
+    find()
+    assert [line for line in daemon.calls("build") if "airgap-redis" in line] == daemon.calls("build")
+    assert len(daemon.calls("build")) == 1
+
+
+def test_stack_images_airgap_does_not_look_for_official_images(daemon):
+    daemon.has(*OFFICIAL.values())
+    daemon.registry("answers")
+    assert origins(find({"STACK_IMAGES": "airgap"})) == {"airgap"}
+    assert daemon.calls("pull") == []
+
+
+def test_stack_images_official_never_builds_a_stand_in_and_says_why_it_failed(daemon):
+    with pytest.raises(ImageError, match=r"cannot be pulled: .*no such host") as refusal:
+        find({"STACK_IMAGES": "official"})
+    assert "docker load" in str(refusal.value)
+    assert daemon.calls("build") == []
+
+
+def test_an_unknown_stack_images_is_refused_with_the_known_words(daemon):
+    with pytest.raises(ImageError, match="official, airgap, auto"):
+        find({"STACK_IMAGES": "offline"})
+
+
+def test_an_image_that_was_asked_for_by_name_is_not_replaced_by_another(daemon):
+    with pytest.raises(ImageError, match=r"POSTGRES_IMAGE=registry\.test/pg:1 cannot be pulled"):
+        find({"POSTGRES_IMAGE": "registry.test/pg:1"})
+
+
+def test_an_image_that_was_asked_for_by_name_is_used(daemon):
+    daemon.has("registry.test/pg:1")
+    assert find({"POSTGRES_IMAGE": "registry.test/pg:1"})["POSTGRES_IMAGE"].reference == "registry.test/pg:1"
+
+
+def test_a_failed_build_shows_the_builds_last_lines(daemon, monkeypatch):
+    script = daemon.folder / "bin/docker"
+    script.write_text(FAKE_DOCKER.replace('"build "*)', '"build "*) echo "E: no space left"; exit 3;;\n  "x "*)'))
+    with pytest.raises(ImageError, match=r"(?s)exit 3.*no space left"):
+        find()
+
+
+def test_a_failed_base_shows_mmdebstraps_last_lines(daemon):
+    (daemon.folder / "bin/mmdebstrap").write_text("#!/bin/sh\necho 'E: signature refused'; exit 25\n")
+    with pytest.raises(ImageError, match=r"(?s)base of the stand-in images.*signature refused"):
+        find()
+
+
+def test_progress_lines_come_whole_and_name_the_image(daemon):
+    said: list[str] = []
+    resolve(ROOT, said.append, {})
+    assert any("no such host" in line for line in said)
+    assert {line.split(":")[0] for line in said} >= {"debian", "airflow", "postgres", "redis", "haproxy"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "host"),
+    [
+        ("postgres:17.6", ""),
+        ("apache/airflow:slim", ""),
+        ("registry.test/postgres:17.6", "registry.test"),
+        ("localhost:5000/postgres", "localhost:5000"),
+        ("localhost/postgres", "localhost"),
+    ],
+)
+def test_the_registry_is_read_from_the_reference(reference, host):
+    assert registry_host(reference) == host
+
+
+def test_the_base_image_is_built_before_any_stand_in(daemon):
+    find()
+    order = [line.split()[0] for line in daemon.calls("")]
+    assert order.index("import") < order.index("build")
+    assert debian.reference() in daemon.calls("import")[0]
+    assert images.is_local(debian.reference())

@@ -1,0 +1,146 @@
+"""A tag names what an image was made of: unchanged inputs are never built again, changed ones always are."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ops.airgap import stand_ins
+from ops.image_build import build_progress, content_tag, values_tag
+from ops.images import airflow_reference, read_images_env
+
+ROOT = Path(__file__).resolve().parents[3]
+AIRFLOW_INPUTS = (
+    "compose/images/airflow/Dockerfile",
+    "pyproject.toml",
+    "uv.lock",
+    "src/airflow_ha/__init__.py",
+)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    (tmp_path / "src/package").mkdir(parents=True)
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    (tmp_path / "src/package/module.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def tag(root: Path, *values: str) -> str:
+    return content_tag(root, [root / "Dockerfile", root / "src"], values)
+
+
+def test_the_same_inputs_in_another_folder_have_the_same_tag(inputs, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(inputs, copy)
+    assert tag(copy) == tag(inputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "Dockerfile").write_text("FROM y\n"),
+        lambda root: (root / "src/package/module.py").rename(root / "src/package/other.py"),
+        lambda root: (root / "src/package/new.py").write_text(""),
+        lambda root: (root / "src/package/module.py").unlink(),
+        lambda root: (root / "Dockerfile").chmod(0o755),
+    ],
+    ids=["content", "name", "new file", "removed file", "executable bit"],
+)
+def test_a_change_of_any_input_changes_the_tag(inputs, change):
+    before = tag(inputs)
+    change(inputs)
+    assert tag(inputs) != before
+
+
+def test_what_python_leaves_beside_the_sources_does_not_change_the_tag(inputs):
+    before = tag(inputs)
+    (inputs / "src/package/__pycache__").mkdir()
+    (inputs / "src/package/__pycache__/module.cpython-313.pyc").write_text("compiled")
+    assert tag(inputs) == before
+
+
+def test_values_and_their_order_change_the_tag(inputs):
+    assert len({tag(inputs), tag(inputs, "a", "b"), tag(inputs, "b", "a"), tag(inputs, "ab")}) == 4
+    assert re.fullmatch(r"[0-9a-f]{12}", values_tag(["a"]))
+
+
+@pytest.mark.parametrize("changed", AIRFLOW_INPUTS)
+def test_the_airflow_images_tag_changes_with_its(changed, tmp_path):
+    for name in ("compose/images", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = airflow_reference(tmp_path, "base:1", "1.0")
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n# changed\n")
+    assert airflow_reference(tmp_path, "base:1", "1.0") != before
+
+
+def test_the_airflow_images_tag_changes_with_its_base_and_with_uv():
+    references = {airflow_reference(ROOT, base, uv) for base in ("base:1", "base:2") for uv in ("1.0", "2.0")}
+    assert len(references) == 4
+
+
+@pytest.mark.parametrize("key", stand_ins.STAND_INS)
+def test_every_stand_in_has_a_dockerfile_that_takes_its_base_as_an_argument(key):
+    dockerfile = ROOT / "ops/airgap" / stand_ins.STAND_INS[key] / "Dockerfile"
+    bases = re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)
+    assert set(bases) == {"${DEBIAN_IMAGE}"}
+
+
+def test_every_image_of_images_env_has_a_stand_in_and_a_contract():
+    # Until one comes that can only be pulled: then the list of those is written here.
+    keys = {key for key in read_images_env(ROOT) if key.endswith("_IMAGE")}
+    assert keys == set(stand_ins.STAND_INS)
+    contract = yaml.safe_load((ROOT / "ops/airgap/contract.yaml").read_text())
+    assert {"AIRFLOW_BASE_IMAGE" if key == "AIRFLOW_IMAGE" else key for key in contract} == keys
+
+
+def test_no_file_but_images_env_names_a_version_of_an_image():
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    repositories = [
+        re.escape(value.rsplit(":", 1)[0]) for key, value in read_images_env(ROOT).items() if key.endswith("_IMAGE")
+    ]
+    # Up to two digits: `postgres:5432` is a port.
+    pattern = re.compile(rf"(?<![\w/.-])(?:{'|'.join(repositories)}):(?:v?\d{{1,2}}(?!\d)|slim|latest|alpine)")
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in files
+        if name not in ("compose/images.env", "uv.lock") and (ROOT / name).is_file()
+        for number, line in enumerate((ROOT / name).read_text(errors="replace").splitlines(), 1)
+        if pattern.search(line) and not name.startswith("tests/unit/airgap/")
+    ]
+    assert found == []
+
+
+def test_the_version_pattern_would_find_one():
+    # The test above proves something only if its pattern matches what images.env itself says.
+    for key, value in read_images_env(ROOT).items():
+        if key.endswith("_IMAGE"):
+            repository = re.escape(value.rsplit(":", 1)[0])
+            assert re.search(rf"(?<![\w/.-]){repository}:(?:v?\d{{1,2}}(?!\d)|slim)", f"image: {value}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "#7 [stage-0 2/4] RUN --mount=type=secret,id=ca apt-get install -y redis-server",
+            "redis: installing packages",
+        ),
+        ("#7 12.78 Setting up  libllvm19:amd64 ...", "redis: Setting up libllvm19:amd64 ..."),
+        ("#10 exporting layers", "redis: writing the image"),
+        ("#7 [internal] load build context", None),
+        ("#7 0.33 + some noise", None),
+        ("#9 [stage-0 3/4] WORKDIR /data", None),
+    ],
+)
+def test_a_build_says_what_it_is_doing_in_words_for_people(line, said):
+    assert build_progress("redis", line) == said

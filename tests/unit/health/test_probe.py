@@ -1,0 +1,162 @@
+"""The probe inside each Airflow container tells healthy, unhealthy, and waiting for something else apart."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_ha.health import __main__ as probe
+
+
+@pytest.fixture
+def server():
+    """An HTTP server on a free port that answers with the status in its path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(int(self.path.strip("/")))
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield httpd.server_address[1]
+        httpd.shutdown()
+
+
+def verdict(*arguments: str) -> int:
+    """The probe's exit code."""
+    try:
+        probe.main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_an_answer_is_healthy(server):
+    assert verdict("http", str(server), "/200") == 0
+
+
+def test_an_error_or_silence_is_unhealthy(server):
+    assert verdict("http", str(server), "/500") == 1
+    assert verdict("http", "1", "/200") == 1
+
+
+def test_an_unknown_probe_is_unhealthy_and_shows_the_usage(capsys):
+    assert verdict("gateway") == 1
+    assert "http PORT PATH" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("age", "code"), [(5.0, 0), (31.0, 1), (None, 1)])
+def test_a_job_is_healthy_while_its_heartbeat_is_fresh(monkeypatch, age, code):
+    monkeypatch.setattr(probe, "job_heartbeat_age", lambda _: age)
+    assert verdict("job", "DagProcessorJob") == code
+
+
+@pytest.fixture
+def no_database(monkeypatch, tmp_path):
+    secret = tmp_path / "sql_alchemy_conn"
+    secret.write_text("postgresql+psycopg2://airflow:x@127.0.0.1:1/airflow")
+    monkeypatch.setattr(probe, "Path", lambda _: secret)
+
+
+@pytest.mark.usefixtures("no_database")
+def test_a_job_waits_for_a_database_that_is_away():
+    assert verdict("job", "TriggererJob") == os.EX_TEMPFAIL
+
+
+@pytest.mark.usefixtures("no_database")
+def test_a_scheduler_that_says_503_waits_for_a_database_that_is_away(server, monkeypatch):
+    monkeypatch.setattr(probe, "http_status", lambda *_: 503)
+    assert verdict("scheduler") == os.EX_TEMPFAIL
+
+
+def test_a_scheduler_that_says_503_with_its_database_there_is_unhealthy(monkeypatch):
+    monkeypatch.setattr(probe, "http_status", lambda *_: 503)
+    monkeypatch.setattr(probe, "job_heartbeat_age", lambda _: 40.0)
+    assert verdict("scheduler") == 1
+
+
+@pytest.fixture
+def consumption(monkeypatch, tmp_path):
+    file = tmp_path / "consumption"
+    monkeypatch.setattr(probe, "CONSUMPTION_FILE", file)
+    return file
+
+
+def consumed(file, seconds_ago: float) -> None:
+    file.touch()
+    os.utime(file, (time.time() - seconds_ago,) * 2)
+
+
+def test_a_worker_that_consumed_a_moment_ago_is_healthy(consumption):
+    consumed(consumption, 3)
+    assert verdict("worker") == 0
+
+
+@pytest.mark.parametrize(("broker", "code"), [(True, 1), (False, os.EX_TEMPFAIL)])
+def test_a_worker_that_stopped_consuming_is_unhealthy_unless_redis_is_away(consumption, monkeypatch, broker, code):
+    consumed(consumption, 60)
+    monkeypatch.setattr(probe, "broker_answers", lambda: broker)
+    assert verdict("worker") == code
+
+
+def test_a_worker_that_never_consumed_is_unhealthy(consumption, monkeypatch, capsys):
+    monkeypatch.setattr(probe, "broker_answers", lambda: True)
+    assert verdict("worker") == 1
+    assert "not consumed its queues yet" in capsys.readouterr().out
+
+
+def test_a_probe_does_not_import_airflow():
+    code = "import sys, airflow_ha.health.__main__; print([m for m in sys.modules if m.partition('.')[0] == 'airflow'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def consumer(*, connected=True, polled=("default",), in_cycle=True, subscribed=("default",)):
+    """A Celery consumer on kombu's Redis transport, as far as the record looks at it."""
+    channel = SimpleNamespace(active_queues=set(polled))
+    channels = {id(channel): channel} if in_cycle else {}
+    cycle = SimpleNamespace(_channels=list(channels.values()))
+    channel.connection = SimpleNamespace(cycle=cycle)
+    queues = [SimpleNamespace(name=name) for name in subscribed]
+    return SimpleNamespace(
+        connection=SimpleNamespace(connected=connected),
+        task_consumer=SimpleNamespace(channel=channel, queues=queues),
+    )
+
+
+@pytest.fixture(scope="module")
+def consumed_queues():
+    from airflow_ha.health.consumption import consumed_queues
+
+    return consumed_queues
+
+
+def test_a_subscribed_and_polled_queue_is_consumed(consumed_queues):
+    assert consumed_queues(consumer(polled=["default", "gpu"], subscribed=["default", "gpu"])) == (
+        "default",
+        "gpu",
+    )
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"connected": False}, {"polled": ()}, {"in_cycle": False}, {"subscribed": ()}],
+    ids=["connection lost", "no active queues (#63580)", "channel not polled", "subscribed to none"],
+)
+def test_a_consumer_that_takes_no_messages_makes_no_record(consumed_queues, broken):
+    assert consumed_queues(consumer(**broken)) == ()
+
+
+def test_a_consumer_between_two_connections_makes_no_record(consumed_queues):
+    assert consumed_queues(SimpleNamespace(connection=None, task_consumer=None)) == ()
