@@ -26,7 +26,7 @@ def snoop():
         outcome = {"secrets": ",".join(sorted(path.name for path in Path("/run/secrets").iterdir()))}
         for database in ("celery_results", "airflow", "postgres"):
             for table in ("connection", "variable"):
-                target = dsn.replace("/celery_results", f"/{database}")
+                target = dsn.replace("/celery_results?", f"/{database}?")
                 try:
                     with psycopg2.connect(target) as connection, connection.cursor() as cursor:
                         cursor.execute(f"SELECT * FROM {table}")  # noqa: S608

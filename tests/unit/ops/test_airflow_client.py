@@ -1,0 +1,109 @@
+"""The client of Airflow's REST API: one log-in, patience with a stack that starts, plain words when it fails."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from ops import airflow_client
+from ops.airflow_client import AirflowClient, Run
+from ops.errors import StackError
+
+RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": "2026-01-01T00:00:00Z", "duration": None}
+
+
+def client(handler) -> AirflowClient:
+    return AirflowClient("http://airflow", "admin", "x", transport=httpx.MockTransport(handler))
+
+
+def answering(answers: dict[str, object], seen: list[str] | None = None):
+    """Answers a path's end with JSON, or a status; a log-in always succeeds."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if seen is not None:
+            seen.append(f"{request.method} {request.url.path}")
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        for end, answer in answers.items():
+            if request.url.path.endswith(end):
+                return httpx.Response(answer) if isinstance(answer, int) else httpx.Response(200, json=answer)
+        return httpx.Response(404, json={"detail": "not found"})
+
+    return handle
+
+
+def test_it_logs_in_once():
+    seen: list[str] = []
+    api = client(answering({"/dags": {"dags": [], "total_entries": 0}}, seen))
+    api.dag_ids()
+    api.dag_ids()
+    assert seen.count("POST /auth/token") == 1
+
+
+def test_a_wrong_password_is_said_with_where_the_right_one_is():
+    api = client(lambda _: httpx.Response(401))
+    with pytest.raises(StackError, match=r"refuses the log-in of admin \(401\)") as error:
+        api.dag_ids()
+    assert "airflow_admin_password" in error.value.cure
+
+
+def test_an_unknown_dag_is_refused_with_the_known_ones():
+    known = {"/api/v2/dags": {"dags": [{"dag_id": "canary_dag"}], "total_entries": 1}}
+    with pytest.raises(StackError, match="there is no DAG 'nope'") as refused:
+        client(answering(known)).trigger("nope")
+    assert "canary_dag" in refused.value.cure
+
+
+def test_it_waits_out_a_gateway_that_has_nobody_yet(monkeypatch):
+    monkeypatch.setattr(airflow_client, "POLL_SECONDS", 0.0)
+    answers = iter([503, 503])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(next(answers, 0) or 201, json={"access_token": "t", "dags": [], "total_entries": 0})
+
+    assert client(handle).dag_ids() == []
+
+
+def test_an_airflow_that_stays_away_is_said_with_what_to_do():
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(StackError, match="cannot be reached: refused"):
+        client(handle).import_errors()
+
+
+def test_waiting_for_a_run_reports_its_tasks_and_ends_with_it(monkeypatch):
+    monkeypatch.setattr(airflow_client, "POLL_SECONDS", 0.0)
+    states = iter(["running", "running", "success"])
+    instances = iter(["queued", "running", "success"])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        if request.url.path.endswith("/taskInstances"):
+            found = {"task_id": "t", "map_index": 3, "state": next(instances)}
+            return httpx.Response(200, json={"task_instances": [found], "total_entries": 1})
+        return httpx.Response(200, json={**RUN, "state": next(states)})
+
+    said: list[str] = []
+    run = client(handle).wait_for(Run("d", "r", "queued", 0.0, None), said.append, timeout=5)
+    assert run.state == "success"
+    assert said == ["d: 1 queued", "d: 1 running", "d: 1 success"]
+
+
+def test_a_run_that_does_not_end_in_time_is_said_with_its_page():
+    waiting = {
+        "/taskInstances": {"task_instances": [{"task_id": "t", "map_index": -1, "state": None}], "total_entries": 1},
+        "/dagRuns/r": RUN,
+    }
+    with pytest.raises(StackError, match="has not ended after 0 s: 1 waiting") as error:
+        client(answering(waiting)).wait_for(Run("d", "r", "queued", 0.0, None), print, timeout=0)
+    assert error.value.where == "http://airflow/dags/d/runs/r"
+
+
+def test_an_import_error_is_its_file_and_the_last_line_of_its_trace():
+    trace = "Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'y'\n"
+    found = {"/importErrors": {"import_errors": [{"filename": "mine.py", "stack_trace": trace}]}}
+    assert client(answering(found)).import_errors() == [
+        {"file": "mine.py", "error": "ModuleNotFoundError: No module named 'y'"}
+    ]

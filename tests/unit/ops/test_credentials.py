@@ -1,0 +1,148 @@
+"""Secrets are made once, never seen by others, and never replaced silently."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+
+import pytest
+
+from ops import credentials, environment_file
+from ops.errors import StackError
+
+
+@pytest.fixture
+def made(project):
+    """A project with its secrets made."""
+    credentials.generate(project)
+    return project
+
+
+def no_data() -> bool:
+    return False
+
+
+def test_every_secret_is_made_with_its_own_random_value_for_its_owner_alone(made):
+    values = {name: (made.secrets / name).read_text().strip() for name in credentials.GENERATORS}
+    assert len(set(values.values())) == len(values)
+    assert all(len(value) >= 32 for value in values.values())
+    assert len(base64.urlsafe_b64decode(values["fernet_key"])) == 32
+    modes = {stat.S_IMODE((made.secrets / name).stat().st_mode) for name in values}
+    assert modes == {0o600}
+    assert stat.S_IMODE(made.secrets.stat().st_mode) == 0o700
+
+
+def test_a_second_up_keeps_them(made):
+    before = {name: (made.secrets / name).read_text() for name in credentials.GENERATORS}
+    assert credentials.generate(made) == []
+    assert {name: (made.secrets / name).read_text() for name in credentials.GENERATORS} == before
+    credentials.check(made, no_data)
+
+
+def test_a_lost_secret_is_refused_by_name_and_not_made_anew(made):
+    (made.secrets / "fernet_key").unlink()
+    with pytest.raises(StackError, match="the secret fernet_key is missing") as refused:
+        credentials.check(made, no_data)
+    assert "restore it" in refused.value.cure
+    assert not (made.secrets / "fernet_key").exists()
+
+
+def test_an_empty_secret_is_refused_by_name(made):
+    (made.secrets / "redis_password").write_text(" \n")
+    with pytest.raises(StackError, match="the secret redis_password is empty"):
+        credentials.check(made, no_data)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_secret_that_others_can_read_is_refused_with_the_cure(made, mode):
+    path = made.secrets / "jwt_secret"
+    path.chmod(mode)
+    with pytest.raises(StackError, match="jwt_secret is open to others") as refused:
+        credentials.check(made, no_data)
+    assert refused.value.cure == f"chmod 600 {path}"
+
+
+def test_a_secret_of_several_lines_is_refused(made):
+    (made.secrets / "redis_password").write_text("a\nb\n")
+    with pytest.raises(StackError, match="several lines"):
+        credentials.check(made, no_data)
+
+
+def test_no_secrets_beside_a_database_that_was_made_with_some_is_refused(project):
+    with pytest.raises(StackError, match="secrets of this stack are gone") as refused:
+        credentials.check(project, lambda: True)
+    assert "down --volumes" in refused.value.cure
+
+
+def test_no_secrets_and_no_data_is_a_first_up(project):
+    credentials.check(project, no_data)
+
+
+def test_a_secret_that_a_new_version_brings_is_made_beside_the_old_ones(made):
+    old = [name for name in credentials.GENERATORS if name != "flower_password"]
+    (made.secrets / "flower_password").unlink()
+    (made.secrets / credentials.NAMES_FILE).write_text("\n".join(old))
+    credentials.check(made, no_data)
+    assert credentials.generate(made) == ["flower_password"]
+
+
+def test_an_interrupted_generation_leaves_nothing_that_counts(project, monkeypatch):
+    monkeypatch.setitem(credentials.GENERATORS, "flower_password", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        credentials.generate(project)
+    assert not any((project.secrets / name).exists() for name in credentials.GENERATORS)
+    monkeypatch.undo()
+    assert len(credentials.generate(project)) == len(credentials.GENERATORS)
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """Records chown instead of doing it: tests need not be root."""
+    owners: dict[str, int] = {}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda path, uid, _: owners.__setitem__(path.name, uid))
+    monkeypatch.setattr(credentials, "all_owned", lambda root, files: all((root / name).exists() for name in files))
+    return owners
+
+
+def test_each_mounted_file_belongs_to_its_one_reader(made, handed_over):
+    settings = environment_file.read(made)
+    assert credentials.mount(made, settings, "image") is True
+    assert handed_over["fernet_key"] == 50000
+    assert handed_over["redis_auth.conf"] == handed_over["postgres_airflow_password"] == 999
+    files = [path for path in (made.secrets / "mounted").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_mounting_again_changes_nothing_until_a_secret_or_a_host_changes(made):
+    settings = environment_file.read(made)
+    assert [credentials.mount(made, settings, "image") for _ in range(2)] == [True, False]
+    settings["POSTGRES_HOST"] = "db.example"
+    assert credentials.mount(made, settings, "image") is True
+    url = (made.secrets / "mounted/airflow/sql_alchemy_conn").read_text()
+    assert url.startswith("postgresql+psycopg2://airflow:")
+    assert "@db.example:5432/airflow" in url
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_the_result_backend_is_another_role_and_another_database(made):
+    credentials.mount(made, environment_file.read(made), "image")
+    mounted = made.secrets / "mounted/airflow"
+    backend = (mounted / "celery_result_backend").read_text()
+    assert "//celery_results:" in backend
+    assert "/celery_results?" in backend
+    assert (made.secrets / "postgres_airflow_password").read_text().strip() not in backend
+
+
+def test_without_root_a_container_hands_the_files_over_and_no_secret_is_on_its_command_line(made, docker, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(credentials, "all_owned", lambda *_: True)
+    credentials.mount(made, environment_file.read(made), "airflow-ha/airflow:1")
+    (call,) = docker.calls()
+    assert call[0] == "run"
+    assert "--network=none" in call
+    assert "chown 50000 /secrets/airflow/fernet_key" in call[-1]
+    values = [(made.secrets / name).read_text().strip() for name in credentials.GENERATORS]
+    assert not any(value in " ".join(call) for value in values)

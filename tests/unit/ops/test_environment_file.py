@@ -1,0 +1,64 @@
+"""compose/.env: kept, checked, and refused with the line that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops import environment_file
+from ops.errors import StackError
+
+
+def test_a_first_up_has_two_of_what_must_not_be_lost(project):
+    settings = environment_file.read(project)
+    assert settings["SCHEDULER_REPLICAS"] == settings["WORKER_REPLICAS"] == settings["API_SERVER_REPLICAS"] == "2"
+    assert environment_file.profiles(settings) == ["data", "flower"]
+    assert settings["BIND_ADDRESS"] == "127.0.0.1"
+
+
+def test_what_the_operator_set_wins_and_stays_with_comments_and_unknown_keys(project):
+    project.env_file.write_text("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED='a b'\n")
+    settings = environment_file.read(project)
+    settings["WORKER_REPLICAS"] = "4"
+    environment_file.write(project, settings)
+    text = project.env_file.read_text()
+    assert text.startswith("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED=a b\n")
+    assert "WORKER_REPLICAS=4\n" in text
+
+
+def test_writing_the_same_settings_again_changes_nothing(project):
+    settings = environment_file.read(project)
+    assert environment_file.write(project, settings) is True
+    assert environment_file.write(project, environment_file.read(project)) is False
+
+
+def test_a_broken_line_is_refused_with_its_number(project):
+    project.env_file.write_text("AIRFLOW_PORT=9090\nthis is no setting\n")
+    with pytest.raises(StackError, match="not KEY=VALUE: this is no setting") as refused:
+        environment_file.read(project)
+    assert "line 2" in str(refused.value)
+
+
+def test_a_file_that_is_no_text_is_refused(project):
+    project.env_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StackError, match="cannot be read"):
+        environment_file.read(project)
+
+
+@pytest.mark.parametrize(
+    ("line", "takes"),
+    [
+        ("AIRFLOW_PORT=http", "1 to 65535"),
+        ("FLOWER_PORT=70000", "1 to 65535"),
+        ("WORKER_REPLICAS=0", "1 to 20"),
+        ("WORKER_REPLICAS=-1", "1 to 20"),
+        ("BIND_ADDRESS=everywhere", "an IP address"),
+        ("COMPOSE_PROJECT_NAME=Air Flow", "lower-case"),
+        ("COMPOSE_PROFILES=data,flour", "the profiles are: data"),
+    ],
+)
+def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
+    project.env_file.write_text(line + "\n")
+    with pytest.raises(StackError) as refused:
+        environment_file.read(project)
+    assert takes in str(refused.value)
+    assert project.env_file.read_text() == line + "\n"

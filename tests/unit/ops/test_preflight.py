@@ -1,0 +1,93 @@
+"""What `up` refuses before it changes anything, and what it says to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from ops import environment_file, preflight
+from ops.errors import StackError
+
+
+@pytest.fixture
+def settings(project):
+    return environment_file.read(project)
+
+
+def test_a_port_in_use_is_refused_with_who_uses_it(settings):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
+        with pytest.raises(StackError) as refused:
+            preflight.check_ports(settings, own=set())
+    text = str(refused.value)
+    assert f"port {settings['AIRFLOW_PORT']} cannot be used for gateway" in text
+    assert f"(process {os.getpid()})" in text
+    assert "AIRFLOW_PORT" in text
+
+
+def test_a_port_that_this_stack_itself_uses_is_no_error(settings):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
+        preflight.check_ports(settings, own={"gateway", "flower"})
+
+
+def test_the_port_of_a_profile_that_is_off_is_not_asked_for(settings):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings |= {"FLOWER_PORT": str(listener.getsockname()[1]), "COMPOSE_PROFILES": "data"}
+        preflight.check_ports(settings, own={"gateway"})
+
+
+def test_too_little_memory_is_refused_with_what_is_needed(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * preflight.GIB))
+    with pytest.raises(StackError, match=r"4.0 GiB are needed, 3.0 GiB are available"):
+        preflight.check_memory()
+
+
+def test_too_little_disk_is_refused_with_where_and_what_is_needed(monkeypatch, docker, tmp_path):
+    docker.answer("info", out=str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=preflight.GIB))
+    with pytest.raises(StackError, match=r"8 GiB are needed, 1.0 GiB are free") as refused:
+        preflight.check_disk()
+    assert refused.value.where == str(tmp_path)
+
+
+def test_no_docker_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(StackError, match="Docker is not installed"):
+        preflight.check_docker()
+
+
+def test_no_permission_for_docker_is_refused_with_the_group(docker):
+    docker.answer("version", err="permission denied while trying to connect to the Docker daemon socket", code=1)
+    with pytest.raises(StackError, match="may not use Docker") as refused:
+        preflight.check_docker()
+    assert "usermod -aG docker" in refused.value.cure
+
+
+def test_a_daemon_that_does_not_answer_is_refused(docker):
+    docker.answer("version", err="Cannot connect to the Docker daemon. Is the docker daemon running?", code=1)
+    with pytest.raises(StackError, match="daemon does not answer"):
+        preflight.check_docker()
+
+
+def test_a_dag_file_that_the_containers_cannot_read_is_refused(project, settings, tmp_path):
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    (folder / "mine.py").write_text("")
+    settings["DAGS_DIR"] = str(folder)
+    preflight.check_dags(project, settings)
+    (folder / "mine.py").chmod(0o600)
+    with pytest.raises(StackError, match="cannot read this DAG file") as refused:
+        preflight.check_dags(project, settings)
+    assert "mine.py" in refused.value.where
