@@ -1,0 +1,127 @@
+"""The project's own rules: one source for each fact, and what must never be in a commit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ops import credentials, preflight
+from ops.commands.test import checks
+from ops.environment_file import defaults
+from ops.project import MAX_INSTANCES, PROFILES, ROOT, SCALABLE, Project, replicas_variable
+from tests.unit.compose.model import COMPOSE, compose_model
+
+SERVICES = compose_model()["services"]
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    if (ROOT / name).is_file()
+]
+
+
+def test_the_profiles_that_up_knows_are_those_of_the_compose_files():
+    assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == set(PROFILES)
+
+
+def test_a_service_scales_exactly_if_its_compose_file_reads_its_variable():
+    text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
+    read = {service for service in SERVICES if "${" + replicas_variable(service) in text}
+    assert read == set(SCALABLE)
+
+
+def test_the_defaults_of_up_are_those_of_the_compose_files():
+    text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
+    here = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    ours = defaults(Project(ROOT, ROOT / "compose"))
+    shared = here.keys() & ours.keys()
+    assert {"AIRFLOW_PORT", "FLOWER_PORT", "WORKER_REPLICAS", "BIND_ADDRESS"} <= shared
+    assert {key: here[key] for key in shared} == {key: ours[key] for key in shared}
+
+
+def test_the_gateway_has_room_for_every_instance_that_may_be_asked_for():
+    rooms = re.findall(r"server-template \S+ (\d+) ", (COMPOSE / "gateway/haproxy.cfg").read_text())
+    assert {int(room) for room in rooms} == {MAX_INSTANCES}
+
+
+def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it():
+    users = {service: int(model["user"].split(":")[0]) for service, model in SERVICES.items()}
+    mounted = compose_model()["secrets"]
+    for service, model in SERVICES.items():
+        for secret in model.get("secrets", []):
+            folder = Path(mounted[secret]["file"]).parent.name
+            assert credentials.READERS[folder] == users[service], f"{service} reads {secret}"
+
+
+def test_a_first_start_is_asked_for_half_of_what_the_limits_allow():
+    limits = sum(
+        int(model["deploy"].get("replicas", 1)) * model["deploy"]["resources"]["limits"]["memory"]
+        for name, model in SERVICES.items()
+        if name != "migrate"
+    )
+    assert limits / 2 <= preflight.MEMORY_NEEDED * 1.05
+
+
+def test_the_health_probes_ports_are_those_of_the_services():
+    for name in ("api-server", "execution-api"):
+        command, probe = SERVICES[name]["command"], SERVICES[name]["healthcheck"]["test"]
+        assert command[command.index("--port") + 1] == probe[probe.index("http") + 1]
+
+
+@pytest.mark.parametrize("package", ["apache-airflow", "celery"])
+def test_the_version_in_the_base_image_is_the_lock_s(package):
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    locked = {entry["name"]: entry["version"] for entry in lock["package"]}
+    wanted = {"apache-airflow": "3.3.2", "celery": "5.6.3"}
+    assert locked[package] == wanted[package]
+    if package == "apache-airflow":
+        assert (
+            f"AIRFLOW_BASE_IMAGE=apache/airflow:slim-{locked[package]}-python3.13"
+            in (COMPOSE / "images.env").read_text()
+        )
+
+
+def test_no_image_is_latest():
+    assert "latest" not in re.sub(r"#.*", "", (COMPOSE / "images.env").read_text())
+
+
+def test_no_path_of_one_machine_and_no_package_registry_is_named():
+    """uv.lock apart: it is uv's own file, and names where each hash was seen."""
+    machine = re.compile(r"/work/|/root/\.|/home/(?!airflow)")
+    registry = re.compile(
+        r"(?:deb\.debian|security\.debian|pypi|pythonhosted|proxy\.golang|npmjs|crates|maven)\.(?:org|io|com)"
+    )
+    found = []
+    for path in TRACKED:
+        if path.name == "uv.lock" or path == Path(__file__):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in [*machine.finditer(text), *registry.finditer(text)]]
+    assert found == []
+
+
+def test_the_top_level_holds_what_the_design_names():
+    allowed = {
+        "compose", "dags", "src", "ops", "alerting", "tests", "pyproject.toml", "README.md", "uv.lock", "LICENSE",
+    }  # fmt: skip
+    assert {path.relative_to(ROOT).parts[0] for path in TRACKED} - allowed == {
+        name for name in {path.relative_to(ROOT).parts[0] for path in TRACKED} if name.startswith(".")
+    }
+
+
+def test_the_quick_checks_before_a_commit_are_those_of_the_test_command():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["name"] for hook in hooks} == set(checks())
