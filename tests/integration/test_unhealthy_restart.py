@@ -8,7 +8,7 @@ from tests.integration.stack import Stack, wait_until
 def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
     victim = healthy_stack.containers("scheduler")[0]
     main = victim.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
-    victim.execute("kill", "-STOP", main)
+    victim.execute("sh", "-c", f"kill -STOP {main}")
     started = victim.inspect()["State"]["StartedAt"]
     # Docker asks every 10 s, and each try may take 10 s; twelve failures in a row are the longest way to a SIGKILL.
     wait_until(
