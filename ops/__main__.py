@@ -42,9 +42,11 @@ def main() -> None:
     except StackError as error:
         error_console.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.code)
-    except KeyboardInterrupt:
-        error_console.print("\ninterrupted: what was begun stays, and the next ./ops/stack up finishes it")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # Typer ends with this code on Ctrl-C.
+        if end.code == INTERRUPTED:
+            error_console.print("\ninterrupted: what was begun stays, and the next ./ops/stack up finishes it")
+        raise
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,8 +20,6 @@ from ops.project import ROOT, SCALABLE
 
 def run(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
     """`ops/stack …` without its bootstrap; PATH and STACK_STATE_DIR are the fixtures'."""
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "ops", *arguments],
         cwd=cwd,
@@ -159,3 +159,25 @@ def test_the_second_gives_up_in_the_end_and_says_what_to_do(project):
         with stack_lock(project, "scale", print, wait_seconds=0.3):
             pass
     assert "run this again" in refused.value.cure
+
+
+def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docker):
+    """Ctrl-C reaches the whole group of processes, as from a terminal; the fake docker hangs in its first question."""
+    hanging = docker.folder / "docker"
+    hanging.write_text("#!/bin/sh\necho asked >&2\nexec sleep 60\n")
+    command = subprocess.Popen(
+        [sys.executable, "-m", "ops", "up"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert command.stdout
+    while "Pre-flight" not in command.stdout.readline():
+        assert command.poll() is None
+    os.killpg(command.pid, signal.SIGINT)
+    _, said = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert "the next ./ops/stack up finishes it" in said
