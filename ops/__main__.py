@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
 
+from ops.commands.dashboards import dashboards
 from ops.commands.down import down
 from ops.commands.logs import logs
 from ops.commands.scale import scale
@@ -31,12 +33,15 @@ app.command()(status)
 app.command()(scale)
 app.command()(trigger)
 app.command()(logs)
+app.command()(dashboards)
 app.command(context_settings=PASS_ON)(test)
 app.command()(down)
 
 
 def main() -> None:
     """Runs a command; an error that people can mend is told in three lines."""
+    # To be ended is to be interrupted: what runs beside is ended too, and people are told.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="./ops/stack")
     except StackError as error:

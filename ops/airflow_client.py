@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 
@@ -18,6 +21,8 @@ TIMEOUT = 10.0
 UNREACHABLE_SECONDS = 60.0
 """How long a call goes on trying while the gateway has nobody to hand it to."""
 POLL_SECONDS = 1.0
+REPORT_SECONDS = 10.0
+"""Never longer without a word."""
 
 ENDED = ("success", "failed")
 
@@ -40,17 +45,27 @@ class AirflowClient:
         url: Where the gateway listens.
         user: Who logs in.
         password: Their password.
+        report: Hears about it while Airflow does not answer.
         transport: For tests: answers instead of the network.
     """
 
-    def __init__(self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        password: str,
+        *,
+        report: Callable[[str], None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.url = url
+        self._report = report or (lambda _: None)
         self._credentials = {"username": user, "password": password}
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
 
     def _request(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
         """An answer that is not a server's failure, within `wait` seconds of trying."""
-        deadline = time.monotonic() + wait
+        started = said_at = time.monotonic()
         while True:
             try:
                 response = self._http.request(method, path, **options)
@@ -59,18 +74,23 @@ class AirflowClient:
                 problem = f"it answers {response.status_code}"
             except httpx.TransportError as error:
                 problem = str(error)
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now - started >= wait:
                 raise StackError(
                     f"Airflow cannot be reached: {problem}",
                     where=self.url,
                     cure="./ops/stack status shows what is not healthy; ./ops/stack up starts the stack",
                     code=FAILURE,
                 )
+            if now - said_at >= REPORT_SECONDS:
+                self._report(f"Airflow does not answer yet: {problem}")
+                said_at = now
             time.sleep(POLL_SECONDS)
 
     def _call(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
-        """A request under /api/v2, logged in."""
-        if "Authorization" not in self._http.headers:
+        """A request under /api/v2, logged in; once more when the token has run out, which it does after a day."""
+        fresh = "Authorization" not in self._http.headers
+        if fresh:
             answer = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
             if answer.status_code != httpx.codes.CREATED:
                 raise StackError(
@@ -80,13 +100,25 @@ class AirflowClient:
                     code=FAILURE,
                 )
             self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        return self._request(method, f"/api/v2{path}", wait=wait, **options)
+        response = self._request(method, f"/api/v2{path}", wait=wait, **options)
+        if response.status_code == httpx.codes.UNAUTHORIZED and not fresh:
+            del self._http.headers["Authorization"]
+            return self._call(method, path, wait=wait, **options)
+        return response
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        response = self._call(method, path, **options)
+        return self._accepted(self._call(method, path, **options)).json()
+
+    def _accepted(self, response: httpx.Response) -> httpx.Response:
         if response.is_error:
-            raise StackError(f"Airflow refuses: {response.text[:500]}", where=f"{method} {path}", code=FAILURE)
-        return response.json()
+            request = response.request
+            raise StackError(
+                f"Airflow refuses ({response.status_code}): {response.text[:500]}",
+                where=f"{request.method} {request.url}",
+                cure="./ops/stack logs api-server",
+                code=FAILURE,
+            )
+        return response
 
     def dag_ids(self) -> list[str]:
         """All DAGs that Airflow knows."""
@@ -103,50 +135,71 @@ class AirflowClient:
         return [{"file": error["filename"], "error": error["stack_trace"].strip().splitlines()[-1]} for error in found]
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
-        """Starts a run of a DAG, which is taken out of its pause if it is in one.
+        """Starts one run of a DAG, which is taken out of its pause if it is in one: the run would wait for ever.
 
         Raises:
             StackError: There is no such DAG; with the known ones.
         """
-        if self._call("GET", f"/dags/{dag_id}").status_code == httpx.codes.NOT_FOUND:
+        path = dag_path(dag_id)
+        found = self._call("GET", path)
+        if found.status_code == httpx.codes.NOT_FOUND:
             raise StackError(
                 f"there is no DAG {dag_id!r}",
                 where=self.url,
                 cure=f"the DAGs are: {', '.join(self.dag_ids()) or 'none yet'}. A file that does not import is in "
                 "./ops/stack status",
             )
-        self._json("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
-        body = {"logical_date": None, "conf": conf or {}}
-        return run_of(self._json("POST", f"/dags/{dag_id}/dagRuns", json=body))
+        if self._accepted(found).json()["is_paused"]:
+            self._json("PATCH", path, json={"is_paused": False})
+        # An id of our own: when the answer is lost on its way, asking again cannot start a second run.
+        run_id = f"manual__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(4)}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf or {}}
+        answer = self._call("POST", f"{path}/dagRuns", json=body)
+        if answer.status_code == httpx.codes.CONFLICT:
+            return self.run(dag_id, run_id)
+        return run_of(self._accepted(answer).json())
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """A run as it is now."""
-        return run_of(self._json("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+        return run_of(self._json("GET", run_path(dag_id, run_id)))
 
     def newest_success(self, dag_id: str) -> Run | None:
         """The newest run of a DAG that succeeded."""
         params = {"state": "success", "order_by": "-start_date", "limit": 1}
-        response = self._call("GET", f"/dags/{dag_id}/dagRuns", params=params)
-        runs = [] if response.status_code == httpx.codes.NOT_FOUND else response.json()["dag_runs"]
+        response = self._call("GET", f"{dag_path(dag_id)}/dagRuns", params=params)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        runs = self._accepted(response).json()["dag_runs"]
         return run_of(runs[0]) if runs else None
 
     def has_dag(self, dag_id: str) -> bool:
         """Whether Airflow has read the DAG's file."""
-        return self._call("GET", f"/dags/{dag_id}").status_code == httpx.codes.OK
+        return self._call("GET", dag_path(dag_id)).status_code == httpx.codes.OK
 
     def task_states(self, run: Run) -> list[tuple[str, str]]:
         """Each task instance of a run, by name and state; a mapped one as `task[3]`."""
-        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances"
-        found: list[tuple[str, str]] = []
+        return [(instance_name(instance), instance["state"] or "none") for instance in self._task_instances(run)]
+
+    def task_durations(self, run: Run) -> list[tuple[str, float]]:
+        """Each task instance of a run that has ended, by name, and the seconds that it took."""
+        found = self._task_instances(run)
+        return [
+            (instance_name(instance), instance["duration"]) for instance in found if instance["duration"] is not None
+        ]
+
+    def _task_instances(self, run: Run) -> list[dict[str, Any]]:
+        """All task instances of a run."""
+        path = f"{run_path(run.dag_id, run.run_id)}/taskInstances"
+        found: list[dict[str, Any]] = []
         while True:
             page = self._json("GET", path, params={"limit": 100, "offset": len(found)})
-            found += [(instance_name(instance), instance["state"] or "none") for instance in page["task_instances"]]
+            found += page["task_instances"]
             if not page["task_instances"] or len(found) >= page["total_entries"]:
                 return found
 
     def result(self, run: Run, task_id: str) -> Any:
         """What a task returned; None when it returned nothing."""
-        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/xcomEntries/return_value"
         response = self._call("GET", path)
         return response.json()["value"] if response.is_success else None
 
@@ -166,7 +219,7 @@ class AirflowClient:
         while True:
             now = self.run(run.dag_id, run.run_id)
             summary = summarise([state for _, state in self.task_states(run)])
-            if summary != said or time.monotonic() - said_at > 10:
+            if summary != said or time.monotonic() - said_at >= REPORT_SECONDS:
                 report(f"{run.dag_id}: {summary}")
                 said, said_at = summary, time.monotonic()
             if now.state in ENDED:
@@ -182,13 +235,21 @@ class AirflowClient:
 
     def run_url(self, run: Run) -> str:
         """The page of a run."""
-        return f"{self.url}/dags/{run.dag_id}/runs/{run.run_id}"
+        return f"{self.url}/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
+
+
+def dag_path(dag_id: str) -> str:
+    """Where the API has a DAG."""
+    return f"/dags/{quote(dag_id, safe='')}"
+
+
+def run_path(dag_id: str, run_id: str) -> str:
+    """Where the API has a run."""
+    return f"{dag_path(dag_id)}/dagRuns/{quote(run_id, safe='')}"
 
 
 def run_of(answer: dict[str, Any]) -> Run:
     """A run out of the API's answer."""
-    from datetime import datetime
-
     started = answer.get("start_date") or answer.get("queued_at")
     return Run(
         dag_id=answer["dag_id"],
@@ -208,4 +269,5 @@ def instance_name(instance: dict[str, Any]) -> str:
 def summarise(states: list[str]) -> str:
     """How many tasks are in each state: `3 success, 1 running`."""
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    return ", ".join(f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items())
+    told = [f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items()]
+    return ", ".join(told) or "no task yet"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from ops import environment_file
 from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ops.project import Project
 
@@ -29,20 +34,22 @@ class Instance:
     Attributes:
         id: Docker's short id, which is the container's host name too.
         state: created, running, restarting, paused, exited or dead.
-        health: starting, healthy, unhealthy; none where the service has no health check; done for a one-shot that
-            succeeded.
+        health: starting, healthy, unhealthy; unwatched where an image has no shell to check with and the container
+            runs; done for a one-shot that succeeded.
         created: When it was made, seconds since the epoch.
+        ports: The ports of this machine that lead to it.
     """
 
     id: str
     state: str
-    health: Literal["starting", "healthy", "unhealthy", "none", "done"]
+    health: Literal["starting", "healthy", "unhealthy", "unwatched", "done"]
     created: float
+    ports: frozenset[int] = frozenset()
 
     @property
     def ok(self) -> bool:
         """Whether it is as it should be."""
-        return self.health in ("healthy", "done")
+        return self.health in ("healthy", "unwatched", "done")
 
 
 def command(project: Project, *arguments: str) -> list[str]:
@@ -58,9 +65,10 @@ def command(project: Project, *arguments: str) -> list[str]:
     ]
 
 
-def environment() -> dict[str, str]:
+def environment(project: Project) -> dict[str, str]:
     """This process's environment, without the variables that would change what .env says."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
+    settings = environment_file.parse(project.env_file, project.shown(project.env_file))
+    return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_") and key not in settings}
 
 
 def output(project: Project, *arguments: str) -> str:
@@ -70,15 +78,22 @@ def output(project: Project, *arguments: str) -> str:
         StackError: It failed; with what it said.
     """
     result = subprocess.run(
-        command(project, *arguments), capture_output=True, text=True, check=False, env=environment()
+        command(project, *arguments), capture_output=True, text=True, check=False, env=environment(project)
     )
     if result.returncode != 0:
-        raise StackError(
-            f"docker compose {arguments[0]} failed: {result.stderr.strip()[-2000:]}",
-            cure="see the message above",
-            code=FAILURE,
-        )
+        raise failure(arguments, result.stderr.splitlines())
     return result.stdout
+
+
+def failure(arguments: tuple[str, ...], said: list[str]) -> StackError:
+    """The error for a command that failed, with the last that it said."""
+    subcommand = next(argument for argument in arguments if not argument.startswith("-"))
+    last = [line.strip() for line in said if line.strip()][-8:]
+    return StackError(
+        f"docker compose {subcommand} failed:\n" + "\n".join(last),
+        cure="./ops/stack status shows the services, ./ops/stack logs SERVICE what one said",
+        code=FAILURE,
+    )
 
 
 def run(project: Project, report: Callable[[str], None], *arguments: str) -> None:
@@ -93,18 +108,49 @@ def run(project: Project, report: Callable[[str], None], *arguments: str) -> Non
         return f"{found['name']}: {found['state'].lower()}" if found else None
 
     try:
-        run_with_progress(command(project, *arguments), progress, report, environment())
+        run_with_progress(command(project, *arguments), progress, report, environment(project))
     except ChildFailedError as error:
-        raise StackError(
-            f"docker compose {arguments[0]} failed:\n" + "\n".join(error.tail[-8:]),
-            cure="./ops/stack status shows the services, ./ops/stack logs SERVICE what one said",
-            code=FAILURE,
-        ) from error
+        raise failure(arguments, error.tail) from error
 
 
-def config(project: Project) -> dict[str, Any]:
+@contextlib.contextmanager
+def at_work(project: Project, *arguments: str) -> Iterator[Callable[[], bool]]:
+    """A command that runs beside its caller, and is ended with the block.
+
+    Yields:
+        Tells whether the command has ended well; raises StackError when it has failed.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        # In a session of its own, so that it hears of Ctrl-C from here, and its plugin with it: the docker client
+        # passes no signal on.
+        child = subprocess.Popen(
+            command(project, *arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment(project),
+            start_new_session=True,
+        )
+
+        def ended() -> bool:
+            if child.poll() is None:
+                return False
+            if child.returncode != 0:
+                said.seek(0)
+                raise failure(arguments, said.read().splitlines())
+            return True
+
+        try:
+            yield ended
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGTERM)
+                child.wait()
+
+
+def config(project: Project, *options: str) -> dict[str, Any]:
     """The whole model of the stack as compose sees it, with the profiles that are on."""
-    answer: dict[str, Any] = json.loads(output(project, "config", "--format", "json"))
+    answer: dict[str, Any] = json.loads(output(project, *options, "config", "--format", "json"))
     return answer
 
 
@@ -115,44 +161,55 @@ def wanted(model: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def is_one_shot(model: Mapping[str, Any], service: str) -> bool:
-    """Whether a service ends by itself: it restarts on failure only."""
-    return str(model["services"][service].get("restart", "")).startswith(("on-failure", "no"))
-
-
-def instances(project: Project, name: str) -> dict[str, list[Instance]]:
+def instances(name: str) -> dict[str, list[Instance]]:
     """The containers of a compose project by service, ended ones included.
 
+    They are found by their label, so that this works without any file.
+
     Args:
-        project: For its errors only: containers are found by their label, so that this works without any file.
         name: The compose project's name.
     """
     listed = docker("ps", "--all", "--quiet", "--no-trunc", f"--filter=label=com.docker.compose.project={name}").split()
-    if not listed:
-        return {}
     found: dict[str, list[Instance]] = {}
-    for container in json.loads(docker("inspect", *listed)):
+    for container in inspect(listed):
         labels = container["Config"]["Labels"]
         if labels.get("com.docker.compose.oneoff") == "True":
             continue
         state = container["State"]
-        health = state.get("Health", {}).get("Status", "none")
+        health = state.get("Health", {}).get("Status", "unwatched")
         one_shot = container["HostConfig"]["RestartPolicy"]["Name"] != "always"
         if state["Status"] == "exited" and state["ExitCode"] == 0 and one_shot:
             health = "done"
         elif state["Status"] != "running":
             health = "starting" if state["Status"] == "created" else "unhealthy"
         found.setdefault(labels["com.docker.compose.service"], []).append(
-            Instance(container["Id"][:12], state["Status"], health, timestamp(container["Created"]))
+            Instance(
+                id=container["Id"][:12],
+                state=state["Status"],
+                health=health,
+                created=datetime.fromisoformat(container["Created"]).timestamp(),
+                ports=frozenset(published(container)),
+            )
         )
     return {service: sorted(of, key=lambda one: one.created) for service, of in sorted(found.items())}
 
 
-def timestamp(moment: str) -> float:
-    """Seconds since the epoch of Docker's RFC 3339 times, which have nanoseconds."""
-    from datetime import datetime
+def inspect(containers: list[str]) -> list[dict[str, Any]]:
+    """What Docker says of containers, without those that went away meanwhile."""
+    if not containers:
+        return []
+    result = subprocess.run(["docker", "inspect", *containers], capture_output=True, text=True, check=False)
+    if result.returncode != 0 and "no such object" not in result.stderr.lower():
+        raise docker_failure("inspect", result.stderr)
+    found: list[dict[str, Any]] = json.loads(result.stdout or "[]")
+    return found
 
-    return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*Z$", r".\1+00:00", moment)).timestamp()
+
+def published(container: Mapping[str, Any]) -> Iterator[int]:
+    """The ports of this machine that lead to a container."""
+    for bindings in (container.get("NetworkSettings", {}).get("Ports") or {}).values():
+        for binding in bindings or []:
+            yield int(binding["HostPort"])
 
 
 def docker(*arguments: str) -> str:
@@ -163,8 +220,13 @@ def docker(*arguments: str) -> str:
     """
     result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise StackError(f"docker {arguments[0]} failed: {result.stderr.strip()}", code=FAILURE)
+        raise docker_failure(arguments[0], result.stderr)
     return result.stdout
+
+
+def docker_failure(subcommand: str, said: str) -> StackError:
+    """The error for a docker command that failed."""
+    return StackError(f"docker {subcommand} failed: {said.strip()}", cure="see what `docker info` says", code=FAILURE)
 
 
 def volumes(name: str) -> list[str]:

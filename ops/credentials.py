@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from ops.errors import FAILURE, StackError
 from ops.project import ADMIN
@@ -50,49 +52,80 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "postgres_superuser_password": password,
     "postgres_airflow_password": password,
     "postgres_celery_password": password,
+    "postgres_monitoring_password": password,
     "redis_password": password,
     "airflow_admin_password": password,
     "flower_password": password,
+    "grafana_admin_password": password,
 }
 """The operator's secrets and how each is made."""
 
 NAMES_FILE: Final = ".names"
 """Lists what was generated: a name in it whose file is gone was lost, one not in it is new in this version."""
 
-READERS: Final = {"airflow": 50000, "postgres": 999, "redis": 999}
+READERS: Final = {
+    "airflow": 50000,
+    "postgres": 999,
+    "redis": 999,
+    "postgres-exporter": 65534,
+    "redis-exporter": 59000,
+    "grafana": 472,
+}
 """The uid of each image's user, as in compose/*.yaml."""
 
 
-def check(project: Project, data_volume_exists: Callable[[], bool]) -> None:
+SUPPLIED: Final = ("postgres_airflow_password", "postgres_celery_password", "redis_password")
+"""The secrets that the operator brings when Postgres and Redis run elsewhere: random ones would fit nothing there."""
+
+
+def check(project: Project, data_volume_exists: Callable[[], bool], *, external: bool = False) -> None:
     """Refuses secrets that are missing, empty or open to others; changes nothing.
 
     Args:
         project: Whose secrets.
         data_volume_exists: Whether Postgres has data of this stack, made with secrets that should be here.
+        external: Whether Postgres and Redis run elsewhere.
 
     Raises:
         StackError: naming the file and the cure.
     """
-    known = generated_names(project)
-    if not known:
+    folder = project.shown(project.secrets)
+    try:
         found = [name for name in GENERATORS if (project.secrets / name).exists()]
-        if not found and data_volume_exists():
+        known = generated_names(project)
+    except OSError as error:
+        raise StackError(
+            f"the secrets cannot be read: {error.strerror}",
+            where=folder,
+            cure=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {folder}",
+        ) from error
+    if not known and data_volume_exists():
+        if not found:
             raise StackError(
                 "the secrets of this stack are gone, and its database was made with them",
-                where=project.shown(project.secrets),
+                where=folder,
                 cure="restore the folder from your backup; or give up the data: ./ops/stack down --volumes",
             )
-        known = found
-    for name in known:
+        known = list(GENERATORS)
+    for name in SUPPLIED if external else ():
+        if name not in found and name not in known:
+            where = project.shown(project.secrets / name)
+            raise StackError(
+                f"the secret {name} is missing: Postgres and Redis are yours, and so are their passwords",
+                where=where,
+                cure=f"write the password into {where} with an editor, and: chmod 600 {where}",
+            )
+    for name in dict.fromkeys([*known, *found]):
         check_file(project, project.secrets / name)
 
 
 def generated_names(project: Project) -> list[str]:
-    """The secrets that an earlier `up` made."""
+    """The secrets that an earlier `up` made, as far as this version knows them."""
     try:
-        return (project.secrets / NAMES_FILE).read_text(encoding="utf-8").split()
+        names = (project.secrets / NAMES_FILE).read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return []
+    return [name for name in names if name in GENERATORS]
 
 
 def check_file(project: Project, path: Path) -> None:
@@ -107,9 +140,11 @@ def check_file(project: Project, path: Path) -> None:
             where=where,
             cure="restore it from your backup: a new one would not fit what it protects",
         ) from None
-    except PermissionError:
+    except (OSError, UnicodeDecodeError) as error:
         raise StackError(
-            f"the secret {path.name} cannot be read", where=where, cure=f"sudo chown $(id -u) {where}"
+            f"the secret {path.name} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}",
+            where=where,
+            cure=f"make it a text file that you own: sudo chown $(id -u) {where}",
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StackError(
@@ -151,21 +186,27 @@ def write_private(path: Path, text: str) -> None:
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """What the containers mount: the text of each file, by its path under secrets/mounted/."""
     value = {name: (project.secrets / name).read_text(encoding="utf-8").strip() for name in GENERATORS}
+    # An operator's own password may hold what a URL cannot.
+    in_url = {name: quote(text, safe="") for name, text in value.items()}
     postgres = f"{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}"
     redis = f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"
-    metadata = f"airflow:{value['postgres_airflow_password']}@{postgres}/airflow?connect_timeout=3"
-    results = f"celery_results:{value['postgres_celery_password']}@{postgres}/celery_results?connect_timeout=3"
+    metadata = f"airflow:{in_url['postgres_airflow_password']}@{postgres}/airflow?connect_timeout=3"
+    results = f"celery_results:{in_url['postgres_celery_password']}@{postgres}/celery_results?connect_timeout=3"
     own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
         "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
         "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
-        "airflow/celery_broker_url": f"redis://:{value['redis_password']}@{redis}/0",
+        "airflow/celery_broker_url": f"redis://:{in_url['redis_password']}@{redis}/0",
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],
         "postgres/postgres_celery_password": value["postgres_celery_password"],
+        "postgres/postgres_monitoring_password": value["postgres_monitoring_password"],
+        "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
+        "redis-exporter/redis_exporter_passwords.json": json.dumps({f"redis://{redis}": value["redis_password"]}),
+        "grafana/grafana_admin_password": value["grafana_admin_password"],
         "redis/redis_auth.conf": f"requirepass {value['redis_password']}\n",
         "redis/redis_password": value["redis_password"],
     }
@@ -199,6 +240,14 @@ def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
     shutil.rmtree(root, ignore_errors=True)
     part.rename(root)
     return True
+
+
+def mounted_since(project: Project) -> float:
+    """When the mounted files were last written, seconds since the epoch: an older container has others."""
+    try:
+        return (project.secrets / "mounted" / ".digest").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def all_owned(root: Path, files: Mapping[str, str]) -> bool:

@@ -6,8 +6,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from ops.errors import StackError
-from ops.project import DEFAULT_PROFILES, MAX_INSTANCES, PROFILES, SCALABLE, replicas_variable
+from ops.errors import FAILURE, StackError
+from ops.project import DEFAULT_PROFILES, MAX_INSTANCES, PROFILES, PULLED_ONLY, SCALABLE, replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +19,21 @@ HEADER = """\
 # Written by `./ops/stack up`; yours to edit, and kept: what is set here wins. `docker compose up -d` in this folder
 # reads it too. Images are set anew by every `up`.
 """
-PORTS = ("AIRFLOW_PORT", "FLOWER_PORT", "POSTGRES_PORT", "REDIS_PORT")
+PORTS = (
+    "AIRFLOW_PORT",
+    "FLOWER_PORT",
+    "PROMETHEUS_PORT",
+    "GRAFANA_PORT",
+    "JAEGER_PORT",
+    "POSTGRES_PORT",
+    "REDIS_PORT",
+)
+HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+# As docker compose reads it: quoted, or up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
+VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?|(?P<plain>[^'"#]?.*?)(\s+#.*)?""")
+HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def defaults(project: Project) -> dict[str, str]:
@@ -33,6 +45,9 @@ def defaults(project: Project) -> dict[str, str]:
         "BIND_ADDRESS": "127.0.0.1",
         "AIRFLOW_PORT": "8080",
         "FLOWER_PORT": "5555",
+        "PROMETHEUS_PORT": "9090",
+        "GRAFANA_PORT": "3000",
+        "JAEGER_PORT": "16686",
         "POSTGRES_HOST": "postgres",
         "POSTGRES_PORT": "5432",
         "REDIS_HOST": "redis",
@@ -47,48 +62,71 @@ def read(project: Project) -> dict[str, str]:
     Raises:
         StackError: .env cannot be read, a line is not KEY=VALUE, or a value is not of its kind.
     """
-    settings = defaults(project) | parse(project.env_file, project.shown(project.env_file))
-    check(settings, project.shown(project.env_file))
+    shown = project.shown(project.env_file)
+    found = entries(project.env_file, shown)
+    settings = defaults(project) | {key: value for _, key, value in found}
+    check(settings, shown, {key: number for number, key, _ in found})
     return settings
 
 
 def parse(path: Path, shown: str) -> dict[str, str]:
-    """The lines of an .env file; empty when there is none."""
+    """The settings of an .env file; empty when there is none."""
+    return {key: value for _, key, value in entries(path, shown)}
+
+
+def entries(path: Path, shown: str) -> list[tuple[int, str, str]]:
+    """The settings of an .env file with their line numbers.
+
+    Raises:
+        StackError: It cannot be read, or a line is not KEY=VALUE.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(
             f"the settings cannot be read: {error}", where=shown, cure="make it a text file that you may read"
         ) from error
-    settings: dict[str, str] = {}
+    found: list[tuple[int, str, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        found = ASSIGNMENT.fullmatch(line.strip())
-        if not found:
+        setting = assignment(line)
+        if setting is None:
             raise StackError(
                 f"this line is not KEY=VALUE: {line.strip()[:60]}",
                 where=f"{shown}, line {number}",
                 cure="mend or delete the line; deleting the whole file brings back the defaults",
             )
-        value = found[2].strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        settings[found[1]] = value
-    return settings
+        found.append((number, *setting))
+    return found
 
 
-def check(settings: Mapping[str, str], shown: str) -> None:
+def assignment(line: str) -> tuple[str, str] | None:
+    """The key and value of a line; None when it is no assignment."""
+    found = ASSIGNMENT.fullmatch(line.strip())
+    value = VALUE.fullmatch(found[2].strip()) if found else None
+    if not found or not value or (value["plain"] or "")[:1] in ("'", '"'):
+        return None
+    return found[1], next(text for text in (value["single"], value["double"], value["plain"]) if text is not None)
+
+
+def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None = None) -> None:
     """Refuses a value that is not of its kind.
 
+    Args:
+        settings: What is checked.
+        shown: The file, as people would name it.
+        lines: The line of each key in it.
+
     Raises:
-        StackError: naming the key, its value, and what it takes.
+        StackError: naming the key, its value, its line, and what it takes.
     """
 
     def refuse(key: str, takes: str) -> StackError:
-        return StackError(f"{key}={settings[key]} is not valid", where=shown, cure=f"{key} takes {takes}")
+        where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
+        return StackError(f"{key}={settings[key]} is not valid", where=where, cure=f"{key} takes {takes}")
 
     for key in PORTS:
         if not (settings[key].isdecimal() and 0 < int(settings[key]) < 65536):
@@ -103,12 +141,15 @@ def check(settings: Mapping[str, str], shown: str) -> None:
         raise refuse("BIND_ADDRESS", "an IP address, such as 127.0.0.1 or 0.0.0.0") from None
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", settings["COMPOSE_PROJECT_NAME"]):
         raise refuse("COMPOSE_PROJECT_NAME", "lower-case letters, digits, dashes and underscores")
+    for key in HOSTS:
+        if not HOST.fullmatch(settings[key]):
+            raise refuse(key, "a host name or an IP address, in [brackets] for IPv6")
     check_profiles(profiles(settings), shown)
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
-    """The profiles that are on."""
-    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name]
+    """The profiles that are on, as people choose them: without those that `up` adds by itself."""
+    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in PULLED_ONLY]
 
 
 def check_profiles(names: list[str], where: str) -> None:
@@ -124,24 +165,39 @@ def check_profiles(names: list[str], where: str) -> None:
 
 
 def write(project: Project, settings: Mapping[str, str]) -> bool:
-    """Writes the settings, keeping the operator's comments and order; returns whether anything changed."""
+    """Writes the settings; keeps the operator's comments and order, and each line that says the same already.
+
+    Returns:
+        Whether anything changed.
+
+    Raises:
+        StackError: This user may not write it.
+    """
     path = project.env_file
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     lines: list[str] = []
     left = dict(settings)
     for line in (old or HEADER).splitlines():
-        found = ASSIGNMENT.fullmatch(line.strip())
-        if found and found[1] in settings:
-            # A key that stands twice keeps its first place; docker compose reads the last value, which is ours.
-            if found[1] in left:
-                lines.append(f"{found[1]}={left.pop(found[1])}")
-        else:
+        key, value = assignment(line) or ("", "")
+        if key not in settings or value == settings[key]:
             lines.append(line)
+        elif key in left:
+            lines.append(f"{key}={settings[key]}")
+        # Else the key stands twice: its first place has our value.
+        left.pop(key, None)
     lines += [f"{key}={value}" for key, value in left.items()]
     text = "\n".join(lines) + "\n"
     if text == old:
         return False
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StackError(
+            f"the settings cannot be written: {error.strerror}",
+            where=project.shown(path),
+            cure="run this as who ran ./ops/stack up first",
+            code=FAILURE,
+        ) from error
     return True

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 BAD_INPUT = 2
 FAILURE = 1
 INTERRUPTED = 130
@@ -31,3 +37,12 @@ class StackError(Exception):
         if self.cure:
             lines.append(f"to do: {self.cure}")
         return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def when_interrupted(cure: str) -> Iterator[None]:
+    """Makes Ctrl-C an error that says what to do about what was begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StackError("interrupted", cure=cure, code=INTERRUPTED) from None

@@ -26,6 +26,10 @@ _OUTPUT = re.compile(r"^#\d+ \d+\.\d+ +(?P<text>.+)$")
 _PURPOSES = {
     "uv pip sync": "installing the locked Python packages",
     "pip install": "fetching uv",
+    "go run": "fetching and compiling Go modules",
+    "go install": "fetching and compiling Go modules",
+    "go build": "fetching and compiling Go modules",
+    "apt-get download": "fetching packages",
     "apt-get install": "installing packages",
     "apt-get update": "reading the package lists",
 }

@@ -2,7 +2,8 @@
 
     locally there → used as it is    registry answers → pulled    otherwise → ops/airgap builds a stand-in
 
-`compose/images.env` names the official images; a variable of the same name in the environment wins over it.
+Only those of the profiles that are on. `compose/images.env` names the official images; a variable of the same name
+in the environment wins over it.
 STACK_IMAGES=official never builds a stand-in, STACK_IMAGES=airgap never looks for an official image.
 """
 
@@ -19,10 +20,11 @@ from ops.airgap import debian, stand_ins
 from ops.airgap.debian import AirgapError
 from ops.child_process import ChildFailedError
 from ops.image_build import build_image, content_tag
+from ops.image_versions import read_images_env
 from ops.registry import REGISTRY_ANSWER_SECONDS, pull_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 Origin = Literal["official", "airgap"]
@@ -32,6 +34,20 @@ AIRFLOW_IMAGE = "AIRFLOW_IMAGE"
 AIRFLOW_BASE_IMAGE = "AIRFLOW_BASE_IMAGE"
 AIRFLOW_REPOSITORY = "airflow-ha/airflow"
 AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
+
+# The profile that an image is for; those that are not here run always.
+PROFILES = {
+    "OTEL_COLLECTOR_IMAGE": "observability",
+    "CADVISOR_IMAGE": "observability",
+    "STATSD_EXPORTER_IMAGE": "observability",
+    "PROMETHEUS_IMAGE": "observability",
+    "POSTGRES_EXPORTER_IMAGE": "observability",
+    "REDIS_EXPORTER_IMAGE": "observability",
+    "GRAFANA_IMAGE": "observability",
+    "JAEGER_IMAGE": "observability",
+}
+# The stack runs without these: no package has them, so there is no stand-in.
+OPTIONAL = {"GRAFANA_IMAGE": "Grafana", "JAEGER_IMAGE": "Jaeger"}
 
 
 @dataclass(frozen=True)
@@ -49,37 +65,50 @@ class ImageError(Exception):
 def resolve(
     root: Path,
     report: Callable[[str], None],
+    profiles: Collection[str],
     environ: Mapping[str, str] = os.environ,
     answer_seconds: float = REGISTRY_ANSWER_SECONDS,
 ) -> dict[str, ResolvedImage]:
-    """Makes sure that every image is on this machine, and says which.
+    """Makes sure that every image that is needed is on this machine, and says which.
 
     Quick (under a second) when all are there. Pulls and builds run side by side.
 
     Args:
         root: The repository.
         report: Shows a line of progress to people; called from several threads, one at a time.
+        profiles: The compose profiles that are on.
         environ: This process's environment.
         answer_seconds: How long a registry may take for its first answer.
 
     Returns:
-        An image for AIRFLOW_IMAGE and for every key of images.env that is a service's image.
+        An image for AIRFLOW_IMAGE and for every key of images.env that is the image of a service in these profiles;
+        none for Grafana and Jaeger where theirs cannot be pulled, which is reported.
 
     Raises:
         ImageError: An image can neither be pulled nor built.
     """
     choice = images_choice(environ)
-    wanted = official_references(root, environ)
+    wanted = {
+        key: official
+        for key, official in official_references(root, environ).items()
+        if key not in PROFILES or PROFILES[key] in profiles
+    }
     say = _one_at_a_time(report)
     uv_version = read_images_env(root)["UV_VERSION"]
 
-    found = {key: image for key, official in wanted.items() if (image := _find(root, key, official, choice))}
+    with ThreadPoolExecutor() as pool:
+        here = pool.map(lambda key: _find(root, key, wanted[key], choice), wanted)
+        found = {key: image for key, image in zip(wanted, here, strict=True) if image}
     airflow = _find_airflow(root, uv_version, wanted[AIRFLOW_BASE_IMAGE], choice)
     missing = [key for key in wanted if key not in found and not (key == AIRFLOW_BASE_IMAGE and airflow)]
-    to_pull = {} if choice == "airgap" else {key: wanted[key] for key in missing}
-    pulled = pull_all(to_pull, say, answer_seconds)
-    to_build = [key for key in missing if pulled.get(key, "not asked for") is not None]
+    to_pull = _worth_asking_for(missing, [*found.values(), airflow], choice, environ)
+    pulled = pull_all({key: wanted[key] for key in to_pull}, say, answer_seconds)
+    not_pulled = [key for key in missing if pulled.get(key, "not asked for") is not None]
+    left_out = [key for key in not_pulled if _can_be_left_out(key, choice, environ)]
+    to_build = [key for key in not_pulled if key not in left_out]
     _refuse_what_cannot_be_built(to_build, wanted, pulled, choice, environ)
+    if left_out:
+        say(_without(left_out, wanted))
     if to_build and not is_local(debian.reference()):
         _building(lambda: debian.build(say))
 
@@ -101,21 +130,16 @@ def resolve(
             _building(lambda: build_image(reference, root / AIRFLOW_DOCKERFILE, root, arguments, say))
         return ResolvedImage(reference, base.origin)
 
-    with ThreadPoolExecutor() as pool:
-        # The longest way first.
-        futures = {AIRFLOW_IMAGE: pool.submit(obtain_airflow)}
-        futures |= {key: pool.submit(obtain, key) for key in wanted if key != AIRFLOW_BASE_IMAGE}
+    services = [AIRFLOW_IMAGE, *(key for key in wanted if key != AIRFLOW_BASE_IMAGE and key not in left_out)]
+    # All at once: what is compiled takes minutes and must not wait for a free thread.
+    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+        futures = {
+            key: pool.submit(obtain_airflow) if key == AIRFLOW_IMAGE else pool.submit(obtain, key) for key in services
+        }
     return {key: future.result() for key, future in futures.items()}
 
 
 # ---- what is wanted ----------------------------------------------------------------------------------------
-
-
-def read_images_env(root: Path) -> dict[str, str]:
-    """The versions in compose/images.env, by key."""
-    lines = (root / "compose/images.env").read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
-    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def official_references(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -179,6 +203,34 @@ def _find_airflow(root: Path, uv_version: str, official_base: str, choice: Choic
         if is_local(reference):
             return ResolvedImage(reference, base.origin)
     return None
+
+
+# ---- what is not here --------------------------------------------------------------------------------------
+
+
+def _worth_asking_for(
+    missing: list[str], here: list[ResolvedImage | None], choice: Choice, environ: Mapping[str, str]
+) -> list[str]:
+    """What to ask the registries for.
+
+    A machine that runs on stand-ins is not asked again for what it runs without: a second `up` is quick.
+    """
+    if choice == "airgap":
+        return []
+    needed = [key for key in missing if not _can_be_left_out(key, choice, environ)]
+    runs_on_stand_ins = any(image and image.origin == "airgap" for image in here)
+    return needed if runs_on_stand_ins and not needed else missing
+
+
+def _can_be_left_out(key: str, choice: Choice, environ: Mapping[str, str]) -> bool:
+    # Unless somebody asked for it.
+    return key in OPTIONAL and choice != "official" and not environ.get(key)
+
+
+def _without(left_out: list[str], wanted: Mapping[str, str]) -> str:
+    names = " and ".join(OPTIONAL[key] for key in left_out)
+    references = ", ".join(wanted[key] for key in left_out)
+    return f"{names} left out, all else runs: not in any package, and not to be pulled here ({references})"
 
 
 # ---- building ----------------------------------------------------------------------------------------------

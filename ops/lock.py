@@ -28,11 +28,19 @@ def stack_lock(
     The kernel frees the lock with its process, so that a killed `up` leaves none behind.
 
     Raises:
-        StackError: the other command has not ended after `wait_seconds`.
+        StackError: the other command has not ended after `wait_seconds`, or this user may not write there.
     """
-    project.state.mkdir(parents=True, exist_ok=True)
     path = project.state / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        project.state.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StackError(
+            f"this user may not change this stack: {error.strerror}",
+            where=project.shown(path),
+            cure=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {project.shown(project.state)}",
+        ) from error
+    with file:
         started = time.monotonic()
         said = -REPORT_SECONDS
         while True:

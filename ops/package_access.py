@@ -27,6 +27,8 @@ CA_BUNDLES = (
 # BuildKit keeps these build arguments out of the image's history and of the cache's keys.
 # https://docs.docker.com/reference/dockerfile/#predefined-args
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+# Where the go command gets modules from, and whom it asks about their checksums. https://go.dev/ref/mod#environment-variables
+GO_VARIABLES = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE")
 # `Acquire::http::Proxy "http://…";` and the same for one host, unless it is empty.
 _PROXY_SETTING = re.compile(r'^Acquire::\S*::Proxy\S* ".+";$', re.IGNORECASE)
 
@@ -99,6 +101,18 @@ def _uv_settings(paths: Iterable[Path]) -> dict[str, str]:
     return {}
 
 
+def go_modules(environ: Mapping[str, str], home: Path) -> dict[str, str]:
+    """The machine's settings for Go modules, as variables for the go command; empty means its defaults.
+
+    Variables win over the file that `go env -w` writes.
+    """
+    file = Path(environ.get("GOENV") or home / ".config/go/env")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    written = dict(line.split("=", 1) for line in lines if "=" in line)
+    found = {name: environ.get(name) or written.get(name, "") for name in GO_VARIABLES}
+    return {name: value.strip() for name, value in found.items() if value.strip()}
+
+
 def shell_assignments(variables: Mapping[str, str]) -> str:
     """The variables as a file that a shell can read with `.`."""
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
@@ -133,6 +147,7 @@ def write_build_secrets(folder: Path, environ: Mapping[str, str], home: Path) ->
     contents = {
         "apt": apt_configuration(_apt_config_dump(), has_ca=ca is not None),
         "package_index": shell_assignments(package_index(environ, home)),
+        "modules": shell_assignments(go_modules(environ, home)),
     }
     secrets = {} if ca is None else {"ca": ca}
     for name, content in contents.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import psutil
 from ops import compose, credentials
 from ops.environment_file import profiles
 from ops.errors import StackError
+from ops.project import DATA_PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,13 @@ MEMORY_NEEDED = 4 * GIB
 DISK_NEEDED = 8 * GIB
 """Free where Docker keeps its data: images 1.7 GiB, their build caches twice that, room for logs and the database."""
 
-PUBLISHED = {"AIRFLOW_PORT": ("gateway", None), "FLOWER_PORT": ("flower", "flower")}
+PUBLISHED = {
+    "AIRFLOW_PORT": ("gateway", None),
+    "FLOWER_PORT": ("flower", "flower"),
+    "PROMETHEUS_PORT": ("prometheus", "observability"),
+    "GRAFANA_PORT": ("grafana", "observability"),
+    "JAEGER_PORT": ("jaeger", "observability"),
+}
 """The variable of each published port, the service behind it, and the profile that switches it on."""
 
 
@@ -38,13 +46,14 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
     """
     check_docker()
     check_dags(project, settings)
-    running = compose.instances(project, settings["COMPOSE_PROJECT_NAME"])
-    volume = f"{settings['COMPOSE_PROJECT_NAME']}_postgres-data"
-    credentials.check(project, lambda: volume in compose.volumes(settings["COMPOSE_PROJECT_NAME"]))
-    check_ports(
-        settings, own={service for service, found in running.items() if any(i.state == "running" for i in found)}
-    )
-    if not running:
+    external = not set(profiles(settings)).intersection(DATA_PROFILES)
+    if external:
+        check_external(project, settings)
+    name = settings["COMPOSE_PROJECT_NAME"]
+    found = [instance for of in compose.instances(name).values() for instance in of]
+    credentials.check(project, lambda: f"{name}_postgres-data" in compose.volumes(name), external=external)
+    check_ports(project, settings, own=frozenset[int]().union(*(instance.ports for instance in found)))
+    if not any(instance.state == "running" for instance in found):
         check_memory()
         check_disk()
 
@@ -72,10 +81,12 @@ def check_docker() -> None:
 
 def check_dags(project: Project, settings: Mapping[str, str]) -> None:
     """Refuses DAG files that the containers' user could not read."""
-    folder = Path(settings.get("DAGS_DIR") or project.root / "dags")
+    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
+    if not folder.is_dir():
+        raise StackError("there is no such folder of DAGs", where=str(folder), cure="make it, or mend DAGS_DIR in .env")
     for path in [folder, *sorted(folder.glob("*.py"))]:
         needed = 0o005 if path.is_dir() else 0o004
-        if path.exists() and path.stat().st_mode & needed != needed:
+        if path.stat().st_mode & needed != needed:
             raise StackError(
                 "the containers' user cannot read this DAG file or folder",
                 where=project.shown(path),
@@ -83,33 +94,60 @@ def check_dags(project: Project, settings: Mapping[str, str]) -> None:
             )
 
 
-def check_ports(settings: Mapping[str, str], own: set[str]) -> None:
+def check_external(project: Project, settings: Mapping[str, str]) -> None:
+    """Refuses to leave out Postgres and Redis when no others are named."""
+    for variable, ours in (("POSTGRES_HOST", "postgres"), ("REDIS_HOST", "redis")):
+        if settings[variable] == ours:
+            env_file = project.shown(project.env_file)
+            raise StackError(
+                f"without the profile {' or '.join(DATA_PROFILES)} there is no {ours}, and {variable} names no other",
+                where=env_file,
+                cure=f"put {variable}=… into {env_file}, or add --profile {DATA_PROFILES[0]}",
+            )
+
+
+def check_ports(project: Project, settings: Mapping[str, str], own: frozenset[int]) -> None:
     """Refuses a port that something else listens on.
 
     Args:
-        settings: .env.
-        own: The services of this stack that run: their ports are theirs.
+        project: The stack.
+        settings: Its .env.
+        own: The ports that lead to this stack's own containers.
     """
     address = settings["BIND_ADDRESS"]
+    shown = project.shown(project.env_file)
+    taken: dict[int, str] = {}
     for variable, (service, profile) in PUBLISHED.items():
-        if service in own or (profile and profile not in profiles(settings)):
+        if profile and profile not in profiles(settings):
             continue
         port = int(settings[variable])
+        if port in taken:
+            raise StackError(
+                f"{taken[port]} and {variable} are the same port, {port}", where=shown, cure="give one of them another"
+            )
+        taken[port] = variable
+        if port in own:
+            continue
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((address, port))
+            except PermissionError:
+                continue  # a port under 1024, which Docker may use though this user may not
             except OSError as error:
+                holder = who_listens(port) if error.errno == errno.EADDRINUSE else ""
                 raise StackError(
-                    f"port {port} cannot be used for {service}: {who_listens(port) or error.strerror}",
-                    where=f"{address}:{port} ({variable} in .env)",
-                    cure=f"end what holds it, or choose another: put {variable}=… into compose/.env",
+                    f"port {port} cannot be used for {service}: {holder or error.strerror}",
+                    where=f"{address}:{port} ({variable} in {shown})",
+                    cure=f"end what holds it, or choose another: put {variable}=… into {shown}",
                 ) from None
 
 
 def who_listens(port: int) -> str:
     """Who holds a port, as far as this user may see; empty when nobody is seen."""
+    if container := compose.docker("ps", f"--filter=publish={port}", "--format={{.Names}}").strip():
+        return f"the container {container} listens on it"
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:  # macOS wants root for this

@@ -12,9 +12,15 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PROFILES: Final = {
     "data": "Postgres and Redis, one of each; leave it out when yours run elsewhere",
     "flower": "Flower, the page that shows Celery's workers and queues",
+    "observability": "metrics (StatsD, OpenTelemetry, Prometheus), traces and dashboards",
 }
 """The compose profiles that `up --profile` takes, and what each adds to the core."""
-DEFAULT_PROFILES: Final = ("data", "flower")
+DEFAULT_PROFILES: Final = ("data", "flower", "observability")
+DATA_PROFILES: Final = ("data",)
+"""The profiles that bring Postgres and Redis; with none of them on, both run elsewhere."""
+
+PULLED_ONLY: Final = {"grafana": "GRAFANA_IMAGE", "jaeger": "JAEGER_IMAGE"}
+"""Compose profiles that `up` switches on with `observability`, each where its image can be had: no package has it."""
 
 SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
 """The services that may have several instances; each has a variable *_REPLICAS in .env."""

@@ -8,11 +8,22 @@ from ops import compose, environment_file
 from ops.airflow_client import AirflowClient
 from ops.errors import StackError
 from ops.project import ADMIN
+from ops.prometheus import Prometheus, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ops.project import Project
+
+
+PAGES = {
+    "airflow": "AIRFLOW_PORT",
+    "flower": "FLOWER_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "grafana": "GRAFANA_PORT",
+    "jaeger": "JAEGER_PORT",
+}
+"""What people open, by the variable of its port; each is there with its profile, Prometheus with observability."""
 
 
 class InstanceStatus(TypedDict):
@@ -35,7 +46,8 @@ class ServiceStatus(TypedDict):
 class Status(TypedDict):
     """The whole stack.
 
-    `dags` is None while Airflow cannot be asked. `ready`: every service has its instances, all of them healthy.
+    `dags` is None while Airflow cannot be asked, `targets` while Prometheus cannot or is not on. `ready`: every service
+    has its instances, all of them healthy.
     """
 
     services: list[ServiceStatus]
@@ -43,13 +55,14 @@ class Status(TypedDict):
     login: dict[str, str]
     images: dict[str, dict[str, str]]
     dags: dict[str, list[dict[str, str]]] | None
+    targets: list[Target] | None
     ready: bool
 
 
-def services(project: Project, model: Mapping[str, Any]) -> list[ServiceStatus]:
+def services(model: Mapping[str, Any]) -> list[ServiceStatus]:
     """Each service that should run, or does."""
     wanted = compose.wanted(model)
-    found = compose.instances(project, model["name"])
+    found = compose.instances(model["name"])
     return [
         ServiceStatus(
             name=name,
@@ -75,10 +88,8 @@ def urls(settings: Mapping[str, str]) -> dict[str, str]:
     host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "localhost", "::1": "localhost"}.get(  # noqa: S104
         address, address
     )
-    found = {"airflow": f"http://{host}:{settings['AIRFLOW_PORT']}"}
-    if "flower" in environment_file.profiles(settings):
-        found["flower"] = f"http://{host}:{settings['FLOWER_PORT']}"
-    return found
+    on = {"airflow", *settings["COMPOSE_PROFILES"].replace("observability", "prometheus").split(",")}
+    return {name: f"http://{host}:{settings[variable]}" for name, variable in PAGES.items() if name in on}
 
 
 def images(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -87,8 +98,26 @@ def images(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return {key: {"reference": settings[key], "origin": origin} for key, origin in origins.items() if key in settings}
 
 
-def client(project: Project, settings: Mapping[str, str]) -> AirflowClient:
+def running_settings(project: Project, cure: str = "./ops/stack up starts it") -> dict[str, str]:
+    """The settings of a stack that runs.
+
+    Raises:
+        StackError: It does not; with the cure.
+    """
+    settings = environment_file.read(project)
+    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    if not any(instance.state == "running" for of in found.values() for instance in of):
+        raise StackError("the stack does not run", cure=cure)
+    return settings
+
+
+def client(project: Project, settings: Mapping[str, str], report: Callable[[str], None] | None = None) -> AirflowClient:
     """Airflow's REST API of this stack, through its gateway.
+
+    Args:
+        project: The stack.
+        settings: Its .env.
+        report: Hears about it while Airflow does not answer.
 
     Raises:
         StackError: There is no admin password.
@@ -102,20 +131,30 @@ def client(project: Project, settings: Mapping[str, str]) -> AirflowClient:
             where=project.shown(path),
             cure="./ops/stack up makes it; run this as who ran that",
         ) from error
-    return AirflowClient(local_url(settings), ADMIN, password)
+    return AirflowClient(local_url(settings), ADMIN, password, report=report)
 
 
-def local_url(settings: Mapping[str, str]) -> str:
-    """Where this machine reaches the gateway: not by name, which could mean another address family."""
+def local_url(settings: Mapping[str, str], page: str = "airflow") -> str:
+    """Where this machine reaches a page: not by name, which could mean another address family."""
     address = settings["BIND_ADDRESS"]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
-    return f"http://{host}:{settings['AIRFLOW_PORT']}"
+    return f"http://{host}:{settings[PAGES[page]]}"
 
 
 def dags(project: Project, settings: Mapping[str, str]) -> dict[str, list[dict[str, str]]] | None:
     """The DAG files that do not import; None while Airflow cannot be asked."""
     try:
         return {"import_errors": client(project, settings).import_errors()}
+    except StackError:
+        return None
+
+
+def targets(settings: Mapping[str, str]) -> list[Target] | None:
+    """What Prometheus scrapes; None while it cannot be asked, or is not on."""
+    if "prometheus" not in urls(settings):
+        return None
+    try:
+        return Prometheus(local_url(settings, "prometheus")).targets()
     except StackError:
         return None
 
@@ -128,7 +167,7 @@ def collect(project: Project) -> Status:
     """
     settings = environment_file.read(project)
     started = project.env_file.exists() and "AIRFLOW_IMAGE" in settings
-    found = services(project, compose.config(project)) if started else []
+    found = services(compose.config(project)) if started else []
     ready = bool(found) and all(is_whole(service) for service in found)
     airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
     return Status(
@@ -137,5 +176,6 @@ def collect(project: Project) -> Status:
         login={"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")},
         images=images(settings),
         dags=dags(project, settings) if airflow_answers else None,
+        targets=targets(settings) if started else None,
         ready=ready,
     )

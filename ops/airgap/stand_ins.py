@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ops.airgap import debian
 from ops.image_build import build_image, content_tag
+from ops.image_versions import read_images_env, software_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,13 +19,21 @@ STAND_INS = {
     "POSTGRES_IMAGE": "postgres",
     "REDIS_IMAGE": "redis",
     "GATEWAY_IMAGE": "haproxy",
+    "OTEL_COLLECTOR_IMAGE": "otel-collector",
+    "CADVISOR_IMAGE": "cadvisor",
+    "STATSD_EXPORTER_IMAGE": "statsd-exporter",
+    "PROMETHEUS_IMAGE": "prometheus",
+    "POSTGRES_EXPORTER_IMAGE": "postgres-exporter",
+    "REDIS_EXPORTER_IMAGE": "redis-exporter",
 }
+# Compiled from Go modules, in the version of the official image; the others are as new as Debian's packages.
+COMPILED = ("OTEL_COLLECTOR_IMAGE", "CADVISOR_IMAGE", "STATSD_EXPORTER_IMAGE")
 
 
 def reference(root: Path, key: str) -> str:
-    """The stand-in's name; its tag changes with its Dockerfile, the files beside it, and its base."""
+    """The stand-in's name; its tag changes with its Dockerfile, the files beside it, its base and its version."""
     name = STAND_INS[key]
-    tag = content_tag(root, [root / "ops/airgap" / name], [debian.reference()])
+    tag = content_tag(root, [root / "ops/airgap" / name], [debian.reference(), *_version(root, key).values()])
     return f"airflow-ha/airgap-{name}:{tag}"
 
 
@@ -32,5 +41,9 @@ def build(root: Path, key: str, report: Callable[[str], None]) -> None:
     """Builds one stand-in; its Debian base must be there (`debian.build`)."""
     folder = root / "ops/airgap" / STAND_INS[key]
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    arguments = {"DEBIAN_IMAGE": debian.reference(), "BUILD_DATE": today}
+    arguments = {"DEBIAN_IMAGE": debian.reference(), "BUILD_DATE": today, **_version(root, key)}
     build_image(reference(root, key), folder / "Dockerfile", folder, arguments, report)
+
+
+def _version(root: Path, key: str) -> dict[str, str]:
+    return {"VERSION": software_version(read_images_env(root)[key])} if key in COMPILED else {}

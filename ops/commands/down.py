@@ -9,7 +9,7 @@ import typer
 
 from ops import compose, environment_file
 from ops.commands.screen import console, report
-from ops.errors import StackError
+from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
 
@@ -26,18 +26,24 @@ def down(
     and .env stay in either case.
     """
     project = current_project()
-    with stack_lock(project, "down", report):
+    with when_interrupted("./ops/stack down goes on from here"), stack_lock(project, "down", report):
         settings = environment_file.read(project)
+        name = settings["COMPOSE_PROJECT_NAME"]
         if "AIRFLOW_IMAGE" not in settings:
+            if left := compose.instances(name):
+                raise StackError(
+                    f"{project.shown(project.env_file)} is gone, but these are still there: {', '.join(left)}",
+                    where=name,
+                    cure="./ops/stack up writes it again; then ./ops/stack down",
+                )
             report("there is no stack to stop")
             return
-        name = settings["COMPOSE_PROJECT_NAME"]
         if not volumes:
             compose.run(project, report, "--profile=*", "down", "--remove-orphans")
             report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
             return
         doomed = compose.volumes(name)
-        console.print(f"This removes for ever: {', '.join(doomed) or 'no volume'}")
+        console.print(f"This removes for ever: {', '.join(doomed) or 'no volume, there is none'}", soft_wrap=True)
         if not yes:
             if not sys.stdin.isatty():
                 raise StackError("nobody is there to confirm that the data may go", cure="add --yes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from typing import Annotated
 
 import typer
@@ -25,5 +25,5 @@ def logs(
     if service is not None and service not in known:
         raise StackError(f"there is no service {service!r}", cure=f"the services are: {', '.join(known)}")
     command = compose.command(project, "logs", f"--tail={tail}", *(["--follow"] if follow else []))
-    result = subprocess.run([*command, *([service] if service else [])], check=False, env=compose.environment())
-    raise typer.Exit(result.returncode)
+    # In the place of this process, so that Ctrl-C is compose's own affair.
+    os.execvpe(command[0], [*command, *([service] if service else [])], compose.environment(project))  # noqa: S606

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ops import compose, environment_file
+from ops import environment_file, status
 from ops.commands.screen import report
-from ops.errors import StackError
+from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import MAX_INSTANCES, SCALABLE, current_project, replicas_variable
+from ops.rollout import roll_out
 
 
 def parse_scale(argument: str) -> tuple[str, int]:
@@ -37,16 +38,11 @@ def scale(
     The number is kept in .env. A worker that is taken away takes no new task and finishes those it has; this waits for
     it.
     """
-    from ops.commands.up import wait_until_whole
-
     project = current_project()
     wanted = dict(map(parse_scale, instances))
-    with stack_lock(project, "scale", report):
-        settings = environment_file.read(project)
-        if "AIRFLOW_IMAGE" not in settings:
-            raise StackError("there is no stack to scale", cure="./ops/stack up --scale " + " --scale ".join(instances))
+    with when_interrupted("the number is kept: ./ops/stack up finishes it"), stack_lock(project, "scale", report):
+        settings = status.running_settings(project, cure="./ops/stack up --scale " + " --scale ".join(instances))
         settings |= {replicas_variable(service): str(count) for service, count in wanted.items()}
         environment_file.write(project, settings)
         # Only these: `migrate`, which everything waits for, need not run again.
-        compose.run(project, report, "up", "--detach", "--no-deps", "--no-recreate", *wanted)
-        wait_until_whole(project, compose.config(project))
+        roll_out(project, report, "--no-deps", "--no-recreate", *wanted)

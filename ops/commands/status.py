@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ops.project import Project
 
-COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "none": "yellow"}
+COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "unwatched": "green"}
 
 
 def status(
@@ -41,6 +41,9 @@ def print_status(found: stack_status.Status) -> None:
     if not found["services"]:
         console.print("There is no stack yet: ./ops/stack up starts one.")
         return
+    if not any(service["instances"] for service in found["services"]):
+        console.print("The stack is down; its data and settings are kept: ./ops/stack up starts it.")
+        return
     table = Table("service", "healthy", "instances", title="ready" if found["ready"] else "not ready")
     for service in found["services"]:
         ok = stack_status.is_whole(service)
@@ -51,9 +54,18 @@ def print_status(found: stack_status.Status) -> None:
         colour = "green" if ok else "red"
         table.add_row(service["name"], f"[{colour}]{service['healthy']} of {service['wanted']}[/]", instances)
     console.print(table)
+    if found["dags"] is None:
+        console.print("[yellow]Airflow does not answer, so that DAG files that do not import cannot be told.[/]")
     for error in (found["dags"] or {}).get("import_errors", []):
         console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
+    for target in found["targets"] or []:
+        if target["health"] != "up":
+            console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
     print_table_of_urls(found["urls"], found["services"], found["login"])
+    images = Table("image", "reference", "origin")
+    for key, image in found["images"].items():
+        images.add_row(key.removesuffix("_IMAGE").lower(), image["reference"], image["origin"])
+    console.print(images)
 
 
 def print_urls(project: Project, settings: Mapping[str, str]) -> None:
@@ -61,7 +73,7 @@ def print_urls(project: Project, settings: Mapping[str, str]) -> None:
     from ops import compose
 
     login = {"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")}
-    services = stack_status.services(project, compose.config(project))
+    services = stack_status.services(compose.config(project))
     print_table_of_urls(stack_status.urls(settings), services, login)
 
 
@@ -72,12 +84,17 @@ def print_table_of_urls(
     behind = {"airflow": "gateway"}
     health = {service["name"]: stack_status.is_whole(service) for service in services}
     folder = login["password_file"].rpartition("/")[0]
-    passwords = {"airflow": login["password_file"], "flower": f"{folder}/flower_password"}
+    passwords = {
+        "airflow": login["password_file"],
+        "flower": f"{folder}/flower_password",
+        "grafana": f"{folder}/grafana_admin_password",
+    }
     table = Table("page", "health", "URL", "log in as", "password in")
     for column in table.columns:
         column.overflow = "fold"
     for name, url in urls.items():
         well = health.get(behind.get(name, name), False)
         colour = "[green]healthy[/]" if well else "[red]not healthy[/]"
-        table.add_row(name, colour, url, login["user"], passwords.get(name, ""))
+        user = login["user"] if name in passwords else ""
+        table.add_row(name, colour, url, user, passwords.get(name, ""))
     console.print(table)

@@ -70,4 +70,9 @@ def test(
 
 def pytest(arguments: list[str]) -> int:
     """Runs pytest in the repository; returns its exit code."""
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+    child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # pytest heard it too, and takes its time to remove its stack

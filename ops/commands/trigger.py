@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops import environment_file, status
+from ops import status
 from ops.commands.screen import report
 from ops.commands.up import failed
-from ops.errors import StackError
+from ops.errors import StackError, when_interrupted
 from ops.project import current_project
 
 WAIT_SECONDS = 24 * 3600.0
@@ -42,15 +42,16 @@ def trigger(
     conf: Annotated[str, typer.Option(metavar="JSON", help="The run's configuration.")] = "{}",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the run to end; exit with 1 if it fails.")] = False,
 ) -> None:
-    """Start a run of a DAG."""
+    """Start a run of a DAG; one that is paused is taken out of its pause."""
     project = current_project()
     configuration = parse_conf(conf)
-    api = status.client(project, environment_file.read(project))
+    api = status.client(project, status.running_settings(project), report)
     run = api.trigger(dag, configuration)
     report(f"{run.run_id}: {api.run_url(run)}")
     if not wait:
         return
-    ended = api.wait_for(run, report, timeout=WAIT_SECONDS)
+    with when_interrupted("nothing: the run goes on, it is only no longer waited for"):
+        ended = api.wait_for(run, report, timeout=WAIT_SECONDS)
     if ended.state != "success":
         raise failed(api, ended)
     report(f"success, in {ended.duration or 0:.1f} s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,17 +11,18 @@ from ops import airflow_client, compose, credentials, environment_file, prefligh
 from ops.commands.scale import parse_scale
 from ops.commands.screen import heading, report
 from ops.commands.status import print_urls
-from ops.errors import FAILURE, StackError
+from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
-from ops.project import DEFAULT_PROFILES, PIPELINE, PROFILES, current_project, replicas_variable
+from ops.project import DEFAULT_PROFILES, PIPELINE, PROFILES, PULLED_ONLY, current_project, replicas_variable
+from ops.rollout import roll_out
 
 if TYPE_CHECKING:
     from ops.project import Project
 
-STALL_SECONDS = 300.0
-"""Services that are starting may take their time, but not this long without one of them getting on."""
 PIPELINE_SECONDS = 300.0
 DAG_SECONDS = 120.0
+PIPELINE_PATH = ("gateway", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker")
+"""The services that a pipeline run goes through: a run that is older than one of them proves nothing."""
 
 
 def up(
@@ -44,21 +45,21 @@ def up(
     the same. Running it again changes nothing that is as it should be.
     """
     project = current_project()
-    with stack_lock(project, "up", report):
+    counts = dict(map(parse_scale, scale or []))
+    names = [name for given in profile or [] for name in given.split(",") if name]
+    environment_file.check_profiles(names, "--profile")
+    with when_interrupted("the next ./ops/stack up finishes it"), stack_lock(project, "up", report):
         heading("Pre-flight: no impact yet")
         settings = environment_file.read(project)
         if profile:
-            names = [name for given in profile for name in given.split(",") if name]
-            environment_file.check_profiles(names, "--profile")
             settings["COMPOSE_PROFILES"] = ",".join(dict.fromkeys(names))
-        for service, count in map(parse_scale, scale or []):
-            settings[replicas_variable(service)] = str(count)
+        settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
         preflight.check(project, settings)
         report("Docker, settings, secrets, ports, memory and disk are as they should be")
 
         heading("Starting")
         prepare(project, settings)
-        start(project)
+        start(project, settings["COMPOSE_PROJECT_NAME"])
         prove(project, settings)
         print_urls(project, settings)
 
@@ -67,11 +68,14 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     """Images, secrets and .env: all that `docker compose up` needs."""
     from ops.images import ImageError, resolve
 
+    # What was asked for outlives an interruption.
+    environment_file.write(project, settings)
     try:
-        resolved = resolve(project.root, report)
+        resolved = resolve(project.root, report, profiles=environment_file.profiles(settings))
     except ImageError as error:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
+    switch_observability(settings, set(resolved))
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
     origins = sorted({image.origin for image in resolved.values()})
     report(f"images: {len(resolved)}, {' and '.join(origins)}")
@@ -83,47 +87,36 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
         report(f"settings: {project.shown(project.env_file)}")
 
 
-def start(project: Project) -> None:
-    """Starts every service and waits until all are healthy.
+def switch_observability(settings: dict[str, str], images: set[str]) -> None:
+    """Settings that follow from the profile `observability`, and from which of its images could be had."""
+    chosen = environment_file.profiles(settings)
+    on = "observability" in chosen
+    extra = [profile for profile, image in PULLED_ONLY.items() if on and image in images]
+    settings["COMPOSE_PROFILES"] = ",".join([*chosen, *extra])
+    for profile, image in PULLED_ONLY.items():
+        if profile not in extra:
+            settings[image] = ""
+    settings["TRACES"] = str(on)
+    settings["OTLP_ENDPOINT"] = "http://otel-collector:4318" if on else ""
+
+
+def start(project: Project, name: str) -> None:
+    """Starts every service, ends those whose profile is off, and waits until all are healthy.
 
     Raises:
-        StackError: Nothing has got on for STALL_SECONDS; naming what is not healthy, with its last words.
+        StackError: A service does not become healthy.
     """
-    compose.run(project, report, "up", "--detach", "--remove-orphans")
-    wait_until_whole(project, compose.config(project))
-
-
-def wait_until_whole(project: Project, model: dict[str, Any]) -> None:
-    """Waits until every service has its instances, all healthy; reports each that gets there."""
-    said = ""
-    moved = reported = time.monotonic()
-    while True:
-        found = status.services(project, model)
-        waiting = [service for service in found if not status.is_whole(service)]
-        now = time.monotonic()
-        if not waiting:
-            report(f"{len(found)} services are healthy")
-            return
-        line = "waiting for " + ", ".join(f"{s['name']} {s['healthy']}/{s['wanted']}" for s in waiting)
-        if line != said:
-            moved = now
-        if line != said or now - reported > 10:
-            report(line)
-            said, reported = line, now
-        if now - moved > STALL_SECONDS:
-            raise not_healthy(project, waiting[0])
-        time.sleep(1)
-
-
-def not_healthy(project: Project, service: status.ServiceStatus) -> StackError:
-    """The error for a service that does not become healthy, with the last lines of its log."""
-    log = compose.output(project, "logs", "--no-color", "--no-log-prefix", "--tail=15", service["name"])
-    return StackError(
-        f"{service['name']} has not become healthy in {STALL_SECONDS:.0f} s; its last words:\n{log.rstrip()}",
-        where=", ".join(f"{i['id']} is {i['state']}, {i['health']}" for i in service["instances"]) or "no container",
-        cure=f"./ops/stack logs {service['name']}; the rest is up, and ./ops/stack up goes on from here",
-        code=FAILURE,
-    )
+    found = compose.instances(name)
+    # Compose leaves services of a profile that was switched off alone, as if it were on.
+    if surplus := found.keys() - compose.config(project)["services"].keys():
+        known = compose.config(project, "--profile=*")["services"].keys()
+        if off := sorted(surplus & known):
+            report(f"no longer wanted: {', '.join(off)}")
+            compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
+    # Compose does not see that a secret's file has another content; containers keep the one they started with.
+    since = credentials.mounted_since(project)
+    outdated = any(instance.created < since for of in found.values() for instance in of)
+    roll_out(project, report, "--remove-orphans", *(["--force-recreate"] if outdated else []))
 
 
 def prove(project: Project, settings: dict[str, str]) -> None:
@@ -132,10 +125,9 @@ def prove(project: Project, settings: dict[str, str]) -> None:
     Raises:
         StackError: It failed.
     """
-    api = status.client(project, settings)
-    found = compose.instances(project, settings["COMPOSE_PROJECT_NAME"])
-    # `migrate` runs anew at every `up`; the others are made anew only when something about them changed.
-    newest = max(instance.created for service, of in found.items() if service != "migrate" for instance in of)
+    api = status.client(project, settings, report)
+    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    newest = max(instance.created for service in PIPELINE_PATH for instance in found[service])
     run = api.newest_success(PIPELINE)
     if run is None or run.started < newest:
         deadline = time.monotonic() + DAG_SECONDS

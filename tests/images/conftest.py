@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.images import ResolvedImage, resolve
+from ops.images import OPTIONAL, ResolvedImage, resolve
+from ops.project import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
 # As the compose files run every service.
@@ -42,7 +43,30 @@ def run_in(reference: str, user: str, command: list[str], *options: str) -> Answ
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, ResolvedImage]:
-    return resolve(ROOT, print)
+    return resolve(ROOT, print, profiles=PROFILES)
+
+
+@pytest.fixture(scope="session")
+def program(images, tmp_path_factory):
+    """A program out of an image, to run beside the test: it is one file, and runs on any Linux as new as Debian 12."""
+
+    def extract(key: str, path: str) -> str:
+        container = docker("create", images[key].reference).output.strip().splitlines()[-1]
+        target = tmp_path_factory.mktemp("program") / Path(path).name
+        copied = docker("cp", "--follow-link", f"{container}:{path}", str(target))
+        assert copied.status == 0, copied.output
+        assert docker("rm", container).status == 0
+        return str(target)
+
+    return extract
+
+
+@pytest.fixture
+def reference(images, key) -> str:
+    """The image that a test is about; Grafana's and Jaeger's only where they can be pulled."""
+    if key not in images and key in OPTIONAL:
+        pytest.skip(f"{OPTIONAL[key]} cannot be pulled here")
+    return images[key].reference
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ def own_stack(state: Path) -> Stack:
         "COMPOSE_PROJECT_NAME": f"airflow-ha-test-{os.getpid()}",
         "AIRFLOW_PORT": free_port(),
         "FLOWER_PORT": free_port(),
+        "PROMETHEUS_PORT": free_port(),
+        "GRAFANA_PORT": free_port(),
+        "JAEGER_PORT": free_port(),
         "DAGS_DIR": dags,
     }
     (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))

@@ -13,7 +13,8 @@ from tests.integration.stack import Stack, docker
 
 SECRETS = [
     "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
-    "postgres_celery_password", "redis_password", "airflow_admin_password", "flower_password",
+    "postgres_celery_password", "postgres_monitoring_password", "redis_password", "airflow_admin_password",
+    "flower_password", "grafana_admin_password",
 ]  # fmt: skip
 
 
@@ -33,13 +34,15 @@ def test_the_published_side_of_the_gateway_does_not_serve_the_tasks_api(stack: S
     assert b" 404 " in status
 
 
-def test_only_the_gateway_and_flower_publish_ports_and_only_on_loopback(stack: Stack):
+def test_only_pages_for_people_publish_ports_and_only_on_loopback(stack: Stack):
     published = {}
     for container in stack.containers():
         bindings = container.inspect()["HostConfig"]["PortBindings"] or {}
         if bindings:
             published[container.service] = {binding["HostIp"] for found in bindings.values() for binding in found}
-    assert published == {"gateway": {"127.0.0.1"}, "flower": {"127.0.0.1"}}
+    pages = {"gateway", "flower", "prometheus", "grafana", "jaeger"}
+    assert {"gateway", "flower", "prometheus"} <= set(published) <= pages
+    assert set.union(*published.values()) == {"127.0.0.1"}
 
 
 def test_redis_refuses_who_has_no_password(stack: Stack):
@@ -78,5 +81,7 @@ def test_containers_run_without_root_and_cannot_write_their_image(stack: Stack):
     for container in stack.containers():
         inspected = container.inspect()
         assert inspected["HostConfig"]["ReadonlyRootfs"], container.service
-        uid = container.execute("id", "-u").stdout.strip()
-        assert uid != "0", container.service
+        assert inspected["HostConfig"]["CapDrop"] == ["ALL"], container.service
+        processes = docker("top", container.id, "-eo", "uid").split()[1:]
+        assert processes, container.service
+        assert "0" not in processes, container.service

@@ -18,6 +18,8 @@ from ops.registry import registry_host
 ROOT = Path(__file__).resolve().parents[3]
 OFFICIAL = official_references(ROOT, {})
 SERVICES = ("AIRFLOW_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "GATEWAY_IMAGE")
+CORE = {key: reference for key, reference in OFFICIAL.items() if key not in images.PROFILES}
+OBSERVABILITY = [key for key, profile in images.PROFILES.items() if profile == "observability"]
 
 FAKE_DOCKER = """\
 #!/bin/sh
@@ -82,8 +84,8 @@ def daemon(tmp_path, monkeypatch):
     return Daemon(tmp_path)
 
 
-def find(environ=None, **options) -> dict[str, ResolvedImage]:
-    return resolve(ROOT, lambda _: None, environ or {}, **options)
+def find(environ=None, profiles=("data", "flower"), report=lambda _: None, **options) -> dict[str, ResolvedImage]:
+    return resolve(ROOT, report, profiles, environ or {}, **options)
 
 
 def origins(found: dict[str, ResolvedImage]) -> set[str]:
@@ -125,17 +127,18 @@ def test_a_registry_that_never_answers_costs_its_time_limit_once(daemon):
 def test_a_registry_that_refuses_one_image_is_still_asked_for_the_others(daemon):
     daemon.registry("refuses")
     assert origins(find()) == {"airgap"}
-    assert len(daemon.calls("pull")) == len(OFFICIAL)
+    assert len(daemon.calls("pull")) == len(CORE)
 
 
+@pytest.mark.parametrize("profiles", [(), ("observability",)])
 @pytest.mark.parametrize("registry", ["answers", "is-away"])
-def test_a_second_time_nothing_is_pulled_or_built_and_no_registry_is_asked(daemon, registry):
+def test_a_second_time_nothing_is_pulled_or_built_and_no_registry_is_asked(daemon, registry, profiles):
     daemon.registry(registry)
-    first = find()
+    first = find(profiles=profiles)
     daemon.forget_calls()
     daemon.registry("hangs")
     started = time.monotonic()
-    assert find() == first
+    assert find(profiles=profiles) == first
     assert time.monotonic() - started < 2
     assert not daemon.calls("pull") + daemon.calls("build") + daemon.calls("import")
 
@@ -229,9 +232,51 @@ def test_a_failed_base_shows_mmdebstraps_last_lines(daemon):
 
 def test_progress_lines_come_whole_and_name_the_image(daemon):
     said: list[str] = []
-    resolve(ROOT, said.append, {})
+    find(report=said.append)
     assert any("no such host" in line for line in said)
     assert {line.split(":")[0] for line in said} >= {"debian", "airflow", "postgres", "redis", "haproxy"}
+
+
+def test_a_profile_that_is_off_costs_no_image(daemon):
+    daemon.registry("answers")
+    assert not set(find(profiles=["data"])) & set(OBSERVABILITY)
+    assert not [line for line in daemon.calls("") for key in OBSERVABILITY if OFFICIAL[key] in line]
+
+
+def test_with_a_registry_a_profile_that_is_on_has_all_its_official_images(daemon):
+    daemon.registry("answers")
+    found = find(profiles=["observability"])
+    assert set(found) == {*SERVICES, *OBSERVABILITY}
+    assert origins(found) == {"official"}
+
+
+def test_what_no_package_has_is_left_out_with_one_sentence_and_the_rest_gets_stand_ins(daemon):
+    said: list[str] = []
+    found = find(profiles=["observability"], report=said.append)
+    assert set(OBSERVABILITY) - set(found) == {"GRAFANA_IMAGE", "JAEGER_IMAGE"}
+    assert origins(found) == {"airgap"}
+    assert [line for line in said if "Grafana and Jaeger left out" in line] == [line for line in said if "left" in line]
+
+
+def test_what_was_left_out_is_asked_for_again_where_the_registry_gave_the_rest(daemon):
+    missing = OFFICIAL["JAEGER_IMAGE"]
+    daemon.has(*(reference for reference in OFFICIAL.values() if reference != missing))
+    assert "JAEGER_IMAGE" not in find(profiles=["observability"])
+    daemon.registry("answers")
+    assert find(profiles=["observability"])["JAEGER_IMAGE"].reference == missing
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"GRAFANA_IMAGE": "registry.test/grafana:1"}, r"GRAFANA_IMAGE=registry\.test/grafana:1 cannot be pulled"),
+        ({"STACK_IMAGES": "official"}, "grafana.*cannot be pulled"),
+    ],
+)
+def test_what_somebody_asked_for_is_never_left_out(daemon, environ, message):
+    daemon.has(*(reference for key, reference in OFFICIAL.items() if key != "GRAFANA_IMAGE"))
+    with pytest.raises(ImageError, match=message):
+        find(environ, profiles=["observability"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import yaml
 
 from ops.airgap import stand_ins
 from ops.image_build import build_progress, content_tag, values_tag
-from ops.images import airflow_reference, read_images_env
+from ops.image_versions import read_images_env, software_version
+from ops.images import OPTIONAL, PROFILES, airflow_reference
+from ops.project import PROFILES as COMPOSE_PROFILES
 
 ROOT = Path(__file__).resolve().parents[3]
 AIRFLOW_INPUTS = (
@@ -89,17 +91,61 @@ def test_the_airflow_images_tag_changes_with_its_base_and_with_uv():
 
 @pytest.mark.parametrize("key", stand_ins.STAND_INS)
 def test_every_stand_in_has_a_dockerfile_that_takes_its_base_as_an_argument(key):
-    dockerfile = ROOT / "ops/airgap" / stand_ins.STAND_INS[key] / "Dockerfile"
-    bases = re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)
-    assert set(bases) == {"${DEBIAN_IMAGE}"}
+    dockerfile = (ROOT / "ops/airgap" / stand_ins.STAND_INS[key] / "Dockerfile").read_text()
+    bases = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
+    assert bases - {"scratch"} == {"${DEBIAN_IMAGE}"}
 
 
-def test_every_image_of_images_env_has_a_stand_in_and_a_contract():
-    # Until one comes that can only be pulled: then the list of those is written here.
+@pytest.mark.parametrize("stage", ["lists", "busybox", "go"])
+def test_a_stage_that_several_stand_ins_have_is_the_same_in_all_and_so_built_once(stage):
+    stages = [
+        found[0]
+        for path in (ROOT / "ops/airgap").glob("*/Dockerfile")
+        if (found := re.findall(rf"^FROM \S+ AS {stage}\n.*?(?=\n\n|\Z)", path.read_text(), re.DOTALL | re.MULTILINE))
+    ]
+    assert len(stages) > 1
+    assert len(set(stages)) == 1
+
+
+def test_every_image_of_images_env_has_a_contract_and_a_stand_in_unless_it_can_be_left_out():
     keys = {key for key in read_images_env(ROOT) if key.endswith("_IMAGE")}
-    assert keys == set(stand_ins.STAND_INS)
+    assert keys == set(stand_ins.STAND_INS) | set(OPTIONAL)
     contract = yaml.safe_load((ROOT / "ops/airgap/contract.yaml").read_text())
     assert {"AIRFLOW_BASE_IMAGE" if key == "AIRFLOW_IMAGE" else key for key in contract} == keys
+
+
+def test_images_belong_to_profiles_that_exist():
+    assert set(PROFILES.values()) <= set(COMPOSE_PROFILES)
+    assert set(PROFILES) <= set(read_images_env(ROOT))
+
+
+@pytest.mark.parametrize("key", stand_ins.COMPILED)
+def test_a_compiled_stand_in_is_of_the_very_version_in_images_env(key, tmp_path):
+    name = stand_ins.STAND_INS[key]
+    shutil.copytree(ROOT / "ops/airgap" / name, tmp_path / "ops/airgap" / name)
+    (tmp_path / "compose").mkdir()
+    (tmp_path / "compose/images.env").write_text(f"{key}=vendor/image:v1.2.3\n")
+    before = stand_ins.reference(tmp_path, key)
+    (tmp_path / "compose/images.env").write_text(f"{key}=vendor/image:v1.2.4\n")
+    assert stand_ins.reference(tmp_path, key) != before
+    assert "${VERSION}" in (ROOT / "ops/airgap" / name / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"),
+    [
+        ("prom/statsd-exporter:v0.30.0", "0.30.0"),
+        ("registry.test:5000/collector:0.159.0", "0.159.0"),
+        ("vendor/redis_exporter:v1.69.0-alpine", "1.69.0"),
+    ],
+)
+def test_the_version_is_the_tags_numbers(reference, version):
+    assert software_version(reference) == version
+
+
+def test_a_tag_without_a_version_is_refused_by_name():
+    with pytest.raises(ValueError, match="vendor/image:edge"):
+        software_version("vendor/image:edge")
 
 
 def test_no_file_but_images_env_names_a_version_of_an_image():
@@ -137,6 +183,7 @@ def test_the_version_pattern_would_find_one():
         ),
         ("#7 12.78 Setting up  libllvm19:amd64 ...", "redis: Setting up libllvm19:amd64 ..."),
         ("#10 exporting layers", "redis: writing the image"),
+        ("#7 [go 3/4] RUN --mount=type=cache go install x@v1", "redis: fetching and compiling Go modules"),
         ("#7 [internal] load build context", None),
         ("#7 0.33 + some noise", None),
         ("#9 [stage-0 3/4] WORKDIR /data", None),

@@ -9,6 +9,7 @@ import pytest
 from ops.package_access import (
     apt_configuration,
     ca_bundle,
+    go_modules,
     package_index,
     proxy_arguments,
     shell_assignments,
@@ -59,6 +60,14 @@ def test_uvs_file_wins_over_pips_and_a_variable_over_both(home, etc):
     assert package_index(variable, home, etc)["UV_DEFAULT_INDEX"] == "https://variable.test/simple"
 
 
+def test_go_gets_its_modules_where_the_machine_does_and_a_variable_wins_over_its_file(home):
+    (home / ".config/go").mkdir(parents=True)
+    (home / ".config/go/env").write_text("GOPROXY=https://file.test\nGOSUMDB=off\nGOFLAGS=-mod=vendor\n")
+    assert go_modules({}, home) == {"GOPROXY": "https://file.test", "GOSUMDB": "off"}
+    assert go_modules({"GOPROXY": "https://variable.test"}, home)["GOPROXY"] == "https://variable.test"
+    assert go_modules({"GOENV": str(home / "none")}, home) == {}
+
+
 def test_a_password_with_shell_characters_reaches_the_shell_unchanged():
     url = "https://u:p$HOME'`x`@index.test/simple"
     script = shell_assignments({"PIP_INDEX_URL": url}) + 'printf %s "$PIP_INDEX_URL"'
@@ -92,6 +101,6 @@ def test_proxies_are_passed_on_in_the_case_they_are_written_in():
 def test_the_secrets_are_files_that_only_the_user_can_read_and_never_empty(tmp_path, home):
     # BuildKit mounts no secret for an empty file.
     secrets = write_build_secrets(tmp_path, {"PIP_INDEX_URL": "https://index.test"}, home)
-    assert {"apt", "package_index"} <= set(secrets)
+    assert {"apt", "modules", "package_index"} <= set(secrets)
     written = [path for path in secrets.values() if path.parent == tmp_path]
     assert all(path.stat().st_mode & 0o777 == 0o600 and path.stat().st_size for path in written)

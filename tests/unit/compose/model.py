@@ -38,6 +38,13 @@ def _model() -> dict[str, Any]:
     return merged
 
 
+ONE_SHOTS = {"migrate", "otel-collector-volume"}
+"""Services that end by themselves, before those that wait for them."""
+
+NO_SHELL = {"otel-collector", "jaeger"}
+"""Services whose official images hold one binary and no shell: Docker cannot check them from inside."""
+
+
 def compose_model() -> dict[str, Any]:
     """All services, networks, volumes and secrets of compose/, at the defaults."""
     return copy.deepcopy(_model())

@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from tests.unit.compose.model import CONFIG_FILE_POSTGRES, compose_model
+from tests.unit.compose.model import CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3
 
-MEMORY_BUDGET = 8 * GIB
-"""All limits of core, data and flower together. `migrate` is left out: it ends before the others start."""
+MEMORY_BUDGET = {("data", "flower"): 8 * GIB, ("data", "flower", "observability"): 10 * GIB}
+"""All limits of the core and these profiles together. One-shots are left out: they end before the others start."""
 
 POOLED = {
     # A sync and an async engine each, as large as [database] sql_alchemy_pool_size + sql_alchemy_max_overflow.
@@ -43,13 +43,14 @@ def environment(service, name, default=None) -> str:
     return service["environment"].get(name, default)
 
 
-def test_memory_limits_fit_the_budget(services):
+@pytest.mark.parametrize(("profiles", "budget"), MEMORY_BUDGET.items())
+def test_memory_limits_fit_the_budget(services, profiles, budget):
     limits = {
         name: instances(service) * int(service["deploy"]["resources"]["limits"]["memory"])
         for name, service in services.items()
-        if name != "migrate"
+        if name not in ONE_SHOTS and set(service.get("profiles", [])) <= set(profiles)
     }
-    assert sum(limits.values()) <= MEMORY_BUDGET, limits
+    assert sum(limits.values()) <= budget, limits
 
 
 def pool_limit(service) -> int:

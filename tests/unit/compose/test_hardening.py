@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.compose.model import COMPOSE, compose_model
+from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
 
 MODEL = compose_model()
 SERVICES = MODEL["services"]
@@ -41,10 +41,14 @@ def test_a_service_has_limits_and_its_log_is_rotated(name):
     assert SERVICES[name]["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name != "migrate"])
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ONE_SHOTS])
+def test_a_service_restarts_when_it_ends(name):
+    assert SERVICES[name]["restart"] == "always"
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ONE_SHOTS | NO_SHELL])
 def test_a_service_restarts_also_when_it_is_unhealthy(name):
     service = SERVICES[name]
-    assert service["restart"] == "always"
     assert service["init"] is True, "guard.sh ends the child of docker-init"
     command = service["healthcheck"]["test"]
     assert command[:3] == ["CMD", "sh", "/usr/local/bin/guard.sh"]
@@ -52,9 +56,15 @@ def test_a_service_restarts_also_when_it_is_unhealthy(name):
     assert any(mount.startswith("/tmp") for mount in service["tmpfs"]), "guard.sh counts in /tmp"
 
 
-def test_only_the_gateway_and_flower_publish_a_port_and_only_on_loopback():
+def test_only_pages_for_people_publish_a_port_and_only_on_loopback():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"gateway": ["127.0.0.1:8080:8080"], "flower": ["127.0.0.1:5555:5555"]}
+    assert published == {
+        "gateway": ["127.0.0.1:8080:8080"],
+        "flower": ["127.0.0.1:5555:5555"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+        "jaeger": ["127.0.0.1:16686:16686"],
+    }
 
 
 def test_postgres_and_redis_are_on_networks_that_lead_nowhere_else():
@@ -73,8 +83,9 @@ def test_only_who_needs_it_is_on_a_data_network():
         "dag-processor",
         "triggerer",
     }
-    assert members["database"] == {"postgres", "worker"} | airflow_with_database  # worker: Celery's results
-    assert members["broker"] == {"redis", "scheduler", "worker", "flower"}
+    # The worker for Celery's results.
+    assert members["database"] == {"postgres", "worker", "postgres-exporter"} | airflow_with_database
+    assert members["broker"] == {"redis", "scheduler", "worker", "flower", "redis-exporter"}
 
 
 @pytest.mark.parametrize("name", ["worker", "flower"])
@@ -86,7 +97,7 @@ def test_who_runs_user_code_or_a_page_holds_no_key_of_the_metadata_database(name
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_secret_is_in_the_environment(name):
     for key, value in SERVICES[name].get("environment", {}).items():
-        if re.search(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|BACKEND|BASIC_AUTH", key):
+        if re.search(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH", key):
             assert key.endswith(("_CMD", "_FILE")), key
             assert "/run/secrets/" in value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 
 from ops.project import ROOT, Project
 
-FAKE_DOCKER = """#!/usr/bin/env python3
-import json, pathlib, sys
+# Without site-packages, which would take most of its time.
+FAKE_DOCKER = (
+    f"#!{sys.executable} -SI\n"
+    + """
+import json, pathlib, signal, sys
 folder = pathlib.Path(__file__).parent
 arguments = sys.argv[1:]
 with (folder / "calls.jsonl").open("a") as calls:
@@ -22,8 +26,11 @@ for key, answer in json.loads((folder / "answers.json").read_text()).items():
     if key in " ".join(arguments):
         sys.stdout.write(answer.get("out", ""))
         sys.stderr.write(answer.get("err", ""))
+        if answer.get("hangs"):
+            signal.pause()
         sys.exit(answer.get("code", 0))
 """
+)
 
 
 @dataclass
@@ -33,8 +40,8 @@ class FakeDocker:
     folder: Path
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def answer(self, part: str, out: str = "", err: str = "", code: int = 0) -> None:
-        self.answers[part] = {"out": out, "err": err, "code": code}
+    def answer(self, part: str, out: str = "", err: str = "", code: int = 0, *, hangs: bool = False) -> None:
+        self.answers[part] = {"out": out, "err": err, "code": code, "hangs": hangs}
         (self.folder / "answers.json").write_text(json.dumps(self.answers))
 
     def calls(self) -> list[list[str]]:

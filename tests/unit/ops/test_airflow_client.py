@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -70,6 +72,80 @@ def test_an_airflow_that_stays_away_is_said_with_what_to_do():
 
     with pytest.raises(StackError, match="cannot be reached: refused"):
         client(handle).import_errors()
+
+
+def test_it_says_so_while_airflow_does_not_answer(monkeypatch):
+    monkeypatch.setattr(airflow_client, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_client, "REPORT_SECONDS", 0.0)
+    answers = iter([503])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(next(answers, 0) or 201, json={"access_token": "t", "dags": [], "total_entries": 0})
+
+    said: list[str] = []
+    AirflowClient("http://airflow", "admin", "x", report=said.append, transport=httpx.MockTransport(handle)).dag_ids()
+    assert said == ["Airflow does not answer yet: it answers 503"]
+
+
+def test_a_token_that_has_run_out_is_renewed_once():
+    tokens = iter(["old", "new"])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": next(tokens)})
+        # The old one is good for one request.
+        if request.headers["Authorization"] == "Bearer old" and request.url.params["offset"] != "0":
+            return httpx.Response(401)
+        page = [{"dag_id": f"d{request.url.params['offset']}"}]
+        return httpx.Response(200, json={"dags": page, "total_entries": 2})
+
+    assert client(handle).dag_ids() == ["d0", "d1"]
+
+
+def triggering(*, paused: bool, posted: int, seen: list[str]):
+    """Airflow with the DAG `d`; answers a POST of a run with the status given, and knows every run."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(f"{request.method} {request.url.path}")
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        if request.method == "POST":
+            return httpx.Response(posted, json={**RUN, "dag_run_id": json.loads(request.content)["dag_run_id"]})
+        if "/dagRuns/" in request.url.path:
+            return httpx.Response(200, json={**RUN, "dag_run_id": request.url.path.rpartition("/")[2]})
+        return httpx.Response(200, json={"dag_id": "d", "is_paused": paused})
+
+    return handle
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_dag_is_taken_out_of_its_pause_only_if_it_is_in_one(paused):
+    seen: list[str] = []
+    client(triggering(paused=paused, posted=200, seen=seen)).trigger("d")
+    assert ("PATCH /api/v2/dags/d" in seen) is paused
+
+
+def test_a_run_whose_answer_was_lost_is_not_started_twice():
+    seen: list[str] = []
+    run = client(triggering(paused=False, posted=409, seen=seen)).trigger("d")
+    assert run.run_id.startswith("manual__")
+    assert seen[-1].startswith("GET /api/v2/dags/d/dagRuns/manual__")
+
+
+def test_a_dag_id_cannot_lead_to_another_path():
+    seen: list[str] = []
+    with pytest.raises(StackError, match="there is no DAG"):
+        client(answering({"/api/v2/dags": {"dags": [], "total_entries": 0}}, seen)).trigger("../variables")
+    assert "GET /api/v2/variables" not in seen
+
+
+def test_a_refusal_is_said_with_what_airflow_answered():
+    with pytest.raises(StackError, match=r"Airflow refuses \(403\)"):
+        client(answering({"/dagRuns": 403})).newest_success("d")
+
+
+def test_a_dag_that_is_not_there_has_no_success():
+    assert client(answering({})).newest_success("d") is None
 
 
 def test_waiting_for_a_run_reports_its_tasks_and_ends_with_it(monkeypatch):

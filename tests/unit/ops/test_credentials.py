@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import time
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -146,3 +148,45 @@ def test_without_root_a_container_hands_the_files_over_and_no_secret_is_on_its_c
     assert "chown 50000 /secrets/airflow/fernet_key" in call[-1]
     values = [(made.secrets / name).read_text().strip() for name in credentials.GENERATORS]
     assert not any(value in " ".join(call) for value in values)
+
+
+def test_a_lost_secret_is_refused_when_the_list_of_names_is_lost_too_but_the_database_is_there(made):
+    (made.secrets / credentials.NAMES_FILE).unlink()
+    (made.secrets / "fernet_key").unlink()
+    with pytest.raises(StackError, match="the secret fernet_key is missing"):
+        credentials.check(made, lambda: True)
+
+
+def test_secrets_that_the_operator_brings_to_a_first_up_are_kept_and_the_others_made(project):
+    project.secrets.mkdir()
+    credentials.write_private(project.secrets / "redis_password", "mine\n")
+    credentials.check(project, no_data)
+    assert set(credentials.generate(project)) == credentials.GENERATORS.keys() - {"redis_password"}
+    assert (project.secrets / "redis_password").read_text() == "mine\n"
+
+
+def test_the_password_of_a_database_that_runs_elsewhere_is_asked_for_by_name_and_not_made_up(project):
+    with pytest.raises(StackError, match="the secret postgres_airflow_password is missing") as refused:
+        credentials.check(project, no_data, external=True)
+    assert "chmod 600" in refused.value.cure
+    project.secrets.mkdir()
+    for name in credentials.SUPPLIED:
+        credentials.write_private(project.secrets / name, "mine\n")
+    credentials.check(project, no_data, external=True)
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_a_password_of_the_operators_may_hold_what_a_url_cannot(made):
+    credentials.write_private(made.secrets / "postgres_airflow_password", "p@ss/w:rd#1\n")
+    credentials.mount(made, environment_file.read(made), "image")
+    url = (made.secrets / "mounted/airflow/sql_alchemy_conn").read_text()
+    assert urlsplit(url).hostname == "postgres"
+    assert unquote(urlsplit(url).password or "") == "p@ss/w:rd#1"
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_containers_older_than_the_mounted_files_can_be_told(made):
+    assert credentials.mounted_since(made) == 0
+    before = time.time()
+    credentials.mount(made, environment_file.read(made), "image")
+    assert before - 1 <= credentials.mounted_since(made) <= time.time() + 1

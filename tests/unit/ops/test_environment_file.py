@@ -11,7 +11,7 @@ from ops.errors import StackError
 def test_a_first_up_has_two_of_what_must_not_be_lost(project):
     settings = environment_file.read(project)
     assert settings["SCHEDULER_REPLICAS"] == settings["WORKER_REPLICAS"] == settings["API_SERVER_REPLICAS"] == "2"
-    assert environment_file.profiles(settings) == ["data", "flower"]
+    assert environment_file.profiles(settings) == ["data", "flower", "observability"]
     assert settings["BIND_ADDRESS"] == "127.0.0.1"
 
 
@@ -21,8 +21,39 @@ def test_what_the_operator_set_wins_and_stays_with_comments_and_unknown_keys(pro
     settings["WORKER_REPLICAS"] = "4"
     environment_file.write(project, settings)
     text = project.env_file.read_text()
-    assert text.startswith("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED=a b\n")
+    assert text.startswith("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED='a b'\n")
     assert "WORKER_REPLICAS=4\n" in text
+
+
+def test_values_are_read_as_compose_reads_them(project):
+    project.env_file.write_text(
+        """AIRFLOW_PORT=9090  # not 8080\nFLOWER_PORT="5556" # quoted\nSINGLE='a # b'\nEMPTY=\nHASH=a#b\n"""
+    )
+    settings = environment_file.read(project)
+    assert (settings["AIRFLOW_PORT"], settings["FLOWER_PORT"]) == ("9090", "5556")
+    assert (settings["SINGLE"], settings["EMPTY"], settings["HASH"]) == ("a # b", "", "a#b")
+
+
+def test_a_key_that_stands_twice_ends_with_the_value_that_was_set(project):
+    project.env_file.write_text("WORKER_REPLICAS=2\nWORKER_REPLICAS=3\n")
+    settings = environment_file.read(project) | {"WORKER_REPLICAS": "5"}
+    environment_file.write(project, settings)
+    assert environment_file.read(project)["WORKER_REPLICAS"] == "5"
+    assert project.env_file.read_text().count("WORKER_REPLICAS") == 1
+
+
+def test_a_quote_that_is_not_closed_is_refused_with_its_line(project):
+    project.env_file.write_text("\nAIRFLOW_PORT='9090\n")
+    with pytest.raises(StackError) as refused:
+        environment_file.read(project)
+    assert refused.value.where.endswith(".env, line 2")
+
+
+def test_a_wrong_value_is_refused_with_its_line(project):
+    project.env_file.write_text("# mine\nFLOWER_PORT=5555\nAIRFLOW_PORT=0\n")
+    with pytest.raises(StackError, match="AIRFLOW_PORT=0 is not valid") as refused:
+        environment_file.read(project)
+    assert refused.value.where.endswith(".env, line 3")
 
 
 def test_writing_the_same_settings_again_changes_nothing(project):
@@ -54,6 +85,8 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("BIND_ADDRESS=everywhere", "an IP address"),
         ("COMPOSE_PROJECT_NAME=Air Flow", "lower-case"),
         ("COMPOSE_PROFILES=data,flour", "the profiles are: data"),
+        ("POSTGRES_HOST=", "a host name"),
+        ("REDIS_HOST=redis://cache", "a host name"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):

@@ -16,36 +16,63 @@ from ops.errors import StackError
 
 @pytest.fixture
 def settings(project):
-    return environment_file.read(project)
+    # Two pages only: what listens on this machine's other ports is not these tests' affair.
+    return environment_file.read(project) | {"COMPOSE_PROFILES": "data,flower"}
 
 
-def test_a_port_in_use_is_refused_with_who_uses_it(settings):
+@pytest.mark.usefixtures("docker")
+def test_a_port_in_use_is_refused_with_who_uses_it(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
         with pytest.raises(StackError) as refused:
-            preflight.check_ports(settings, own=set())
+            preflight.check_ports(project, settings, own=frozenset())
     text = str(refused.value)
     assert f"port {settings['AIRFLOW_PORT']} cannot be used for gateway" in text
     assert f"(process {os.getpid()})" in text
     assert "AIRFLOW_PORT" in text
 
 
-def test_a_port_that_this_stack_itself_uses_is_no_error(settings):
+def test_a_port_in_use_by_a_container_is_refused_with_its_name(project, settings, docker):
+    docker.answer("ps --filter=publish=", out="somebody-else-web-1\n")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings["FLOWER_PORT"] = str(listener.getsockname()[1])
+        with pytest.raises(StackError, match="for flower: the container somebody-else-web-1 listens on it"):
+            preflight.check_ports(project, settings, own=frozenset([8080]))
+
+
+def test_an_address_of_another_machine_is_refused(project, settings, docker):
+    settings["BIND_ADDRESS"] = "192.0.2.1"
+    with pytest.raises(StackError, match="cannot be used for gateway: Cannot assign requested address"):
+        preflight.check_ports(project, settings, own=frozenset())
+
+
+def test_a_port_that_this_stack_itself_uses_is_no_error(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
-        preflight.check_ports(settings, own={"gateway", "flower"})
+        preflight.check_ports(project, settings, own=frozenset([int(settings["AIRFLOW_PORT"]), 5555]))
 
 
-def test_the_port_of_a_profile_that_is_off_is_not_asked_for(settings):
+def test_a_stack_that_runs_may_not_move_to_a_port_that_is_in_use(project, settings, docker):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
+        with pytest.raises(StackError, match="cannot be used for gateway"):
+            preflight.check_ports(project, settings, own=frozenset([8080, 5555]))
+
+
+def test_the_port_of_a_profile_that_is_off_is_not_asked_for(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings |= {"FLOWER_PORT": str(listener.getsockname()[1]), "COMPOSE_PROFILES": "data"}
-        preflight.check_ports(settings, own={"gateway"})
+        preflight.check_ports(project, settings, own=frozenset([8080]))
 
 
 def test_too_little_memory_is_refused_with_what_is_needed(monkeypatch):
@@ -91,3 +118,27 @@ def test_a_dag_file_that_the_containers_cannot_read_is_refused(project, settings
     with pytest.raises(StackError, match="cannot read this DAG file") as refused:
         preflight.check_dags(project, settings)
     assert "mine.py" in refused.value.where
+
+
+def test_a_folder_of_dags_that_does_not_exist_is_refused(project, settings):
+    settings["DAGS_DIR"] = "../no-dags"
+    with pytest.raises(StackError, match="no such folder of DAGs") as refused:
+        preflight.check_dags(project, settings)
+    assert refused.value.where == str(project.root / "no-dags")
+
+
+@pytest.mark.parametrize("variable", ["POSTGRES_HOST", "REDIS_HOST"])
+def test_without_the_data_profile_the_database_and_the_broker_must_be_named(project, settings, variable):
+    settings |= {"COMPOSE_PROFILES": "flower", "POSTGRES_HOST": "db.example", "REDIS_HOST": "cache.example"}
+    preflight.check_external(project, settings)
+    settings[variable] = environment_file.defaults(project)[variable]
+    with pytest.raises(StackError, match=f"{variable} names no other") as refused:
+        preflight.check_external(project, settings)
+    assert "--profile data" in refused.value.cure
+
+
+def test_two_pages_on_one_port_are_refused(project, settings):
+    settings["FLOWER_PORT"] = settings["AIRFLOW_PORT"]
+    with pytest.raises(StackError, match="AIRFLOW_PORT and FLOWER_PORT are the same port, 8080"):
+        preflight.check_ports(project, settings, own=frozenset([8080]))
+    preflight.check_ports(project, settings | {"COMPOSE_PROFILES": "data"}, own=frozenset([8080]))

@@ -1,0 +1,30 @@
+"""`python -m ops.dashboards`: writes Grafana's JSON anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ops.dashboards.catalogue import DASHBOARDS
+from ops.dashboards.grafana_json import to_json
+from ops.metric_contract import DASHBOARDS as GENERATED
+from ops.project import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def generate(folder: Path) -> None:
+    """Writes every dashboard, and takes away what is none any more.
+
+    Args:
+        folder: where the JSON files are.
+    """
+    for path in folder.glob("*.json"):
+        if path.stem not in DASHBOARDS:
+            path.unlink()
+    for name, dashboard in DASHBOARDS.items():
+        (folder / f"{name}.json").write_text(to_json(dashboard), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    generate(ROOT / GENERATED)

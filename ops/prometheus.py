@@ -1,0 +1,85 @@
+"""Prometheus' HTTP API, as far as operating the stack needs it: https://prometheus.io/docs/prometheus/latest/querying/api/."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import httpx
+
+from ops.errors import FAILURE, StackError
+
+TIMEOUT = 10.0
+"""Seconds for one answer."""
+
+
+class Target(TypedDict):
+    """One thing that Prometheus scrapes; `health` is up, down or unknown."""
+
+    job: str
+    instance: str
+    health: str
+    error: str
+
+
+class Prometheus:
+    """A Prometheus server.
+
+    Args:
+        url: Where it listens.
+        transport: For tests: answers instead of the network.
+    """
+
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
+
+    def _get(self, path: str, **params: Any) -> Any:
+        """The data of an answer.
+
+        Raises:
+            StackError: Prometheus does not answer, or refuses the query.
+        """
+        try:
+            response = self._http.get(f"/api/v1/{path}", params=params)
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise StackError(
+                f"Prometheus cannot be reached: {error}",
+                where=self.url,
+                cure="is the profile observability on? ./ops/stack status",
+                code=FAILURE,
+            ) from error
+        if answer["status"] != "success":
+            raise StackError(f"Prometheus refuses: {answer['error']}", where=str(params), code=FAILURE)
+        return answer["data"]
+
+    def targets(self) -> list[Target]:
+        """What it scrapes now, and whether that answers."""
+        return sorted(
+            (
+                Target(
+                    job=target["labels"]["job"],
+                    instance=target["labels"]["instance"],
+                    health=target["health"],
+                    error=target["lastError"],
+                )
+                for target in self._get("targets", state="active")["activeTargets"]
+            ),
+            key=lambda target: (target["job"], target["instance"]),
+        )
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector of an expression: a list of `metric` (labels) and `value` (time, text)."""
+        result: list[dict[str, Any]] = self._get("query", query=expression)["result"]
+        return result
+
+    def value(self, expression: str) -> float | None:
+        """The one number of an expression; None when it returns nothing.
+
+        Raises:
+            StackError: It returns more than one series.
+        """
+        found = self.query(expression)
+        if len(found) > 1:
+            raise StackError(f"{len(found)} series, not one", where=expression, code=FAILURE)
+        return float(found[0]["value"][1]) if found else None

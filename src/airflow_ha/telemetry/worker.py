@@ -1,0 +1,60 @@
+"""What a Celery worker tells about itself: that it lives, its slots, and how many are taken.
+
+Airflow's own metrics say nothing of a worker that has no task. Loaded by workers through `imports` in Celery's
+settings.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.observability import stats
+from airflow.observability.metrics import stats_utils
+from celery import bootsteps, current_app
+from celery.worker import state
+
+HEARTBEAT_INTERVAL = 5.0
+"""Seconds, as Airflow's own jobs."""
+
+log = logging.getLogger(__name__)
+
+
+def tell(consumer: Any) -> None:
+    """Sends a heartbeat, the worker's slots and how many are taken. Nothing it meets stops the worker."""
+    try:
+        stats.incr("ha_worker_heartbeat")
+        stats.gauge("ha_worker_slots", consumer.pool.num_processes)
+        stats.gauge("ha_worker_busy_slots", len(state.active_requests))
+    except Exception:
+        log.warning("the worker's metrics were not sent", exc_info=True)
+
+
+class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Tells from the worker's event loop, for as long as its consumer is there: a hung loop tells nothing."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self.timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Called by Celery whenever the consumer has subscribed to its queues."""
+        # A worker's main process has no backend for its metrics until somebody makes one.
+        stats.initialize(
+            factory=stats_utils.get_stats_factory(),
+            export_legacy_names=conf.getboolean("metrics", "legacy_names_on"),
+        )
+        tell(consumer)
+        self.timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, tell, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Called by Celery whenever the consumer loses its connection or ends."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+current_app.steps["consumer"].add(WorkerMetrics)

@@ -1,0 +1,103 @@
+"""The images of the profile observability behave as compose/observability.yaml needs them to, official or stand-in."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.images.conftest import ROOT, docker, run_in
+from tests.images.test_data_images import wait_for
+
+COLLECTOR = "10001:10001"
+NOBODY = "65534:65534"
+COMPOSE = ROOT / "compose"
+SERVICES = yaml.safe_load((COMPOSE / "observability.yaml").read_text(encoding="utf-8"))["services"]
+
+
+@pytest.mark.parametrize("jaeger", ["jaeger", "jaeger-on"])
+@pytest.mark.parametrize("backend", ["backend", "backend-on"])
+def test_the_collector_takes_every_combination_of_its_configuration(images, backend, jaeger):
+    files = [f"--config=/etc/otelcol/{name}.yaml" for name in ("config", backend, jaeger)]
+    answer = run_in(
+        images["OTEL_COLLECTOR_IMAGE"].reference,
+        COLLECTOR,
+        ["/otelcol-contrib", "validate", *files],
+        *("--volume", f"{COMPOSE / 'otel-collector'}:/etc/otelcol:ro"),
+        *("--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
+        *("--env", "OTLP_BACKEND_ENDPOINT=http://backend.test:4318"),
+    )
+    assert (answer.status, answer.output) == (0, "")
+
+
+def test_the_collector_refuses_a_component_that_does_not_exist(images, tmp_path):
+    """Else the test above would prove nothing."""
+    tmp_path.chmod(0o755)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("receivers: {otlp: {}, no_such: {}}\n")
+    command = ["/otelcol-contrib", "validate", "--config=/wrong.yaml"]
+    reference = images["OTEL_COLLECTOR_IMAGE"].reference
+    answer = run_in(reference, COLLECTOR, command, "--volume", f"{wrong}:/wrong.yaml:ro")
+    assert answer.status != 0
+    assert "no_such" in answer.output
+
+
+def test_statsd_exporter_makes_labels_of_the_tags_that_our_client_writes(images, start):
+    container = start(
+        *("--network", "none", "--user", NOBODY, "--entrypoint", "/bin/statsd_exporter"),
+        *(images["STATSD_EXPORTER_IMAGE"].reference, "--statsd.listen-tcp="),
+    )
+    wait_for(container, "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:9102/-/healthy")
+    line = "airflow.ti.finish:3|c|#dag_id:d,state:success,component:scheduler"
+    send = f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'{line}', ('127.0.0.1', 9125))"
+    # The image has no program that sends a UDP packet.
+    sender = ("run", "--rm", "--network", f"container:{container}", "--entrypoint", "python")
+    assert docker(*sender, images["AIRFLOW_IMAGE"].reference, "-c", send).status == 0
+    wanted = 'airflow_ti_finish{component="scheduler",dag_id="d",state="success"} 3'
+    ask = f"wget -q -O - http://127.0.0.1:9102/metrics | grep -qF '{wanted}'"
+    wait_for(container, "sh", "-c", ask, seconds=10)
+
+
+def test_prometheus_starts_on_a_new_volume_with_our_configuration_and_says_that_it_is_healthy(images, volume, start):
+    container = start(
+        *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp", "--entrypoint", "/bin/prometheus"),
+        *("--volume", f"{COMPOSE / 'prometheus/prometheus.yaml'}:/etc/prometheus/prometheus.yaml:ro"),
+        *("--volume", f"{COMPOSE / 'prometheus/rules'}:/etc/prometheus/rules:ro"),
+        *("--volume", f"{volume}:/prometheus"),
+        images["PROMETHEUS_IMAGE"].reference,
+        *("--config.file=/etc/prometheus/prometheus.yaml", "--storage.tsdb.path=/prometheus"),
+    )
+    wait_for(container, "/bin/promtool", "check", "healthy", "--url=http://127.0.0.1:9090")
+    rules = docker("exec", container, "wget", "-q", "-O", "-", "http://127.0.0.1:9090/api/v1/rules").output
+    assert '"status":"success"' in rules
+    assert '"lastError"' not in rules
+
+
+def test_cadvisor_sees_the_machines_containers_without_dockers_socket(images, start):
+    service = SERVICES["cadvisor"]
+    container = start(
+        *("--network", "none", "--user", service["user"], "--tmpfs", "/tmp", "--volume", "/sys:/sys:ro"),
+        *("--entrypoint", service["entrypoint"][0], images["CADVISOR_IMAGE"].reference, *service["command"]),
+    )
+    wait_for(container, *service["healthcheck"]["test"][4:])
+    mine = docker("inspect", "--format", "{{.Id}}", container).output.strip()
+    ask = f"wget -q -O - http://127.0.0.1:8080/metrics | grep '^container_memory_working_set_bytes.*{mine}'"
+    assert float(wait_for(container, "sh", "-c", ask, seconds=30).output.split()[1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "service", "environment", "metric"),
+    [
+        ("POSTGRES_EXPORTER_IMAGE", "postgres-exporter", "DATA_SOURCE_URI=127.0.0.1:1/postgres", "pg_up 0"),
+        ("REDIS_EXPORTER_IMAGE", "redis-exporter", "REDIS_ADDR=redis://127.0.0.1:1", "redis_up 0"),
+    ],
+)
+def test_an_exporter_serves_and_says_so_while_what_it_watches_is_away(images, start, key, service, environment, metric):
+    model = SERVICES[service]
+    container = start(
+        *("--network", "none", "--user", model["user"], "--env", environment),
+        *("--entrypoint", model["entrypoint"][0], images[key].reference, model["command"][0]),
+    )
+    port = model["command"][0].rsplit(":", 1)[1]
+    wait_for(container, *model["healthcheck"]["test"][4:])
+    ask = f"wget -q -O - http://127.0.0.1:{port}/metrics | grep -x '{metric}'"
+    wait_for(container, "sh", "-c", ask, seconds=20)

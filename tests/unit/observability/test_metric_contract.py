@@ -1,0 +1,174 @@
+"""Rules, dashboards and the mapping name only metrics that the installed Airflow sends, and leave none of them out."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ops import metric_contract as contract
+from ops.project import ROOT
+
+AIRFLOW = Path(find_spec("airflow").origin).parent
+RULES = contract.mapping_rules((ROOT / contract.MAPPING).read_text())
+METRICS = contract.airflow_metrics(AIRFLOW)
+KNOWN = contract.known_metrics(ROOT, AIRFLOW)
+
+
+def test_no_metric_of_airflow_is_unmapped():
+    unmapped = [
+        f"{name} ({metric.type})"
+        for metric in METRICS
+        for name in contract.statsd_names(metric)
+        if contract.rule_for(RULES, name, metric.type) is None
+    ]
+    assert unmapped == []
+
+
+def test_a_metric_that_no_rule_is_for_is_noticed():
+    assert contract.rule_for(RULES, "airflow.brand_new", "counter") is None
+
+
+def test_a_metric_that_comes_with_another_type_is_noticed():
+    assert contract.rule_for(RULES, "airflow.ti.finish", "gauge") is None
+
+
+def test_no_rule_is_for_a_metric_that_vanished():
+    arriving = [(name, metric.type) for metric in METRICS for name in contract.statsd_names(metric)]
+    idle = [
+        rule.match
+        for rule in RULES
+        if not rule.name.startswith("airflow_ha_")
+        and not any(contract.rule_for([rule], name, kind) for name, kind in arriving)
+        and rule.name != "airflow_$1"
+    ]
+    assert idle == []
+
+
+def test_no_two_metrics_share_a_name_in_prometheus():
+    became = defaultdict(set)
+    for metric in METRICS:
+        for name in contract.statsd_names(metric):
+            rule = contract.rule_for(RULES, name, metric.type)
+            if not rule.dropped:
+                for series in contract.series_names(rule.prometheus_name(name), rule.type):
+                    became[series].add((metric.type, rule.match))
+    assert {series: sources for series, sources in became.items() if len(sources) > 1} == {}
+
+
+def test_every_rule_says_which_type_it_takes():
+    assert [rule.match for rule in RULES if rule.type not in contract.EXPORTER_TYPE.values()] == []
+
+
+def test_only_gauges_go_away():
+    assert [rule.match for rule in RULES if bool(rule.ttl) != (rule.type == "gauge")] == []
+
+
+@pytest.mark.parametrize("tag", ["job_id", "dagrun_id", "run_id", "try_number", "map_index"])
+def test_what_differs_with_every_run_is_no_label(tag):
+    kept = [
+        metric.name
+        for metric in METRICS
+        for name in contract.statsd_names(metric)
+        if tag in metric.tags and (tag, "") not in contract.rule_for(RULES, name, metric.type).labels
+    ]
+    assert kept == []
+
+
+def test_what_airflow_sends_beyond_its_template_is_still_in_its_source():
+    gone = [
+        metric.name
+        for metric, source, words in contract.BEYOND_THE_TEMPLATE
+        if words not in re.sub(r"\s+", " ", (AIRFLOW / source).read_text())
+    ]
+    assert gone == []
+
+
+def test_airflow_sends_nothing_under_a_name_that_neither_template_nor_contract_knows():
+    known = {metric.name for metric in METRICS}
+    unknown = [
+        name
+        for name in contract.sent_names(AIRFLOW)
+        if not any(re.fullmatch(re.escape(name).replace(re.escape("{…}"), ".+"), other) for other in known)
+    ]
+    assert unknown == []
+
+
+def test_rules_and_dashboards_ask_only_for_metrics_that_exist():
+    assert contract.unknown_metrics(ROOT, AIRFLOW) == {}
+
+
+def test_no_metric_of_another_program_is_declared_in_vain():
+    expressions = [*contract.rule_expressions(ROOT).values(), *contract.panel_expressions(ROOT).values()]
+    asked = [contract.asked_by(expression) for expression in expressions]
+    names = {name for one in asked for name in one.names}
+    patterns = {pattern for one in asked for pattern in one.patterns}
+    declared = {name for exporter in contract.EXPORTED.values() for name in exporter.metrics}
+    vain = {name for name in declared - names if not any(re.fullmatch(pattern, name) for pattern in patterns)}
+    assert vain == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "airflow_dagrun_duration_seconds",
+        "airflow_dagrun_success",
+        "airflow_dagrun_failed",
+        "airflow_dagrun_total",
+        "airflow_task_duration",
+        "airflow_task_start",
+        "airflow_task_success",
+        "airflow_task_failed",
+        "airflow_scheduler_heartbeat",
+        "airflow_dag_processing_total_parse_time",
+        "airflow_executor_queued_tasks",
+        # Grafana's mixin for Airflow.
+        "airflow_dag_processing_import_errors",
+        "airflow_dagrun_duration_success_sum",
+        "airflow_dagrun_duration_failed_count",
+        "airflow_dagrun_schedule_delay_sum",
+        "airflow_dag_task_duration_count",
+        "airflow_ti_failures",
+        "airflow_task_start_total",
+        "airflow_task_finish_total",
+        "airflow_scheduler_tasks_executable",
+        "airflow_scheduler_tasks_starving",
+        "airflow_executor_running_tasks",
+        "airflow_executor_open_slots",
+        "airflow_pool_running_slots",
+        "airflow_pool_queued_slots",
+        "airflow_pool_starving_tasks",
+        "airflow_pool_open_slots",
+    ],
+)
+def test_the_names_that_airflow_people_query_exist(name):
+    assert name in KNOWN
+
+
+def test_a_vanished_metric_is_unknown():
+    assert contract.unknown_in('sum(rate(airflow_sla_missed{dag_id="d"}[5m]))', KNOWN) == {"airflow_sla_missed"}
+    assert contract.unknown_in('{__name__=~"airflow_sla_.*"}', KNOWN) == {"airflow_sla_.*"}
+
+
+def test_a_metric_that_is_in_the_template_but_no_longer_sent_is_unknown():
+    assert contract.unknown_in("airflow_dag_file_refresh_error", KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("expression", "names", "patterns"),
+    [
+        ("up", {"up"}, set()),
+        ('sum by (dag_id) (rate(a_total{state="failed or b"}[5m] offset 1h)) / on (dag_id) c', {"a_total", "c"}, set()),
+        ("topk(5, a) unless on () (b or vector(0))", {"a", "b"}, set()),
+        ('label_replace(a, "x", "$1", "y", "(.*)") * on (x) group_left (c) d', {"a", "d"}, set()),
+        ('increase({__name__=~"a_(b|c)", job="x"}[$__range])', set(), {"a_(b|c)"}),
+        ("histogram_quantile(0.95, sum by (le) (rate(a_bucket[$__rate_interval])))", {"a_bucket"}, set()),
+        ("1 - a / 2e3 > bool 0 # b", {"a"}, set()),
+        ("max_over_time((a > 0)[5m:10s])", {"a"}, set()),
+    ],
+)
+def test_the_metrics_of_an_expression(expression, names, patterns):
+    assert contract.asked_by(expression) == contract.Asked(frozenset(names), frozenset(patterns))

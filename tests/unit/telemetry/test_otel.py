@@ -1,0 +1,152 @@
+"""Our own measurements reach an OTLP collector, and a bad collector costs a bounded time."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import socket
+import threading
+import time
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+
+from airflow_ha.telemetry import otel
+from airflow_ha.telemetry.otel import record_gauge, recording
+
+LIMIT = 0.3
+SLACK = 2.0
+"""Seconds by which a loaded machine may be late."""
+
+
+@pytest.fixture
+def collector(monkeypatch):
+    """An HTTP stub that keeps what it is sent, and answers with `status`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            server.requests.append((self.path, ExportMetricsServiceRequest.FromString(body)))
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.status = [], 200
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sent(collector):
+    (path, request), *more = collector.requests
+    assert (path, more) == ("/v1/metrics", [])
+    (resource,) = request.resource_metrics
+    (scope,) = resource.scope_metrics
+    return resource.resource, {metric.name: metric for metric in scope.metrics}
+
+
+def test_a_gauge_arrives_with_its_attributes_in_one_request(collector):
+    record_gauge("airflow_ha_canary_latency_seconds", 1.25, {"dag_id": "canary_dag"}, limit=10)
+    resource, metrics = sent(collector)
+    (point,) = metrics["airflow_ha_canary_latency_seconds"].gauge.data_points
+    assert point.as_double == 1.25
+    assert {a.key: a.value.string_value for a in point.attributes} == {"dag_id": "canary_dag"}
+    assert {a.key: a.value.string_value for a in resource.attributes} == {"service.name": "airflow-ha"}
+
+
+def test_counters_arrive_as_deltas_so_that_short_lived_processes_add_up(collector):
+    with recording(limit=10) as meter:
+        findings = meter.create_counter("airflow_ha_findings_total")
+        findings.add(2)
+        findings.add(1)
+    total = sent(collector)[1]["airflow_ha_findings_total"].sum
+    assert total.aggregation_temporality == AGGREGATION_TEMPORALITY_DELTA
+    assert [point.as_int for point in total.data_points] == [3]
+
+
+def test_what_was_measured_before_an_exception_arrives_and_the_exception_passes(collector):
+    def measure():
+        with recording(limit=10) as meter:
+            meter.create_gauge("before").set(1)
+            raise KeyError("of the caller")
+
+    with pytest.raises(KeyError, match="of the caller"):
+        measure()
+    assert "before" in sent(collector)[1]
+
+
+def test_the_same_value_goes_to_airflows_statsd_under_a_name_that_becomes_the_same(collector, monkeypatch):
+    from airflow.sdk.observability import stats
+
+    calls = []
+    monkeypatch.setattr(stats, "gauge", lambda *args, **kwargs: calls.append((args, kwargs)))
+    record_gauge("airflow_ha_canary_latency_seconds", 1.25, {"dag_id": "d"}, limit=10)
+    assert calls == [(("ha_canary_latency_seconds", 1.25), {"tags": {"dag_id": "d"}})]
+
+
+def took(call) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_without_an_endpoint_nothing_is_sent_and_no_thread_started(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", raising=False)
+    monkeypatch.setattr(otel, "OTLPMetricExporter", None)
+    monkeypatch.setattr(otel, "_flush", None)
+    record_gauge("m", 1)
+
+
+def test_a_frozen_collector_costs_the_limit(monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as frozen:  # takes connections, never answers
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{frozen.getsockname()[1]}")
+        assert took(lambda: record_gauge("m", 1, limit=LIMIT)) < LIMIT + SLACK
+    assert "collector took longer than 0.3 s" in caplog.text or "Failed to export" in caplog.text
+
+
+def test_an_absent_collector_costs_the_limit_at_most(monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    assert took(lambda: record_gauge("m", 1, limit=LIMIT)) < LIMIT + SLACK
+    assert "Failed to export" in caplog.text
+
+
+def test_a_name_that_takes_for_ever_to_look_up_costs_the_limit(monkeypatch, caplog):
+    answered = threading.Event()
+
+    def getaddrinfo(*args, **kwargs):
+        answered.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector:4318")
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        assert took(lambda: record_gauge("m", 1, limit=LIMIT)) < LIMIT + SLACK
+    finally:
+        answered.set()
+    assert "the collector took longer than 0.3 s" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_collector_that_refuses_raises_nothing(collector, status, caplog):
+    collector.status = status
+    assert took(lambda: record_gauge("m", 1, limit=LIMIT)) < LIMIT + SLACK
+    assert "Failed to export" in caplog.text
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://", "http://[", "ftp://x"])
+def test_a_senseless_endpoint_raises_nothing(monkeypatch, endpoint):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    record_gauge("m", 1, limit=LIMIT)

@@ -1,0 +1,56 @@
+"""What a Celery worker tells about itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.observability import stats
+
+from airflow_ha.telemetry import worker
+
+
+class Timer:
+    def __init__(self):
+        self.calls, self.cancelled = [], False
+
+    def call_repeatedly(self, seconds, function, args):
+        self.calls.append((seconds, function, args))
+        return self
+
+    def cancel(self):
+        self.cancelled = True
+
+
+@pytest.fixture
+def told(monkeypatch):
+    told = []
+    monkeypatch.setattr(stats, "initialize", lambda **_: None)
+    monkeypatch.setattr(stats, "incr", lambda name: told.append((name, 1)))
+    monkeypatch.setattr(stats, "gauge", lambda name, value: told.append((name, value)))
+    return told
+
+
+@pytest.fixture
+def consumer():
+    return SimpleNamespace(pool=SimpleNamespace(num_processes=8), timer=Timer())
+
+
+def test_a_worker_tells_that_it_lives_its_slots_and_how_many_are_taken(told, consumer, monkeypatch):
+    monkeypatch.setattr(worker.state, "active_requests", {"a", "b", "c"})
+    worker.tell(consumer)
+    assert told == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
+
+
+def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consumer):
+    step = worker.WorkerMetrics(consumer)
+    step.start(consumer)
+    assert told[0] == ("ha_worker_heartbeat", 1)
+    assert consumer.timer.calls == [(5.0, worker.tell, (consumer,))]
+    step.stop(consumer)
+    assert consumer.timer.cancelled
+
+
+def test_nothing_that_goes_wrong_stops_the_worker(told, caplog):
+    worker.tell(SimpleNamespace(pool=None))
+    assert "not sent" in caplog.text
