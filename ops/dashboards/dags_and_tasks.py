@@ -92,13 +92,13 @@ DAGS_AND_TASKS = Dashboard(
                 runbook="AirflowSchedulerSlow",
             ),
             Panel(
-                "Waiting for a worker",
-                "How long does a task wait between queued and running? 95 of 100 wait less. Rising: too few worker "
-                "slots.",
+                "Waiting for a slot",
+                "How long does a task wait between scheduled and queued? 95 of 100 wait less. Rising: too few worker "
+                "slots, or a full pool.",
                 "lines",
                 (
                     Query(
-                        quantile(0.95, "airflow_dag_task_queued_duration", "dag_id", over="15m"),
+                        quantile(0.95, "airflow_dag_task_scheduled_duration", "dag_id", over="15m"),
                         "{{dag_id}}",
                     ),
                 ),

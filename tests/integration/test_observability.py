@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
 
 from ops import metric_contract
+from ops.dashboards.prometheus import Span
+from ops.dashboards.render import read_boards, wrongly_empty
 from tests.integration.observability import attributes, prometheus, spans, total
 from tests.integration.stack import ROOT, Stack, docker, wait_until
 
@@ -144,3 +147,87 @@ def test_every_expression_of_every_rule_returns_data(stack: Stack):
     server = prometheus(stack)
     silent = [name for name in metric_contract.recorded_metrics(ROOT) if not server.query(name)]
     assert silent == [], "recording rules that record nothing"
+
+
+def test_every_panel_of_every_dashboard_shows_something_unless_it_is_rightly_empty(healthy_stack: Stack):
+    """After the pipeline, the canary and the load have run, which the tests above have seen to."""
+    folder = ROOT / metric_contract.DASHBOARDS
+
+    def silent() -> dict[str, tuple[str, ...]]:
+        now = time.time()
+        with httpx.Client(base_url=prometheus(healthy_stack).url, timeout=30) as client:
+            return wrongly_empty(read_boards(folder, client, Span(now - 300, now)))
+
+    wait_until(lambda: not silent(), timeout=150, what=f"no panel is empty: {silent()}", interval=5)
+
+
+def test_an_exporter_that_restarts_costs_what_was_sent_while_it_was_away_and_nothing_after(healthy_stack: Stack):
+    (exporter,) = healthy_stack.containers("statsd-exporter")
+    started = STATSD.format("start", "")
+    exporter.crash()
+    wait_until(
+        lambda: exporter.inspect()["State"].get("Health", {}).get("Status") == "healthy",
+        timeout=60,
+        what="the exporter is back",
+    )
+    run = healthy_stack.api.trigger("load", tasks=20, seconds=0)
+    assert healthy_stack.api.wait_for_run("load", run, timeout=90) == "success"
+    # Its counters began anew: what it has now is what came since.
+    wait_until(lambda: total(healthy_stack, started) == 20, timeout=SCRAPED_WITHIN, what="all 20 starts are counted")
+
+
+def test_a_flood_of_10000_distinct_tags_is_reported_and_harms_nobody(healthy_stack: Stack):
+    (worker, *_) = healthy_stack.containers("worker")
+    flood = (
+        "from airflow_ha.telemetry.statsd import TaggedStatsClient\n"
+        "client = TaggedStatsClient('statsd-exporter', 9125, 'airflow')\n"
+        "import time\n"
+        "for n in range(10000):\n"
+        "    client.incr(f'ha_flood,n=tag{n}')\n"
+        "    if n % 100 == 0: time.sleep(0.02)\n"
+    )
+    worker.execute("python", "-c", flood)
+    series = 'count({__name__=~"airflow_ha_flood.*"})'
+    seen = wait_until(
+        lambda: total(healthy_stack, series) >= 9000 and total(healthy_stack, series),
+        timeout=SCRAPED_WITHIN,
+        what="the flood is in Prometheus",
+    )
+    assert total(healthy_stack, 'scrape_samples_scraped{job="statsd-exporter"}') >= seen, "the report of it"
+    assert total(healthy_stack, 'up{job="statsd-exporter"}') == 1
+    run = healthy_stack.api.trigger("load", tasks=10, seconds=0)
+    assert healthy_stack.api.wait_for_run("load", run, timeout=60) == "success"
+    # An hour of ten thousand dead series would be in the way of the tests to come.
+    for container in healthy_stack.containers("statsd-exporter"):
+        container.crash()
+
+
+def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
+    (collector,) = stack.containers("otel-collector")
+    image = collector.inspect()["Config"]["Image"]
+    name = f"{stack.project}-unreachable-backend"
+    docker(
+        *("run", "--detach", "--name", name, "--network", f"{stack.project}_telemetry", "--user", "10001:10001"),
+        *("--env", "OTLP_BACKEND_ENDPOINT=http://127.0.0.1:1", "--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
+        *("--volume", f"{ROOT}/compose/otel-collector:/etc/otelcol:ro", "--entrypoint", "/otelcol-contrib", image),
+        *(f"--config=/etc/otelcol/{file}.yaml" for file in ("config", "backend-on", "jaeger")),
+    )
+    try:
+        (worker, *_) = stack.containers("worker")
+        send = (
+            "import os, urllib.request\n"
+            f"os.environ['OTEL_EXPORTER_OTLP_ENDPOINT'] = 'http://{name}:4318'\n"
+            "from airflow_ha.telemetry.otel import recording\n"
+            "with recording(limit=5) as meter: meter.create_gauge('airflow_ha_probe').set(42)\n"
+        )
+        ask = f"import urllib.request; print(urllib.request.urlopen('http://{name}:8889/metrics').read().decode())"
+
+        def served() -> bool:
+            worker.execute("python", "-c", send, check=False)
+            return "otel_airflow_ha_probe" in worker.execute("python", "-c", ask, check=False).stdout
+
+        wait_until(served, timeout=40, what="the collector serves Prometheus beside a dead backend", interval=2)
+        health = f"import urllib.request; print(urllib.request.urlopen('http://{name}:13133').status)"
+        assert worker.execute("python", "-c", health).stdout.strip() == "200"
+    finally:
+        docker("rm", "--force", name)
