@@ -173,8 +173,9 @@ class AirflowClient:
         return run_of(runs[0]) if runs else None
 
     def has_dag(self, dag_id: str) -> bool:
-        """Whether Airflow has read the DAG's file."""
-        return self._call("GET", dag_path(dag_id)).status_code == httpx.codes.OK
+        """Whether Airflow has read the DAG's file, and still finds the DAG in it."""
+        response = self._call("GET", f"/dags/{dag_id}")
+        return response.is_success and not response.json().get("is_stale", False)
 
     def task_states(self, run: Run) -> list[tuple[str, str]]:
         """Each task instance of a run, by name and state; a mapped one as `task[3]`."""

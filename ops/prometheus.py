@@ -8,8 +8,8 @@ import httpx
 
 from ops.errors import FAILURE, StackError
 
-TIMEOUT = 10.0
-"""Seconds for one answer."""
+TIMEOUT = 30.0
+"""Seconds for one answer: a panel may ask for a week."""
 
 
 class Target(TypedDict):
@@ -50,7 +50,9 @@ class Prometheus:
                 code=FAILURE,
             ) from error
         if answer["status"] != "success":
-            raise StackError(f"Prometheus refuses: {answer['error']}", where=str(params), code=FAILURE)
+            raise StackError(
+                f"Prometheus refuses a query: {answer.get('error')}", where=str(params.get("query", path)), code=FAILURE
+            )
         return answer["data"]
 
     def targets(self) -> list[Target]:
@@ -68,9 +70,28 @@ class Prometheus:
             key=lambda target: (target["job"], target["instance"]),
         )
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The instant vector of an expression: a list of `metric` (labels) and `value` (time, text)."""
-        result: list[dict[str, Any]] = self._get("query", query=expression)["result"]
+    def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
+        """The instant vector of an expression: a list of `metric` (labels) and `value` (time, text).
+
+        Args:
+            expression: PromQL.
+            time: Unix seconds; now unless given.
+        """
+        at = {} if time is None else {"time": time}
+        result: list[dict[str, Any]] = self._get("query", query=expression, **at)["result"]
+        return result
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The matrix of an expression: a list of `metric` (labels) and `values` (pairs of time and text).
+
+        Args:
+            expression: PromQL.
+            start: Unix seconds.
+            end: Unix seconds.
+            step: seconds between two values.
+        """
+        times = {"start": start, "end": end, "step": step}
+        result: list[dict[str, Any]] = self._get("query_range", query=expression, **times)["result"]
         return result
 
     def value(self, expression: str) -> float | None:

@@ -15,6 +15,7 @@ from ops.commands.screen import console, escape, report
 from ops.errors import StackError
 from ops.metric_contract import DASHBOARDS
 from ops.project import current_project
+from ops.prometheus import Prometheus
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -54,15 +55,13 @@ def dashboards(
     if "prometheus" not in pages:
         raise StackError("there is no Prometheus to ask", cure="./ops/stack up --profile observability and the others")
 
-    import httpx
-
-    from ops.dashboards.prometheus import Span
+    from ops.dashboards.answers import Span
     from ops.dashboards.render import render as draw
     from ops.dashboards.render import wrongly_empty
 
     now = time.time()
-    with httpx.Client(base_url=status.local_url(settings, "prometheus"), timeout=30) as client:
-        boards = draw(client, folder, render, Span(now - seconds, now))
+    server = Prometheus(status.local_url(settings, "prometheus"))
+    boards = draw(server, folder, render, Span(now - seconds, now))
     for name, queries in wrongly_empty(boards).items():
         report(f"empty: {name}: {'; '.join(queries)}")
     report(f"{len(boards)} dashboards drawn: {render / 'index.html'}")

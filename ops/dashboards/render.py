@@ -12,14 +12,14 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ops.dashboards.prometheus import Series, Span, query
+from ops.dashboards.answers import Series, Span, query
 from ops.dashboards.rightly_empty import RIGHTLY_EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    import httpx
+    from ops.prometheus import Prometheus
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Board:
     panels: tuple[DrawnPanel, ...]
 
 
-def read_boards(folder: Path, client: httpx.Client, span: Span) -> tuple[Board, ...]:
+def read_boards(folder: Path, server: Prometheus, span: Span) -> tuple[Board, ...]:
     """Asks Prometheus everything that the dashboards ask.
 
     Args:
         folder: of Grafana's JSON files.
-        client: with Prometheus' URL as its base.
+        server: which to ask.
         span: the time looked at.
 
     Raises:
@@ -99,18 +99,18 @@ def read_boards(folder: Path, client: httpx.Client, span: Span) -> tuple[Board, 
             document["uid"],
             document["title"],
             document["description"],
-            tuple(_asked(panel, document["uid"], client, span) for panel in document["panels"]),
+            tuple(_asked(panel, document["uid"], server, span) for panel in document["panels"]),
         )
         for name, document in documents
     )
 
 
-def _asked(panel: dict[str, Any], uid: str, client: httpx.Client, span: Span) -> DrawnPanel:
+def _asked(panel: dict[str, Any], uid: str, server: Prometheus, span: Span) -> DrawnPanel:
     if panel.get("interval"):
         span = replace(span, at_least=60 * float(panel["interval"].removesuffix("m")))
     answers = {
         target["expr"]: query(
-            client, target["expr"], target.get("legendFormat", ""), span, now=bool(target.get("instant"))
+            server, target["expr"], target.get("legendFormat", ""), span, now=bool(target.get("instant"))
         )
         for target in panel["targets"]
     }
@@ -151,11 +151,11 @@ def wrongly_empty(boards: Iterable[Board]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def render(client: httpx.Client, folder: Path, out: Path, span: Span) -> tuple[Board, ...]:
+def render(server: Prometheus, folder: Path, out: Path, span: Span) -> tuple[Board, ...]:
     """Draws every dashboard: `<name>.png` each, and all of them in `index.html`, which needs no other file.
 
     Args:
-        client: with Prometheus' URL as its base.
+        server: which to ask.
         folder: of Grafana's JSON files.
         out: where to; made if it is not there.
         span: the time looked at.
@@ -168,7 +168,7 @@ def render(client: httpx.Client, folder: Path, out: Path, span: Span) -> tuple[B
     """
     from ops.dashboards.draw import picture  # a second of imports that listing dashboards need not pay
 
-    boards = read_boards(folder, client, span)
+    boards = read_boards(folder, server, span)
     out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for board in boards:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-import httpx
 import pytest
 
 from ops import metric_contract
-from ops.dashboards.prometheus import Span
+from ops.dashboards.answers import Span
 from ops.dashboards.render import read_boards, wrongly_empty
 from tests.integration.observability import attributes, prometheus, spans, total
 from tests.integration.stack import ROOT, Stack, docker, wait_until
@@ -155,8 +154,7 @@ def test_every_panel_of_every_dashboard_shows_something_unless_it_is_rightly_emp
 
     def silent() -> dict[str, tuple[str, ...]]:
         now = time.time()
-        with httpx.Client(base_url=prometheus(healthy_stack).url, timeout=30) as client:
-            return wrongly_empty(read_boards(folder, client, Span(now - 300, now)))
+        return wrongly_empty(read_boards(folder, prometheus(healthy_stack), Span(now - 300, now)))
 
     wait_until(lambda: not silent(), timeout=150, what=f"no panel is empty: {silent()}", interval=5)
 

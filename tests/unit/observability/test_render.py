@@ -7,25 +7,26 @@ import re
 import httpx
 import pytest
 
+from ops.dashboards.answers import Series, Span, legend, query, with_times
 from ops.dashboards.draw import formatted
-from ops.dashboards.prometheus import Series, Span, legend, query, with_times
 from ops.dashboards.render import read_boards, render, wrongly_empty
 from ops.errors import StackError
 from ops.metric_contract import DASHBOARDS
 from ops.project import ROOT
+from ops.prometheus import Prometheus
 
 HOUR = Span(1_000_000, 1_003_600)
 
 
 def prometheus(answer):
-    """A client of a Prometheus that answers each query with `answer(path, query)`: a list of results."""
+    """A Prometheus that answers each query with `answer(path, query)`: a list of results."""
 
     def handle(request):
         return httpx.Response(
             200, json={"status": "success", "data": {"result": answer(request.url.path, request.url.params)}}
         )
 
-    return httpx.Client(base_url="http://prometheus", transport=httpx.MockTransport(handle))
+    return Prometheus("http://prometheus", transport=httpx.MockTransport(handle))
 
 
 def everything(path, params):
@@ -66,20 +67,20 @@ def test_a_series_is_named_as_grafana_names_it(pattern, name):
 
 
 def test_a_value_that_is_no_number_is_left_out():
-    with prometheus(lambda *_: [{"metric": {}, "values": [[1, "NaN"], [2, "3"], [3, "+Inf"]]}]) as client:
-        assert query(client, "a", "x", HOUR) == (Series("x", ((2.0, 3.0),)),)
+    client = prometheus(lambda *_: [{"metric": {}, "values": [[1, "NaN"], [2, "3"], [3, "+Inf"]]}])
+    assert query(client, "a", "x", HOUR) == (Series("x", ((2.0, 3.0),)),)
 
 
 def test_a_series_of_no_numbers_is_no_answer():
-    with prometheus(lambda *_: [{"metric": {}, "values": [[1, "NaN"]]}]) as client:
-        assert query(client, "a", "", HOUR) == ()
+    client = prometheus(lambda *_: [{"metric": {}, "values": [[1, "NaN"]]}])
+    assert query(client, "a", "", HOUR) == ()
 
 
 def test_a_refused_query_is_told_with_the_expression():
     refusing = httpx.MockTransport(lambda _: httpx.Response(400, json={"status": "error", "error": "parse error"}))
-    with httpx.Client(base_url="http://prometheus", transport=refusing) as client:
-        with pytest.raises(StackError, match="parse error") as told:
-            query(client, "sum(", "", HOUR)
+    client = Prometheus("http://prometheus", transport=refusing)
+    with pytest.raises(StackError, match="parse error") as told:
+        query(client, "sum(", "", HOUR)
     assert "sum(" in str(told.value)
 
 
@@ -87,16 +88,16 @@ def test_a_prometheus_that_is_down_is_told_with_its_address():
     def down(request):
         raise httpx.ConnectError("refused", request=request)
 
-    with httpx.Client(base_url="http://prometheus:9090", transport=httpx.MockTransport(down)) as client:
-        with pytest.raises(StackError) as told:
-            query(client, "up", "", HOUR)
+    client = Prometheus("http://prometheus:9090", transport=httpx.MockTransport(down))
+    with pytest.raises(StackError) as told:
+        query(client, "up", "", HOUR)
     assert "prometheus:9090" in str(told.value)
     assert "ops/stack status" in str(told.value)
 
 
 def test_every_dashboard_is_drawn_and_one_page_holds_them_all(tmp_path):
-    with prometheus(everything) as client:
-        boards = render(client, ROOT / DASHBOARDS, tmp_path, HOUR)
+    client = prometheus(everything)
+    boards = render(client, ROOT / DASHBOARDS, tmp_path, HOUR)
     assert wrongly_empty(boards) == {}
     assert len(boards) == 5
     page = (tmp_path / "index.html").read_text()
@@ -108,8 +109,8 @@ def test_every_dashboard_is_drawn_and_one_page_holds_them_all(tmp_path):
 
 
 def test_dashboards_are_drawn_without_any_data(tmp_path):
-    with prometheus(lambda *_: []) as client:
-        boards = render(client, ROOT / DASHBOARDS, tmp_path, HOUR)
+    client = prometheus(lambda *_: [])
+    boards = render(client, ROOT / DASHBOARDS, tmp_path, HOUR)
     missing = wrongly_empty(boards)
     assert "Overview: Canary latency" in missing
     assert "Overview: Failed attempts a minute, by DAG" not in missing
@@ -119,8 +120,8 @@ def test_a_panel_of_which_one_query_has_no_answer_is_told():
     def half(path, params):
         return [] if "pg_up" in params["query"] else everything(path, params)
 
-    with prometheus(half) as client:
-        boards = read_boards(ROOT / DASHBOARDS, client, HOUR)
+    client = prometheus(half)
+    boards = read_boards(ROOT / DASHBOARDS, client, HOUR)
     assert wrongly_empty(boards) == {"Data tier: Up": ("pg_up",)}
 
 

@@ -1,4 +1,4 @@
-"""What a Prometheus answers to a panel's queries, over its HTTP API."""
+"""What a Prometheus answers to a panel's queries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from ops.errors import FAILURE, StackError
+from ops.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ops.prometheus import Prometheus
 
 SCRAPE_INTERVAL = 10.0
 """Seconds, as in compose/prometheus/prometheus.yaml: Grafana's `$__rate_interval` is at least four of them."""
@@ -82,11 +82,11 @@ def legend(pattern: str, labels: Mapping[str, str]) -> str:
     return " ".join(value for label, value in sorted(labels.items()) if label != "__name__") or "value"
 
 
-def query(client: httpx.Client, expression: str, pattern: str, span: Span, *, now: bool = False) -> tuple[Series, ...]:
+def query(server: Prometheus, expression: str, pattern: str, span: Span, *, now: bool = False) -> tuple[Series, ...]:
     """Asks for one query of a panel.
 
     Args:
-        client: with Prometheus' URL as its base.
+        server: which to ask.
         expression: as it is in the panel.
         pattern: of the series' names.
         span: the time looked at.
@@ -96,25 +96,8 @@ def query(client: httpx.Client, expression: str, pattern: str, span: Span, *, no
         StackError: Prometheus does not answer, or refuses the expression.
     """
     asked = with_times(expression, span)
-    try:
-        if now:
-            answer = client.get("/api/v1/query", params={"query": asked, "time": span.end})
-        else:
-            times = {"start": span.start, "end": span.end, "step": span.step}
-            answer = client.get("/api/v1/query_range", params={"query": asked, **times})
-        body = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise StackError(
-            f"Prometheus does not answer: {error}",
-            where=str(client.base_url),
-            cure="./ops/stack status shows whether it runs; it belongs to the profile observability",
-            code=FAILURE,
-        ) from error
-    if body.get("status") != "success":
-        raise StackError(
-            f"Prometheus refuses a query: {body.get('error', answer.status_code)}", where=asked, code=FAILURE
-        )
-    found = (_series(entry, pattern) for entry in body["data"]["result"])
+    answer = server.query(asked, span.end) if now else server.query_range(asked, span.start, span.end, span.step)
+    found = (_series(entry, pattern) for entry in answer)
     return tuple(series for series in found if series.points)
 
 
