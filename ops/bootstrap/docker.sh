@@ -208,13 +208,16 @@ docker_start_without_init() {
   # A pid file that a killed daemon left behind, whose number another process may have by now, keeps the next from
   # starting: https://github.com/moby/moby/issues/21914
   local pid_file=/var/run/docker.pid
-  if [[ -f $pid_file ]] && [[ $(cat "/proc/$(<"$pid_file")/comm" 2>/dev/null) != dockerd ]]; then
+  if [[ -f $pid_file ]]; then
+    docker_daemon_lives "$(<"$pid_file")" && return 0 # starting already: another `up` was faster
     rm -f "$pid_file"
   fi
-  if [[ -f $pid_file ]]; then
-    return 0 # starting already: another `up` was faster
-  fi
   setsid nohup dockerd >>"$DOCKERD_LOG" 2>&1 </dev/null &
+}
+
+# docker_daemon_lives PID: whether the process is a dockerd that runs; a killed one that nobody has reaped yet does not.
+docker_daemon_lives() {
+  [[ $(cat "/proc/$1/comm" 2>/dev/null) == dockerd ]] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
 docker_wait() {
@@ -225,7 +228,11 @@ docker_wait() {
       docker_stop "the daemon did not answer within ${DAEMON_START_SECONDS} s." \
         "Its log: ${DOCKERD_LOG}, or 'journalctl -u docker' where systemd runs it."
     fi
-    ((++tick % 20)) || docker_step "waiting for the daemon ($((deadline - SECONDS)) s left)"
+    if ! ((++tick % 20)); then
+      docker_step "waiting for the daemon ($((deadline - SECONDS)) s left)"
+      # The one that another command was starting may have died on the way.
+      [[ -d /run/systemd/system ]] || docker_start_without_init
+    fi
     sleep 0.25
   done
 }
