@@ -167,7 +167,9 @@ class Airflow:
         return answer
 
     def dag_is_there(self, dag_id: str) -> bool:
-        return self.http.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+        """Whether Airflow has read the DAG's file, and still finds the DAG in it."""
+        response = self.http.get(f"/api/v2/dags/{dag_id}")
+        return response.is_success and not response.json()["is_stale"]
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Starts a run of a DAG, waiting for the DAG first; returns the run's id."""
