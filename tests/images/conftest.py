@@ -55,7 +55,7 @@ def program(images, tmp_path_factory):
         target = tmp_path_factory.mktemp("program") / Path(path).name
         copied = docker("cp", "--follow-link", f"{container}:{path}", str(target))
         assert copied.status == 0, copied.output
-        assert docker("rm", container).status == 0
+        assert docker("rm", "--volumes", container).status == 0
         return str(target)
 
     return extract

@@ -76,7 +76,7 @@ def test_the_software_has_the_version_of_images_env_as_far_as_the_contract_says(
 def test_nothing_secret_of_the_build_machine_stays_in_the_image(reference, key, start):
     container = docker("create", reference, "none").output.strip()
     secrets = docker("cp", f"{container}:/run/secrets/.", "-")
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     assert "secrets" not in secrets.output or "no such" in secrets.output.lower() or "Could not find" in secrets.output
     history = docker("image", "history", "--no-trunc", "--format", "{{.CreatedBy}}", reference)
     assert not re.search(r"(?i)https?_proxy=|index_url=|default_index=http|goproxy=http", history.output)

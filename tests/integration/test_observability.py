@@ -230,4 +230,4 @@ def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
         health = f"import urllib.request; print(urllib.request.urlopen('http://{name}:13133').status)"
         assert worker.execute("python", "-c", health).stdout.strip() == "200"
     finally:
-        docker("rm", "--force", name)
+        docker("rm", "--force", "--volumes", name)
