@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 import httpx
