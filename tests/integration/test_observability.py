@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -87,24 +88,34 @@ def alive(stack: Stack) -> dict[str, float]:
     return {one["metric"]["airflow_instance"]: float(one["value"][1]) for one in found}
 
 
-def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own_series(healthy_stack: Stack):
-    names = ["scheduler", "dag-processor", "triggerer", "worker"]
-    instances = {container.id[:12] for name in names for container in healthy_stack.containers(name)}
+@pytest.fixture
+def scaled_up(healthy_stack: Stack) -> Iterator[Stack]:
+    """Two schedulers, two triggerers and three workers."""
+    healthy_stack.command("scale", "triggerer=2", "worker=3")
+    yield healthy_stack
+    healthy_stack.command("scale", "triggerer=1", "worker=2")
+
+
+def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own_series(scaled_up: Stack):
+    counts = {"scheduler": 2, "dag-processor": 1, "triggerer": 2, "worker": 3}
+    found = {name: {container.id[:12] for container in scaled_up.containers(name)} for name in counts}
+    assert {name: len(of) for name, of in found.items()} == counts
+    instances = set().union(*found.values())
     wait_until(
-        lambda: all(alive(healthy_stack).get(instance) == 1 for instance in instances),
+        lambda: all(alive(scaled_up).get(instance) == 1 for instance in instances),
         timeout=60,
         what=f"each of {instances} is alive in airflow_instance_alive",
     )
-    victim = healthy_stack.containers("scheduler")[0]
+    victim = scaled_up.containers("scheduler")[0]
     victim.kill()
     try:
         killed = time.monotonic()
         wait_until(
-            lambda: alive(healthy_stack).get(victim.id[:12]) == 0, timeout=60, what="the killed scheduler is not alive"
+            lambda: alive(scaled_up).get(victim.id[:12]) == 0, timeout=30, what="the killed scheduler is not alive"
         )
         print(f"seen after {time.monotonic() - killed:.0f} s")
         others = instances - {victim.id[:12]}
-        now = alive(healthy_stack)
+        now = alive(scaled_up)
         assert {instance: now[instance] for instance in others} == dict.fromkeys(others, 1.0)
     finally:
         victim.start()
