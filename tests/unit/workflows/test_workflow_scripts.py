@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
 import tomllib
@@ -29,7 +30,12 @@ def step(tmp_path):
             # As `shell: bash` is: https://docs.github.com/en/actions/reference/workflow-syntax-for-github-actions
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
             cwd=tmp_path,
-            env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "GITHUB_OUTPUT": str(output), **environment},
+            env={
+                "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+                "GITHUB_OUTPUT": str(output),
+                "GITHUB_ENV": str(tmp_path / "environment"),
+                **environment,
+            },
             capture_output=True,
             check=False,
         )
@@ -99,6 +105,15 @@ def test_what_changed_in_the_lock_is_told(step, program):
     program(".bootstrap/bin/uv", "echo 'Resolved 256 packages'; echo 'Updated celery v5.6.3 -> v5.7.0' >&2")
     status, told = step("nightly.yaml", "tomorrow", "uv lock")
     assert (status, told) == (0, {"changes": "Updated celery v5.6.3 -> v5.7.0"})
+
+
+def test_the_versions_are_those_of_today_when_they_are_locked_and_when_they_are_installed(step, program, tmp_path):
+    program(".bootstrap/bin/uv", 'echo "UV_EXCLUDE_NEWER=$UV_EXCLUDE_NEWER" > locked')
+    assert step("nightly.yaml", "tomorrow", "uv lock")[0] == 0
+    locked = (tmp_path / "locked").read_text()
+    assert locked == (tmp_path / "environment").read_text()
+    moment = datetime.datetime.fromisoformat(locked.strip().removeprefix("UV_EXCLUDE_NEWER="))
+    assert datetime.timedelta(0) <= datetime.datetime.now(datetime.UTC) - moment < datetime.timedelta(minutes=5)
 
 
 def test_nothing_new_is_no_failure(step, program):
