@@ -9,6 +9,7 @@ import typer
 
 from ops.commands.dashboards import dashboards
 from ops.commands.down import down
+from ops.commands.drill import drill
 from ops.commands.logs import logs
 from ops.commands.scale import scale
 from ops.commands.screen import error_console
@@ -34,6 +35,7 @@ app.command()(scale)
 app.command()(trigger)
 app.command()(logs)
 app.command()(dashboards)
+app.command()(drill)
 app.command(context_settings=PASS_ON)(test)
 app.command()(down)
 
