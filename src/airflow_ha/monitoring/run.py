@@ -51,6 +51,7 @@ def check_airflow() -> dict[str, int]:
             # The workers' own setting: this runs on one of them.
             slots=conf.getint("celery", "worker_concurrency"),
             record=record_gauges,
+            tell=deliver,
         )
 
 
@@ -62,7 +63,7 @@ def check(
     set_variable: Callable[[str, str], None],
     slots: int,
     record: Callable[[Iterable[Measurement]], None],
-    tell: Callable[[Iterable[memory.Told], Sequence[str], datetime], Delivery] = deliver,
+    tell: Callable[[Iterable[memory.Told], Sequence[str], datetime], Delivery],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dict[str, int]:
     """Look, find, tell and measure once.

@@ -187,10 +187,8 @@ def test_in_a_task_it_takes_connection_variables_slots_and_alertmanagers_from_ai
     measured, told = [], []
     monkeypatch.setattr(otel, "record_gauges", measured.extend)
     monkeypatch.setattr(run, "observe", lambda api, limits, at: Observations(at=at, **BROKEN))
-    monkeypatch.setitem(
-        run.check.__kwdefaults__,
-        "tell",
-        lambda alerts, urls, at: told.append(urls) or Delivery(taken(alerts, urls), {}, len(urls)),
+    monkeypatch.setattr(
+        run, "deliver", lambda alerts, urls, at: told.append(urls) or Delivery(taken(alerts, urls), {}, len(urls))
     )
     assert run.check_airflow() == {findings.IMPORT_ERRORS: 1}
     assert told == [[A, B]]
