@@ -55,6 +55,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "postgres_monitoring_password": password,
     "redis_password": password,
     "airflow_admin_password": password,
+    "airflow_monitoring_password": password,
     "flower_password": password,
     "grafana_admin_password": password,
 }
@@ -192,7 +193,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     redis = f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"
     metadata = f"airflow:{in_url['postgres_airflow_password']}@{postgres}/airflow?connect_timeout=3"
     results = f"celery_results:{in_url['postgres_celery_password']}@{postgres}/celery_results?connect_timeout=3"
-    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password")
+    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",

@@ -15,7 +15,7 @@ from tests.integration.stack import Airflow, Stack, docker
 SECRETS = [
     "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
     "postgres_celery_password", "postgres_monitoring_password", "redis_password", "airflow_admin_password",
-    "flower_password", "grafana_admin_password",
+    "airflow_monitoring_password", "flower_password", "grafana_admin_password",
 ]  # fmt: skip
 
 
