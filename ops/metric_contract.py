@@ -1,9 +1,9 @@
 """Which metrics exist, and which are asked for.
 
 Airflow's own list is read from the `metrics_template.yaml` of the installed Airflow, what becomes of each from
-compose/statsd-exporter/mapping.yaml, recorded ones from the rules, and what this project measures from its source (every
-string there that is such a name as a whole). Only what other programs export is written down here (EXPORTED), with where
-it is documented. Whatever a rule or a dashboard asks for must be one of these: `unknown_metrics`.
+compose/statsd-exporter/mapping.yaml, recorded ones from the rules, and what this project measures from its source:
+every string there that is such a name as a whole. Only what other programs export is written down here (EXPORTED),
+with where it is documented. Whatever a rule or a dashboard asks for must be one of these: `unknown_metrics`.
 """
 
 from __future__ import annotations
