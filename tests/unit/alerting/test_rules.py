@@ -85,6 +85,17 @@ def test_a_runbook_says_what_it_means_how_to_see_it_what_to_do_and_when_it_is_ov
     assert [name for name in linked if name not in RUNBOOKS] == []
 
 
+@pytest.mark.parametrize("path", RUNBOOKS.values(), ids=lambda path: path.stem)
+def test_a_runbook_names_panels_that_exist(path):
+    text = " ".join(path.read_text().split())
+    boards = {board.title: [panel.title for row in board.rows for panel in row] for board in DASHBOARDS.values()}
+    named = re.findall(rf"({'|'.join(boards)}) dashboard[,:] ((?:\*[^*]+\*(?:,| and)? ?)+)", text)
+    missing = [
+        panel for board, panels in named for panel in re.findall(r"\*([^*]+)\*", panels) if panel not in boards[board]
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_alert_is_tried_both_ways(name):
     checks = [check for _, check in CASES if check["alertname"] == name]
