@@ -1,4 +1,4 @@
-"""The stack's own Slack: takes what Slack takes, refuses what Slack refuses, keeps and shows it, fails when asked to."""
+"""The stack's own Slack: takes what Slack takes, refuses what it refuses, keeps and shows it, fails when asked to."""
 
 from __future__ import annotations
 
