@@ -179,7 +179,9 @@ def add(receivers: Mapping[str, dict[str, Any]], fragment: Mapping[str, Any]) ->
 def filled(fragment: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """A fragment with the values that its e-mail settings name."""
     for config in fragment["email_configs"]:
-        config.update({key: values[value] for key, value in config.items() if value in values})
+        config.update(
+            {key: values[value] for key, value in config.items() if isinstance(value, str) and value in values}
+        )
     return fragment
 
 
