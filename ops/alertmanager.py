@@ -73,6 +73,10 @@ class Alertmanager:
             )
         return response
 
+    def answer(self) -> None:
+        """Does nothing but answer."""
+        self._ask("GET", "/-/healthy")
+
     def alerts(self) -> list[Alert]:
         """All that it has, by name and start."""
         found = self._ask("GET", "/api/v2/alerts").json()
@@ -154,7 +158,7 @@ def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:
     failed: StackError | None = None
     for candidate in candidates:
         try:
-            candidate._ask("GET", "/-/healthy")
+            candidate.answer()
         except StackError as error:
             failed = error
         else:

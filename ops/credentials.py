@@ -25,7 +25,7 @@ from ops.errors import FAILURE, StackError
 from ops.project import ADMIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from ops.project import Project
@@ -119,14 +119,27 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
             )
     for name in dict.fromkeys([*known, *found]):
         check_file(project, project.secrets / name)
-    for name in sorted(optional(project)):
-        check_file(project, project.secrets / name)
-        check_form(project, name, read(project, name))
+    check_optional(project)
 
 
 def optional(project: Project) -> set[str]:
     """The operator's secrets that switch something on, as far as they are there."""
     return {name for name in OPTIONAL_SECRETS if (project.secrets / name).exists()}
+
+
+def check_optional(project: Project, besides: Collection[str] = ()) -> None:
+    """Refuses the operator's secrets that cannot be what their names say.
+
+    Args:
+        project: Whose secrets.
+        besides: Those that are about to be replaced.
+
+    Raises:
+        StackError: naming the file and the cure.
+    """
+    for name in sorted(optional(project) - set(besides)):
+        check_file(project, project.secrets / name)
+        check_form(project, name, read(project, name))
 
 
 def read(project: Project, name: str) -> str:

@@ -95,10 +95,8 @@ def show(found: Found) -> None:
         console.print("No alert: nothing is wrong.")
     for silence in found["silences"]:
         which = " ".join(f"{name}={value}" for name, value in silence["matchers"].items())
-        told = (
-            f"silence {silence['id']}: {which} until {clock(silence['until'])} UTC, {silence['by']}: {silence['why']}"
-        )
-        console.print(escape(told), soft_wrap=True)
+        told = f"silence {silence['id']}: {which} until {clock(silence['until'])} UTC"
+        console.print(escape(f"{told}, {silence['by']}: {silence['why']}"), soft_wrap=True)
     if found["sent"]:
         table = Table("sent (UTC)", "message", title=f"the last {len(found['sent'])} messages")
         for message in found["sent"]:

@@ -33,23 +33,23 @@ def restart(
     tasks first.
     """
     project = current_project()
-    with when_interrupted("./ops/stack status shows whether all is well; ./ops/stack restart starts again"):
-        with stack_lock(project, "restart", report):
-            settings = status.running_settings(project)
-            model = compose.config(project)
-            known = lasting(compose.instances(settings["COMPOSE_PROJECT_NAME"]), model)
-            unknown = sorted(set(service or []) - set(known))
-            if unknown:
-                raise StackError(
-                    f"there is no service {unknown[0]!r} that runs", cure=f"these do: {', '.join(sorted(known))}"
-                )
-            chosen = [name for name in in_order(model, list(known)) if not service or name in service]
-            refuse_what_is_unwell(known, chosen)
-            for name in chosen:
-                for number, instance in enumerate(known[name], start=1):
-                    report(f"{name} {number} of {len(known[name])}: {instance.id}")
-                    restart_one(settings["COMPOSE_PROJECT_NAME"], name, instance.id)
-            report(f"{sum(len(known[name]) for name in chosen)} containers were restarted, and are healthy")
+    cure = "./ops/stack status shows whether all is well; ./ops/stack restart starts again"
+    with when_interrupted(cure), stack_lock(project, "restart", report):
+        settings = status.running_settings(project)
+        model = compose.config(project)
+        known = lasting(compose.instances(settings["COMPOSE_PROJECT_NAME"]), model)
+        unknown = sorted(set(service or []) - set(known))
+        if unknown:
+            raise StackError(
+                f"there is no service {unknown[0]!r} that runs", cure=f"these do: {', '.join(sorted(known))}"
+            )
+        chosen = [name for name in in_order(model, list(known)) if not service or name in service]
+        refuse_what_is_unwell(known, chosen)
+        for name in chosen:
+            for number, instance in enumerate(known[name], start=1):
+                report(f"{name} {number} of {len(known[name])}: {instance.id}")
+                restart_one(settings["COMPOSE_PROJECT_NAME"], name, instance.id)
+        report(f"{sum(len(known[name]) for name in chosen)} containers were restarted, and are healthy")
 
 
 def lasting(found: Mapping[str, list[compose.Instance]], model: Mapping[str, Any]) -> dict[str, list[compose.Instance]]:

@@ -82,9 +82,7 @@ def silence(
     project = current_project()
     if end is not None:
         if alert or why or label:
-            raise StackError(
-                "--end takes the id of a silence and nothing else", cure="./ops/stack alerts shows the ids"
-            )
+            raise StackError("--end takes an id and nothing else", cure="./ops/stack alerts shows the ids")
         if not UUID.fullmatch(end):
             raise StackError(f"{end!r} is not the id of a silence", cure="./ops/stack alerts shows the ids")
         one = alertmanager.any_that_answers(alertmanager.both(status.running_settings(project)))
@@ -95,9 +93,7 @@ def silence(
         return
     known = known_alerts(project.root)
     if not alert:
-        raise StackError(
-            "which alert?", cure=f"./ops/stack silence ALERT --for 2h --why TEXT; ALERT: {', '.join(known)}"
-        )
+        raise StackError("an alert's name is missing", cure=f"the alerts are: {', '.join(known)}")
     if alert not in known:
         raise StackError(f"there is no alert {alert!r}", cure=f"the alerts are: {', '.join(known)}")
     if not why.strip():

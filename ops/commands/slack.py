@@ -40,18 +40,20 @@ def slack(
     """
     project = current_project()
     name = SLACK_DATA if data else SLACK
-    with when_interrupted("./ops/stack slack again, or ./ops/stack up, finishes it"):
-        with stack_lock(project, "slack", report):
-            settings = environment_file.read(project)
-            if stub or data or not test:
-                webhook = None if stub else ask(project, name)
-                if "AIRFLOW_IMAGE" not in settings:
-                    raise StackError("there is no stack yet", cure="./ops/stack up starts one")
-                credentials.check(project, lambda: False)
-                store(project, name, webhook)
-                apply(project, settings)
-            if test:
-                send(settings)
+    cure = "./ops/stack slack again, or ./ops/stack up, finishes it"
+    with when_interrupted(cure), stack_lock(project, "slack", report):
+        settings = environment_file.read(project)
+        if stub or data or not test:
+            webhook = None if stub else ask(project, name)
+            if "AIRFLOW_IMAGE" not in settings:
+                raise StackError("there is no stack yet", cure="./ops/stack up starts one")
+            changed = [SLACK, SLACK_DATA] if stub and not data else [name]
+            credentials.check_optional(project, besides=changed)
+            for one in changed:
+                store(project, one, webhook)
+            apply(project, settings)
+        if test:
+            send(settings)
 
 
 def ask(project: Project, name: str) -> str:
@@ -60,10 +62,8 @@ def ask(project: Project, name: str) -> str:
     Raises:
         StackError: It is none.
     """
-    if sys.stdin.isatty():
-        given = getpass.getpass("Webhook (not shown): ").strip()
-    else:
-        given = sys.stdin.read().strip()
+    given = getpass.getpass("Webhook (not shown): ") if sys.stdin.isatty() else sys.stdin.read()
+    given = given.strip()
     if not given or len(given.splitlines()) != 1:
         raise StackError(
             "a webhook is one line, and this is " + ("several" if given else "none"),
@@ -106,7 +106,7 @@ def apply(project: Project, settings: dict[str, str]) -> None:
     generated_files.load(project, name)
     if not wants_stub and "slack-stub" in running:
         compose.run(project, report, "--profile=*", "rm", "--stop", "--force", "slack-stub")
-    report(f"alerts go to {'the stack’s own Slack' if wants_stub else 'your Slack'}")
+    report(f"alerts go to {'the Slack of this stack' if wants_stub else 'your Slack'}")
 
 
 def send(settings: Mapping[str, str]) -> None:
