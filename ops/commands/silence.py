@@ -31,7 +31,7 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         StackError: It is not of that form, or out of range.
     """
-    parts = re.findall(r"(\d{1,6})([mhd])", text)
+    parts = re.findall(r"([0-9]{1,6})([mhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise StackError(f"{text!r} is not a duration", where="--for", cure="for instance: 30m, 2h, 1d or 1h30m")
     total = sum((timedelta(**{UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
