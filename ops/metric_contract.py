@@ -297,7 +297,7 @@ EXPORTED: Final = {
     "prometheus": Exporter(
         "https://prometheus.io/docs/concepts/jobs_instances/ and https://github.com/prometheus/prometheus/tree/v3.5.0",
         frozenset({"up", "prometheus_tsdb_head_series", "prometheus_rule_evaluation_failures_total",
-                   "scrape_samples_scraped", "scrape_duration_seconds"}),
+                   "scrape_samples_scraped", "scrape_duration_seconds", "ALERTS"}),
     ),
     "statsd-exporter": Exporter(
         "https://github.com/prometheus/statsd_exporter/blob/v0.30.0/main.go",

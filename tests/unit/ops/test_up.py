@@ -221,3 +221,34 @@ def test_status_of_a_stack_that_is_down_says_that_its_data_is_kept(project, dock
     result = run("status")
     assert result.returncode == 1
     assert "The stack is down" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("profiles", "secrets", "wanted"),
+    [
+        ("data,observability", set(), "data,observability,slack-stub"),
+        ("data,observability,slack-stub", {"slack_webhook_url"}, "data,observability"),
+        ("data,observability", {"slack_webhook_url_data"}, "data,observability,slack-stub"),
+        ("data,slack-stub", set(), "data"),
+    ],
+)
+def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profiles, secrets, wanted):
+    settings = environment_file.read(project) | {"COMPOSE_PROFILES": profiles}
+    up.switch_observability(settings, set(), secrets)
+    assert settings["COMPOSE_PROFILES"] == wanted
+    assert settings["ALERTMANAGERS"] == (
+        "http://alertmanager-1:9093,http://alertmanager-2:9093" if "observability" in profiles else ""
+    )
+
+
+@pytest.mark.usefixtures("stack")
+def test_while_instances_come_or_go_no_more_are_wanted_than_there_are_to_be(project, docker, monkeypatch):
+    from ops import generated_files
+    from ops.commands import scale
+
+    seen: list[str] = []
+    monkeypatch.setattr(generated_files, "write", lambda _, settings: seen.append(settings["WORKER_REPLICAS"]))
+    monkeypatch.setattr(scale, "roll_out", lambda *_: seen.append("rolled out"))
+    for count in ("4", "3"):
+        scale.scale([f"worker={count}"])
+    assert seen == ["2", "rolled out", "4", "3", "rolled out", "3"]
