@@ -279,6 +279,64 @@ def test_back_to_the_stub_it_is_there_before_the_alertmanagers_send_to_it(with_s
     assert [call[-1] for call in docker.calls() if "up" in call] == ["slack-stub", "alertmanager-1", "alertmanager-2"]
 
 
+class Counting:
+    """An Alertmanager that has sent so many messages, in turn; None while it does not answer."""
+
+    def __init__(self, url: str, *counts: tuple[int, int] | None) -> None:
+        self.url = url
+        self.counts = list(counts)
+        self.posted: list[dict] = []
+
+    def answer(self) -> None:
+        if self.counts[0] is None:
+            raise StackError("away")
+
+    def notifications(self, integration: str) -> tuple[int, int]:
+        found = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        if found is None:
+            raise StackError("away")
+        return found
+
+    def post(self, alerts: list[dict]) -> None:
+        self.posted += alerts
+
+
+@pytest.fixture
+def pair(running, monkeypatch):
+    def use(*both: Counting) -> None:
+        monkeypatch.setattr(slack.alertmanager, "both", lambda _: list(both))
+        monkeypatch.setattr(slack, "POLL_SECONDS", 0.01)
+        monkeypatch.setattr(slack, "TEST_SECONDS", 0.1)
+
+    return use
+
+
+def test_a_test_message_goes_to_both_and_counts_when_either_gets_it_out(running, pair, capsys):
+    one, other = Counting("a", (3, 0)), Counting("b", (5, 1), (5, 1), (6, 1))
+    pair(one, other)
+    slack.send(environment_file.read(running))
+    assert [alert["labels"]["alertname"] for alert in one.posted + other.posted] == ["SlackTest"] * 2
+    assert "a message is out" in capsys.readouterr().out
+
+
+def test_a_test_message_goes_out_with_one_alertmanager_away(running, pair, capsys):
+    pair(Counting("a", None), Counting("b", (0, 0), (1, 0)))
+    slack.send(environment_file.read(running))
+    assert "a message is out" in capsys.readouterr().out
+
+
+def test_a_test_message_that_slack_does_not_take_is_a_failure(running, pair):
+    pair(Counting("a", (0, 0), (1, 1)), Counting("b", (0, 0)))
+    with pytest.raises(StackError, match="Slack does not take the message"):
+        slack.send(environment_file.read(running))
+
+
+def test_a_test_message_that_nobody_sends_is_a_failure(running, pair):
+    pair(Counting("a", (0, 0)), Counting("b", (0, 0)))
+    with pytest.raises(StackError, match="no message got out"):
+        slack.send(environment_file.read(running))
+
+
 # ---- restart
 
 MODEL = {
