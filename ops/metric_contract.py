@@ -307,7 +307,7 @@ EXPORTED: Final = {
         frozenset({"up", "prometheus_tsdb_head_series", "prometheus_rule_evaluation_failures_total",
                    "prometheus_config_last_reload_successful", "process_start_time_seconds",
                    "prometheus_target_scrapes_exceeded_sample_limit_total",
-                   "scrape_samples_scraped", "scrape_duration_seconds"}),
+                   "scrape_samples_scraped", "scrape_duration_seconds", "ALERTS"}),
     ),
     "alertmanager": Exporter(
         "https://github.com/prometheus/alertmanager/blob/v0.28.1/notify/notify.go and .../cluster/cluster.go",

@@ -23,6 +23,7 @@ STAND_INS = {
     "CADVISOR_IMAGE": "cadvisor",
     "STATSD_EXPORTER_IMAGE": "statsd-exporter",
     "PROMETHEUS_IMAGE": "prometheus",
+    "ALERTMANAGER_IMAGE": "alertmanager",
     "POSTGRES_EXPORTER_IMAGE": "postgres-exporter",
     "REDIS_EXPORTER_IMAGE": "redis-exporter",
 }
