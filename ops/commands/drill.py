@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from ops import status
-from ops.commands.screen import console, heading, report
-from ops.drills import faults, ledger
+from ops import compose, slack, status
+from ops.commands.screen import console, escape, heading, report
+from ops.drills import conduct, faults, ledger
+from ops.drills import report as drill_report
+from ops.drills.alarms import ALARMS, Alarm, raise_alarm
+from ops.drills.alarms import HEADINGS as ALARM_HEADINGS
+from ops.drills.alarms import rows as alarm_rows
 from ops.drills.catalogue import DRILLS, Drill
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.project import current_project
 
+if TYPE_CHECKING:
+    from ops.project import Project
+
 
 def drill(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none lists them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that this stack has the services for.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All that this stack and this machine allow.")] = False,
     repeat: Annotated[int, typer.Option(min=1, max=50, help="How often each is held.")] = 1,
+    alarms: Annotated[bool, typer.Option("--alarms", help="See that the right alert comes, and ends.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """Strike the running stack with faults, and see that no task is lost and none runs twice.
 
     Each drill starts a run of short and long tasks that write what they do into a ledger outside Airflow, kills,
-    freezes or cuts off what it says, and counts. The stack is whole again before the next. Exits with 0 when every
-    promise was kept.
+    freezes or cuts off what it says, and counts. The stack is whole again before the next. With --alarms, what people
+    are told is looked at instead: each fault lasts until its message has come. Exits with 0 when every promise was
+    kept.
     """
     if not names and not every:
         list_drills()
@@ -35,38 +44,66 @@ def drill(
     project = current_project()
     with stack_lock(project, "drill", report):
         settings = status.running_settings(project, cure="./ops/stack up")
-        chosen = choose(names or [], every=every, services=set(running_services(settings["COMPOSE_PROJECT_NAME"])))
-        faults.check({one.fault for one in chosen})
-        # httpx and all that, only when there is something to do.
-        from ops.drills import conduct
-        from ops.drills.report import HEADINGS, rows
-        from ops.drills.report import as_json as outcomes_as_json
+        there = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
+        catalogue: dict[str, Drill | Alarm] = (
+            {one.name: one for one in ALARMS} if alarms else {one.name: one for one in DRILLS}
+        )
+        chosen = choose(catalogue, names or [], every=every, services=there)
+        if alarms:
+            broken = hold_alarms([one for one in chosen if isinstance(one, Alarm)], project, settings)
+        else:
+            drills = [one for one in chosen if isinstance(one, Drill)]
+            broken = hold_drills(drills, project, settings, repeat=repeat, as_json=as_json)
+    raise typer.Exit(FAILURE if broken else 0)
 
-        outcomes = []
-        api = status.client(project, settings, report)
-        folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
-        name = settings["COMPOSE_PROJECT_NAME"]
+
+def hold_drills(drills: list[Drill], project: Project, settings: dict[str, str], *, repeat: int, as_json: bool) -> bool:
+    """Holds drills one after the other and shows what they cost; returns whether any promise was broken."""
+    outcomes: list[conduct.Outcome] = []
+    api = status.client(project, settings, report)
+    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
+    name = settings["COMPOSE_PROJECT_NAME"]
+    try:
         with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, conduct.load_dag(folder, api, report):
-            for one in chosen:
+            for one in drills:
                 for number in range(1, repeat + 1):
                     heading(f"{one.name}, {number} of {repeat}: {one.sentence}")
                     outcomes.append(conduct.conduct(one, project, settings, api, book, report))
                     report("kept" if not outcomes[-1].broken else "; ".join(outcomes[-1].broken))
-    if as_json:
-        typer.echo(json.dumps(outcomes_as_json(outcomes), indent=2))
-    else:
-        table = Table(*HEADINGS)
-        for row in rows(outcomes):
-            table.add_row(*row)
-        console.print(table)
-    raise typer.Exit(FAILURE if any(outcome.broken for outcome in outcomes) else 0)
+    finally:
+        # What was held counts, also when the next could not be.
+        if as_json:
+            typer.echo(json.dumps(drill_report.as_json(outcomes), indent=2))
+        else:
+            show(drill_report.HEADINGS, drill_report.rows(outcomes))
+    return any(outcome.broken for outcome in outcomes)
 
 
-def running_services(name: str) -> list[str]:
-    """The services that have containers."""
-    from ops import compose
+def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str]) -> bool:
+    """Raises alarms one after the other and shows when people heard; returns whether any promise was broken.
 
-    return list(compose.instances(name))
+    Raises:
+        StackError: Nobody can be listened to: messages go to a real Slack.
+    """
+    if not slack.is_there(settings):
+        raise StackError("messages go to a real Slack, where they cannot be seen", cure="./ops/stack slack --stub")
+    heard = []
+    try:
+        for one in chosen:
+            heading(one.name)
+            heard.append(raise_alarm(one, project, settings, report))
+            report("kept" if not heard[-1].broken else "; ".join(heard[-1].broken))
+    finally:
+        show(ALARM_HEADINGS, alarm_rows(heard))
+    return any(one.broken for one in heard)
+
+
+def show(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """The result as a table."""
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def list_drills() -> None:
@@ -75,20 +112,36 @@ def list_drills() -> None:
     for one in DRILLS:
         table.add_row(one.name, f"{one.sentence}: {faults.MEANING[one.fault]}", f"{one.deadline:.0f} s")
     console.print(table)
+    table = Table("--alarms", "what people are told")
+    for alarm in ALARMS:
+        table.add_row(alarm.name, ", ".join(expected.name for expected in alarm.expected))
+    console.print(table)
 
 
-def choose(names: list[str], *, every: bool, services: set[str]) -> list[Drill]:
-    """The drills that were asked for.
+def choose(
+    catalogue: dict[str, Drill | Alarm], names: list[str], *, every: bool, services: set[str]
+) -> list[Drill | Alarm]:
+    """Those that were asked for.
 
     Raises:
-        StackError: One does not exist, or strikes what this stack does not have.
+        StackError: One does not exist, strikes what this stack does not have, or cannot be made on this machine.
     """
-    known = {one.name: one for one in DRILLS}
     for name in names:
-        if name not in known:
-            raise StackError(f"there is no drill {name!r}", cure=f"these are: {', '.join(known)}")
-        if missing := sorted(set(known[name].services) - services):
+        if name not in catalogue:
+            raise StackError(f"there is no drill {name!r}", cure=f"these are: {', '.join(catalogue)}")
+        if missing := sorted({victim.service for victim in catalogue[name].victims} - services):
             raise StackError(
                 f"{name} strikes {', '.join(missing)}, which this stack does not have", cure="./ops/stack status"
             )
-    return [one for one in DRILLS if one.name in names or (every and set(one.services) <= services)]
+    chosen = []
+    for name, one in catalogue.items():
+        if name in names:
+            faults.check(one.fault)
+            chosen.append(one)
+        elif every and {victim.service for victim in one.victims} <= services:
+            try:
+                faults.check(one.fault)
+                chosen.append(one)
+            except StackError as error:
+                report(f"{name} left out: {error.what}")
+    return chosen

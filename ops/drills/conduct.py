@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from ops import compose, status
+from ops import compose, slack, status
 from ops.drills import faults, ledger
 from ops.errors import FAILURE, StackError
 from ops.project import ROOT
@@ -171,19 +169,15 @@ def sent(
 
     None where there is no such Slack: without observability, or with a webhook of the operator's.
     """
-    if "slack-stub" not in settings["COMPOSE_PROFILES"].split(","):
+    if not slack.is_there(settings):
         return None
-    url = status.local_url(settings, "slack_stub") + "/messages"
 
     def messages() -> dict[str, tuple[float, bool]]:
         found: dict[str, tuple[float, bool]] = {}
-        for message in httpx.get(url, timeout=10).raise_for_status().json():
-            for attachment in message["payload"].get("attachments", []):
-                if message["received"] < since:
-                    continue
-                name = next(field["value"] for field in attachment["fields"] if field["title"] == "Alert")
-                first, _ = found.get(name, (message["received"] - since, False))
-                found[name] = (first, attachment["title"].startswith("[RESOLVED]"))
+        for message in slack.messages(settings):
+            if message.received >= since:
+                first, _ = found.get(message.alert, (message.received - since, False))
+                found[message.alert] = (first, not message.firing)
         return found
 
     if alert:

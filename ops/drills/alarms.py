@@ -1,0 +1,259 @@
+"""From a fault to the message that people read, and to the one that says it is over; and nothing beside it.
+
+What `./ops/stack drill --alarms` shows, and alerting/detection.md keeps.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ops import compose, slack, status
+from ops.drills import faults
+from ops.drills.catalogue import Victim, every, one
+from ops.drills.conduct import wait
+from ops.errors import StackError
+from ops.prometheus import Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ops.drills.faults import FaultKind
+    from ops.project import Project
+    from ops.slack import Message
+
+PAGE_SECONDS: Final = 60.0
+"""From the fault to the message, for what hits users."""
+TICKET_SECONDS: Final = 270.0
+"""The same for what can wait: the rule's three minutes of patience, and a page's minute and a half."""
+RESOLVED_SECONDS: Final = 90.0
+"""From the mend to the message that says so, for pages."""
+TICKET_RESOLVED_SECONDS: Final = 150.0
+QUIET_SECONDS: Final = 600.0
+"""How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One message that people must get.
+
+    Attributes:
+        alert: Its name.
+        label: A label and its value that tell it from others of the name; empty for any.
+        within: Seconds from the fault.
+        resolved_within: Seconds from the mend until its end is told.
+    """
+
+    alert: str
+    label: tuple[str, str] | None = None
+    within: float = PAGE_SECONDS
+    resolved_within: float = RESOLVED_SECONDS
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.alert} ({'='.join(self.label)})" if self.label else self.alert
+
+    def is_in(self, message: Message) -> bool:
+        """Whether a message is about it."""
+        return message.alert == self.alert and (
+            self.label is None or message.labels.get(self.label[0]) == self.label[1]
+        )
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One fault, and all the messages that it may send.
+
+    Attributes:
+        name: On the command line.
+        victims: Struck at once.
+        fault: How; it lasts until all that is expected has come.
+        expected: Each must come, and nothing else may.
+    """
+
+    name: str
+    victims: tuple[Victim, ...]
+    fault: FaultKind
+    expected: tuple[Expected, ...]
+
+
+def gone(component: str) -> Expected:
+    """No instance of it is left."""
+    return Expected("AirflowComponentGone", ("component", component))
+
+
+def fewer(component: str) -> Expected:
+    """Some are."""
+    return ticket("AirflowComponentDown", "component", component)
+
+
+def ticket(alert: str, label: str = "", value: str = "") -> Expected:
+    """What can wait."""
+    return Expected(alert, (label, value) if label else None, TICKET_SECONDS, TICKET_RESOLVED_SECONDS)
+
+
+ALARMS: Final = (
+    Alarm("postgres", one("postgres"), "kill", (Expected("PostgresDown"),)),
+    Alarm("postgres-frozen", one("postgres"), "freeze", (Expected("PostgresDown"),)),
+    Alarm("redis", one("redis"), "kill", (Expected("RedisDown"),)),
+    Alarm("redis-frozen", one("redis"), "freeze", (Expected("RedisDown"),)),
+    Alarm("gateway", one("gateway"), "kill", (Expected("GatewayDown"),)),
+    Alarm("schedulers", every("scheduler"), "kill", (gone("scheduler"),)),
+    Alarm("workers", every("worker"), "kill", (gone("worker"),)),
+    Alarm("api-servers", every("api-server"), "kill", (gone("api-server"),)),
+    Alarm("execution-apis", every("execution-api"), "kill", (gone("execution-api"),)),
+    # Those that have nothing to do with each other, side by side.
+    Alarm(
+        "singles",
+        (Victim("dag-processor"), Victim("triggerer")),
+        "kill",
+        (gone("dag-processor"), gone("triggerer")),
+    ),
+    Alarm(
+        "one-of-two",
+        (
+            Victim("scheduler"),
+            Victim("worker"),
+            Victim("api-server"),
+            Victim("execution-api"),
+            Victim("alertmanager-1"),
+        ),
+        "kill",
+        (
+            *(fewer(component) for component in ("scheduler", "worker", "api-server", "execution-api")),
+            ticket("AlertmanagerDown"),
+        ),
+    ),
+    Alarm(
+        "telemetry",
+        # One message tells of them all.
+        tuple(map(Victim, ("otel-collector", "cadvisor", "postgres-exporter", "redis-exporter"))),
+        "kill",
+        (ticket("TargetDown"),),
+    ),
+    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
+)
+
+
+@dataclass
+class Heard:
+    """What came of one alarm.
+
+    Attributes:
+        alarm: Which.
+        fired: Seconds from the fault to each message.
+        resolved: Seconds from the mend to the message that each is over.
+        broken: Every promise that was not kept, in words.
+    """
+
+    alarm: Alarm
+    fired: dict[str, float] = field(default_factory=dict)
+    resolved: dict[str, float] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], report: Callable[[str], None]) -> Heard:
+    """Strikes, waits for the messages, mends, and waits for their end.
+
+    Raises:
+        StackError: The stack is not whole and quiet before it, so that nothing could be said.
+    """
+    model = compose.config(project)
+
+    def whole() -> bool:
+        return all(map(status.is_whole, status.services(model)))
+
+    wait(whole, QUIET_SECONDS, "every service is healthy", report)
+    wait(lambda: is_quiet(settings), QUIET_SECONDS, "nothing fires, and no earlier fault is remembered", report)
+    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    victims = [instance.id for victim in alarm.victims for instance in found.get(victim.service, [])[: victim.count]]
+    heard = Heard(alarm)
+
+    struck = time.time()
+    report(f"{alarm.name}: {alarm.fault} {', '.join(victims)}")
+    heal = faults.strike(alarm.fault, victims)
+    try:
+        listen(alarm, settings, heard.fired, struck, report, firing=True)
+    finally:
+        heal()
+    mended = time.time()
+    listen(alarm, settings, heard.resolved, mended, report, firing=False)
+    wait(whole, QUIET_SECONDS, "every service is healthy again", report)
+    judge(heard, [message for message in slack.messages(settings) if message.received >= struck])
+    return heard
+
+
+def listen(
+    alarm: Alarm,
+    settings: Mapping[str, str],
+    heard: dict[str, float],
+    since: float,
+    report: Callable[[str], None],
+    *,
+    firing: bool,
+) -> None:
+    """Notes when each expected message came, until all have or the last of their times is up."""
+    patience = 30.0 + max(expected.within if firing else expected.resolved_within for expected in alarm.expected)
+
+    def all_heard() -> bool:
+        for message in slack.messages(settings):
+            for expected in alarm.expected:
+                if message.firing == firing and message.received >= since and expected.is_in(message):
+                    heard.setdefault(expected.name, message.received - since)
+        return len(heard) == len(alarm.expected)
+
+    try:
+        wait(all_heard, patience, f"{'' if firing else 'the end of '}what is expected was told", report)
+    except StackError as error:
+        report(error.what)
+
+
+def is_quiet(settings: Mapping[str, str]) -> bool:
+    """Whether nothing fires but the Watchdog: nor anything that mutes others after an earlier fault."""
+    server = Prometheus(status.local_url(settings, "prometheus"))
+    return not server.query('ALERTS{alertstate="firing", alertname!="Watchdog"}') and bool(
+        server.query("airflow_stack_settled")
+    )
+
+
+def judge(heard: Heard, messages: list[Message]) -> None:
+    """Notes every promise that was not kept."""
+    for expected in heard.alarm.expected:
+        for times, limit, what in (
+            (heard.fired, expected.within, "told"),
+            (heard.resolved, expected.resolved_within, "over"),
+        ):
+            if expected.name not in times:
+                heard.broken.append(f"{expected.name}: nobody heard that it is {what}")
+            elif times[expected.name] > limit:
+                told = f"{what} after {times[expected.name]:.0f} s, promised within {limit:.0f} s"
+                heard.broken.append(f"{expected.name}: {told}")
+    expected_ones = heard.alarm.expected
+    needless = {m.title for m in messages if m.firing and not any(wanted.is_in(m) for wanted in expected_ones)}
+    heard.broken += [f"needless: {title}" for title in sorted(needless)]
+
+
+HEADINGS = ("fault", "message", "told after", "over after", "kept")
+
+
+def rows(all_heard: list[Heard]) -> list[tuple[str, ...]]:
+    """A row a message."""
+    found: list[tuple[str, ...]] = []
+    for heard in all_heard:
+        services = ", ".join(
+            f"{'all of ' if victim.count is None else ''}{victim.service}" for victim in heard.alarm.victims
+        )
+        for expected in heard.alarm.expected:
+            fired, resolved = heard.fired.get(expected.name), heard.resolved.get(expected.name)
+            found.append(
+                (
+                    f"{heard.alarm.fault} {services}",
+                    expected.name,
+                    "never" if fired is None else f"{fired:.0f} s",
+                    "never" if resolved is None else f"{resolved:.0f} s",
+                    "; ".join(heard.broken) or "yes",
+                )
+            )
+    return found
