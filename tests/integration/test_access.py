@@ -68,7 +68,7 @@ def test_only_pages_for_people_publish_ports_and_only_on_loopback(stack: Stack):
         bindings = container.inspect()["HostConfig"]["PortBindings"] or {}
         if bindings:
             published[container.service] = {binding["HostIp"] for found in bindings.values() for binding in found}
-    pages = {"gateway", "flower", "prometheus", "grafana", "jaeger"}
+    pages = {"gateway", "flower", "prometheus", "alertmanager-1", "alertmanager-2", "slack-stub", "grafana", "jaeger"}
     assert {"gateway", "flower", "prometheus"} <= set(published) <= pages
     assert set.union(*published.values()) == {"127.0.0.1"}
 

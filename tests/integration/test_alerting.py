@@ -1,0 +1,153 @@
+"""From the broken part to the message in Slack, and to the message that says it is over."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx
+import pytest
+
+from ops import slack, status
+from ops.commands.screen import report
+from ops.drills.alarms import ALARMS, raise_alarm
+from ops.project import Project
+from tests.integration.stack import ROOT, Stack, wait_until
+
+IN_EVERY_RUN = {"singles", "gateway", "postgres"}
+"""The others take two to six minutes each: `./ops/stack drill --alarms --all`."""
+FINDING_SECONDS = 120.0
+RESOLVED_SECONDS = 150.0
+MINUTE = 60.0
+
+
+def project(stack: Stack) -> Project:
+    return Project(root=ROOT, state=stack.state)
+
+
+def stub(stack: Stack) -> str:
+    return status.local_url(stack.settings, "slack_stub")
+
+
+def told(stack: Stack, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack.Message]:
+    """The messages about an alert since a moment."""
+    return [
+        message
+        for message in slack.messages(stack.settings)
+        if message.received >= since
+        and (message.alert, message.firing) == (alert, firing)
+        and labels.items() <= message.labels.items()
+    ]
+
+
+@pytest.mark.parametrize("alarm", [alarm for alarm in ALARMS if alarm.name in IN_EVERY_RUN], ids=lambda one: one.name)
+def test_a_fault_is_told_in_slack_within_a_minute_and_its_end_too_and_nothing_else(healthy_stack: Stack, alarm):
+    heard = raise_alarm(alarm, project(healthy_stack), healthy_stack.settings, report)
+    print(f"{alarm.name}: told after {heard.fired}, over after {heard.resolved}")
+    assert heard.broken == []
+
+
+def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_there_and_resolved_when_mended(
+    healthy_stack: Stack,
+):
+    """With one Alertmanager down: the other says it, and only it."""
+    stack, api = healthy_stack, healthy_stack.api
+    (alertmanager,) = stack.containers("alertmanager-1")
+    alertmanager.kill()
+    try:
+        api.http.delete("/api/v2/variables/tests_mended")
+        since = time.time()
+        runs = {api.trigger("three_in_ten", fail=number < 3): number < 3 for number in range(10)}
+        failed = [run for run, fails in runs.items() if fails]
+        for run, fails in runs.items():
+            assert api.wait_for_run("three_in_ten", run, timeout=90) == ("failed" if fails else "success")
+        ended = time.time()
+        wanted = {"alert": "AirflowDagRunsFailing", "dag_id": "three_in_ten"}
+
+        def messages(*, firing: bool) -> list[slack.Message]:
+            return told(stack, since, firing=firing, **wanted)
+
+        (message,) = wait_until(
+            lambda: messages(firing=True), timeout=FINDING_SECONDS, what="the failing DAG is told in Slack"
+        )
+        print(f"told {message.received - ended:.0f} s after the last run ended")
+        assert "three_in_ten.work" in message.text, "the task that fails is named"
+        (link,) = re.findall(r"<(http[^|>]+/dags/three_in_ten/runs/[^|>]+)\|Run>", message.text)
+        assert any(httpx.URL(link).path.endswith(f"/{run}") for run in failed), link
+        assert httpx.get(link, follow_redirects=True).status_code == httpx.codes.OK
+        assert "AirflowDagRunsFailing.md|Runbook" in message.text
+
+        api.http.post("/api/v2/variables", json={"key": "tests_mended", "value": "yes"}).raise_for_status()
+        for run in failed:
+            body = {"dry_run": False, "only_failed": True}
+            api.http.post(f"/api/v2/dags/three_in_ten/dagRuns/{run}/clear", json=body).raise_for_status()
+            assert api.wait_for_run("three_in_ten", run, timeout=60) == "success"
+        wait_until(
+            lambda: messages(firing=False), timeout=RESOLVED_SECONDS, what="the end is told in Slack", interval=2
+        )
+        assert len(messages(firing=True)) == 1
+    finally:
+        alertmanager.start()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500, "times": 2},
+        {"status": 429, "times": 2},
+        {"hang_seconds": 8, "times": 1},
+    ],
+    ids=["says 500", "says 429", "hangs"],
+)
+def test_a_message_arrives_though_slack_fails_at_first(healthy_stack: Stack, fault: dict[str, int]):
+    since = time.time()
+    httpx.put(f"{stub(healthy_stack)}/fault", json=fault).raise_for_status()
+    try:
+        healthy_stack.command("slack", "--test", check=False)
+        wait_until(
+            lambda: told(healthy_stack, since, "SlackTest", firing=True),
+            timeout=MINUTE,
+            what="the test message is in Slack",
+        )
+    finally:
+        httpx.delete(f"{stub(healthy_stack)}/fault").raise_for_status()
+
+
+def test_the_dead_mans_switch_is_pressed_every_minute(healthy_stack: Stack):
+    def presses() -> int:
+        return int(httpx.get(f"{stub(healthy_stack)}/watchdog").raise_for_status().json()["count"])
+
+    before = presses()
+    wait_until(lambda: presses() > before, timeout=150, what="the Watchdog is heard again", interval=2)
+
+
+def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_stack: Stack):
+    made = healthy_stack.command("silence", "AirflowImportErrors", "--for", "10m", "--why", "the tests break a file")
+    broken = healthy_stack.dags / "broken_dag.py"
+    since = time.time()
+    broken.write_text("from airflow.sdk import dag\nraise RuntimeError('meant to fail')\n")
+    broken.chmod(0o644)
+    try:
+        wait_until(
+            lambda: "AirflowImportErrors" in healthy_stack.command("alerts").stdout,
+            timeout=FINDING_SECONDS,
+            what="the import error is an alert",
+            interval=3,
+        )
+        shown = healthy_stack.command("alerts").stdout
+        assert "silenced" in shown
+        assert "the tests break a file" in shown
+        assert told(healthy_stack, since, "AirflowImportErrors", firing=True) == []
+    finally:
+        broken.unlink()
+        identity = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", made.stdout)
+        assert identity, made.stdout
+        healthy_stack.command("silence", "--end", identity[0])
+
+
+def test_every_rule_is_loaded_and_none_fails(healthy_stack: Stack):
+    url = status.local_url(healthy_stack.settings, "prometheus")
+    groups = httpx.get(f"{url}/api/v1/rules").raise_for_status().json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {rule["name"] for rule in rules} >= {"PostgresDown", "AirflowComponentGone", "Watchdog", "Aftermath"}
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}

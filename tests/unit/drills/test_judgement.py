@@ -1,0 +1,137 @@
+"""A drill's outcome against its promises, and an alarm's messages against those expected."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.drills import alarms, conduct, report
+from ops.drills.alarms import Alarm, Expected, Heard
+from ops.drills.catalogue import DRILLS, Drill, one
+from ops.drills.ledger import Entry
+from ops.slack import Message, message_of
+
+DRILL = Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", 5)
+WORKER = Drill("worker-crash", one("worker"), "crash", 0, "run again", 100, own_attempts=True)
+
+
+def stream(*, without: frozenset[int] = frozenset(), pause: float = 0.0) -> list[Entry]:
+    """All tasks of the load, done one a second; with a pause after the tenth."""
+    entries = []
+    for number in range(int(conduct.LOAD["short"])):
+        if number not in without:
+            end = number + (pause if number >= 10 else 0.0)
+            entries += [Entry("short", number, 1, "start", "w", end - 0.5), Entry("short", number, 1, "end", "w", end)]
+    for number in range(int(conduct.LOAD["long"])):
+        entries += [Entry("long", number, 1, "start", "w", 0.0), Entry("long", number, 1, "end", "w", 60.0)]
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+def judged(drill: Drill = DRILL, entries: list[Entry] | None = None, **changes) -> conduct.Outcome:
+    found = {
+        "entries": stream() if entries is None else entries, "ended": "success", "victims": ["s" * 12], "struck": 5.0,
+        "healed": 5.0, "whole_again": 20.0, "alerts": {}, **changes,
+    }  # fmt: skip
+    return conduct.judge(drill, **found)
+
+
+def test_a_drill_in_which_nothing_was_lost_keeps_its_promises():
+    outcome = judged()
+    assert outcome.broken == ()
+    assert outcome.recovery == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ended": "failed"}, "the run is failed"),
+        ({"entries": stream(without=frozenset({7}))}, "1 tasks lost"),
+        ({"entries": [*stream(), Entry("short", 3, 2, "end", "w", 200.0)]}, "1 tasks done twice"),
+        ({"entries": stream(pause=6.0)}, "recovery 7.0 s, promised within 5 s"),
+        ({"whole_again": float("inf")}, "not every service healthy 120 s after"),
+        ({"alerts": {"GatewayDown": (3.0, True)}}, "needless alerts: GatewayDown"),
+    ],
+)
+def test_each_promise_that_is_broken_is_told(changes, said):
+    assert any(said in broken for broken in judged(**changes).broken)
+
+
+def test_only_a_victims_own_attempts_may_be_lost():
+    lost = [Entry("long", 0, 1, "start", "v" * 12, 0.0), Entry("long", 0, 2, "start", "w", 40.0)]
+    entries = sorted(
+        [entry for entry in stream() if (entry.task, entry.number) != ("long", 0)]
+        + [*lost, Entry("long", 0, 2, "end", "w", 100.0)],
+        key=lambda entry: entry.at,
+    )
+    assert judged(WORKER, entries, victims=["v" * 64]).broken == ()
+    assert any("1 attempts lost, 0 allowed" in broken for broken in judged(DRILL, entries).broken)
+
+
+def test_a_worker_in_which_nothing_ran_proves_nothing():
+    assert any("proves nothing" in broken for broken in judged(WORKER, victims=["v" * 64]).broken)
+
+
+def test_an_alert_that_must_come_must_also_end():
+    drill = Drill("gone", one("redis"), "kill", 60, "interruption", 5, alert="RedisDown")
+    assert "nobody was told: no RedisDown" in judged(drill).broken
+    assert "RedisDown was not resolved" in judged(drill, alerts={"RedisDown": (40.0, False)}).broken
+    assert judged(drill, alerts={"RedisDown": (40.0, True)}).broken == ()
+
+
+def test_the_table_has_the_median_the_worst_and_every_broken_promise():
+    outcomes = [judged(entries=stream(pause=pause)) for pause in (0.0, 1.0, 6.0)]
+    ((fault, recovery, promised, *_, kept),) = report.rows(outcomes)
+    assert (fault, recovery, promised) == ("crash 1 scheduler", "2.0 s (7.0 s)", "5 s")
+    assert "recovery 7.0 s" in kept
+    assert report.markdown(outcomes).count("\n") == 3
+
+
+def test_every_drill_has_a_name_of_its_own():
+    assert len({drill.name for drill in DRILLS}) == len(DRILLS)
+
+
+# --- Alarms
+
+
+def message(alert: str, *, firing: bool = True, **labels: str) -> Message:
+    return Message(0.0, firing, alert, labels, f"{alert} {labels}", "")
+
+
+def test_a_message_is_read_out_of_what_alertmanager_posts():
+    fields = [{"title": "Alert", "value": "GatewayDown"}, {"title": "Labels", "value": "component=a job=b "}]
+    payload = {"attachments": [{"title": "[FIRING] Page: gone", "text": "since", "fields": fields}]}
+    assert message_of(5, payload) == Message(
+        5.0, True, "GatewayDown", {"component": "a", "job": "b"}, "[FIRING] Page: gone", "since"
+    )
+
+
+def test_a_message_that_is_not_alertmanagers_is_no_alert():
+    assert message_of(5, {"text": "hello"}).alert == ""
+
+
+def test_an_alarm_is_kept_when_each_message_came_and_ended_in_time_and_no_other_came():
+    expected = Expected("AirflowComponentGone", ("component", "worker"))
+    heard = Heard(Alarm("workers", one("worker"), "kill", (expected,)), {expected.name: 50.0}, {expected.name: 80.0})
+    alarms.judge(heard, [message("AirflowComponentGone", component="worker")])
+    assert heard.broken == []
+
+
+@pytest.mark.parametrize(
+    ("fired", "resolved", "others", "said"),
+    [
+        (None, 80.0, [], "nobody heard that it is told"),
+        (61.0, 80.0, [], "told after 61 s, promised within 60 s"),
+        (50.0, None, [], "nobody heard that it is over"),
+        (50.0, 91.0, [], "over after 91 s, promised within 90 s"),
+        (50.0, 80.0, [message("AirflowCanaryLate")], "needless: AirflowCanaryLate"),
+        (50.0, 80.0, [message("AirflowComponentGone", component="scheduler")], "needless: AirflowComponentGone"),
+    ],
+)
+def test_each_promise_of_an_alarm_that_is_broken_is_told(fired, resolved, others, said):
+    expected = Expected("AirflowComponentGone", ("component", "worker"))
+    heard = Heard(
+        Alarm("workers", one("worker"), "kill", (expected,)),
+        {} if fired is None else {expected.name: fired},
+        {} if resolved is None else {expected.name: resolved},
+    )
+    alarms.judge(heard, others)
+    assert any(said in broken for broken in heard.broken)

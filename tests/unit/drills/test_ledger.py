@@ -1,0 +1,67 @@
+"""What is counted from a ledger."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.drills import ledger
+from ops.drills.ledger import Entry
+
+
+def attempt(number: int, begin: float, end: float | None, *, task="short", attempt=1, host="a") -> list[Entry]:
+    lines = [Entry(task, number, attempt, "start", host, begin)]
+    return lines if end is None else [*lines, Entry(task, number, attempt, "end", host, end)]
+
+
+def test_a_task_that_never_ended_is_lost_also_when_it_never_began():
+    entries = [*attempt(0, 1, 2), *attempt(1, 1, None)]
+    assert ledger.lost(entries, {"short": 3, "long": 0}) == 2
+
+
+def test_a_task_that_ended_twice_is_doubled_and_one_that_only_began_twice_is_not():
+    twice = [*attempt(0, 1, 2), *attempt(0, 3, 4, attempt=2)]
+    again = [*attempt(1, 1, None), *attempt(1, 3, 4, attempt=2)]
+    assert ledger.doubled(twice + again) == 1
+
+
+def test_attempts_beyond_the_first_are_lost_also_those_that_never_wrote_a_line():
+    entries = [*attempt(0, 1, 2), *attempt(1, 1, None), *attempt(1, 5, 6, attempt=2), *attempt(2, 9, 10, attempt=3)]
+    assert ledger.attempts_lost(entries) == 3
+
+
+def test_the_interruption_is_the_longest_gap_between_the_ends_of_short_tasks_after_the_fault():
+    ends = [5.0, 10.0, 10.5, 14.0, 15.0]
+    entries = [entry for number, end in enumerate(ends) for entry in attempt(number, end - 1, end)]
+    assert ledger.interruption(entries, since=10.0) == pytest.approx(3.5)
+
+
+def test_the_time_from_the_fault_to_the_first_end_counts_as_interruption():
+    assert ledger.interruption(attempt(0, 1, 20.0), since=10.0) == pytest.approx(10.0)
+
+
+def test_long_tasks_are_no_part_of_the_stream():
+    entries = [*attempt(0, 1, 11), *attempt(0, 1, 40, task="long"), *attempt(1, 1, 12)]
+    assert ledger.interruption(entries, since=10.0) == pytest.approx(1.0)
+
+
+def test_what_ran_on_a_host_at_a_moment():
+    entries = sorted(
+        [*attempt(0, 1, 9, host="a"), *attempt(1, 2, None, host="a"), *attempt(2, 3, None, host="b")],
+        key=lambda entry: entry.at,
+    )
+    assert ledger.running_on(entries, {"a"}, at=5) == {("short", 0), ("short", 1)}
+    assert ledger.running_on(entries, {"a"}, at=9.5) == {("short", 1)}
+
+
+def test_how_long_until_all_that_was_lost_ran_again():
+    entries = [
+        *attempt(0, 1, None),
+        *attempt(1, 1, None),
+        *attempt(0, 30, 31, attempt=2),
+        *attempt(1, 45, 46, attempt=2),
+    ]
+    assert ledger.run_again_after(entries, {("short", 0), ("short", 1)}, since=10) == pytest.approx(35)
+
+
+def test_what_never_ran_again_has_no_time():
+    assert ledger.run_again_after(attempt(0, 1, None), {("short", 0)}, since=10) is None
