@@ -62,7 +62,7 @@ def messages(settings: Mapping[str, str]) -> list[Message]:
 def message_of(received: float, payload: Mapping[str, Any]) -> Message:
     """A message out of what was posted."""
     attachment = (payload.get("attachments") or [{}])[0]
-    fields = {field["title"]: field["value"] for field in attachment.get("fields", [])}
+    fields = {field["title"]: field.get("value", "") for field in attachment.get("fields", [])}
     title = str(attachment.get("title") or payload.get("text") or "(no title)")
     pairs = (pair.partition("=") for pair in fields.get("Labels", "").split())
     return Message(
