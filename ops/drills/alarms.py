@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, slack, status
+from ops import alertmanager, compose, slack, status
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
 from ops.drills.conduct import wait
@@ -166,7 +166,8 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
         return all(map(status.is_whole, status.services(model)))
 
     wait(whole, QUIET_SECONDS, "every service is healthy", report)
-    wait(lambda: is_quiet(settings), QUIET_SECONDS, "nothing fires, and no earlier fault is remembered", report)
+    wait(lambda: is_quiet(settings), QUIET_SECONDS, "no page fires, and nothing is muted for an earlier one", report)
+    earlier = firing_now(settings)
     found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
     victims = [instance.id for victim in alarm.victims for instance in found.get(victim.service, [])[: victim.count]]
     heard = Heard(alarm)
@@ -181,7 +182,8 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
     mended = time.time()
     listen(alarm, settings, heard.resolved, mended, report, firing=False)
     wait(whole, QUIET_SECONDS, "every service is healthy again", report)
-    judge(heard, [message for message in slack.messages(settings) if message.received >= struck])
+    since = [message for message in slack.messages(settings) if message.received >= struck]
+    judge(heard, [message for message in since if message.alert not in earlier])
     return heard
 
 
@@ -211,11 +213,16 @@ def listen(
 
 
 def is_quiet(settings: Mapping[str, str]) -> bool:
-    """Whether nothing fires but the Watchdog: nor anything that mutes others after an earlier fault."""
+    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
     server = Prometheus(status.local_url(settings, "prometheus"))
-    return not server.query('ALERTS{alertstate="firing", alertname!="Watchdog"}') and bool(
-        server.query("airflow_stack_settled")
-    )
+    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
+    return not loud and bool(server.query("airflow_stack_settled"))
+
+
+def firing_now(settings: Mapping[str, str]) -> frozenset[str]:
+    """The names of alerts that fire already: what is said of them later is not this fault's."""
+    alerts = alertmanager.any_that_answers(alertmanager.both(settings)).alerts()
+    return frozenset(alert["labels"]["alertname"] for alert in alerts)
 
 
 def judge(heard: Heard, messages: list[Message]) -> None:
