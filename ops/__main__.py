@@ -9,6 +9,7 @@ import typer
 
 from ops.commands.dashboards import dashboards
 from ops.commands.down import down
+from ops.commands.failover import failover
 from ops.commands.logs import logs
 from ops.commands.scale import scale
 from ops.commands.screen import error_console
@@ -32,6 +33,7 @@ app.command()(up)
 app.command()(status)
 app.command()(scale)
 app.command()(trigger)
+app.command()(failover)
 app.command()(logs)
 app.command()(dashboards)
 app.command(context_settings=PASS_ON)(test)

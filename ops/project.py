@@ -19,9 +19,9 @@ PROFILES: Final = {
 DEFAULT_PROFILES: Final = ("data", "flower", "observability")
 DATA_PROFILES: Final = ("data", "data-ha")
 """The profiles that bring Postgres and Redis, one or the other; with none of them on, both run elsewhere."""
-POSTGRES_NODES: Final = ("patroni-1", "patroni-2")
-REDIS_NODES: Final = ("redis-1", "redis-2", "redis-3")
-SENTINELS: Final = ("sentinel-1", "sentinel-2", "sentinel-3")
+POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
+REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
+SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
 """The services of the profile data-ha that clients are told of."""
 
 PULLED_ONLY: Final = {"grafana": "GRAFANA_IMAGE", "jaeger": "JAEGER_IMAGE"}

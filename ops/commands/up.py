@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import airflow_client, compose, credentials, environment_file, preflight, status
+from ops import airflow_client, compose, credentials, data_tier, environment_file, preflight, status
 from ops.commands.scale import parse_scale
 from ops.commands.screen import heading, report
 from ops.commands.status import print_urls
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
-from ops.project import DEFAULT_PROFILES, PIPELINE, PROFILES, PULLED_ONLY, current_project, replicas_variable
+from ops.project import (
+    DATA_PROFILES,
+    DEFAULT_PROFILES,
+    PIPELINE,
+    PROFILES,
+    PULLED_ONLY,
+    current_project,
+    replicas_variable,
+)
 from ops.rollout import roll_out
 
 if TYPE_CHECKING:
@@ -55,13 +63,24 @@ def up(
             settings["COMPOSE_PROFILES"] = ",".join(dict.fromkeys(names))
         settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
         preflight.check(project, settings)
+        warn_of_other_data(settings)
         report("Docker, settings, secrets, ports, memory and disk are as they should be")
 
         heading("Starting")
         prepare(project, settings)
         start(project, settings["COMPOSE_PROJECT_NAME"])
+        if "data-ha" in environment_file.profiles(settings):
+            data_tier.apply_cluster_settings(project, settings["COMPOSE_PROJECT_NAME"], report)
         prove(project, settings)
         print_urls(project, settings)
+
+
+def warn_of_other_data(settings: dict[str, str]) -> None:
+    """Says so when the other profile's database has data, which this one will not show."""
+    name = settings["COMPOSE_PROJECT_NAME"]
+    for profile in set(environment_file.profiles(settings)).intersection(DATA_PROFILES):
+        if said := data_tier.left_behind(profile, name, compose.volumes(name)):
+            report(said)
 
 
 def prepare(project: Project, settings: dict[str, str]) -> None:

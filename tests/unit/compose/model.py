@@ -29,6 +29,8 @@ def _model() -> dict[str, Any]:
         part = yaml.safe_load(interpolated((COMPOSE / name).read_text()))
         for section, content in merged.items():
             content.update(part.get(section) or {})
+    # Services that are made from one anchor share its parts.
+    merged["services"] = {name: copy.deepcopy(service) for name, service in merged["services"].items()}
     for service in merged["services"].values():
         limits = service["deploy"]["resources"]["limits"]
         limits["memory"] = int(limits["memory"].removesuffix("m")) * 1024**2
