@@ -7,12 +7,17 @@ import sys
 
 import typer
 
+from ops.commands.alerts import alerts
 from ops.commands.dashboards import dashboards
 from ops.commands.down import down
+from ops.commands.drill import drill
 from ops.commands.failover import failover
 from ops.commands.logs import logs
+from ops.commands.restart import restart
 from ops.commands.scale import scale
 from ops.commands.screen import error_console
+from ops.commands.silence import silence
+from ops.commands.slack import slack
 from ops.commands.status import status
 from ops.commands.test import test
 from ops.commands.trigger import trigger
@@ -35,7 +40,12 @@ app.command()(scale)
 app.command()(trigger)
 app.command()(failover)
 app.command()(logs)
+app.command()(alerts)
+app.command()(silence)
+app.command()(slack)
+app.command()(restart)
 app.command()(dashboards)
+app.command()(drill)
 app.command(context_settings=PASS_ON)(test)
 app.command()(down)
 

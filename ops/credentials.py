@@ -20,12 +20,13 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from ops.alertmanager_config import OPTIONAL_SECRETS, mounted_secrets
 from ops.environment_file import profiles
 from ops.errors import FAILURE, StackError
 from ops.project import ADMIN, POSTGRES_NODES, REDIS_NODES, SENTINELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from ops.project import Project
@@ -59,6 +60,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "etcd_password": password,
     "redis_password": password,
     "airflow_admin_password": password,
+    "airflow_monitoring_password": password,
     "flower_password": password,
     "grafana_admin_password": password,
 }
@@ -74,6 +76,7 @@ READERS: Final = {
     "postgres-exporter": 65534,
     "redis-exporter": 59000,
     "grafana": 472,
+    "alertmanager": 65534,
 }
 """The uid of each image's user, as in compose/*.yaml."""
 
@@ -121,6 +124,43 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
             )
     for name in dict.fromkeys([*known, *found]):
         check_file(project, project.secrets / name)
+    check_optional(project)
+
+
+def optional(project: Project) -> set[str]:
+    """The operator's secrets that switch something on, as far as they are there."""
+    return {name for name in OPTIONAL_SECRETS if (project.secrets / name).exists()}
+
+
+def check_optional(project: Project, besides: Collection[str] = ()) -> None:
+    """Refuses the operator's secrets that cannot be what their names say.
+
+    Args:
+        project: Whose secrets.
+        besides: Those that are about to be replaced.
+
+    Raises:
+        StackError: naming the file and the cure.
+    """
+    for name in sorted(optional(project) - set(besides)):
+        check_file(project, project.secrets / name)
+        check_form(project, name, read(project, name))
+
+
+def read(project: Project, name: str) -> str:
+    """The value of a secret."""
+    return (project.secrets / name).read_text(encoding="utf-8").strip()
+
+
+def check_form(project: Project, name: str, value: str) -> None:
+    """Refuses an optional secret that cannot be one; does not say what it holds.
+
+    Raises:
+        StackError: naming the secret, and what it takes.
+    """
+    if takes := OPTIONAL_SECRETS[name](value):
+        where = project.shown(project.secrets / name)
+        raise StackError(f"the secret {name} is malformed", where=where, cure=f"it takes {takes}; or delete the file")
 
 
 def generated_names(project: Project) -> list[str]:
@@ -220,7 +260,8 @@ def sentinel_url(password: str) -> str:
 
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """What the containers mount: the text of each file, by its path under secrets/mounted/."""
-    value = {name: (project.secrets / name).read_text(encoding="utf-8").strip() for name in GENERATORS}
+    value = {name: read(project, name) for name in GENERATORS}
+    alertmanager = mounted_secrets({name: read(project, name) for name in optional(project)})
     # An operator's own password may hold what a URL cannot.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
     replicated = "data-ha" in profiles(settings)
@@ -233,7 +274,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         redis = [f"{node}:6379" for node in REDIS_NODES]
         broker = sentinel_url(in_url["redis_password"])
         sentinel = {"password": value["redis_password"], **SENTINEL_PATIENCE}
-    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password")
+    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
@@ -258,6 +299,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
             f"{setting} {value['redis_password']}\n" for setting in ("requirepass", "masterauth")
         ),
         "redis/redis_password": value["redis_password"],
+        **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }
 
 
@@ -274,29 +316,48 @@ def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
     """
     root = project.secrets / "mounted"
     files = mounted_files(project, settings)
-    # This user may be unable to read what belongs to a reader: a digest beside the files tells what they hold.
-    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
-    digest_file = root / ".digest"
-    if digest_file.exists() and digest_file.read_text(encoding="utf-8") == digest and all_owned(root, files):
+    by_reader: dict[str, dict[str, str]] = {}
+    for name, text in files.items():
+        by_reader.setdefault(name.partition("/")[0], {})[name] = text
+    # Those of one reader are written together, and only if one of them changed: other containers keep theirs.
+    changed = {of: texts for of, texts in by_reader.items() if not is_mounted(root, of, texts)}
+    if not changed:
         return False
     part = project.secrets / "mounted.part"
     shutil.rmtree(part, ignore_errors=True)
-    for name, text in files.items():
+    new = {name: text for texts in changed.values() for name, text in texts.items()}
+    for name, text in new.items():
         (part / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(part / name, text)
-    hand_over(part, files, image)
-    write_private(part / ".digest", digest)
-    shutil.rmtree(root, ignore_errors=True)
-    part.rename(root)
+    hand_over(part, new, image)
+    root.mkdir(mode=0o700, exist_ok=True)
+    for of, texts in changed.items():
+        write_private(part / of / DIGEST_FILE, digest(texts))
+        shutil.rmtree(root / of, ignore_errors=True)
+        (part / of).rename(root / of)
+    part.rmdir()
     return True
 
 
-def mounted_since(project: Project) -> float:
-    """When the mounted files were last written, seconds since the epoch: an older container has others."""
-    try:
-        return (project.secrets / "mounted" / ".digest").stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+DIGEST_FILE: Final = ".digest"
+"""Tells what the files beside it hold: this user may be unable to read what belongs to a reader."""
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """Changes with the files."""
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def is_mounted(root: Path, of: str, files: Mapping[str, str]) -> bool:
+    """Whether the files of a reader are there as they should be."""
+    written = root / of / DIGEST_FILE
+    return written.exists() and written.read_text(encoding="utf-8") == digest(files) and all_owned(root, files)
+
+
+def mounted_since(project: Project) -> dict[str, float]:
+    """When each reader's mounted files were last written, seconds since the epoch: an older container has others."""
+    found = (project.secrets / "mounted").glob(f"*/{DIGEST_FILE}")
+    return {path.parent.name: path.stat().st_mtime for path in found}
 
 
 def all_owned(root: Path, files: Mapping[str, str]) -> bool:

@@ -14,6 +14,7 @@ from ops.project import (
     PROFILES,
     PULLED_ONLY,
     SCALABLE,
+    SLACK_STUB_PROFILE,
     replicas_variable,
 )
 
@@ -31,16 +32,22 @@ PORTS = (
     "AIRFLOW_PORT",
     "FLOWER_PORT",
     "PROMETHEUS_PORT",
+    "ALERTMANAGER_PORT",
+    "ALERTMANAGER_2_PORT",
+    "SLACK_STUB_PORT",
     "GRAFANA_PORT",
     "JAEGER_PORT",
     "POSTGRES_PORT",
     "REDIS_PORT",
 )
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
+ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
+"""What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 # As docker compose reads it: quoted, or up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
 VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?|(?P<plain>[^'"#]?.*?)(\s+#.*)?""")
+ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -50,10 +57,14 @@ def defaults(project: Project) -> dict[str, str]:
         "COMPOSE_PROJECT_NAME": "airflow-ha",
         "COMPOSE_PROFILES": ",".join(DEFAULT_PROFILES),
         "SECRETS_DIR": "./secrets" if project.is_default else str(project.secrets),
+        "GENERATED_DIR": "./generated" if project.is_default else str(project.generated),
         "BIND_ADDRESS": "127.0.0.1",
         "AIRFLOW_PORT": "8080",
         "FLOWER_PORT": "5555",
         "PROMETHEUS_PORT": "9090",
+        "ALERTMANAGER_PORT": "9093",
+        "ALERTMANAGER_2_PORT": "9094",
+        "SLACK_STUB_PORT": "8025",
         "GRAFANA_PORT": "3000",
         "JAEGER_PORT": "16686",
         "POSTGRES_HOST": "postgres",
@@ -152,12 +163,16 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key in HOSTS:
         if not HOST.fullmatch(settings[key]):
             raise refuse(key, "a host name or an IP address, in [brackets] for IPv6")
+    for key in ADDRESSES:
+        if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
+            raise refuse(key, "an address that begins with https:// or http://")
     check_profiles(profiles(settings), shown)
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
     """The profiles that are on, as people choose them: without those that `up` adds by itself."""
-    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in PULLED_ONLY]
+    own = (*PULLED_ONLY, SLACK_STUB_PROFILE)
+    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in own]
 
 
 def check_profiles(names: list[str], where: str) -> None:

@@ -49,6 +49,7 @@ PROFILES = {
     "CADVISOR_IMAGE": "observability",
     "STATSD_EXPORTER_IMAGE": "observability",
     "PROMETHEUS_IMAGE": "observability",
+    "ALERTMANAGER_IMAGE": "observability",
     "POSTGRES_EXPORTER_IMAGE": "observability",
     "REDIS_EXPORTER_IMAGE": "observability",
     "GRAFANA_IMAGE": "observability",

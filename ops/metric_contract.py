@@ -1,9 +1,9 @@
 """Which metrics exist, and which are asked for.
 
 Airflow's own list is read from the `metrics_template.yaml` of the installed Airflow, what becomes of each from
-compose/statsd-exporter/mapping.yaml, recorded ones from compose/prometheus/rules/, and what this project measures from
-its source. Only what other programs export is written down here (EXPORTED), with where it is documented. Whatever a
-rule or a dashboard asks for must be one of these: `unknown_metrics`.
+compose/statsd-exporter/mapping.yaml, recorded ones from the rules, and what this project measures from its source:
+every string there that is such a name as a whole. Only what other programs export is written down here (EXPORTED),
+with where it is documented. Whatever a rule or a dashboard asks for must be one of these: `unknown_metrics`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
+from ops import wanted_instances
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
@@ -27,6 +29,8 @@ MAPPING: Final = "compose/statsd-exporter/mapping.yaml"
 RULES: Final = ("compose/prometheus/rules", "alerting/rules")
 DASHBOARDS: Final = "ops/dashboards/generated"
 SOURCES: Final = ("src", "dags")
+
+_OWN: Final = re.compile(r"airflow_ha_[a-z0-9_]+")
 
 PREFIX: Final = "airflow."
 """`[metrics] statsd_prefix`, and a dot."""
@@ -271,10 +275,14 @@ def own_metrics(root: Path, rules: Iterable[Rule]) -> set[str]:
     found = {rule.name for rule in rules if not rule.is_regex and rule.name.startswith("airflow_ha_")}
     for folder in SOURCES:
         for path in sorted((root / folder).rglob("*.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            for call in _calls(tree, {"record_gauge"}):
-                found.update(name for name in _texts(call.args[0]) if name.startswith("airflow_ha_"))
+            found |= set(_own_names(ast.parse(path.read_text(encoding="utf-8"))))
     return found | {"otel_" + name for name in found}
+
+
+def _own_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _OWN.fullmatch(node.value):
+            yield node.value
 
 
 # --- What others export
@@ -297,7 +305,14 @@ EXPORTED: Final = {
     "prometheus": Exporter(
         "https://prometheus.io/docs/concepts/jobs_instances/ and https://github.com/prometheus/prometheus/tree/v3.5.0",
         frozenset({"up", "prometheus_tsdb_head_series", "prometheus_rule_evaluation_failures_total",
-                   "scrape_samples_scraped", "scrape_duration_seconds"}),
+                   "prometheus_config_last_reload_successful", "process_start_time_seconds",
+                   "prometheus_target_scrapes_exceeded_sample_limit_total",
+                   "scrape_samples_scraped", "scrape_duration_seconds", "ALERTS"}),
+    ),
+    "alertmanager": Exporter(
+        "https://github.com/prometheus/alertmanager/blob/v0.28.1/notify/notify.go and .../cluster/cluster.go",
+        frozenset({"alertmanager_cluster_members", "alertmanager_notifications_failed_total",
+                   "alertmanager_notification_requests_failed_total"}),
     ),
     "statsd-exporter": Exporter(
         "https://github.com/prometheus/statsd_exporter/blob/v0.30.0/main.go",
@@ -317,16 +332,17 @@ EXPORTED: Final = {
                    "haproxy_backend_http_responses_total", "haproxy_backend_response_time_average_seconds"}),
     ),
     "postgres-exporter": Exporter(
-        "https://github.com/prometheus-community/postgres_exporter/tree/v0.17.1/collector",
+        "https://github.com/prometheus-community/postgres_exporter/blob/v0.17.1/cmd/postgres_exporter/queries.go"
+        " and .../collector",
         frozenset({"pg_up", "pg_stat_activity_count", "pg_settings_max_connections", "pg_database_size_bytes",
                    "pg_stat_database_xact_commit", "pg_stat_database_xact_rollback", "pg_stat_database_deadlocks",
-                   "pg_stat_activity_max_tx_duration"}),
+                   "pg_stat_activity_max_tx_duration", "pg_stat_replication_pg_wal_lsn_diff"}),
     ),
     "redis-exporter": Exporter(
         "https://github.com/oliver006/redis_exporter/blob/v1.69.0/exporter/exporter.go",
         frozenset({"redis_up", "redis_key_size", "redis_memory_used_bytes", "redis_memory_max_bytes",
                    "redis_connected_clients", "redis_commands_processed_total", "redis_rejected_connections_total",
-                   "redis_aof_last_write_status"}),
+                   "redis_aof_last_write_status", "redis_aof_enabled", "redis_connected_slaves"}),
     ),
     "cadvisor": Exporter(
         "https://github.com/google/cadvisor/blob/v0.52.1/docs/storage/prometheus.md",
@@ -430,6 +446,7 @@ def known_metrics(root: Path, airflow: Path) -> set[str]:
         | collector_metrics(airflow)
         | own_metrics(root, rules)
         | recorded_metrics(root)
+        | wanted_instances.recorded()
         | {name for exporter in EXPORTED.values() for name in exporter.metrics}
     )
 

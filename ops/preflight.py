@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ops import compose, credentials
+from ops import alertmanager_config, compose, credentials
 from ops.environment_file import profiles
 from ops.errors import StackError
 from ops.project import DATA_PROFILES, POSTGRES_NODES
@@ -34,6 +34,9 @@ PUBLISHED = {
     "AIRFLOW_PORT": ("gateway", None),
     "FLOWER_PORT": ("flower", "flower"),
     "PROMETHEUS_PORT": ("prometheus", "observability"),
+    "ALERTMANAGER_PORT": ("alertmanager-1", "observability"),
+    "ALERTMANAGER_2_PORT": ("alertmanager-2", "observability"),
+    "SLACK_STUB_PORT": ("slack-stub", "observability"),
     "GRAFANA_PORT": ("grafana", "observability"),
     "JAEGER_PORT": ("jaeger", "observability"),
 }
@@ -55,6 +58,7 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
     found = [instance for of in compose.instances(name).values() for instance in of]
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
     credentials.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
+    alertmanager_config.check_email(settings, credentials.optional(project), project.shown(project.env_file))
     check_ports(project, settings, own=frozenset[int]().union(*(instance.ports for instance in found)))
     if not any(instance.state == "running" for instance in found):
         check_memory(MEMORY_NEEDED + (REPLICAS_MEMORY if "data-ha" in profiles(settings) else 0))

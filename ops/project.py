@@ -24,6 +24,11 @@ REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
 SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
 """The services of the profile data-ha that clients are told of."""
 
+SLACK_STUB_PROFILE: Final = "slack-stub"
+"""The compose profile of the stack's own Slack, which `up` switches on while no real webhook is set."""
+ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
+"""The services; each takes every alert, and the two agree on who sends."""
+
 PULLED_ONLY: Final = {"grafana": "GRAFANA_IMAGE", "jaeger": "JAEGER_IMAGE"}
 """Compose profiles that `up` switches on with `observability`, each where its image can be had: no package has it."""
 
@@ -34,6 +39,8 @@ MAX_INSTANCES: Final = 20
 
 PIPELINE: Final = "ml_pipeline_dag"
 """The DAG whose success ends `up`."""
+RUNBOOK_BASE_URL: Final = "https://github.com/airflow-ha/airflow-ha/blob/main"
+"""Where people read this repository's files: messages lead to alerting/runbooks there."""
 ADMIN: Final = "admin"
 """The user of Airflow and of Flower."""
 
@@ -64,6 +71,11 @@ class Project:
     def secrets(self) -> Path:
         """The folder of the secrets; see ops/credentials.py."""
         return self.state / "secrets"
+
+    @property
+    def generated(self) -> Path:
+        """The folder of what `up` writes for Prometheus and Alertmanager; see ops/generated_files.py."""
+        return self.state / "generated"
 
     @property
     def is_default(self) -> bool:

@@ -69,6 +69,17 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
             time.sleep(POLL_SECONDS)
 
 
+def recreate(project: Project, report: Callable[[str], None], services: list[str]) -> None:
+    """Makes services anew one after the other, each healthy before the next, and nothing that they depend on.
+
+    Raises:
+        StackError: One does not become healthy; those after it are left as they were.
+    """
+    for name in services:
+        report(f"{name}: made anew")
+        compose.run(project, report, "up", "--detach", "--no-deps", "--force-recreate", "--wait", name)
+
+
 def summary(found: list[ServiceStatus], waiting: list[ServiceStatus]) -> str:
     """How far it is, in a line."""
     names = ", ".join(f"{s['name']} {s['healthy']}/{s['wanted']}" for s in waiting)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ops import compose, data_tier, environment_file
 from ops.airflow_client import AirflowClient
 from ops.errors import StackError
-from ops.project import ADMIN
+from ops.project import ADMIN, SLACK_STUB_PROFILE
 from ops.prometheus import Prometheus, Target
 
 if TYPE_CHECKING:
@@ -20,10 +20,14 @@ PAGES = {
     "airflow": "AIRFLOW_PORT",
     "flower": "FLOWER_PORT",
     "prometheus": "PROMETHEUS_PORT",
+    "alertmanager": "ALERTMANAGER_PORT",
+    "slack_stub": "SLACK_STUB_PORT",
     "grafana": "GRAFANA_PORT",
     "jaeger": "JAEGER_PORT",
 }
-"""What people open, by the variable of its port; each is there with its profile, Prometheus with observability."""
+"""What people open, by the variable of its port."""
+PAGE_PROFILE = {"prometheus": "observability", "alertmanager": "observability", "slack_stub": SLACK_STUB_PROFILE}
+"""The profile that a page is there with, where that has another name."""
 
 
 class InstanceStatus(TypedDict):
@@ -89,8 +93,12 @@ def urls(settings: Mapping[str, str]) -> dict[str, str]:
     host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "localhost", "::1": "localhost"}.get(  # noqa: S104
         address, address
     )
-    on = {"airflow", *settings["COMPOSE_PROFILES"].replace("observability", "prometheus").split(",")}
-    return {name: f"http://{host}:{settings[variable]}" for name, variable in PAGES.items() if name in on}
+    on = {"airflow", *settings["COMPOSE_PROFILES"].split(",")}
+    return {
+        name: f"http://{host}:{settings[variable]}"
+        for name, variable in PAGES.items()
+        if PAGE_PROFILE.get(name, name) in on
+    }
 
 
 def images(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -137,9 +145,14 @@ def client(project: Project, settings: Mapping[str, str], report: Callable[[str]
 
 def local_url(settings: Mapping[str, str], page: str = "airflow") -> str:
     """Where this machine reaches a page: not by name, which could mean another address family."""
+    return local_address(settings, PAGES[page])
+
+
+def local_address(settings: Mapping[str, str], port: str) -> str:
+    """Where this machine reaches a published port, by the port's variable."""
     address = settings["BIND_ADDRESS"]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
-    return f"http://{host}:{settings[PAGES[page]]}"
+    return f"http://{host}:{settings[port]}"
 
 
 def dags(project: Project, settings: Mapping[str, str]) -> dict[str, list[dict[str, str]]] | None:

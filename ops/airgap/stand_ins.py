@@ -24,27 +24,34 @@ STAND_INS = {
     "CADVISOR_IMAGE": "cadvisor",
     "STATSD_EXPORTER_IMAGE": "statsd-exporter",
     "PROMETHEUS_IMAGE": "prometheus",
+    "ALERTMANAGER_IMAGE": "alertmanager",
     "POSTGRES_EXPORTER_IMAGE": "postgres-exporter",
     "REDIS_EXPORTER_IMAGE": "redis-exporter",
 }
 # Compiled from Go modules, in the version of the official image; the others are as new as Debian's packages.
 COMPILED = ("OTEL_COLLECTOR_IMAGE", "CADVISOR_IMAGE", "STATSD_EXPORTER_IMAGE")
+# Compiled likewise, but not of the stack: what a check runs.
+TOOLS = {"ACTIONLINT_VERSION": "actionlint"}
 
 
 def reference(root: Path, key: str) -> str:
     """The stand-in's name; its tag changes with its Dockerfile, the files beside it, its base and its version."""
-    name = STAND_INS[key]
+    name = _folder(key)
     tag = content_tag(root, [root / "ops/airgap" / name], [debian.reference(), *_version(root, key).values()])
     return f"airflow-ha/airgap-{name}:{tag}"
 
 
 def build(root: Path, key: str, report: Callable[[str], None]) -> None:
     """Builds one stand-in; its Debian base must be there (`debian.build`)."""
-    folder = root / "ops/airgap" / STAND_INS[key]
+    folder = root / "ops/airgap" / _folder(key)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     arguments = {"DEBIAN_IMAGE": debian.reference(), "BUILD_DATE": today, **_version(root, key)}
     build_image(reference(root, key), folder / "Dockerfile", folder, arguments, report)
 
 
+def _folder(key: str) -> str:
+    return TOOLS[key] if key in TOOLS else STAND_INS[key]
+
+
 def _version(root: Path, key: str) -> dict[str, str]:
-    return {"VERSION": software_version(read_images_env(root)[key])} if key in COMPILED else {}
+    return {"VERSION": software_version(read_images_env(root)[key])} if key in (*COMPILED, *TOOLS) else {}

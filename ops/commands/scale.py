@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops import environment_file, status
+from ops import environment_file, generated_files, status
 from ops.commands.screen import report
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
@@ -42,7 +42,13 @@ def scale(
     wanted = dict(map(parse_scale, instances))
     with when_interrupted("the number is kept: ./ops/stack up finishes it"), stack_lock(project, "scale", report):
         settings = status.running_settings(project, cure="./ops/stack up --scale " + " --scale ".join(instances))
-        settings |= {replicas_variable(service): str(count) for service, count in wanted.items()}
-        environment_file.write(project, settings)
-        # Only these: `migrate`, which everything waits for, need not run again.
-        roll_out(project, report, "--no-deps", "--no-recreate", *wanted)
+        new = {replicas_variable(service): str(count) for service, count in wanted.items()}
+        # No alert is to miss what is not there yet, or is no longer wanted.
+        fewer = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
+        for count in (fewer, new):
+            environment_file.write(project, settings | new)
+            generated_files.write(project, settings | count)
+            generated_files.load(project, settings["COMPOSE_PROJECT_NAME"])
+            if count is fewer:
+                # Only these: `migrate`, which everything waits for, need not run again.
+                roll_out(project, report, "--no-deps", "--no-recreate", *wanted)

@@ -95,7 +95,7 @@ def print_table_of_urls(
     urls: Mapping[str, str], services: list[stack_status.ServiceStatus], login: Mapping[str, str]
 ) -> None:
     """Where to open what, whether it is healthy, and how to log in."""
-    behind = {"airflow": "gateway"}
+    behind = {"airflow": "gateway", "alertmanager": "alertmanager-1", "slack_stub": "slack-stub"}
     health = {service["name"]: stack_status.is_whole(service) for service in services}
     folder = login["password_file"].rpartition("/")[0]
     passwords = {

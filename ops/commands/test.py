@@ -25,7 +25,10 @@ def tracked(*patterns: str) -> list[str]:
 
 
 def checks() -> dict[str, list[str]]:
-    """The checks that need no container, by name."""
+    """The checks by name; all but actionlint without a container."""
+    workflows = tracked(":(glob).github/workflows/*.yaml")
+    # The schemas come with the package: nothing is fetched.
+    schema = [f"{BIN}/check-jsonschema", "--quiet", "--builtin-schema"]
     return {
         "ruff": [f"{BIN}/ruff", "check", "--quiet", "."],
         "ruff format": [f"{BIN}/ruff", "format", "--check", "--quiet", "."],
@@ -33,9 +36,15 @@ def checks() -> dict[str, list[str]]:
         "yamllint": [f"{BIN}/yamllint", "--strict", *tracked("*.yaml", "*.yml")],
         "shellcheck": [f"{BIN}/shellcheck", "--external-sources", "ops/stack", ".ci/run", *tracked("*.sh")],
         "hadolint": [f"{BIN}/hadolint", *tracked("*Dockerfile")],
+        "compose schema": [*schema, "vendor.compose-spec", *tracked(":(glob)compose/*.yaml")],
+        "workflow schema": [*schema, "vendor.github-workflows", *workflows],
+        "action schema": [*schema, "vendor.github-actions", *tracked(".github/actions/*/action.yaml")],
+        "renovate schema": [*schema, "vendor.renovate", *tracked(".github/renovate.json")],
+        "actionlint": [sys.executable, "-m", "ops.actionlint", *workflows],
     }
 
 
+CHECKS = "checks"
 SUITES = {
     # Without containers: two processes, since each test is alone in its folder.
     "unit": ["tests/unit", "--numprocesses=2"],
@@ -46,26 +55,32 @@ SUITES = {
 def test(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[PYTEST ARGS]...")] = None,
 ) -> None:
-    """Run every check and every test; or pytest alone, with the arguments given.
+    """Run every check and every test; `checks` alone; or pytest alone, with the arguments given.
 
     The tests that need a stack bring up one of their own, beside a live one, and remove it.
     """
-    if arguments:
+    if arguments and arguments != [CHECKS]:
         raise typer.Exit(pytest(arguments))
-    failed = []
-    for name, command in checks().items():
-        started = time.monotonic()
-        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-            failed.append(name)
-        console.print(f"{name}: {'failed' if name in failed else 'well'}, {time.monotonic() - started:.1f} s")
-    for name, suite in SUITES.items():
+    failed = run_checks()
+    for name, suite in ({} if arguments else SUITES).items():
         heading(f"tests: {name}")
         if pytest(suite) != 0:
             failed.append(f"tests: {name}")
     if failed:
         console.print(f"\n[red]failed: {', '.join(failed)}[/]")
         raise typer.Exit(FAILURE)
-    console.print("\n[green]all checks and tests pass[/]")
+    console.print(f"\n[green]all checks {'' if arguments else 'and tests '}pass[/]")
+
+
+def run_checks() -> list[str]:
+    """Runs every check, and says how each went; returns the names of those that failed."""
+    failed = []
+    for name, command in checks().items():
+        started = time.monotonic()
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            failed.append(name)
+        console.print(f"{name}: {'failed' if name in failed else 'well'}, {time.monotonic() - started:.1f} s")
+    return failed
 
 
 def pytest(arguments: list[str]) -> int:

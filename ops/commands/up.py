@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import airflow_client, compose, credentials, data_tier, environment_file, preflight, status
+from ops import (
+    airflow_client,
+    compose,
+    credentials,
+    data_tier,
+    environment_file,
+    generated_files,
+    preflight,
+    status,
+)
+from ops.alertmanager_config import stub_is_wanted
 from ops.commands.scale import parse_scale
 from ops.commands.screen import heading, report
 from ops.commands.status import print_urls
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import (
+    ALERTMANAGERS,
     DATA_PROFILES,
     DEFAULT_PROFILES,
     PIPELINE,
     PROFILES,
     PULLED_ONLY,
+    SLACK_STUB_PROFILE,
     current_project,
     replicas_variable,
 )
-from ops.rollout import roll_out
+from ops.rollout import recreate, roll_out
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from typing import Any
+
     from ops.project import Project
 
 PIPELINE_SECONDS = 300.0
@@ -94,7 +110,7 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     except ImageError as error:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
-    switch_observability(settings, set(resolved))
+    switch_observability(settings, set(resolved), credentials.optional(project))
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
     origins = sorted({image.origin for image in resolved.values()})
     report(f"images: {len(resolved)}, {' and '.join(origins)}")
@@ -104,19 +120,23 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
     if environment_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
+    if generated_files.write(project, settings):
+        report(f"rules and routes: {project.shown(project.generated)}")
 
 
-def switch_observability(settings: dict[str, str], images: set[str]) -> None:
-    """Settings that follow from the profile `observability`, and from which of its images could be had."""
+def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:
+    """Settings that follow from the profile `observability`, and from which of its images and secrets there are."""
     chosen = environment_file.profiles(settings)
     on = "observability" in chosen
     extra = [profile for profile, image in PULLED_ONLY.items() if on and image in images]
-    settings["COMPOSE_PROFILES"] = ",".join([*chosen, *extra])
+    stub = [SLACK_STUB_PROFILE] if on and stub_is_wanted(secrets) else []
+    settings["COMPOSE_PROFILES"] = ",".join([*chosen, *extra, *stub])
     for profile, image in PULLED_ONLY.items():
         if profile not in extra:
             settings[image] = ""
     settings["TRACES"] = str(on)
     settings["OTLP_ENDPOINT"] = "http://otel-collector:4318" if on else ""
+    settings["ALERTMANAGERS"] = ",".join(f"http://{name}:9093" for name in ALERTMANAGERS) if on else ""
 
 
 def start(project: Project, name: str) -> None:
@@ -127,15 +147,39 @@ def start(project: Project, name: str) -> None:
     """
     found = compose.instances(name)
     # Compose leaves services of a profile that was switched off alone, as if it were on.
-    if surplus := found.keys() - compose.config(project)["services"].keys():
+    model = compose.config(project)
+    if surplus := found.keys() - model["services"].keys():
         known = compose.config(project, "--profile=*")["services"].keys()
         if off := sorted(surplus & known):
             report(f"no longer wanted: {', '.join(off)}")
             compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
     # Compose does not see that a secret's file has another content; containers keep the one they started with.
-    since = credentials.mounted_since(project)
-    outdated = any(instance.created < since for of in found.values() for instance in of)
+    outdated = outdated_services(model, found, credentials.mounted_since(project))
+    if outdated and outdated <= set(ALERTMANAGERS):
+        recreate(project, report, sorted(outdated))
+        outdated = set()
     roll_out(project, report, "--remove-orphans", *(["--force-recreate"] if outdated else []))
+    generated_files.load(project, name)
+
+
+def outdated_services(
+    model: Mapping[str, Any], found: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
+) -> set[str]:
+    """The services with a container that is older than a secret that it reads.
+
+    Args:
+        model: The stack as compose sees it.
+        found: Its containers.
+        since: When the files of each reader were written.
+    """
+    outdated = set()
+    for name, instances in found.items():
+        used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
+        readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
+        newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)
+        if any(instance.created < newest for instance in instances):
+            outdated.add(name)
+    return outdated
 
 
 def prove(project: Project, settings: dict[str, str]) -> None:

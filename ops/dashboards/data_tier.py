@@ -20,7 +20,7 @@ DATA_TIER = Dashboard(
                 words=((1, "up", "green"), (0, "down", "red")),
                 width=6,
                 height=5,
-                runbook="DataTierDown",
+                runbook="PostgresDown",
             ),
             Panel(
                 "Postgres: connections taken",

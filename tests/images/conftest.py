@@ -11,6 +11,7 @@ import pytest
 
 from ops.images import OPTIONAL, ResolvedImage, resolve
 from ops.project import PROFILES
+from tests.docker_session import session_name
 
 ROOT = Path(__file__).resolve().parents[2]
 # As the compose files run every service.
@@ -71,7 +72,7 @@ def reference(images, key) -> str:
 
 @pytest.fixture
 def volume():
-    name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
+    name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
     assert docker("volume", "create", name).status == 0
     yield name
     assert docker("volume", "rm", "--force", name).status == 0
@@ -83,7 +84,7 @@ def start():
     names: list[str] = []
 
     def run(*arguments: str) -> str:
-        name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
+        name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
         names.append(name)
         answer = docker("run", "--detach", "--name", name, *RESTRICTIONS, *arguments)
         assert answer.status == 0, answer.output

@@ -62,6 +62,7 @@ def test_prometheus_starts_on_a_new_volume_with_our_configuration_and_says_that_
         *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp", "--entrypoint", "/bin/prometheus"),
         *("--volume", f"{COMPOSE / 'prometheus/prometheus.yaml'}:/etc/prometheus/prometheus.yaml:ro"),
         *("--volume", f"{COMPOSE / 'prometheus/rules'}:/etc/prometheus/rules:ro"),
+        *("--volume", f"{COMPOSE.parent / 'alerting/rules'}:/etc/prometheus/alerting:ro"),
         *("--volume", f"{volume}:/prometheus"),
         images["PROMETHEUS_IMAGE"].reference,
         *("--config.file=/etc/prometheus/prometheus.yaml", "--storage.tsdb.path=/prometheus"),

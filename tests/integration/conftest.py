@@ -1,11 +1,12 @@
-"""One real stack for all integration tests: brought up by `./ops/stack up`, as a user would, beside any live one.
+"""One real stack for all integration tests, on the very compose files that users run, beside any live one.
 
-`pytest tests/integration --stack=running` uses the stack that is already up instead, and leaves it up.
+testcontainers starts it from what `./ops/stack up` decides (images, secrets, .env), as `docker compose up` by hand
+would; then `./ops/stack up` itself must find nothing to change, and sees the pipeline succeed. `--stack=running` uses
+the stack that is already up instead, and leaves it up.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testcontainers.compose import DockerCompose
 
+from ops import environment_file
+from ops.commands.up import prepare
+from ops.project import Project
+from tests.docker_session import session_name
 from tests.integration.stack import ROOT, Stack, wait_until
 
 TEST_DAGS = Path(__file__).parent / "dags"
@@ -42,13 +48,17 @@ def own_stack(state: Path) -> Stack:
     shutil.copytree(ROOT / "dags", dags)
     shutil.copytree(TEST_DAGS, dags, dirs_exist_ok=True)
     settings = {
-        "COMPOSE_PROJECT_NAME": f"airflow-ha-test-{os.getpid()}",
+        "COMPOSE_PROJECT_NAME": session_name(),
         "AIRFLOW_PORT": free_port(),
         "FLOWER_PORT": free_port(),
         "PROMETHEUS_PORT": free_port(),
+        "ALERTMANAGER_PORT": free_port(),
+        "ALERTMANAGER_2_PORT": free_port(),
+        "SLACK_STUB_PORT": free_port(),
         "GRAFANA_PORT": free_port(),
         "JAEGER_PORT": free_port(),
         "DAGS_DIR": dags,
+        "WORKER_STOP_GRACE": "1m",
     }
     (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     # Containers read the DAGs as another user, and pytest's folders are private.
@@ -74,15 +84,19 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     state = tmp_path_factory.mktemp("stack")
     stack = own_stack(state)
+    compose = DockerCompose(ROOT / "compose", env_file=str(state / ".env"), wait=False)
     try:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\nbringing up a stack of the tests' own ({state})", flush=True)
+            project = Project(root=ROOT, state=state)
+            prepare(project, environment_file.read(project))
+            compose.start()
             stack.command("up", stdout=sys.stdout)
         yield stack
     finally:
         if request.session.testsfailed:
             keep_logs(stack)
-        stack.command("down", "--volumes", "--yes", check=False, timeout=300)
+        compose.stop(down=True)
 
 
 def keep_logs(stack: Stack) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import subprocess
 
 import httpx
 import pytest
 
-from tests.integration.stack import Stack, docker
+from tests.integration.stack import Airflow, Stack, docker
 
 SECRETS = [
     "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
     "postgres_celery_password", "postgres_monitoring_password", "redis_password", "airflow_admin_password",
-    "flower_password", "grafana_admin_password",
+    "airflow_monitoring_password", "flower_password", "grafana_admin_password",
 ]  # fmt: skip
 
 
@@ -22,6 +23,33 @@ def test_the_api_refuses_who_does_not_log_in_or_has_the_wrong_password(stack: St
     assert httpx.get(f"{stack.airflow_url}/api/v2/dags").status_code == httpx.codes.UNAUTHORIZED
     wrong = httpx.post(f"{stack.airflow_url}/auth/token", json={"username": "admin", "password": "admin"})
     assert wrong.status_code == httpx.codes.UNAUTHORIZED
+
+
+def test_a_viewer_may_look_and_may_not_trigger(stack: Stack):
+    name, password = "tests-viewer", secrets.token_urlsafe(24)
+    user = {
+        **{"username": name, "email": "viewer@tests.invalid", "first_name": "Tests", "last_name": "Viewer"},
+        **{"password": password, "roles": [{"name": "Viewer"}]},
+    }
+    stack.api.http.post("/auth/fab/v1/users", json=user).raise_for_status()
+    try:
+        viewer = Airflow(stack.airflow_url, name, password)
+        assert viewer.get("/dags/ml_pipeline_dag")["dag_id"] == "ml_pipeline_dag"
+        body = {"logical_date": None, "conf": {}}
+        triggered = viewer.http.post("/api/v2/dags/ml_pipeline_dag/dagRuns", json=body)
+        assert triggered.status_code == httpx.codes.FORBIDDEN
+        assert viewer.http.get("/api/v2/connections").status_code == httpx.codes.FORBIDDEN
+    finally:
+        stack.api.http.delete(f"/auth/fab/v1/users/{name}").raise_for_status()
+
+
+def test_postgres_and_redis_cannot_be_reached_from_outside(stack: Stack):
+    for service, network in {"postgres": "database", "redis": "broker"}.items():
+        (container,) = stack.containers(service)
+        inspected = container.inspect()
+        assert not any(inspected["NetworkSettings"]["Ports"].values()), "no port of this machine leads there"
+        assert set(container.ip) == {f"{stack.project}_{network}"}
+        assert json.loads(docker("network", "inspect", f"{stack.project}_{network}"))[0]["Internal"] is True
 
 
 @pytest.mark.parametrize(

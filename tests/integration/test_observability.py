@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,8 +26,8 @@ SEED_QUERIES = [
 SCRAPED_WITHIN = 45.0
 """Seconds from an event to its series: the collector adds up for 10 s, Prometheus scrapes every 10 s; and head-room."""
 
-STATSD = 'airflow_task_{}_total{{dag_id="load", task_id="work"{}}}'
-OTEL = 'otel_airflow_ti_{}_total{{dag_id="load", task_id="work"{}}}'
+STATSD = 'airflow_task_{}_total{{dag_id="{}", task_id="work"{}}}'
+OTEL = 'otel_airflow_ti_{}_total{{dag_id="{}", task_id="work"{}}}'
 
 
 def test_every_target_is_up(healthy_stack: Stack):
@@ -44,28 +45,33 @@ def test_the_queries_that_people_bring_return_data(stack: Stack, query: str):
 
 
 def test_a_run_of_40_tasks_is_counted_as_40_by_statsd_and_by_opentelemetry(healthy_stack: Stack):
-    tasks = 40
+    """By a DAG of its own: what other runs sent a moment ago may still be on its way."""
+    tasks, dag_id = 40, "parity"
+    durations = f'{{dag_id="{dag_id}", task_id="work"}}'
     counts = {
-        "statsd started": STATSD.format("start", ""),
-        "statsd succeeded": STATSD.format("finish", ', state="success"'),
-        "statsd durations": 'airflow_dag_task_duration_count{dag_id="load", task_id="work"}',
-        "otel started": OTEL.format("start", ""),
-        "otel succeeded": OTEL.format("finish", ', state="success"'),
-        "otel durations": 'otel_airflow_task_duration_seconds_count{dag_id="load", task_id="work"}',
+        "statsd started": STATSD.format("start", dag_id, ""),
+        "statsd succeeded": STATSD.format("finish", dag_id, ', state="success"'),
+        "statsd durations": f"airflow_dag_task_duration_count{durations}",
+        "otel started": OTEL.format("start", dag_id, ""),
+        "otel succeeded": OTEL.format("finish", dag_id, ', state="success"'),
+        "otel durations": f"otel_airflow_task_duration_seconds_count{durations}",
     }
 
     def now() -> dict[str, float]:
         return {name: total(healthy_stack, query) for name, query in counts.items()}
 
     before = now()
-    run = healthy_stack.api.trigger("load", tasks=tasks, seconds=0)
-    assert healthy_stack.api.wait_for_run("load", run, timeout=120) == "success"
+    run = healthy_stack.api.trigger(dag_id, tasks=tasks, seconds=0)
+    assert healthy_stack.api.wait_for_run(dag_id, run, timeout=120) == "success"
     expected = {name: before[name] + tasks for name in counts}
-    wait_until(lambda: now() == expected, timeout=SCRAPED_WITHIN, what=f"each count is {tasks} more than {before}")
+    try:
+        wait_until(lambda: now() == expected, timeout=SCRAPED_WITHIN, what=f"each count is {tasks} more")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\nbefore: {before}\nnow:    {now()}") from None
 
     sums = [
-        total(healthy_stack, 'airflow_dag_task_duration_sum{dag_id="load", task_id="work"}'),
-        total(healthy_stack, 'otel_airflow_task_duration_seconds_sum{dag_id="load", task_id="work"}'),
+        total(healthy_stack, f"airflow_dag_task_duration_sum{durations}"),
+        total(healthy_stack, f"otel_airflow_task_duration_seconds_sum{durations}"),
     ]
     assert sums[0] == pytest.approx(sums[1], rel=0.01), "one way is in seconds, the other in something else"
 
@@ -82,24 +88,34 @@ def alive(stack: Stack) -> dict[str, float]:
     return {one["metric"]["airflow_instance"]: float(one["value"][1]) for one in found}
 
 
-def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own_series(healthy_stack: Stack):
-    names = ["scheduler", "dag-processor", "triggerer", "worker"]
-    instances = {container.id[:12] for name in names for container in healthy_stack.containers(name)}
+@pytest.fixture
+def scaled_up(healthy_stack: Stack) -> Iterator[Stack]:
+    """Two schedulers, two triggerers and three workers."""
+    healthy_stack.command("scale", "triggerer=2", "worker=3")
+    yield healthy_stack
+    healthy_stack.command("scale", "triggerer=1", "worker=2")
+
+
+def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own_series(scaled_up: Stack):
+    counts = {"scheduler": 2, "dag-processor": 1, "triggerer": 2, "worker": 3}
+    found = {name: {container.id[:12] for container in scaled_up.containers(name)} for name in counts}
+    assert {name: len(of) for name, of in found.items()} == counts
+    instances = set().union(*found.values())
     wait_until(
-        lambda: all(alive(healthy_stack).get(instance) == 1 for instance in instances),
+        lambda: all(alive(scaled_up).get(instance) == 1 for instance in instances),
         timeout=60,
         what=f"each of {instances} is alive in airflow_instance_alive",
     )
-    victim = healthy_stack.containers("scheduler")[0]
+    victim = scaled_up.containers("scheduler")[0]
     victim.kill()
     try:
         killed = time.monotonic()
         wait_until(
-            lambda: alive(healthy_stack).get(victim.id[:12]) == 0, timeout=60, what="the killed scheduler is not alive"
+            lambda: alive(scaled_up).get(victim.id[:12]) == 0, timeout=30, what="the killed scheduler is not alive"
         )
         print(f"seen after {time.monotonic() - killed:.0f} s")
         others = instances - {victim.id[:12]}
-        now = alive(healthy_stack)
+        now = alive(scaled_up)
         assert {instance: now[instance] for instance in others} == dict.fromkeys(others, 1.0)
     finally:
         victim.start()
@@ -163,7 +179,7 @@ def test_every_panel_of_every_dashboard_shows_something_unless_it_is_rightly_emp
 
 def test_an_exporter_that_restarts_costs_what_was_sent_while_it_was_away_and_nothing_after(healthy_stack: Stack):
     (exporter,) = healthy_stack.containers("statsd-exporter")
-    started = STATSD.format("start", "")
+    started = STATSD.format("start", "load", "")
     exporter.crash()
     wait_until(
         lambda: exporter.inspect()["State"].get("Health", {}).get("Status") == "healthy",

@@ -49,51 +49,6 @@ def test_a_second_up_changes_nothing_and_takes_under_20_seconds(healthy_stack: S
     assert runs() == runs_before
 
 
-def test_the_pipeline_takes_under_a_minute_once_warm_and_a_second_run_of_its_date_does_no_work_twice(
-    stack: Stack,
-):
-    api = stack.api
-    started = time.monotonic()
-    first = api.trigger(PIPELINE)
-    assert api.wait_for_run(PIPELINE, first, timeout=120) == "success"
-    assert time.monotonic() - started < 60
-
-    api.http.post(
-        f"/api/v2/dags/{PIPELINE}/dagRuns/{first}/clear", json={"dry_run": False, "only_failed": False}
-    ).raise_for_status()
-    assert api.wait_for_run(PIPELINE, first, timeout=120) == "success"
-    assert api.xcom(PIPELINE, first, "download_data")["reused"] is True
-    assert api.xcom(PIPELINE, first, "evaluate_models")["reused"] is True
-
-
-def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer_and_bad_data_fails_with_its_figures(
-    stack: Stack,
-):
-    api, worker = stack.api, stack.containers("worker")[0]
-    rows = "\n".join(",".join("1" for _ in range(4)) for _ in range(10))
-    inbox = "/opt/airflow/artifacts/inbox"
-    worker.execute("mkdir", "-p", inbox)
-    worker.execute("rm", "-f", f"{inbox}/too-few.csv")
-    run = api.trigger(PIPELINE, source=f"file://{inbox}/too-few.csv", label_column="label")
-    wait_until(
-        lambda: api.in_state(PIPELINE, run, "wait_for_data", "deferred"),
-        timeout=60,
-        what="the sensor has deferred",
-    )
-    script = f"printf 'a,b,c,label\\n{rows}\\n' > {inbox}/.part && mv {inbox}/.part {inbox}/too-few.csv"
-    worker.execute("sh", "-c", script.replace("\n", "\\n"))
-    assert api.wait_for_run(PIPELINE, run, timeout=120) == "failed"
-
-    (validation,) = api.in_state(PIPELINE, run, "validate_data", "failed")
-    assert validation["try_number"] == 1, "bad data is not tried again"
-    log = api.http.get(
-        f"/api/v2/dags/{PIPELINE}/dagRuns/{run}/taskInstances/validate_data/logs/1",
-        params={"full_content": True},
-    )
-    assert "10 samples" in log.text
-    assert "1,000" in log.text
-
-
 def test_the_canary_measures_the_whole_path_every_minute(stack: Stack):
     def successes() -> list[dict[str, object]]:
         runs = stack.api.get("/dags/canary_dag/dagRuns", state="success", order_by="-start_date")["dag_runs"]

@@ -13,7 +13,16 @@ from ops import credentials, preflight
 from ops.commands.test import checks
 from ops.environment_file import defaults
 from ops.images import read_images_env
-from ops.project import MAX_INSTANCES, PROFILES, PULLED_ONLY, ROOT, SCALABLE, Project, replicas_variable
+from ops.project import (
+    MAX_INSTANCES,
+    PROFILES,
+    PULLED_ONLY,
+    ROOT,
+    SCALABLE,
+    SLACK_STUB_PROFILE,
+    Project,
+    replicas_variable,
+)
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
 
 SERVICES = compose_model()["services"]
@@ -31,7 +40,7 @@ TRACKED = [
 
 
 def test_the_profiles_that_up_knows_are_those_of_the_compose_files():
-    known = set(PROFILES) | set(PULLED_ONLY)
+    known = set(PROFILES) | set(PULLED_ONLY) | {SLACK_STUB_PROFILE}
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == known
 
 

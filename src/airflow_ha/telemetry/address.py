@@ -34,12 +34,15 @@ class Answer(NamedTuple):
     at: float  # seconds on the system's monotonic clock, the same for all its processes
 
 
-def shared_directory() -> Path | None:
+def shared_directory(purpose: str = "telemetry") -> Path | None:
     """A directory that only this user can read or write, None when there can be none.
 
     Whoever writes there says where metrics go, so it is checked, not trusted.
+
+    Args:
+        purpose: what it is for; each has its own.
     """
-    directory = Path(os.environ.get("TMPDIR") or "/tmp") / f"airflow-ha-telemetry-{os.geteuid()}"  # noqa: S108
+    directory = Path(os.environ.get("TMPDIR") or "/tmp") / f"airflow-ha-{purpose}-{os.geteuid()}"  # noqa: S108
     try:
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)

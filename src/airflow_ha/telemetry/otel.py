@@ -23,8 +23,10 @@ from opentelemetry.sdk.metrics import Counter, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
+from airflow_ha.telemetry.measurement import Measurement
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from opentelemetry.metrics import Meter
 
@@ -87,28 +89,36 @@ def _flush(provider: MeterProvider, limit: float) -> None:
 def record_gauge(
     name: str, value: float, attributes: Mapping[str, str] | None = None, limit: float = SEND_LIMIT
 ) -> None:
-    """Tell one value, over OpenTelemetry and over Airflow's StatsD.
+    """Tell one value: see `record_gauges`, and `Measurement` for the arguments."""
+    record_gauges([Measurement(name, value, attributes or {})], limit)
+
+
+def record_gauges(measurements: Iterable[Measurement], limit: float = SEND_LIMIT) -> None:
+    """Tell values, over OpenTelemetry in one request and over Airflow's StatsD.
 
     The StatsD name is the same in Prometheus: Airflow puts `airflow.` before it.
 
     Args:
-        name: as in Prometheus, unit last, `airflow_` first: `airflow_ha_canary_latency_seconds`.
-        value: in that unit.
-        attributes: labels; few, and with few values.
+        measurements: the values; several of one name differ in their attributes.
         limit: seconds that sending may take.
     """
-    _record_statsd(name, value, attributes)
+    values = list(measurements)
+    for measurement in values:
+        _record_statsd(measurement)
     try:
         with recording(limit=limit) as meter:
-            meter.create_gauge(name).set(value, dict(attributes or {}))
+            gauges = {name: meter.create_gauge(name) for name in {measurement.name for measurement in values}}
+            for name, value, attributes in values:
+                gauges[name].set(value, dict(attributes))
     except Exception:
-        log.warning("%s was not sent to OpenTelemetry", name, exc_info=True)
+        log.warning("%d measurements were not sent to OpenTelemetry", len(values), exc_info=True)
 
 
-def _record_statsd(name: str, value: float, attributes: Mapping[str, str] | None) -> None:
+def _record_statsd(measurement: Measurement) -> None:
+    name, value, attributes = measurement
     try:
         from airflow.sdk.observability import stats
 
-        stats.gauge(name.removeprefix("airflow_"), value, tags=dict(attributes or {}))
+        stats.gauge(name.removeprefix("airflow_"), value, tags=dict(attributes))
     except Exception:
         log.warning("%s was not sent to StatsD", name, exc_info=True)

@@ -1,4 +1,4 @@
-"""What a Celery worker tells about itself: that it lives, its slots, and how many are taken.
+"""What a Celery worker tells about itself: that it lives, its slots, how many are taken, and how full the disk is.
 
 Airflow's own metrics say nothing of a worker that has no task. Loaded by workers through `imports` in Celery's
 settings.
@@ -7,6 +7,7 @@ settings.
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import Any
 
 from airflow.configuration import conf
@@ -22,13 +23,26 @@ log = logging.getLogger(__name__)
 
 
 def tell(consumer: Any) -> None:
-    """Sends a heartbeat, the worker's slots and how many are taken. Nothing it meets stops the worker."""
+    """Sends a heartbeat, the worker's slots, how many are taken, and how full the disk of the logs is.
+
+    Nothing it meets stops the worker.
+    """
     try:
         stats.incr("ha_worker_heartbeat")
         stats.gauge("ha_worker_slots", consumer.pool.num_processes)
         stats.gauge("ha_worker_busy_slots", len(state.active_requests))
+        stats.gauge("ha_disk_used_ratio", disk_used(conf.get("logging", "base_log_folder")))
     except Exception:
         log.warning("the worker's metrics were not sent", exc_info=True)
+
+
+def disk_used(path: str) -> float:
+    """The share of a file system that is taken, as `df` counts it: what is kept for root is not there to be used.
+
+    The logs are in a volume of Docker's, beside those of Postgres and Redis: nothing else here sees that disk.
+    """
+    disk = shutil.disk_usage(path)
+    return disk.used / (disk.used + disk.free)
 
 
 class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

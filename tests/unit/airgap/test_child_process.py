@@ -34,8 +34,9 @@ def test_a_silent_command_says_that_it_is_still_at_work(monkeypatch):
     monkeypatch.setattr(child_process, "HEARTBEAT_SECONDS", 0.1)
     script = "import select\nprint('begun', flush=True)\nselect.select([], [], [], 1)"
     said = run(script)
-    assert said[0] == "begun"
-    assert any(line.startswith("begun … ") and line.endswith(" s") for line in said[1:])
+    # On a busy machine it was silent before its first word too.
+    begun = said.index("begun")
+    assert any(line.startswith("begun … ") and line.endswith(" s") for line in said[begun + 1 :])
 
 
 def test_a_command_whose_output_says_nothing_to_people_is_not_silent_either(monkeypatch):

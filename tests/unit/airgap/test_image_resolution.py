@@ -1,6 +1,6 @@
 """Which image is used: the official one where it is here or a registry answers, a stand-in where none does.
 
-`docker` is a script that answers as the daemon would, and writes down what it was asked.
+`docker` is a script that answers as the daemon would, and writes down what it was asked: conftest.py.
 """
 
 from __future__ import annotations
@@ -20,68 +20,6 @@ OFFICIAL = official_references(ROOT, {})
 SERVICES = ("AIRFLOW_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "GATEWAY_IMAGE")
 CORE = {key: reference for key, reference in OFFICIAL.items() if key not in images.PROFILES}
 OBSERVABILITY = [key for key, profile in images.PROFILES.items() if profile == "observability"]
-
-FAKE_DOCKER = """\
-#!/bin/sh
-# In $FAKE_DOCKER: `local`, the images that are here; `calls`; `registry`: answers, refuses, is-away or hangs.
-echo "$*" >> "$FAKE_DOCKER/calls"
-for last; do :; done
-case "$1 $2" in
-  "image inspect") grep -qxF "$last" "$FAKE_DOCKER/local" ;;
-  "pull "*)
-    case $(cat "$FAKE_DOCKER/registry") in
-      answers)
-        echo "$last: Pulling from somewhere"
-        echo "aaa: Pulling fs layer"
-        echo "aaa: Pull complete"
-        echo "$last" >> "$FAKE_DOCKER/local" ;;
-      refuses) echo "Error response from daemon: manifest for $last not found: manifest unknown"; exit 1 ;;
-      is-away) echo "Error response from daemon: dial tcp: lookup registry.test: no such host"; exit 1 ;;
-      hangs) exec sleep 600 ;;
-    esac ;;
-  "build "*)
-    while [ "$1" != --tag ]; do shift; done
-    echo "$2" >> "$FAKE_DOCKER/local" ;;
-  "import "*) echo "$last" >> "$FAKE_DOCKER/local" ;;
-  *) echo "unexpected: $*" >&2; exit 64 ;;
-esac
-"""
-
-
-class Daemon:
-    """The state of the fake daemon."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.has()
-        self.registry("is-away")
-
-    def has(self, *references: str) -> None:
-        (self.folder / "local").write_text("".join(f"{reference}\n" for reference in references))
-
-    def registry(self, behaviour: str) -> None:
-        (self.folder / "registry").write_text(behaviour)
-
-    def calls(self, verb: str) -> list[str]:
-        calls = self.folder / "calls"
-        lines = calls.read_text().splitlines() if calls.exists() else []
-        return [line for line in lines if line.startswith(verb)]
-
-    def forget_calls(self) -> None:
-        (self.folder / "calls").unlink()
-
-
-@pytest.fixture
-def daemon(tmp_path, monkeypatch):
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "docker").write_text(FAKE_DOCKER)
-    (programs / "mmdebstrap").write_text("#!/bin/sh\nexit 0\n")
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
-    monkeypatch.setenv("FAKE_DOCKER", str(tmp_path))
-    return Daemon(tmp_path)
 
 
 def find(environ=None, profiles=("data", "flower"), report=lambda _: None, **options) -> dict[str, ResolvedImage]:
@@ -219,7 +157,9 @@ def test_an_image_that_was_asked_for_by_name_is_used(daemon):
 
 def test_a_failed_build_shows_the_builds_last_lines(daemon, monkeypatch):
     script = daemon.folder / "bin/docker"
-    script.write_text(FAKE_DOCKER.replace('"build "*)', '"build "*) echo "E: no space left"; exit 3;;\n  "x "*)'))
+    script.write_text(
+        script.read_text().replace('"build "*)', '"build "*) echo "E: no space left"; exit 3;;\n  "x "*)')
+    )
     with pytest.raises(ImageError, match=r"(?s)exit 3.*no space left"):
         find()
 

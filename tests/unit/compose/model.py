@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def _model() -> dict[str, Any]:
         part = yaml.safe_load(interpolated((COMPOSE / name).read_text()))
         for section, content in merged.items():
             content.update(part.get(section) or {})
-    # Services that are made from one anchor share its parts.
-    merged["services"] = {name: copy.deepcopy(service) for name, service in merged["services"].items()}
+    # What the files share by anchors is each service's own here.
+    merged = json.loads(json.dumps(merged))
     for service in merged["services"].values():
         limits = service["deploy"]["resources"]["limits"]
         limits["memory"] = int(limits["memory"].removesuffix("m")) * 1024**2

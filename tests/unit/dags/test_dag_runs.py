@@ -118,3 +118,28 @@ def test_the_canary_measures_how_late_it_ran(run):
 
     assert finished.state == "success"
     assert 0 < finished.results[("measure_latency", -1)] < monotonic() - started
+
+
+def test_monitoring_tells_and_remembers_what_it_finds_until_it_is_gone(run, monkeypatch):
+    from airflow.models.variable import Variable
+
+    from airflow_ha.monitoring import memory
+    from airflow_ha.monitoring import run as monitoring
+    from airflow_ha.monitoring.observations import ImportProblem, Observations
+
+    problems = [ImportProblem("x.py", "NameError: y")]
+    monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", "http://monitoring:password@gateway:8080")
+    monkeypatch.setattr(
+        monitoring, "observe", lambda api, limits, at: Observations(at=at, import_problems=tuple(problems))
+    )
+
+    found = run("monitoring_dag")
+    remembered = memory.load(Variable.get(memory.VARIABLE))
+    problems.clear()
+    gone = run("monitoring_dag", logical_date=NIGHT.add(minutes=1))
+
+    assert (found.state, gone.state) == ("success", "success")
+    assert found.results[("check", -1)] == {"AirflowImportErrors": 1}
+    assert [told.labels["file"] for told in remembered.told] == ["x.py"]
+    assert gone.results[("check", -1)] == {}
+    assert memory.load(Variable.get(memory.VARIABLE)).told == ()

@@ -78,6 +78,24 @@ def test_what_differs_with_every_run_is_no_label(tag):
     assert kept == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "monitoring_last_success_timestamp_seconds",
+        "monitoring_findings",
+        "oldest_queued_task_seconds",
+        "dag_overdue_seconds",
+        "dag_run_failure_ratio",
+        "failure_ratio",
+    ],
+)
+def test_what_the_monitoring_dag_measures_is_one_series_whichever_worker_it_ran_on(name):
+    rule = contract.rule_for(RULES, f"airflow.ha_{name}", "gauge")
+    assert rule.prometheus_name(f"airflow.ha_{name}") == f"airflow_ha_{name}"
+    assert dict(rule.labels) == {"airflow_instance": "", "component": ""}
+    assert rule.ttl == "5m"
+
+
 def test_what_airflow_sends_beyond_its_template_is_still_in_its_source():
     gone = [
         metric.name

@@ -10,12 +10,17 @@ import threading
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from ops.__main__ import app
 from ops.commands.scale import parse_scale
 from ops.commands.trigger import parse_conf
-from ops.errors import StackError
+from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.project import ROOT, SCALABLE
+
+# By its module's name: the package's own `test` is the function.
+test_command = sys.modules["ops.commands.test"]
 
 
 def run(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
@@ -125,9 +130,12 @@ def test_status_without_a_stack_says_so_and_is_not_ready(project, docker):
     assert "./ops/stack up starts one" in result.stdout
 
 
+COMMANDS = ("up", "status", "scale", "restart", "trigger", "logs", "alerts", "silence", "slack", "test", "down")
+
+
 def test_help_names_every_command():
     text = run("--help").stdout
-    assert all(name in text for name in ("up", "status", "scale", "trigger", "logs", "test", "down"))
+    assert all(name in text for name in COMMANDS)
 
 
 def test_a_scale_argument_is_a_service_and_a_number():
@@ -181,3 +189,20 @@ def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docke
     _, said = command.communicate(timeout=20)
     assert command.returncode == 130
     assert "the next ./ops/stack up finishes it" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ran", "code"),
+    [
+        ([], ["checks", "tests/unit", "tests/images"], FAILURE),
+        (["checks"], ["checks"], FAILURE),
+        (["tests/unit/ml", "-k", "row"], ["tests/unit/ml"], 0),
+    ],
+)
+def test_the_checks_can_be_run_alone_and_one_that_fails_hides_no_other(monkeypatch, arguments, ran, code):
+    seen = []
+    monkeypatch.setattr(test_command, "checks", lambda: seen.append("checks") or {"bad": ["false"], "good": ["true"]})
+    monkeypatch.setattr(test_command, "pytest", lambda arguments: seen.append(arguments[0]) or 0)
+    result = CliRunner().invoke(app, ["test", *arguments])
+    assert (seen, result.exit_code) == (ran, code)
+    assert ("good: well" in result.output) == ("checks" in ran)

@@ -232,7 +232,57 @@ def test_without_replicas_there_is_nothing_of_sentinels(made):
 
 @pytest.mark.usefixtures("handed_over")
 def test_containers_older_than_the_mounted_files_can_be_told(made):
-    assert credentials.mounted_since(made) == 0
+    assert credentials.mounted_since(made) == {}
     before = time.time()
     credentials.mount(made, environment_file.read(made), "image")
-    assert before - 1 <= credentials.mounted_since(made) <= time.time() + 1
+    since = credentials.mounted_since(made)
+    assert since.keys() == credentials.READERS.keys()
+    assert all(before - 1 <= written <= time.time() + 1 for written in since.values())
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_a_webhook_that_changes_leaves_the_files_of_every_other_reader_as_they_are(made):
+    settings = environment_file.read(made)
+    credentials.mount(made, settings, "image")
+    mounted = made.secrets / "mounted"
+    before = {path: path.stat().st_ino for path in mounted.rglob("*") if path.is_file()}
+    credentials.write_private(made.secrets / "slack_webhook_url", "https://hooks.slack.com/services/T1/B1/abc\n")
+    assert credentials.mount(made, settings, "image") is True
+    after = {path: path.stat().st_ino for path in mounted.rglob("*") if path.is_file()}
+    assert before.keys() == after.keys()
+    assert {path.parent.name for path in after if after[path] != before[path]} == {"alertmanager"}
+    assert (mounted / "alertmanager/slack_webhook_url").read_text() == "https://hooks.slack.com/services/T1/B1/abc"
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_without_a_webhook_alertmanager_has_the_stacks_own_slack(made):
+    credentials.mount(made, environment_file.read(made), "image")
+    for name in ("slack_webhook_url", "slack_webhook_url_data"):
+        assert (made.secrets / "mounted/alertmanager" / name).read_text().startswith("http://slack-stub:8025/services/")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("slack_webhook_url", "", "is empty"),
+        ("slack_webhook_url", "a\nb\n", "several lines"),
+        ("slack_webhook_url", "hooks.slack.com/services/T1/B1/abc", "is malformed"),
+        ("slack_webhook_url", "http://hooks.slack.com/services/T1/B1/abc", "is malformed"),
+        ("slack_webhook_url", "https://hooks.slack.com/services/T1/B1", "is malformed"),
+        ("slack_webhook_url", "https://:443/services", "is malformed"),
+        ("slack_webhook_url_data", "https://example.org:x/", "is malformed"),
+        ("dead_mans_switch_url", "ping", "is malformed"),
+        ("pagerduty_routing_key", "short", "is malformed"),
+    ],
+)
+def test_an_operators_secret_that_cannot_be_right_is_refused_by_name_and_not_shown(made, name, text, said):
+    credentials.write_private(made.secrets / name, text)
+    with pytest.raises(StackError, match=f"the secret {name} {said}|the secret {name} has {said}") as refused:
+        credentials.check(made, no_data)
+    assert not text.strip() or text.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["https://hooks.slack.com/services/T1/B1/aB9", "https://mattermost.example/hooks/x"])
+def test_slacks_webhook_and_that_of_another_server_are_taken(made, url):
+    credentials.write_private(made.secrets / "slack_webhook_url", url + "\n")
+    credentials.check(made, no_data)

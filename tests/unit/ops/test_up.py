@@ -61,10 +61,46 @@ def test_a_stack_that_is_as_it_should_be_is_not_made_anew(project, docker):
 
 @pytest.mark.usefixtures("stack")
 def test_containers_older_than_their_secrets_are_made_anew(project, docker):
-    (project.secrets / "mounted").mkdir(parents=True)
-    (project.secrets / "mounted/.digest").touch()
+    with_a_secret(docker, "worker", reader="airflow")
+    written(project, "airflow")
     up.start(project, "airflow-ha")
     assert call_of(docker, "up")[-1] == "--force-recreate"
+
+
+@pytest.mark.usefixtures("stack")
+def test_containers_older_than_the_secrets_of_others_are_left_alone(project, docker):
+    with_a_secret(docker, "worker", reader="airflow")
+    written(project, "alertmanager")
+    up.start(project, "airflow-ha")
+    assert call_of(docker, "up")[-1] == "--remove-orphans"
+
+
+def test_a_new_webhook_makes_only_the_alertmanagers_anew_one_after_the_other(project, docker, stack):
+    names = ["alertmanager-1", "alertmanager-2"]
+    stack(*(container(name, 1, health="healthy") for name in names))
+    with_a_secret(docker, *names, reader="alertmanager")
+    written(project, "alertmanager")
+    up.start(project, "airflow-ha")
+    ups = [call for call in docker.calls() if "up" in call]
+    assert [call[-1] for call in ups] == [*names, "--remove-orphans"]
+    assert all({"--no-deps", "--force-recreate", "--wait"} <= set(call) for call in ups[:2])
+
+
+def with_a_secret(docker, *services: str, reader: str) -> None:
+    """Each of the services reads one secret of this reader."""
+    model = {
+        "name": "airflow-ha",
+        "services": {name: {"secrets": [{"source": "s"}]} for name in services},
+        "secrets": {"s": {"file": f"/state/secrets/mounted/{reader}/s"}},
+    }
+    docker.answer("config --format json", out=json.dumps(model))
+
+
+def written(project, reader: str) -> None:
+    """The files of this reader were written just now."""
+    folder = project.secrets / "mounted" / reader
+    folder.mkdir(parents=True)
+    (folder / ".digest").touch()
 
 
 class FakeAirflow:
@@ -185,3 +221,34 @@ def test_status_of_a_stack_that_is_down_says_that_its_data_is_kept(project, dock
     result = run("status")
     assert result.returncode == 1
     assert "The stack is down" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("profiles", "secrets", "wanted"),
+    [
+        ("data,observability", set(), "data,observability,slack-stub"),
+        ("data,observability,slack-stub", {"slack_webhook_url"}, "data,observability"),
+        ("data,observability", {"slack_webhook_url_data"}, "data,observability,slack-stub"),
+        ("data,slack-stub", set(), "data"),
+    ],
+)
+def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profiles, secrets, wanted):
+    settings = environment_file.read(project) | {"COMPOSE_PROFILES": profiles}
+    up.switch_observability(settings, set(), secrets)
+    assert settings["COMPOSE_PROFILES"] == wanted
+    assert settings["ALERTMANAGERS"] == (
+        "http://alertmanager-1:9093,http://alertmanager-2:9093" if "observability" in profiles else ""
+    )
+
+
+@pytest.mark.usefixtures("stack")
+def test_while_instances_come_or_go_no_more_are_wanted_than_there_are_to_be(project, docker, monkeypatch):
+    from ops import generated_files
+    from ops.commands import scale
+
+    seen: list[str] = []
+    monkeypatch.setattr(generated_files, "write", lambda _, settings: seen.append(settings["WORKER_REPLICAS"]))
+    monkeypatch.setattr(scale, "roll_out", lambda *_: seen.append("rolled out"))
+    for count in ("4", "3"):
+        scale.scale([f"worker={count}"])
+    assert seen == ["2", "rolled out", "4", "3", "rolled out", "3"]

@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 
 from airflow_ha.telemetry import otel
-from airflow_ha.telemetry.otel import record_gauge, recording
+from airflow_ha.telemetry.measurement import Measurement
+from airflow_ha.telemetry.otel import record_gauge, record_gauges, recording
 
 LIMIT = 0.3
 SLACK = 2.0
@@ -62,6 +63,22 @@ def test_a_gauge_arrives_with_its_attributes_in_one_request(collector):
     assert point.as_double == 1.25
     assert {a.key: a.value.string_value for a in point.attributes} == {"dag_id": "canary_dag"}
     assert {a.key: a.value.string_value for a in resource.attributes} == {"service.name": "airflow-ha"}
+
+
+def test_many_values_arrive_in_one_request_and_each_in_statsd(collector, monkeypatch):
+    from airflow.sdk.observability import stats
+
+    calls = []
+    monkeypatch.setattr(stats, "gauge", lambda *args, **kwargs: calls.append((*args, kwargs["tags"])))
+    values = [Measurement("airflow_ha_x", 1, {"dag_id": "a"}), Measurement("airflow_ha_x", 2, {"dag_id": "b"})]
+    record_gauges(iter([*values, Measurement("airflow_ha_y", 3)]), limit=10)
+    metrics = sent(collector)[1]
+    points = {
+        point.attributes[0].value.string_value: point.as_int for point in metrics["airflow_ha_x"].gauge.data_points
+    }
+    assert points == {"a": 1, "b": 2}
+    assert [point.as_int for point in metrics["airflow_ha_y"].gauge.data_points] == [3]
+    assert calls == [("ha_x", 1, {"dag_id": "a"}), ("ha_x", 2, {"dag_id": "b"}), ("ha_y", 3, {})]
 
 
 def test_counters_arrive_as_deltas_so_that_short_lived_processes_add_up(collector):

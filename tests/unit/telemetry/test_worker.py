@@ -39,7 +39,17 @@ def consumer():
 def test_a_worker_tells_that_it_lives_its_slots_and_how_many_are_taken(told, consumer, monkeypatch):
     monkeypatch.setattr(worker.state, "active_requests", {"a", "b", "c"})
     worker.tell(consumer)
-    assert told == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
+    assert told[:3] == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
+
+
+def test_a_worker_tells_how_full_the_disk_of_its_logs_is(told, consumer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(worker.conf, "get", lambda *names: asked.append(names) or "/logs")
+    usage = {"/logs": SimpleNamespace(total=100, used=60, free=20)}
+    monkeypatch.setattr(worker.shutil, "disk_usage", usage.__getitem__)
+    worker.tell(consumer)
+    assert asked == [("logging", "base_log_folder")]
+    assert told[-1] == ("ha_disk_used_ratio", 0.75)
 
 
 def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consumer):

@@ -1,0 +1,126 @@
+"""How a fault strikes containers, and how it is taken back. Only ever those that it is given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from ops import compose
+from ops.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow"]
+
+MEANING: dict[FaultKind, str] = {
+    "crash": "its main process gets SIGKILL, and Docker restarts it at once",
+    "kill": "SIGKILL, and it stays away",
+    "stop": "a graceful stop, and it stays away",
+    "freeze": "every process of it is stopped where it is (docker pause)",
+    "cut": "it loses all its networks",
+    "slow": "each packet it sends takes 200 ms longer, and one in twenty is lost",
+}
+SLOW = ("delay", "200ms", "loss", "5%")
+
+
+def check(kinds: set[FaultKind]) -> None:
+    """Refuses faults that this user cannot make.
+
+    Raises:
+        StackError: They need root on the Linux machine that Docker runs on.
+    """
+    needing = sorted(kinds & {"crash", "slow"})
+    if needing and (sys.platform != "linux" or os.geteuid() != 0):
+        raise StackError(
+            f"{' and '.join(needing)} reach into the containers' processes from outside",
+            cure="run this as root on the Linux machine that Docker runs on",
+        )
+
+
+def strike(kind: FaultKind, containers: Sequence[str]) -> Callable[[], None]:
+    """Strikes all the containers at once; returns what takes the fault back.
+
+    Args:
+        kind: see MEANING.
+        containers: Docker's ids of what is struck.
+    """
+    match kind:
+        case "crash":
+            for process in [main_process(container) for container in containers]:
+                os.kill(process, 9)
+            return lambda: None
+        case "kill":
+            compose.docker("kill", *containers)
+            return lambda: _start(containers)
+        case "stop":
+            compose.docker("stop", *containers)
+            return lambda: _start(containers)
+        case "freeze":
+            compose.docker("pause", *containers)
+            return lambda: _thaw(containers)
+        case "cut":
+            networks = {one["Id"]: one["NetworkSettings"]["Networks"] for one in compose.inspect(list(containers))}
+            for container, of in networks.items():
+                for network in of:
+                    compose.docker("network", "disconnect", "--force", network, container)
+            return lambda: _reconnect(networks)
+        case "slow":
+            processes = [main_process(container) for container in containers]
+            for process in processes:
+                for interface in interfaces(process):
+                    _tc(process, "add", interface, *SLOW)
+            return lambda: _quicken(processes)
+
+
+def main_process(container: str) -> int:
+    """The process of this machine that is a container's first."""
+    return int(compose.docker("inspect", "--format={{.State.Pid}}", container))
+
+
+def interfaces(process: int) -> list[str]:
+    """The network interfaces that a process's container has, without its loopback."""
+    command = ["nsenter", f"--target={process}", "--net", "cat", "/proc/net/dev"]
+    names = subprocess.run(command, capture_output=True, text=True, check=False)
+    if names.returncode != 0:
+        raise StackError(
+            f"the container's network cannot be reached: {names.stderr.strip()}",
+            cure="install util-linux and iproute2, and run this as root",
+        )
+    found = [line.split(":")[0].strip() for line in names.stdout.splitlines() if ":" in line]
+    return [name for name in found if name.startswith("eth")]
+
+
+def _tc(process: int, verb: str, interface: str, *settings: str) -> None:
+    command = ["nsenter", f"--target={process}", "--net", "tc", "qdisc", verb, "dev", interface, "root", "netem"]
+    result = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise StackError(
+            f"the network cannot be made slow: {result.stderr.strip()}",
+            cure="install iproute2; the kernel needs its module sch_netem",
+        )
+
+
+def _start(containers: Sequence[str]) -> None:
+    compose.docker("start", *containers)
+
+
+def _thaw(containers: Sequence[str]) -> None:
+    paused = [one["Id"] for one in compose.inspect(list(containers)) if one["State"]["Paused"]]
+    if paused:
+        compose.docker("unpause", *paused)
+
+
+def _reconnect(networks: dict[str, dict[str, Any]]) -> None:
+    for container, of in networks.items():
+        for network, settings in of.items():
+            aliases = [f"--alias={alias}" for alias in settings.get("Aliases") or [] if not container.startswith(alias)]
+            compose.docker("network", "connect", *aliases, network, container)
+
+
+def _quicken(processes: Sequence[int]) -> None:
+    for process in processes:
+        for interface in interfaces(process):
+            _tc(process, "del", interface)

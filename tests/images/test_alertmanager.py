@@ -1,0 +1,398 @@
+"""Alertmanager does with our configuration what we mean: routes, mutes and messages, and of two only one sends."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import yaml
+
+from airflow_ha import slack_stub
+from ops import alertmanager_config, environment_file, generated_files
+from ops.alertmanager_config import DEAD_MANS_SWITCH, OPTIONAL_SECRETS, PAGERDUTY, SLACK, SLACK_DATA, SMTP
+from ops.project import ROOT, Project
+from tests.images.conftest import docker
+from tests.unit.compose.model import compose_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FOLDER = ROOT / alertmanager_config.FOLDER
+EMAIL = {"ALERT_EMAIL_SMARTHOST": "mail.test:587", "ALERT_EMAIL_FROM": "a@b.test", "ALERT_EMAIL_TO": "c@d.test"}
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "stub": (),
+    "slack": (SLACK,),
+    "slack and its data channel": (SLACK, SLACK_DATA),
+    "switch": (SLACK, DEAD_MANS_SWITCH),
+    "pagerduty": (SLACK, PAGERDUTY),
+    "email": (SLACK, SMTP),
+    "everything": tuple(OPTIONAL_SECRETS),
+}
+PLATFORM = {"team": "platform"}
+ROUTES = [
+    ("dead-mans-switch", {"alertname": "Watchdog", "severity": "none", **PLATFORM}),
+    ("slack-test", {"alertname": "SlackTest", "severity": "ticket", **PLATFORM}),
+    ("nobody", {"alertname": "Aftermath", "severity": "none", **PLATFORM}),
+    ("every-way", {"alertname": "NotificationsFail", "severity": "ticket", **PLATFORM}),
+    ("platform-page", {"alertname": "PostgresDown", "severity": "page", **PLATFORM}),
+    ("data-page", {"alertname": "AirflowErrorBudgetBurn", "severity": "page", "team": "data"}),
+    ("platform", {"alertname": "DiskFilling", "severity": "ticket", **PLATFORM}),
+    ("data", {"alertname": "AirflowDagRunsFailing", "severity": "ticket", "team": "data", "dag_id": "d"}),
+    ("platform", {"alertname": "AirflowTasksRetried", "severity": "info", **PLATFORM}),
+    ("data", {"alertname": "AirflowTasksRetried", "severity": "info", "team": "data"}),
+    ("platform", {"alertname": "OfSomebodyElse"}),
+]
+
+
+def settings(tmp_path: Path, **more: str) -> dict[str, str]:
+    """The defaults, with every profile on."""
+    project = Project(root=ROOT, state=tmp_path)
+    profiles = {"COMPOSE_PROFILES": "data,flower,observability,grafana,slack-stub"}
+    return environment_file.read(project) | EMAIL | profiles | more
+
+
+@pytest.fixture(scope="module")
+def amtool(program):
+    return program("ALERTMANAGER_IMAGE", "/bin/amtool")
+
+
+@pytest.fixture
+def written(tmp_path) -> Callable[..., Path]:
+    """Writes a configuration that reads its files from the test's folder."""
+
+    def write(secrets: tuple[str, ...], **mounted: str) -> Path:
+        files = generated_files.texts(FOLDER, settings(tmp_path), secrets)
+        for name, text in files.items():
+            text = text.replace("/etc/alertmanager/generated", str(tmp_path / "alertmanager"))
+            text = text.replace("/etc/alertmanager/templates", str(FOLDER / "templates"))
+            text = text.replace("/run/secrets", str(tmp_path / "secrets"))
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        (tmp_path / "secrets").mkdir(exist_ok=True)
+        for name, text in (alertmanager_config.mounted_secrets({}) | mounted).items():
+            (tmp_path / "secrets" / name).write_text(text)
+        return tmp_path / "alertmanager/alertmanager.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize("secrets", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_of_the_configuration_is_taken(amtool, written, secrets):
+    done = subprocess.run([amtool, "check-config", written(secrets)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 templates" in done.stdout
+
+
+@pytest.mark.parametrize(("receiver", "labels"), ROUTES, ids=[f"{r}-{labels['alertname']}" for r, labels in ROUTES])
+def test_every_alert_finds_its_receiver(amtool, written, receiver, labels):
+    pairs = [f"{key}={value}" for key, value in labels.items()]
+    command = [amtool, "config", "routes", "test", f"--config.file={written(())}", f"--verify.receivers={receiver}"]
+    done = subprocess.run([*command, *pairs], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_receiver_has_a_route_that_is_tested(written):
+    names = {receiver["name"] for receiver in yaml.safe_load(written(()).read_text())["receivers"]}
+    assert names == {receiver for receiver, _ in ROUTES}
+
+
+# ---- live
+
+
+@pytest.fixture
+def slack(tmp_path) -> Iterator[httpx.Client]:
+    """The stack's own Slack."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    server = slack_stub.server(kept, ("127.0.0.1", 0))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", trust_env=False) as client:
+        yield client
+    server.RequestHandlerClass.stopping.set()  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+
+
+def quick(config: Path) -> None:
+    """The same configuration with shorter times, in the same proportion: an interval is two seconds, not 30."""
+    content = yaml.safe_load(config.read_text())
+    routes = [content["route"], *content["route"]["routes"]]
+    for route in [*routes, *(deeper for one in routes[1:] for deeper in one.get("routes", []))]:
+        for key, value in {"group_wait": "1s", "group_interval": "2s"}.items():
+            if key in route:
+                route[key] = value
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Running:
+    """One Alertmanager, as compose/observability.yaml starts it, but for its addresses."""
+
+    def __init__(self, start: Callable[..., str], image: str, config: Path, gossip: int, peers: list[int]) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        folder = config.parents[1]
+        command = compose_model()["services"]["alertmanager-1"]["command"]
+        own = ("--config.file", "--storage.path", "--cluster.listen-address", "--cluster.peer=")
+        self.container = start(
+            # On the machine's own network: the stub is a thread of this test. As who wrote the files.
+            *("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/alertmanager:mode=1777"),
+            *("--volume", f"{folder}:{folder}:ro", "--volume", f"{FOLDER}:{FOLDER}:ro"),
+            *("--entrypoint", "/bin/alertmanager", image),
+            *(option for option in command if not option.startswith(own)),
+            f"--config.file={config}",
+            "--storage.path=/alertmanager",
+            f"--web.listen-address=127.0.0.1:{port}",
+            f"--cluster.listen-address=127.0.0.1:{gossip}",
+            *(f"--cluster.peer=127.0.0.1:{peer}" for peer in peers),
+        )
+
+    def log(self) -> str:
+        return docker("logs", self.container).output
+
+    def kill(self) -> None:
+        docker("kill", self.container)
+
+    def post(self, *alerts: dict) -> None:
+        httpx.post(f"{self.url}/api/v2/alerts", json=alerts, trust_env=False).raise_for_status()
+
+    def ready(self) -> bool:
+        """Whether it answers and has settled with its peer."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/api/v2/status", trust_env=False).json()["cluster"]["status"] == "ready"
+        return False
+
+
+@pytest.fixture
+def start_alertmanagers(images, start, written, slack):
+    """Starts one or two on the stub, settled."""
+
+    def run(number: int, *, short: bool = True) -> list[Running]:
+        base = str(slack.base_url).rstrip("/")
+        hooks = {SLACK: f"{base}/services/T/B/platform", SLACK_DATA: f"{base}/services/T/B/data"}
+        config = written((SLACK, SLACK_DATA, DEAD_MANS_SWITCH), **hooks, **{DEAD_MANS_SWITCH: f"{base}/watchdog"})
+        if short:
+            quick(config)
+        ports = [free_port() for _ in range(number)]
+        image = images["ALERTMANAGER_IMAGE"].reference
+        running = [Running(start, image, config, port, ports) for port in ports]
+        until(lambda: all(one.ready() for one in running), 30, running[0].log)
+        return running
+
+    return run
+
+
+def until(true: Callable[[], object], seconds: float, tell: Callable[[], object] = lambda: "") -> float:
+    """Waits until something is so; returns how long it took."""
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < seconds, tell()
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def titles(slack: httpx.Client) -> list[str]:
+    return [one["payload"]["attachments"][0]["title"] for one in slack.get("/messages").json()]
+
+
+def attachments(slack: httpx.Client) -> list[dict]:
+    return [one["payload"]["attachments"][0] for one in slack.get("/messages").json()]
+
+
+NOW = datetime.datetime.now(tz=datetime.UTC)
+
+
+def alert(name: str, *, severity: str = "page", team: str = "platform", ended: bool = False, **labels: str) -> dict:
+    """An alert as a rule of ours would give it, that began 754 s ago."""
+    began = NOW - datetime.timedelta(seconds=754)
+    ends = NOW if ended else NOW + datetime.timedelta(hours=1)
+    which = " ".join(labels.values())
+    return {
+        "labels": {"alertname": name, "severity": severity, "team": team, **labels},
+        "annotations": {
+            "summary": f"{name} {which}".strip(),
+            "description": f"All 2 of <{name}> & more are away.",
+            "runbook_url": f"alerting/runbooks/{name}.md",
+            "dashboard_url": "/d/overview",
+        },
+        "startsAt": began.isoformat(),
+        "endsAt": ends.isoformat(),
+    }
+
+
+def fresh(*alerts: dict) -> list[dict]:
+    """The same, beginning now: what is older than its group_wait is sent at once, before its cause may be known."""
+    return [{key: value for key, value in one.items() if key != "startsAt"} for one in alerts]
+
+
+def test_a_message_says_what_is_broken_since_when_how_bad_and_where_to_go_on(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    one.post(alert("AirflowComponentGone", component="worker"))
+    until(lambda: titles(slack), 10, one.log)
+    (message,) = slack.get("/messages").json()
+    assert message["path"] == "/services/T/B/platform"
+    (sent,) = message["payload"]["attachments"]
+    assert sent["title"] == "[FIRING] Page: AirflowComponentGone worker"
+    assert sent["fallback"] == sent["title"]
+    assert sent["color"] == "danger"
+    assert sent["title_link"].endswith("/blob/main/alerting/runbooks/AirflowComponentGone.md")
+    began = (NOW - datetime.timedelta(seconds=754)).strftime("%Y-%m-%d %H:%M:%S")
+    assert sent["text"].split("\n") == [
+        "All 2 of &lt;AirflowComponentGone&gt; &amp; more are away.",
+        f"Since {began} UTC",
+        f"<{sent['title_link']}|Runbook> · <http://localhost:3000/d/overview|Dashboard> · "
+        'Silence: `./ops/stack silence AirflowComponentGone --for 2h --why "…"`',
+    ]
+    assert {field["title"]: field["value"] for field in sent["fields"]} == {
+        "Alert": "AirflowComponentGone",
+        "Severity": "page",
+        "Team": "platform",
+        "Labels": "component=worker",
+    }
+
+
+def test_the_end_says_how_long_it_lasted(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    one.post(alert("PostgresDown"))
+    until(lambda: titles(slack), 10, one.log)
+    one.post(alert("PostgresDown", ended=True))
+    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    sent = attachments(slack)[1]
+    assert sent["title"] == "[RESOLVED] Page: PostgresDown"
+    assert sent["color"] == "good"
+    assert "Lasted 12m34s, from 20" in sent["text"]
+    assert "Silence" not in sent["text"], "there is nothing left to silence"
+
+
+def test_several_of_one_cause_are_one_message_that_names_each(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    same = {"severity": "ticket", "team": "data", "dag_id": "sales"}
+    one.post(*(alert("AirflowTasksFailing", task_id=f"t{number}", **same) for number in range(12)))
+    until(lambda: titles(slack), 10, one.log)
+    (message,) = slack.get("/messages").json()
+    assert message["path"] == "/services/T/B/data"
+    (sent,) = message["payload"]["attachments"]
+    assert sent["title"] == "[FIRING] Ticket: AirflowTasksFailing sales (12 firing)"
+    assert sent["color"] == "warning"
+    assert sent["text"].count("|Runbook>") == 10
+    assert "*AirflowTasksFailing sales t0*" in sent["text"] or "*AirflowTasksFailing t0 sales*" in sent["text"]
+    assert "These are 10 of 12" in sent["text"]
+
+
+def test_a_finding_leads_to_its_run_in_airflow(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    finding = alert("AirflowDagRunsFailing", severity="ticket", team="data", dag_id="sales", source="monitoring_dag")
+    finding["annotations"]["run_url"] = "/dags/sales/runs/manual__2026-01-01T00:00:00+00:00"
+    one.post(finding)
+    until(lambda: titles(slack), 10, one.log)
+    (sent,) = attachments(slack)
+    assert "<http://localhost:8080/dags/sales/runs/manual__2026-01-01T00:00:00+00:00|Run>" in sent["text"]
+    assert {"title": "Labels", "value": "dag_id=sales source=monitoring_dag", "short": False} in sent["fields"]
+
+
+def test_one_cause_sends_one_message(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    effects = [
+        *(alert("AirflowComponentGone", component=component) for component in ("scheduler", "api-server")),
+        alert("AirflowComponentDown", severity="ticket", component="scheduler"),
+        alert("AirflowCanaryStale"),
+        alert("ApiErrors", severity="ticket"),
+        alert("TargetDown", severity="ticket", job="postgres"),
+    ]
+    one.post(*fresh(alert("PostgresDown"), *effects))
+    # What has another cause comes, and after everything that would have come with it.
+    until(lambda: titles(slack), 10, one.log)
+    one.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    assert titles(slack) == ["[FIRING] Page: PostgresDown", "[FIRING] Ticket: DiskFilling"]
+
+
+def test_what_a_cause_broke_stays_muted_while_it_gets_well(start_alertmanagers, slack):
+    (one,) = start_alertmanagers(1)
+    aftermath = alert("Aftermath", severity="none", cause="PostgresDown")
+    one.post(*fresh(alert("PostgresDown"), aftermath, alert("AirflowCanaryStale")))
+    until(lambda: titles(slack), 10, one.log)
+    one.post(alert("PostgresDown", ended=True))
+    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    one.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 3, 10, one.log)
+    assert not [title for title in titles(slack) if "Canary" in title]
+
+
+def test_the_dead_mans_switch_is_pressed_again_and_again_until_messages_do_not_get_out(
+    start_alertmanagers, slack, tmp_path
+):
+    (one,) = start_alertmanagers(1)
+    config = tmp_path / "alertmanager/alertmanager.yaml"
+    config.write_text(config.read_text().replace("repeat_interval: 50s", "repeat_interval: 1s"))
+    httpx.post(f"{one.url}/-/reload", trust_env=False).raise_for_status()
+    one.post(alert("Watchdog", severity="none"))
+    until(lambda: slack.get("/watchdog").json()["count"] >= 3, 20, one.log)
+    one.post(alert("NotificationsFail", severity="ticket", integration="slack"))
+    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    paths = [message["path"] for message in slack.get("/messages").json()]
+    assert sorted(paths) == ["/services/T/B/data", "/services/T/B/platform"], "said on every way"
+    heard = slack.get("/watchdog").json()["count"]
+    one.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 3, 10, one.log)
+    assert slack.get("/watchdog").json()["count"] <= heard + 1
+
+
+@pytest.mark.parametrize("fault", [{"status": 429}, {"status": 500}, {"hang_seconds": 3, "status": 500}], ids=str)
+def test_a_message_that_slack_refuses_for_a_while_is_sent_when_it_takes_it(start_alertmanagers, slack, fault):
+    (one,) = start_alertmanagers(1)
+    slack.put("/fault", json={**fault, "times": 3}).raise_for_status()
+    one.post(alert("PostgresDown"))
+    until(lambda: titles(slack), 60, one.log)
+    assert titles(slack) == ["[FIRING] Page: PostgresDown"]
+    metrics = httpx.get(f"{one.url}/metrics", trust_env=False).text
+    failed = [line for line in metrics.splitlines() if line.startswith("alertmanager_notification_requests_failed")]
+    assert sum(float(line.rpartition(" ")[2]) for line in failed if 'integration="slack"' in line) == 3
+
+
+def test_of_two_alertmanagers_one_sends_and_with_the_first_dead_the_other_does_in_time(start_alertmanagers, slack):
+    """The real times: a page leaves after 5 s; the second waits 5 s more, and only while the first is there."""
+    pair = start_alertmanagers(2, short=False)
+    for one in pair:
+        one.post(alert("PostgresDown"))
+    took = until(lambda: titles(slack), 20, pair[0].log)
+    assert took < 12
+    # The second has had its turn when it knows of the other's message, which it may then only skip.
+    until(lambda: all(flushes(one) for one in pair), 20)
+    assert titles(slack) == ["[FIRING] Page: PostgresDown"]
+
+    first = next(one for one in pair if sent(one))
+    first.kill()
+    (other,) = (one for one in pair if one is not first)
+    other.post(alert("RedisDown"))
+    took = until(lambda: len(titles(slack)) == 2, 30, other.log)
+    assert took < 20
+    assert titles(slack)[1] == "[FIRING] Page: RedisDown"
+
+
+def metric(one: Running, name: str) -> float:
+    lines = httpx.get(f"{one.url}/metrics", trust_env=False).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def sent(one: Running) -> bool:
+    return metric(one, 'alertmanager_notifications_total{integration="slack"') > 0
+
+
+def flushes(one: Running) -> bool:
+    """Whether it knows that the group was sent: by itself, or by gossip of the other."""
+    return metric(one, "alertmanager_nflog_gossip_messages_propagated_total") > 0 or sent(one)

@@ -1,0 +1,144 @@
+"""One small DAG for each thing that people expect of Airflow; tests/integration/test_airflow_behaviour.py runs them."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
+from airflow.sdk import dag, get_current_context, task
+
+SETTINGS = {
+    "schedule": None,
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "is_paused_upon_creation": False,
+    "default_args": {"owner": "tests", "retries": 2, "retry_delay": timedelta(seconds=1)},
+    "tags": ["tests"],
+}
+
+
+@dag(**SETTINGS)
+def retried():
+    @task
+    def succeed_at_the_third_try() -> int:
+        attempt = int(get_current_context()["ti"].try_number)
+        if attempt < 3:
+            raise RuntimeError(f"attempt {attempt} is meant to fail")
+        return attempt
+
+    succeed_at_the_third_try()
+
+
+@dag(**SETTINGS, params={"way": "left"})
+def branching():
+    @task.branch
+    def choose() -> str:
+        return str(get_current_context()["params"]["way"])
+
+    @task
+    def left() -> None: ...
+
+    @task
+    def right() -> None: ...
+
+    choose() >> [left(), right()]
+
+
+@dag(**SETTINGS)
+def deferring():
+    TimeDeltaSensor(task_id="wait", delta=timedelta(seconds=20), deferrable=True)
+
+
+@dag(**SETTINGS, max_active_tasks=32)
+def mapped():
+    @task
+    def numbers() -> list[int]:
+        return list(range(200))
+
+    @task
+    def square(number: int) -> int:
+        return number * number
+
+    @task
+    def total(squares: list[int]) -> int:
+        return sum(squares)
+
+    total(square.expand(number=numbers()))
+
+
+@dag(**SETTINGS, max_active_tasks=32)
+def pooled():
+    @task(pool="tests_two_slots")
+    def work(number: int) -> int:
+        time.sleep(1)
+        return number
+
+    work.expand(number=list(range(8)))
+
+
+@dag(**SETTINGS)
+def too_slow():
+    @task(execution_timeout=timedelta(seconds=2), retries=0)
+    def sleep_on() -> None:
+        time.sleep(60)
+
+    sleep_on()
+
+
+@dag(**SETTINGS)
+def killed():
+    @task
+    def die_at_the_first_try() -> int:
+        attempt = int(get_current_context()["ti"].try_number)
+        if attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return attempt
+
+    die_at_the_first_try()
+
+
+@dag(**SETTINGS)
+def large_xcom():
+    @task
+    def give() -> str:
+        return "x" * 2**20
+
+    @task
+    def take(text: str) -> int:
+        return len(text)
+
+    take(give())
+
+
+@dag(**{**SETTINGS, "schedule": "@daily"})
+def daily():
+    @task
+    def day() -> str:
+        return get_current_context()["logical_date"].date().isoformat()
+
+    day()
+
+
+@dag(**SETTINGS)
+def clearable():
+    @task
+    def first() -> None: ...
+
+    @task
+    def second() -> None: ...
+
+    first() >> second()
+
+
+@dag(**SETTINGS)
+def talkative():
+    @task
+    def say() -> None:
+        print("these words must outlive the worker")
+
+    say()
+
+
+for make in (retried, branching, deferring, mapped, pooled, too_slow, killed, large_xcom, daily, clearable, talkative):
+    make()

@@ -1,0 +1,166 @@
+"""The stack's own Slack: takes what Slack takes, refuses what it refuses, keeps and shows it, fails when asked to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import httpx
+import pytest
+
+from airflow_ha import slack_stub
+
+HOOK = "/services/T/B/x"
+MESSAGE = {"attachments": [{"title": "[FIRING] Page: Postgres is down", "text": "since now", "color": "danger"}]}
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts a stub on the test's folder; several in turn share what is kept."""
+    running = []
+
+    def start() -> httpx.Client:
+        server = slack_stub.server(tmp_path, ("127.0.0.1", 0))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        client = httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", timeout=5, trust_env=False)
+        running.append((server, client))
+        return client
+
+    yield start
+    for server, client in running:
+        client.close()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def stub(serve):
+    return serve()
+
+
+def test_a_message_is_answered_as_slack_does_and_kept_with_its_time(stub):
+    before = time.time()
+    answer = stub.post(HOOK, json=MESSAGE)
+    assert (answer.status_code, answer.text) == (200, "ok")
+    (kept,) = stub.get("/messages").json()
+    assert (kept["path"], kept["payload"]) == (HOOK, MESSAGE)
+    assert before <= kept["received"] <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("no json", "invalid_payload"),
+        ("[]", "invalid_payload"),
+        ('{"attachments": "a"}', "invalid_payload"),
+        ('{"attachments": [1]}', "invalid_payload"),
+        ("[" * 100_000, "invalid_payload"),
+        ("{}", "no_text"),
+        ('{"attachments": []}', "no_text"),
+    ],
+)
+def test_what_slack_refuses_is_refused_in_its_words_and_not_kept(stub, body, said):
+    answer = stub.post(HOOK, content=body)
+    assert (answer.status_code, answer.text) == (400, said)
+    assert stub.get("/messages").json() == []
+
+
+def test_a_message_that_is_too_large_is_refused(stub):
+    assert stub.post(HOOK, content=b"x" * (slack_stub.MAX_BODY + 1)).status_code == 413
+
+
+def test_messages_outlive_a_restart_and_a_half_written_line_is_left_out(serve, tmp_path):
+    serve().post(HOOK, json=MESSAGE)
+    with (tmp_path / "messages.jsonl").open("a") as file:
+        file.write('{"received": 1, "path": "/serv')
+    again = serve()
+    assert [kept["payload"] for kept in again.get("/messages").json()] == [MESSAGE]
+    again.post(HOOK, json=MESSAGE)
+    assert len(serve().get("/messages").json()) == 2
+
+
+def test_the_oldest_messages_are_forgotten_and_the_file_does_not_grow_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(slack_stub, "MAX_MESSAGES", 3)
+    store = slack_stub.Store(tmp_path / "messages.jsonl")
+    for number in range(20):
+        store.add(HOOK, {"text": str(number)})
+    assert [kept["payload"]["text"] for kept in store.messages()] == ["17", "18", "19"]
+    assert len(store.file.read_text().splitlines()) <= 6
+
+
+def test_large_messages_are_bounded_in_sum(tmp_path, monkeypatch):
+    monkeypatch.setattr(slack_stub, "MAX_KEPT", 1000)
+    store = slack_stub.Store(tmp_path / "messages.jsonl")
+    for number in range(10):
+        store.add(HOOK, {"text": f"{number}" + "x" * 400})
+    assert [kept["payload"]["text"][0] for kept in store.messages()] == ["8", "9"]
+
+
+def test_messages_are_deleted_when_asked(stub):
+    stub.post(HOOK, json=MESSAGE)
+    assert stub.delete("/messages").status_code == 200
+    assert stub.get("/messages").json() == []
+
+
+def test_the_dead_mans_switch_tells_when_it_was_pressed_last(stub):
+    assert stub.get("/watchdog").json() == {"last": None, "count": 0}
+    stub.post("/watchdog/x", json={"status": "firing"})
+    heard = stub.get("/watchdog").json()
+    assert heard["count"] == 1
+    assert time.time() - heard["last"] < 60
+    assert stub.get("/messages").json() == []
+
+
+def test_a_fault_is_met_as_often_as_asked_and_nothing_of_it_is_kept(stub):
+    stub.put("/fault", json={"status": 429, "times": 2})
+    answers = [stub.post(HOOK, json=MESSAGE) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [429, 429, 200]
+    assert answers[0].headers["Retry-After"] == "1"
+    assert len(stub.get("/messages").json()) == 1
+
+
+def test_a_fault_of_one_path_leaves_the_others_alone(stub):
+    stub.put("/fault", json={"status": 500, "path": "/services/platform"})
+    assert stub.post("/services/data", json=MESSAGE).status_code == 200
+    assert stub.post("/services/platform", json=MESSAGE).status_code == 500
+
+
+def test_a_fault_can_hang_and_is_ended_by_its_deletion(stub):
+    stub.put("/fault", json={"hang_seconds": 0.3, "times": 100})
+    started = time.monotonic()
+    assert stub.post(HOOK, json=MESSAGE).status_code == 200
+    assert time.monotonic() - started >= 0.3
+    stub.delete("/fault")
+    started = time.monotonic()
+    stub.post(HOOK, json=MESSAGE)
+    assert time.monotonic() - started < 0.3
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ['{"status": 99}', '{"times": 0}', '{"hang_seconds": -1}', '{"hang_seconds": 1e9}', '{"staus": 500}', "[]", "x"],
+)
+def test_a_fault_that_makes_no_sense_is_refused_and_changes_nothing(stub, asked):
+    assert stub.put("/fault", content=asked).status_code == 400
+    assert stub.post(HOOK, json=MESSAGE).status_code == 200
+
+
+def test_the_page_shows_messages_as_text_whatever_is_in_them(stub):
+    stub.post(HOOK, json={"attachments": [{"title": "<script>x</script>", "text": "<b>", "color": '"><i>'}]})
+    stub.post(HOOK, json={"text": "plain"})
+    shown = stub.get("/").text
+    assert "<script>x" not in shown
+    assert "&lt;script&gt;x" in shown
+    assert "&lt;b&gt;" in shown
+    assert "<i>" not in shown
+    assert shown.index("plain") < shown.index("&lt;script&gt;"), "the newest is first"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("POST", "/x"), ("PUT", "/x"), ("DELETE", "/x")])
+def test_what_is_not_there_is_not_found(stub, method, path):
+    assert stub.request(method, path, json={}).status_code == 404
+
+
+def test_health_says_ok(stub):
+    assert json.dumps(stub.get("/health").text) == '"ok"'

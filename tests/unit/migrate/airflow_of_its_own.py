@@ -1,0 +1,182 @@
+"""Run by test_monitoring_account.py in a process of its own: a migrated Airflow, asked as the monitoring account.
+
+Prints one line of JSON. A process, since the authentication of the other tests' Airflow is another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+HOME = Path(sys.argv[1])
+DAGS = Path(sys.argv[2])
+os.environ |= {
+    "AIRFLOW_HOME": str(HOME),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+    "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "j" * 64,
+    "AIRFLOW__API__SECRET_KEY": "k" * 64,
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+}
+
+FORBIDDEN = [
+    ("POST", "/dags/ml_pipeline_dag/dagRuns", {"logical_date": None}),
+    ("PATCH", "/dags/ml_pipeline_dag", {"is_paused": True}),
+    ("DELETE", "/dags/ml_pipeline_dag", None),
+    ("PATCH", "/dags/ml_pipeline_dag/dagRuns/r%2B0", {"state": "success"}),
+    ("POST", "/dags/ml_pipeline_dag/clearTaskInstances", {}),
+    ("PATCH", "/pools/default_pool", {"slots": 1}),
+    ("GET", "/dags/ml_pipeline_dag/dagRuns/r%2B0/taskInstances/plan_run/xcomEntries", None),
+    ("GET", "/dags/ml_pipeline_dag/dagRuns/r%2B0/taskInstances/plan_run/logs/1", None),
+    ("GET", "/dagSources/ml_pipeline_dag", None),
+    ("GET", "/connections", None),
+    ("GET", "/variables", None),
+    ("POST", "/variables", {"key": "k", "value": "v"}),
+    ("GET", "/config", None),
+    ("GET", "/eventLogs", None),
+]
+
+
+def migrate(monitoring_password: str) -> list[str]:
+    """What migrating says it did."""
+    from airflow_ha import migrate
+
+    migrate.SECRETS = HOME / "secrets"
+    migrate.SECRETS.mkdir(exist_ok=True)
+    (migrate.SECRETS / "airflow_admin_password").write_text("of-the-admin\n")
+    (migrate.SECRETS / "airflow_monitoring_password").write_text(f"{monitoring_password}\n")
+    with redirect_stdout(StringIO()) as said:
+        migrate.main()
+    return [line for line in said.getvalue().splitlines() if line.startswith(("made ", "set ", "gave "))]
+
+
+def widen() -> None:
+    """What an operator might do to the account."""
+    from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+    with get_application_builder() as appbuilder:
+        security = appbuilder.sm
+        security.add_permission_to_role(
+            security.find_role("Monitoring"), security.create_permission("can_read", "Variables")
+        )
+        user = security.find_user(username="monitoring")
+        user.roles = [*user.roles, security.find_role("Op")]
+        security.update_user(user)
+
+
+def make_run(dag: Any, run_id: str, at: datetime, state: str, session: Any) -> Any:
+    """A run of a DAG."""
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+    return dag.create_dagrun(
+        run_id=run_id,
+        logical_date=at,
+        run_after=at,
+        run_type=DagRunType.SCHEDULED,
+        triggered_by=DagRunTriggeredByType.TEST,
+        state=state,
+        data_interval=(at, at),
+        session=session,
+    )
+
+
+def fill(now: datetime) -> None:
+    """Ten runs of which three failed, a queued task, a running one, jobs, and a file that does not import."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.jobs.job import Job
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.models.errors import ParseImportError
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    with create_session() as session:
+        session.add(DagBundleModel(name="dags-folder"))
+    with create_session() as session:
+        sync_bag_to_db(DagBag(dag_folder=str(DAGS)), "dags-folder", None, session=session)
+    with create_session() as session:
+        for dag_id, count, failed in [("ml_pipeline_dag", 10, 3), ("canary_dag", 9, 9)]:
+            dag = SerializedDagModel.get(dag_id, session=session).dag
+            for number in range(count):
+                ended = now - timedelta(minutes=number)
+                state = "failed" if number < failed else "success"
+                run = make_run(dag, f"r+{number}", ended, state, session)
+                run.start_date, run.end_date = ended, ended
+                if state == "failed":
+                    first = min(run.get_task_instances(session=session), key=lambda instance: instance.task_id)
+                    first.state, first.end_date = state, ended
+        dag = SerializedDagModel.get("ml_pipeline_dag", session=session).dag
+        active = make_run(dag, "active", now + timedelta(minutes=1), "running", session)
+        tasks = {instance.task_id: instance for instance in active.get_task_instances(session=session)}
+        tasks["download_data"].state, tasks["download_data"].queued_dttm = "queued", now - timedelta(minutes=20)
+        tasks["plan_run"].state, tasks["plan_run"].hostname = "running", "worker-1"
+        session.execute(update(DagModel).values(is_paused=False, is_stale=False))
+        session.add(
+            ParseImportError(timestamp=now, filename="x.py", bundle_name="dags-folder", stacktrace="T\nNameError: y\n")
+        )
+        for kind, silent in [("SchedulerJob", 1), ("DagProcessorJob", 1), ("TriggererJob", 600)]:
+            job = Job()
+            job.job_type, job.state, job.hostname = kind, "running", kind
+            job.start_date, job.latest_heartbeat = now - timedelta(hours=1), now - timedelta(seconds=silent)
+            session.add(job)
+
+
+def ask(now: datetime) -> dict[str, object]:
+    """What the account sees, and what it is refused."""
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    from airflow_ha.monitoring import checks, memory
+    from airflow_ha.monitoring.airflow_api import AirflowApi
+    from airflow_ha.monitoring.observe import observe
+    from airflow_ha.monitoring.thresholds import Thresholds
+
+    with TestClient(create_app(apps="core")) as client:
+        api = AirflowApi("http://testserver", "monitoring", "second", directory=HOME, transport=client._transport)
+        seen = observe(api, Thresholds(), now)
+        token = {"Authorization": f"Bearer {api._token}"}
+        refused = {
+            f"{method} {path}": client.request(method, f"/api/v2{path}", json=body, headers=token).status_code
+            for method, path, body in FORBIDDEN
+        }
+    lasting = memory.Memory(seen=memory.remember({}, memory.conditions(seen, 8), now))
+    found = checks.check(seen, lasting, Thresholds(), 8)
+    return {
+        "refused": refused,
+        "found": [[each.alertname, dict(each.labels), each.summary, each.run_url] for each in found],
+        "running": dict(seen.running),
+        "pools": sorted(pool.name for pool in seen.pools),
+        "due": sorted(dag.dag_id for dag in seen.due),
+    }
+
+
+def connection() -> list[object]:
+    """The connection as a task gets it."""
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        found = session.scalar(select(Connection).where(Connection.conn_id == "airflow_api"))
+        return [found.conn_type, found.host, found.port, found.login, found.password]
+
+
+def main() -> None:
+    """All of it, in order."""
+    said = [migrate("first"), migrate("first"), migrate("second")]
+    widen()
+    said.append(migrate("second"))
+    now = datetime.now(UTC)
+    fill(now)
+    print(json.dumps({"said": said, "connection": connection(), **ask(now)}))
+
+
+main()

@@ -1,0 +1,240 @@
+"""What is asked of Airflow, and what is made of its answers. tests/unit/migrate asks the real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_ha.monitoring.airflow_api import AirflowApiError
+from airflow_ha.monitoring.observations import DueDag, FailingTask, ImportProblem, Job, Pool, QueuedTask, Runs
+from airflow_ha.monitoring.observe import COUNTED_DAGS, HELD_BACK_ASKED, observe
+from airflow_ha.monitoring.thresholds import Thresholds
+from tests.unit.monitoring.conftest import NOON, ago
+
+
+def dag(dag_id, *tags, due=None, **more):
+    return {
+        "dag_id": dag_id,
+        "tags": [{"name": tag} for tag in tags],
+        "is_paused": False,
+        "has_import_errors": False,
+        "max_active_runs": 1,
+        "next_dagrun_run_after": due.isoformat() if due else None,
+    } | more
+
+
+def run(dag_id, run_id):
+    return {"dag_id": dag_id, "dag_run_id": run_id}
+
+
+def instance(dag_id, task_id, run_id, **more):
+    return {"id": f"{dag_id}.{task_id}", "dag_id": dag_id, "task_id": task_id, "dag_run_id": run_id} | more
+
+
+class Airflow:
+    """Answers the client's questions out of lists."""
+
+    def __init__(self):
+        self.asked = []
+        self.dags, self.succeeded, self.runs, self.active = [], [], {}, {}
+        self.instances = {"failed": [], "queued": [], "running": []}
+        self.jobs, self.pools, self.errors = [], [], []
+        self.too_long = set()
+
+    def get(self, path, **params):
+        self.asked.append((path, params))
+        if path == "/jobs":
+            return {"jobs": self.jobs}
+        dag_id = path.split("/")[2].replace("%2F", "/")
+        runs = self.runs.get(dag_id, {})
+        if dag_id == "~":
+            total = sum(each[params["state"]] for each in self.runs.values())
+            return {"total_entries": total, "dag_runs": []}
+        latest = [run(dag_id, runs["latest"])] if runs.get("latest") else []
+        return {"total_entries": runs.get(params["state"], 0), "dag_runs": latest}
+
+    def count(self, path, **params):
+        if params["state"] == ["queued", "running"]:
+            self.asked.append((path, params))
+            return self.active.get(path.split("/")[2], 0)
+        return self.get(path, **params)["total_entries"]
+
+    def pages(self, path, key, most, **params):
+        self.asked.append((path, params))
+        found = {
+            "dags": self.succeeded if "dag_run_state" in params else self.dags,
+            "dag_runs": [run(dag_id, "r") for dag_id, runs in self.runs.items() for _ in range(runs["failed"])],
+            "task_instances": self.instances.get(params.get("state"), []),
+            "pools": self.pools,
+            "import_errors": self.errors,
+        }[key]
+        return found, path in self.too_long
+
+
+@pytest.fixture
+def airflow():
+    return Airflow()
+
+
+def look(airflow, **thresholds):
+    return observe(airflow, Thresholds(**thresholds), NOON)
+
+
+def test_an_empty_airflow_is_seen_as_empty_with_few_questions(airflow):
+    seen = look(airflow)
+    assert (seen.all_runs, seen.runs, seen.jobs, seen.pools, seen.queued, seen.due) == (Runs(0, 0), {}, (), (), (), ())
+    assert len(airflow.asked) < 15
+
+
+def test_runs_are_counted_over_the_window(airflow):
+    look(airflow, window_hours=6)
+    since = {params["end_date_gte"] for path, params in airflow.asked if path.endswith("/dagRuns")}
+    assert since == {"2026-09-01T06:00:00+00:00"}
+
+
+def test_each_dag_with_failed_runs_is_counted_and_the_latest_remembered(airflow):
+    airflow.dags = [dag("etl"), dag("a/b")]
+    airflow.runs = {
+        "etl": {"failed": 3, "success": 7, "latest": "r+3"},
+        "a/b": {"failed": 1, "success": 1, "latest": "r1"},
+    }
+    seen = look(airflow)
+    assert seen.runs == {"etl": Runs(7, 3, "r+3"), "a/b": Runs(1, 1, "r1")}
+    assert seen.all_runs == Runs(8, 4)
+
+
+def test_dags_that_watch_are_no_part_of_any_rate(airflow):
+    airflow.dags = [dag("etl"), dag("canary_dag", "canary", "monitoring")]
+    airflow.succeeded = [dag("canary_dag", "monitoring")]
+    airflow.runs = {
+        "etl": {"failed": 1, "success": 4, "latest": "r"},
+        "canary_dag": {"failed": 40, "success": 1400, "latest": "c"},
+    }
+    airflow.instances["failed"] = [instance("canary_dag", "measure_latency", "c")]
+    seen = look(airflow)
+    assert seen.all_runs == Runs(4, 1)
+    assert seen.runs == {"etl": Runs(4, 1, "r")}
+    assert seen.failing_tasks == ()
+    assert seen.well == frozenset()
+
+
+def test_a_dag_whose_file_is_gone_is_not_there(airflow):
+    airflow.runs = {"removed": {"failed": 9, "success": 0, "latest": "r"}}
+    assert look(airflow).runs == {}
+
+
+def test_in_a_flood_of_failing_dags_the_worst_are_counted(airflow):
+    airflow.dags = [dag(f"d{number}") for number in range(COUNTED_DAGS + 5)]
+    airflow.runs = {f"d{number}": {"failed": number + 1, "success": 0} for number in range(COUNTED_DAGS + 5)}
+    seen = look(airflow)
+    assert len(seen.runs) == COUNTED_DAGS
+    assert "d0" not in seen.runs
+
+
+def test_dags_that_ran_without_a_failure_are_well(airflow):
+    airflow.dags = [dag("etl"), dag("fine")]
+    airflow.runs = {"etl": {"failed": 1, "success": 1}}
+    airflow.succeeded = [dag("etl"), dag("fine")]
+    assert look(airflow).well == {"fine"}
+
+
+def test_failed_tasks_are_grouped_with_the_run_of_the_latest(airflow):
+    airflow.dags = [dag("etl")]
+    airflow.runs = {"etl": {"failed": 3, "success": 0}}
+    airflow.instances["failed"] = [
+        instance("etl", "load", "r3"),
+        instance("etl", "extract", "r2"),
+        instance("etl", "load", "r1"),
+        instance("removed", "x", "r9"),
+    ]
+    assert look(airflow).failing_tasks == (
+        FailingTask("etl", "load", 2, "r3"),
+        FailingTask("etl", "extract", 1, "r2"),
+    )
+
+
+def test_failed_tasks_are_not_asked_for_when_no_run_failed(airflow):
+    look(airflow)
+    assert [
+        params for path, params in airflow.asked if path.endswith("taskInstances") and params["state"] == "failed"
+    ] == []
+
+
+def test_components_are_seen_by_their_jobs(airflow):
+    job = {
+        "job_type": "SchedulerJob",
+        "hostname": "s1",
+        "state": "running",
+        "start_date": "2026-09-01T11:00:00Z",
+        "latest_heartbeat": "2026-09-01T11:59:55Z",
+    }
+    airflow.jobs = [
+        job,
+        job | {"job_type": "TriggererJob", "state": "success", "hostname": None},
+        job | {"job_type": "LocalTaskJob"},
+        job | {"job_type": None},
+        job | {"latest_heartbeat": None},
+    ]
+    assert look(airflow).jobs == (
+        Job("scheduler", "s1", running=True, started=ago(3600), heartbeat=ago(5)),
+        Job("triggerer", "unknown", running=False, started=ago(3600), heartbeat=ago(5)),
+    )
+
+
+def test_pools_queued_and_running_tasks_and_import_errors_are_seen(airflow):
+    airflow.pools = [{"name": "p", "slots": 2, "open_slots": 0, "scheduled_slots": 3, "queued_slots": 1}]
+    airflow.instances["queued"] = [
+        instance("etl", "load", "r1", queue=None, queued_when="2026-09-01T11:59:00"),
+        instance("etl", "just_left_it", "r1", queue="q", queued_when=None),
+    ]
+    airflow.instances["running"] = [{"hostname": "w1"}, {"hostname": "w2"}, {"hostname": "w1"}, {"hostname": ""}]
+    airflow.errors = [
+        {"filename": "a.py", "stack_trace": "Traceback:\n  line\nNameError: x\n\n"},
+        {"filename": "b.py", "stack_trace": None},
+    ]
+    seen = look(airflow)
+    assert seen.pools == (Pool("p", 2, 0, 3),)
+    assert seen.queued == (QueuedTask("etl.load", "etl", "load", "r1", "default", ago(60)),)
+    assert seen.running == {"w1": 2, "w2": 1}
+    assert seen.import_problems == (ImportProblem("a.py", "NameError: x"), ImportProblem("b.py", "No reason is given."))
+
+
+def test_dags_are_due_that_are_on_import_and_have_a_schedule(airflow):
+    airflow.dags = [
+        dag("on", due=ago(-60)),
+        dag("paused", due=ago(900), is_paused=True),
+        dag("broken", due=ago(900), has_import_errors=True),
+        dag("by hand"),
+    ]
+    assert look(airflow).due == (DueDag("on", ago(-60)),)
+
+
+def test_a_late_dag_with_as_many_runs_as_it_may_have_is_held_back(airflow):
+    airflow.dags = [dag("full", due=ago(900)), dag("idle", due=ago(900)), dag("wide", due=ago(900), max_active_runs=2)]
+    airflow.active = {"full": 1, "wide": 1}
+    assert look(airflow).due == (
+        DueDag("full", ago(900), held_back=True),
+        DueDag("idle", ago(900)),
+        DueDag("wide", ago(900)),
+    )
+
+
+def test_a_flood_of_late_dags_is_asked_about_in_part(airflow):
+    airflow.dags = [dag(f"d{number}", due=ago(900)) for number in range(HELD_BACK_ASKED + 20)]
+    assert len(look(airflow).due) == HELD_BACK_ASKED + 20
+    assert (
+        len([params for _, params in airflow.asked if params.get("state") == ["queued", "running"]]) == HELD_BACK_ASKED
+    )
+
+
+def test_what_was_too_long_is_named(airflow):
+    airflow.too_long = {"/pools"}
+    assert look(airflow).cut == ("/pools",)
+
+
+def test_half_a_picture_is_none(airflow):
+    def refuse(path, **params):
+        raise AirflowApiError(path)
+
+    airflow.get = refuse
+    with pytest.raises(AirflowApiError):
+        look(airflow)

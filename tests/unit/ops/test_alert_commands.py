@@ -1,0 +1,418 @@
+"""alerts, silence, slack and restart: what they refuse, what they ask for, and in what order they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ops import credentials, environment_file
+from ops.commands import alerts, restart, slack
+from ops.commands.silence import known_alerts, parse_duration, parse_label
+from ops.errors import StackError
+from ops.project import ROOT
+from tests.unit.ops.test_commands import run
+from tests.unit.ops.test_status import container
+
+WEBHOOK = "https://hooks.slack.com/services/T012/B345/aBcDeF"
+ID = "6f1c0b5e-1f0a-4c53-8a50-5a8f6f4a8c11"
+
+
+@pytest.fixture
+def running(project, docker):
+    """A stack that runs: its two Alertmanagers, and a Slack stub of the stack's."""
+    project.env_file.write_text("AIRFLOW_IMAGE=a\nCOMPOSE_PROFILES=data,observability,slack-stub\n")
+    found = [container(name, 1, health="healthy") for name in ("alertmanager-1", "alertmanager-2", "slack-stub")]
+    docker.answer("ps --all", out="\n".join(one["Id"] for one in found))
+    docker.answer("inspect", out=json.dumps(found))
+    return project
+
+
+@pytest.fixture
+def server(running):
+    """Alertmanager and stub in one: what they answer by path, and what they were asked."""
+    answers: dict[str, object] = {"GET /-/healthy": "ok", "GET /api/v2/silences": [], "GET /api/v2/alerts": []}
+    asked: list[tuple[str, str, object]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked.append((self.command, self.path, json.loads(body) if body else None))
+            found = answers.get(f"{self.command} {self.path}")
+            content = json.dumps(found).encode()
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Says nothing."""
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    port = serving.server_address[1]
+    with running.env_file.open("a") as file:
+        # The first Alertmanager is away.
+        file.write(f"ALERTMANAGER_PORT=1\nALERTMANAGER_2_PORT={port}\nSLACK_STUB_PORT={port}\n")
+    yield answers, asked
+    serving.shutdown()
+    serving.server_close()
+
+
+# ---- silence
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("30m", 30), ("2h", 120), ("1d", 1440), ("1h30m", 90), ("30d", 30 * 1440)]
+)
+def test_a_duration_is_minutes_hours_or_days(text, minutes):
+    assert parse_duration(text) == timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2 h", "1.5h", "0m", "31d", "2h x", "9999999d", "2s", "٢h"])
+def test_a_duration_that_makes_no_sense_is_refused(text):
+    with pytest.raises(StackError, match=r"is not a duration|is no time to be silent"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["component", "=x", "component=", "alertname=x", "a-b=c", "1a=b"])
+def test_a_label_that_is_none_is_refused(text):
+    with pytest.raises(StackError, match="is not a label"):
+        parse_label(text)
+
+
+def test_the_alerts_that_can_be_silenced_are_those_of_rules_and_runbooks():
+    known = known_alerts(ROOT)
+    assert "Aftermath" in known
+    assert known == sorted(set(known))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "an alert's name is missing"),
+        (["PostgressDown", "--why", "x"], "there is no alert 'PostgressDown'"),
+        (["Aftermath"], "a silence has a reason"),
+        (["Aftermath", "--why", " "], "a silence has a reason"),
+        (["Aftermath", "--why", "x", "--for", "soon"], "'soon' is not a duration"),
+        (["Aftermath", "--why", "x", "--label", "worker"], "'worker' is not a label"),
+        (["--end", "x"], "'x' is not the id of a silence"),
+        (["Aftermath", "--end", ID], "--end takes an id and nothing else"),
+        (["--end", ID], "there is no silence"),
+    ],
+)
+def test_a_silence_that_makes_no_sense_is_refused_and_none_is_made(server, arguments, said):
+    _, asked = server
+    result = run("silence", *arguments)
+    assert result.returncode == 2, result.stdout
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {method for method, _, _ in asked} <= {"GET"}
+
+
+def test_an_unknown_alert_is_refused_with_the_known_ones(server):
+    assert "the alerts are: " in run("silence", "X", "--why", "y").stderr
+    assert "Aftermath" in run("silence", "X", "--why", "y").stderr
+
+
+def test_a_silence_is_made_where_an_alertmanager_answers_and_its_end_and_id_are_told(server):
+    answers, asked = server
+    answers["POST /api/v2/silences"] = {"silenceID": ID}
+    result = run("silence", "Aftermath", "--for", "1h30m", "--why", "upgrade", "--label", "cause=RedisDown")
+    assert result.returncode == 0, result.stderr
+    assert f"silence {ID}: alertname=Aftermath cause=RedisDown until 20" in result.stdout
+    assert f"./ops/stack silence --end {ID}" in result.stdout
+    (body,) = [body for method, _, body in asked if method == "POST"]
+    assert isinstance(body, dict)
+    assert body["comment"] == "upgrade"
+
+
+def test_a_silence_is_ended_by_its_id(server):
+    answers, asked = server
+    active = {"id": ID, "matchers": [], "endsAt": "", "createdBy": "", "comment": "", "status": {"state": "active"}}
+    answers["GET /api/v2/silences"] = [active]
+    answers[f"DELETE /api/v2/silence/{ID}"] = {}
+    result = run("silence", "--end", ID)
+    assert result.returncode == 0, result.stderr
+    assert any(method == "DELETE" for method, _, _ in asked)
+
+
+# ---- alerts
+
+
+def found(name: str, severity: str = "page", **state: list[str]) -> dict:
+    return {
+        "labels": {"alertname": name, "severity": severity, "team": "platform", "component": "worker"},
+        "annotations": {"summary": f"{name} [so] it is"},
+        "startsAt": "2026-01-01T00:00:00.000Z",
+        "status": {"silencedBy": [], "inhibitedBy": [], **state},
+    }
+
+
+def test_alerts_are_told_by_what_becomes_of_them(server):
+    answers, _ = server
+    answers["GET /api/v2/alerts"] = [
+        found("PostgresDown"),
+        found("ApiSlow", silencedBy=["s"]),
+        found("ApiErrors", inhibitedBy=["i"]),
+        found("Watchdog", "none"),
+    ]
+    answers["GET /messages"] = [
+        {"received": 1.0, "path": "/services/x", "payload": {"attachments": [{"title": f"[FIRING] {number}"}]}}
+        for number in range(12)
+    ]
+    told = json.loads(run("alerts", "--json").stdout)
+    names = {key: [one["labels"]["alertname"] for one in told[key]] for key in ("firing", "silenced", "inhibited")}
+    assert names == {"firing": ["PostgresDown"], "silenced": ["ApiSlow"], "inhibited": ["ApiErrors"]}
+    assert [one["labels"]["alertname"] for one in told["muting"]] == ["Watchdog"]
+    assert [alerts.title(one["payload"]) for one in told["sent"]] == [f"[FIRING] {n}" for n in range(11, 1, -1)]
+    shown = run("alerts").stdout
+    assert "PostgresDown [so] it is" in shown
+    assert "Watchdog" not in shown
+    assert "[FIRING] 11" in shown
+
+
+def test_without_an_alert_it_says_that_nothing_is_wrong(server):
+    result = run("alerts")
+    assert result.returncode == 0
+    assert "nothing is wrong" in result.stdout
+
+
+def test_without_an_alertmanager_that_answers_it_says_what_to_do(running):
+    with running.env_file.open("a") as file:
+        file.write("ALERTMANAGER_PORT=1\nALERTMANAGER_2_PORT=2\n")
+    result = run("alerts")
+    assert result.returncode == 1
+    assert "no Alertmanager answers" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["alerts"], ["silence", "Aftermath", "--why", "x"], ["restart"]])
+def test_without_a_stack_they_say_so(project, docker, command):
+    result = run(*command)
+    assert result.returncode == 2
+    assert "the stack does not run" in result.stderr
+
+
+# ---- slack
+
+
+def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ops/stack slack` with something on its standard input."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops", "slack", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "this is none"),
+        ("\n \n", "this is none"),
+        (f"{WEBHOOK}\n{WEBHOOK}\n", "this is several"),
+        ("hooks.slack.com/services/T/B/x", "malformed"),
+        ("http://hooks.slack.com/services/T012/B345/x", "malformed"),
+        ("https://hooks.slack.com/services/T012", "malformed"),
+    ],
+)
+def test_a_webhook_that_is_none_is_refused_before_anything_is_changed(running, docker, given, said):
+    before = sorted(running.state.rglob("*"))
+    result = set_slack(given)
+    assert result.returncode == 2, result.stdout
+    assert said in result.stderr
+    assert not given.strip() or given.strip() not in result.stderr
+    assert [path for path in sorted(running.state.rglob("*")) if path.name != ".lock"] == [
+        path for path in before if path.name != ".lock"
+    ]
+    assert not any("up" in call for call in docker.calls())
+
+
+def test_a_webhook_before_there_is_a_stack_is_refused(project, docker):
+    result = set_slack(WEBHOOK)
+    assert result.returncode == 2
+    assert "there is no stack yet" in result.stderr
+
+
+@pytest.fixture
+def with_secrets(running, monkeypatch):
+    """Secrets that are there, and are handed over on paper: tests need not be root."""
+    credentials.generate(running)
+    monkeypatch.setattr(credentials, "hand_over", lambda *_: None)
+    monkeypatch.setattr(credentials, "all_owned", lambda *_: True)
+    return running
+
+
+def test_a_webhook_is_kept_private_and_the_alertmanagers_follow_one_after_the_other(with_secrets, docker):
+    slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
+    slack.apply(with_secrets, environment_file.read(with_secrets))
+    kept = with_secrets.secrets / "slack_webhook_url"
+    assert kept.read_text() == WEBHOOK + "\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert (with_secrets.secrets / "mounted/alertmanager/slack_webhook_url").read_text() == WEBHOOK
+    assert environment_file.read(with_secrets)["COMPOSE_PROFILES"] == "data,observability"
+    ups = [call for call in docker.calls() if "up" in call]
+    assert [call[-1] for call in ups] == ["alertmanager-1", "alertmanager-2"]
+    assert all("--wait" in call for call in ups)
+    assert any(call[-4:] == ["rm", "--stop", "--force", "slack-stub"] for call in docker.calls())
+    assert not any(WEBHOOK in " ".join(call) for call in docker.calls())
+
+
+def test_back_to_the_stub_it_is_there_before_the_alertmanagers_send_to_it(with_secrets, docker):
+    slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
+    slack.store(with_secrets, "slack_webhook_url", None)
+    slack.apply(with_secrets, environment_file.read(with_secrets))
+    assert not (with_secrets.secrets / "slack_webhook_url").exists()
+    assert "slack-stub" in environment_file.read(with_secrets)["COMPOSE_PROFILES"]
+    assert [call[-1] for call in docker.calls() if "up" in call] == ["slack-stub", "alertmanager-1", "alertmanager-2"]
+
+
+class Counting:
+    """An Alertmanager that has sent so many messages, in turn; None while it does not answer."""
+
+    def __init__(self, url: str, *counts: tuple[int, int] | None) -> None:
+        self.url = url
+        self.counts = list(counts)
+        self.posted: list[dict] = []
+
+    def answer(self) -> None:
+        if self.counts[0] is None:
+            raise StackError("away")
+
+    def notifications(self, integration: str) -> tuple[int, int]:
+        found = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        if found is None:
+            raise StackError("away")
+        return found
+
+    def post(self, alerts: list[dict]) -> None:
+        self.posted += alerts
+
+
+@pytest.fixture
+def pair(running, monkeypatch):
+    def use(*both: Counting) -> None:
+        monkeypatch.setattr(slack.alertmanager, "both", lambda _: list(both))
+        monkeypatch.setattr(slack, "POLL_SECONDS", 0.01)
+        monkeypatch.setattr(slack, "TEST_SECONDS", 0.1)
+
+    return use
+
+
+def test_a_test_message_goes_to_both_and_counts_when_either_gets_it_out(running, pair, capsys):
+    one, other = Counting("a", (3, 0)), Counting("b", (5, 1), (5, 1), (6, 1))
+    pair(one, other)
+    slack.send(environment_file.read(running))
+    assert [alert["labels"]["alertname"] for alert in one.posted + other.posted] == ["SlackTest"] * 2
+    assert "a message is out" in capsys.readouterr().out
+
+
+def test_a_test_message_goes_out_with_one_alertmanager_away(running, pair, capsys):
+    pair(Counting("a", None), Counting("b", (0, 0), (1, 0)))
+    slack.send(environment_file.read(running))
+    assert "a message is out" in capsys.readouterr().out
+
+
+def test_a_test_message_that_slack_does_not_take_is_a_failure(running, pair):
+    pair(Counting("a", (0, 0), (1, 1)), Counting("b", (0, 0)))
+    with pytest.raises(StackError, match="Slack does not take the message"):
+        slack.send(environment_file.read(running))
+
+
+def test_a_test_message_that_nobody_sends_is_a_failure(running, pair):
+    pair(Counting("a", (0, 0)), Counting("b", (0, 0)))
+    with pytest.raises(StackError, match="no message got out"):
+        slack.send(environment_file.read(running))
+
+
+# ---- restart
+
+MODEL = {
+    "name": "airflow-ha",
+    "services": {
+        "worker": {"restart": "always", "depends_on": {"redis": {}, "gateway": {}}},
+        "scheduler": {"restart": "always", "depends_on": {"migrate": {}, "redis": {}}},
+        "gateway": {"restart": "always"},
+        "migrate": {"restart": "on-failure:5", "depends_on": {"postgres": {}}},
+        "postgres": {"restart": "always"},
+        "redis": {"restart": "always"},
+    },
+}
+
+
+def test_what_others_depend_on_is_restarted_first():
+    names = ["gateway", "postgres", "redis", "scheduler", "worker"]
+    assert restart.in_order(MODEL, names) == ["postgres", "redis", "gateway", "scheduler", "worker"]
+
+
+@pytest.fixture
+def restartable(project, docker):
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("config --format json", out=json.dumps(MODEL))
+
+    def with_containers(*containers: dict) -> None:
+        docker.answer("ps --all", out="\n".join(one["Id"] for one in containers))
+        docker.answer("inspect", out=json.dumps(containers))
+
+    return with_containers
+
+
+def restarted(docker) -> list[str]:
+    return [call[1] for call in docker.calls() if call[0] == "restart"]
+
+
+def test_every_container_is_restarted_once_but_not_what_has_ended(restartable, docker):
+    restartable(
+        container("worker", 1, health="healthy"),
+        container("worker", 2, health="healthy"),
+        container("redis", 1, health="healthy"),
+        container("migrate", 1, state="exited", policy="on-failure"),
+    )
+    result = run("restart")
+    assert result.returncode == 0, result.stderr
+    assert restarted(docker) == ["redis1000000", "worker100000", "worker200000"]
+
+
+def test_only_what_is_named_is_restarted(restartable, docker):
+    restartable(container("worker", 1, health="healthy"), container("redis", 1, health="healthy"))
+    assert run("restart", "redis").returncode == 0
+    assert restarted(docker) == ["redis1000000"]
+
+
+def test_an_unknown_service_is_refused_with_the_known_ones_and_nothing_is_restarted(restartable, docker):
+    restartable(container("worker", 1, health="healthy"), container("redis", 1, health="healthy"))
+    result = run("restart", "redis", "wroker")
+    assert result.returncode == 2
+    assert "there is no service 'wroker' that runs" in result.stderr
+    assert "redis, worker" in result.stderr
+    assert restarted(docker) == []
+
+
+def test_a_service_whose_other_instance_is_unwell_is_not_taken_away(restartable, docker):
+    restartable(container("worker", 1, health="healthy"), container("worker", 2, health="unhealthy"))
+    result = run("restart", "worker")
+    assert result.returncode == 2
+    assert "worker is not whole" in result.stderr
+    assert restarted(docker) == []
+
+
+def test_one_that_does_not_get_well_ends_it_and_the_next_is_left_alone(restartable, docker, monkeypatch):
+    monkeypatch.setattr(restart, "WELL_SECONDS", 0.05)
+    monkeypatch.setattr(restart, "POLL_SECONDS", 0.01)
+    restartable(container("redis", 1, health="unhealthy"))
+    with pytest.raises(StackError, match="redis is not healthy") as error:
+        restart.restart_one("airflow-ha", "redis", "redis1000000")
+    assert "running, unhealthy" in error.value.where
+    assert error.value.code == 1

@@ -1,0 +1,260 @@
+"""What the workflows run is here and can be run by a developer; what they may do is as little as they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+
+import pytest
+import typer.main
+import yaml
+
+from ops.__main__ import app
+from ops.commands.test import CHECKS
+from ops.image_versions import read_images_env
+from ops.images import AIRFLOW_BASE_IMAGE, airflow_reference
+from ops.official_images import facts
+from ops.project import ROOT
+
+FOLDER = ROOT / ".github"
+WORKFLOWS = {path.name: path for path in sorted((FOLDER / "workflows").iterdir())}
+ACTIONS = {path.parent.name: path for path in sorted((FOLDER / "actions").glob("*/action.yaml"))}
+# YAML 1.1 reads the key `on` as true.
+ON = True
+
+
+def load(path):
+    return yaml.safe_load(path.read_text())
+
+
+JOBS = [(name, job, model) for name, path in WORKFLOWS.items() for job, model in load(path)["jobs"].items()]
+WITH_STEPS = [(name, job, model) for name, job, model in JOBS if "steps" in model]
+STEPS = [(f"{name}:{job}", step) for name, job, model in WITH_STEPS for step in model["steps"]]
+STEPS += [(f"{name}", step) for name, path in ACTIONS.items() for step in load(path)["runs"]["steps"]]
+COMMANDS = sorted(
+    {
+        (where, line.strip())
+        for where, step in STEPS
+        for line in step.get("run", "").splitlines()
+        if re.match(r"\s*(\./ops/|python3? -m |\.venv/|\.bootstrap/)", line)
+    }
+)
+LINES = [
+    (f"{path.relative_to(ROOT)}:{number}", line)
+    for path in [*WORKFLOWS.values(), *ACTIONS.values()]
+    for number, line in enumerate(path.read_text().splitlines(), 1)
+]
+USES = [(where, line) for where, line in LINES if re.match(r"\s*(- )?uses:", line)]
+
+
+def words(command):
+    """The words of a command, up to where its output goes."""
+    found = shlex.split(command, comments=True)
+    return next((found[:at] for at, word in enumerate(found) if word.startswith((">", "|", "2>"))), found)
+
+
+def test_there_are_workflows_for_every_push_every_night_and_every_release():
+    assert set(WORKFLOWS) == {"ci.yaml", "nightly.yaml", "release.yaml"}
+    assert {"push", "pull_request"} <= set(load(WORKFLOWS["ci.yaml"])[ON])
+    assert "schedule" in load(WORKFLOWS["nightly.yaml"])[ON]
+    assert load(WORKFLOWS["release.yaml"])[ON] == {"push": {"tags": ["v*"]}}
+
+
+# ---- what they run
+
+
+@pytest.mark.parametrize(("where", "command"), [found for found in COMMANDS if "./ops/stack" in found[1]])
+def test_a_command_of_the_stack_exists(where, command):
+    program, verb, *arguments = words(command)
+    assert (ROOT / program).is_file()
+    known = typer.main.get_command(app).commands
+    assert verb in known or verb == "--help"
+    if verb != "test" or arguments == [CHECKS]:
+        return
+    paths = [argument for argument in arguments if not argument.startswith("-")]
+    assert paths, "without one it is everything"
+    for path in paths:
+        assert list((ROOT / path).rglob("test_*.py")), f"no test in {path}"
+
+
+@pytest.mark.parametrize(("where", "command"), [found for found in COMMANDS if " -m " in found[1]])
+def test_a_module_that_is_run_exists_and_can_be_run(where, command):
+    found = words(command)
+    module = importlib.util.find_spec(found[found.index("-m") + 1])
+    assert module is not None
+    assert '__name__ == "__main__"' in (ROOT / module.origin).read_text()
+
+
+def test_the_rest_of_what_is_run_is_of_the_environments_own_tools():
+    others = {words(command)[0] for _, command in COMMANDS} - {"./ops/stack", "python3"}
+    assert others == {".bootstrap/bin/uv"}
+
+
+def test_every_part_of_the_test_command_is_run_on_every_push():
+    run = {words(command)[2] for where, command in COMMANDS if where.startswith("ci.yaml") and "ops/stack" in command}
+    parts = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").iterdir() if list(path.glob("**/test_*.py"))
+    }
+    # Drills take longer than a push should wait for.
+    assert run == {CHECKS, *parts} - {"tests/resilience"}
+
+
+def test_the_drills_run_every_night_as_soon_as_there_are_any():
+    nightly = {
+        words(command)[2] for where, command in COMMANDS if where.startswith("nightly") and "test tests" in command
+    }
+    assert ("tests/resilience" in nightly) == (ROOT / "tests/resilience").exists()
+
+
+def test_the_tests_run_on_the_official_images_on_both_architectures():
+    ci = load(WORKFLOWS["ci.yaml"])
+    assert ci["env"] == {"STACK_IMAGES": "official"}
+    matrix = ci["jobs"]["integration"]["strategy"]["matrix"]["include"]
+    assert {leg["architecture"]: leg["runner"] for leg in matrix} == {
+        "amd64": "ubuntu-latest",
+        "arm64": "ubuntu-24.04-arm",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "model"),
+    [found for found in WITH_STEPS if any("stack test tests/" in step.get("run", "") for step in found[2]["steps"])],
+)
+def test_a_job_with_tests_shows_its_summary_and_keeps_its_reports(name, job, model):
+    run = next(step["run"] for step in model["steps"] if "stack test tests/" in step.get("run", ""))
+    assert re.search(r"--junitxml=reports/\S+\.xml", run)
+    summary = next(step for step in model["steps"] if "ops.junit_summary reports" in step.get("run", ""))
+    assert summary["if"] == "${{ !cancelled() }}"
+    kept = next(step for step in model["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
+    assert kept["if"] == "failure()"
+    assert "reports/" in kept["with"]["path"].splitlines()
+
+
+def test_the_image_that_is_built_has_the_name_that_up_looks_for():
+    found = facts(ROOT)
+    versions = read_images_env(ROOT)
+    assert found["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE], versions["UV_VERSION"])
+    images = json.loads(found["images"])
+    assert {image["reference"] for image in images} == {
+        value for key, value in versions.items() if key.endswith("_IMAGE") and key != AIRFLOW_BASE_IMAGE
+    }
+    assert all("\n" not in value for value in found.values())
+
+
+def test_a_build_takes_the_arguments_of_the_dockerfile():
+    dockerfile = (ROOT / facts(ROOT)["dockerfile"]).read_text()
+    wanted = set(re.findall(r"^ARG (\w+)$", dockerfile, re.MULTILINE))
+    builds = [step["with"] for _, step in STEPS if step.get("uses", "").startswith("docker/build-push-action@")]
+    assert len(builds) == 2
+    for build in builds:
+        assert {line.split("=")[0] for line in build["build-args"].splitlines()} == wanted
+
+
+# ---- what they may do
+
+
+@pytest.mark.parametrize(("where", "line"), USES)
+def test_an_action_is_pinned_by_its_commit_with_its_version_beside_it(where, line):
+    if "uses: ./" in line:
+        path = ROOT / line.split("uses: ./")[1].strip()
+        assert path.is_file() or (path / "action.yaml").is_file()
+    else:
+        assert re.fullmatch(r"\s*(- )?uses: [\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
+
+
+def test_an_action_is_of_one_version_everywhere():
+    pins = {line.split("uses: ")[1] for _, line in USES if "@" in line}
+    assert len({pin.split("@")[0] for pin in pins}) == len(pins)
+
+
+@pytest.mark.parametrize(("name", "job", "model"), JOBS)
+def test_a_job_ends_in_time_and_says_what_it_may_do(name, job, model):
+    assert isinstance(model["permissions"], dict)
+    # A job that is another workflow takes that one's times.
+    assert "uses" in model or 0 < model["timeout-minutes"] <= 60
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_may_do_nothing_that_its_jobs_do_not_ask_for(name):
+    workflow = load(WORKFLOWS[name])
+    assert workflow["permissions"] == {}
+    assert workflow["concurrency"]["group"].startswith(f"{name.removesuffix('.yaml')}-")
+    assert workflow["defaults"]["run"]["shell"] == "bash", "with pipefail"
+
+
+def test_only_who_has_to_may_write():
+    writers = {
+        (name, job, scope)
+        for name, job, model in JOBS
+        for scope, level in model["permissions"].items()
+        if level == "write"
+    }
+    assert writers == {
+        ("nightly.yaml", "airflow-image", "security-events"),
+        ("nightly.yaml", "dependencies", "security-events"),
+        ("nightly.yaml", "images", "security-events"),
+        ("nightly.yaml", "question", "issues"),
+        ("release.yaml", "build", "packages"),
+        ("release.yaml", "publish", "id-token"),
+        ("release.yaml", "publish", "packages"),
+    }
+
+
+def test_a_fork_needs_no_secret():
+    secrets = {found for _, line in LINES for found in re.findall(r"secrets[.\[][\w.'\"-]+|secrets: *inherit", line)}
+    assert secrets <= {"secrets.GITHUB_TOKEN"}
+
+
+def test_no_workflow_gives_a_pull_request_more_than_its_own_rights():
+    for path in WORKFLOWS.values():
+        assert not {"pull_request_target", "workflow_run"} & set(load(path)[ON])
+
+
+def test_no_checkout_leaves_its_token_behind():
+    checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+@pytest.mark.parametrize(("where", "step"), [found for found in STEPS if "run" in found[1]])
+def test_nothing_from_outside_is_pasted_into_a_script(where, step):
+    assert "${{" not in step["run"]
+
+
+# ---- what keeps the versions fresh
+
+
+def test_every_version_in_images_env_is_one_that_renovate_finds():
+    renovate = json.loads((FOLDER / "renovate.json").read_text())
+    text = (ROOT / "compose/images.env").read_text()
+    found = set()
+    for manager in renovate["customManagers"]:
+        (file,) = manager["managerFilePatterns"]
+        assert re.search(file.strip("/"), "compose/images.env")
+        for pattern in manager["matchStrings"]:
+            for match in re.finditer(pattern.replace("(?<", "(?P<"), text):
+                assert match["currentValue"]
+                found.add(match[0])
+    assert found == {f"{key}={value}" for key, value in read_images_env(ROOT).items()}
+
+
+def test_the_airflow_image_keeps_its_flavour_and_its_python():
+    renovate = json.loads((FOLDER / "renovate.json").read_text())
+    (rule,) = (rule for rule in renovate["packageRules"] if "versioning" in rule)
+    pattern = rule["versioning"].removeprefix("regex:").replace("(?<", "(?P<")
+    match = re.fullmatch(pattern, read_images_env(ROOT)[AIRFLOW_BASE_IMAGE].split(":")[1])
+    assert match
+    assert match["compatibility"] == "python3.13"
+
+
+# ---- what people are told
+
+
+def test_what_contributors_are_told_to_run_exists():
+    text = (FOLDER / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"(?<![\w/.])((?:tests|ops|compose|dags|src|\.github)/[\w./-]*\w)", text):
+        assert (ROOT / path).exists(), path
+    for verb in re.findall(r"\./ops/stack ([a-z]+)", text):
+        assert verb in typer.main.get_command(app).commands
