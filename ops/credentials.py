@@ -258,6 +258,19 @@ def sentinel_url(password: str) -> str:
     return ";".join(f"sentinel://:{password}@{host}:26379/0" for host in ("sentinel", *SENTINELS))
 
 
+def exporter_login(password: str) -> str:
+    """The log-in of postgres_exporter for a node that it is asked about. YAML, as which JSON passes.
+
+    https://github.com/prometheus-community/postgres_exporter#multi-target-support-beta
+    """
+    login = {
+        "type": "userpass",
+        "userpass": {"username": "monitoring", "password": password},
+        "options": {"sslmode": "disable", "connect_timeout": "3"},
+    }
+    return json.dumps({"auth_modules": {"monitoring": login}})
+
+
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """What the containers mount: the text of each file, by its path under secrets/mounted/."""
     value = {name: read(project, name) for name in GENERATORS}
@@ -291,6 +304,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "postgres/patroni_api_password": value["patroni_api_password"],
         "postgres/etcd_password": value["etcd_password"],
         "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
+        "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
         "redis-exporter/redis_exporter_passwords.json": json.dumps(
             {f"redis://{node}": value["redis_password"] for node in redis}
         ),

@@ -111,6 +111,8 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
     switch_observability(settings, set(resolved), credentials.optional(project))
+    # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
+    settings["DATA_TIER"] = "data-ha" if "data-ha" in environment_file.profiles(settings) else "data"
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
     origins = sorted({image.origin for image in resolved.values()})
     report(f"images: {len(resolved)}, {' and '.join(origins)}")

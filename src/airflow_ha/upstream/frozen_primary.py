@@ -118,17 +118,14 @@ def postgres_primary(nodes: list[str]) -> str | None:
 def redis_primary(sentinels: list[str], name: str, settings: Mapping[str, Any]) -> str | None:
     """The address of the Redis that the first Sentinel to answer calls the primary; None when none answers."""
     import redis
+    from redis.sentinel import Sentinel
 
-    for sentinel in sentinels:
-        client: Any = redis.Redis(sentinel, 26379, **settings)
-        try:
-            host, _ = client.sentinel_get_master_addr_by_name(name)
-            return socket.gethostbyname(host)
-        except (OSError, redis.RedisError, TypeError):
-            continue
-        finally:
-            client.close()
-    return None
+    known: Any = Sentinel  # redis-py's has no types
+    try:
+        host, _ = known([(sentinel, 26379) for sentinel in sentinels], sentinel_kwargs=settings).discover_master(name)
+        return socket.gethostbyname(host)
+    except (OSError, redis.RedisError):
+        return None
 
 
 def secret(name: str) -> str:

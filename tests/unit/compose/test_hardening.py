@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
@@ -130,6 +131,17 @@ def test_no_secret_is_in_the_environment(name):
 def test_every_secret_that_a_service_reads_is_declared_and_every_declared_one_is_read():
     read = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
     assert read == set(MODEL["secrets"])
+
+
+def test_prometheus_is_told_of_every_node_of_either_data_profile():
+    def asked(tier: str, job: str) -> list[str]:
+        groups = yaml.safe_load((COMPOSE / "prometheus/targets" / tier / f"{job}.yaml").read_text())
+        return [group.get("labels", {}).get("instance", group["targets"][0]) for group in groups]
+
+    assert asked("data-ha", "postgres") == list(POSTGRES_NODES)
+    assert asked("data-ha", "redis") == list(REDIS_NODES)
+    assert asked("data", "postgres") == ["postgres-exporter:9187"]
+    assert asked("data", "redis") == ["redis-exporter:9121"]
 
 
 def test_every_file_that_a_service_mounts_exists():
