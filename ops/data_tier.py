@@ -190,13 +190,18 @@ def switch_redis(name: str, report: Callable[[str], None]) -> None:
         def of_redis() -> list[Member]:
             return [found for found in members(name) if found["service"] in REDIS_NODES]
 
-        def switched() -> bool:
-            return any(found["role"] == "primary" and found["service"] != old for found in of_redis())
+        def new() -> str | None:
+            other = (one["service"] for one in of_redis() if one["role"] == "primary" and one["service"] != old)
+            return next(other, None)
 
         def followed() -> bool:
             return all(is_well(found) for found in of_redis()) and one_primary(of_redis())
 
-        wait_until(switched, "another Redis is the primary", started, report)
+        wait_until(lambda: new() is not None, "another Redis is the primary", started, report)
+        # The Sentinels tell the old one some seconds later; its clients need not wait for that.
+        ask_redis(containers[old], "replicaof", str(new()), "6379")
+        ask_redis(containers[old], "client", "unpause")
+        ask_redis(containers[old], "client", "kill", "type", "normal")
         wait_until(followed, "the others follow it", started, report)
     finally:
         ask_redis(containers[old], "client", "unpause")

@@ -1,4 +1,4 @@
-"""The profile `data-ha` as the compose files run it, without Airflow: it forms, is protected, and changes its primaries."""
+"""The profile `data-ha` as the compose files run it, without Airflow: it forms, is protected, changes its primaries."""
 
 from __future__ import annotations
 
