@@ -42,8 +42,8 @@ SECRETS = Path("/run/secrets")
 POSTGRES_PORT, PATRONI_PORT, REDIS_PORT = 5432, 8008, 6379
 OVERDUE_SECONDS = 4.0
 """An answer that takes longer is worth a question who is the primary; most take milliseconds."""
-LOOK_SECONDS = 2.0
-ANSWER_SECONDS = 2.0
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 1.0
 
 
 def connections(ports: frozenset[int]) -> Iterator[tuple[socket.socket, str, int]]:
