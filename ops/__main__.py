@@ -11,6 +11,7 @@ from ops.commands.alerts import alerts
 from ops.commands.dashboards import dashboards
 from ops.commands.down import down
 from ops.commands.drill import drill
+from ops.commands.failover import failover
 from ops.commands.logs import logs
 from ops.commands.restart import restart
 from ops.commands.scale import scale
@@ -37,6 +38,7 @@ app.command()(up)
 app.command()(status)
 app.command()(scale)
 app.command()(trigger)
+app.command()(failover)
 app.command()(logs)
 app.command()(alerts)
 app.command()(silence)

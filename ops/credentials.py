@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from ops.alertmanager_config import OPTIONAL_SECRETS, mounted_secrets
+from ops.environment_file import profiles
 from ops.errors import FAILURE, StackError
-from ops.project import ADMIN
+from ops.project import ADMIN, POSTGRES_NODES, REDIS_NODES, SENTINELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -54,6 +55,9 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "postgres_airflow_password": password,
     "postgres_celery_password": password,
     "postgres_monitoring_password": password,
+    "postgres_replication_password": password,
+    "patroni_api_password": password,
+    "etcd_password": password,
     "redis_password": password,
     "airflow_admin_password": password,
     "airflow_monitoring_password": password,
@@ -223,32 +227,91 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+NOTICED: Final = "connect_timeout=3&keepalives_idle=5&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
+"""What libpq is told in every URL: a server that does not answer within 3 s is not waited for, and a connection to one
+that was cut off is broken after some 10 s. https://www.postgresql.org/docs/17/libpq-connect.html"""
+
+SENTINEL_PATIENCE: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
+"""Seconds for the answer of one Sentinel; then the next is asked."""
+
+
+def single_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
+    """The URL of a database on the one Postgres, without its driver."""
+    return f"{login}@{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}/{database}?{NOTICED}"
+
+
+def replicated_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
+    """The URL of a database on the replicated Postgres: the driver connects to the node that takes writes.
+
+    In SQLAlchemy's own form: it refuses several hosts before the path.
+    https://docs.sqlalchemy.org/en/20/dialects/postgresql.html#specifying-multiple-fallback-hosts
+    """
+    hosts = "&".join(f"host={node}:5432" for node in POSTGRES_NODES)
+    return f"{login}@/{database}?{hosts}&target_session_attrs=read-write&{NOTICED}"
+
+
+def sentinel_url(password: str) -> str:
+    """The broker behind the Sentinels.
+
+    The first host is all of them, by the name that they share: Flower knows only the first, and any that lives will do.
+    """
+    return ";".join(f"sentinel://:{password}@{host}:26379/0" for host in ("sentinel", *SENTINELS))
+
+
+def exporter_login(password: str) -> str:
+    """The log-in of postgres_exporter for a node that it is asked about. YAML, as which JSON passes.
+
+    https://github.com/prometheus-community/postgres_exporter#multi-target-support-beta
+    """
+    login = {
+        "type": "userpass",
+        "userpass": {"username": "monitoring", "password": password},
+        "options": {"sslmode": "disable", "connect_timeout": "3"},
+    }
+    return json.dumps({"auth_modules": {"monitoring": login}})
+
+
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """What the containers mount: the text of each file, by its path under secrets/mounted/."""
     value = {name: read(project, name) for name in GENERATORS}
     alertmanager = mounted_secrets({name: read(project, name) for name in optional(project)})
     # An operator's own password may hold what a URL cannot.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
-    postgres = f"{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}"
-    redis = f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"
-    metadata = f"airflow:{in_url['postgres_airflow_password']}@{postgres}/airflow?connect_timeout=3"
-    results = f"celery_results:{in_url['postgres_celery_password']}@{postgres}/celery_results?connect_timeout=3"
+    replicated = "data-ha" in profiles(settings)
+    postgres = replicated_postgres if replicated else single_postgres
+    metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
+    results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
+    redis = [f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"]
+    broker, sentinel = f"redis://:{in_url['redis_password']}@{redis[0]}/0", {}
+    if replicated:
+        redis = [f"{node}:6379" for node in REDIS_NODES]
+        broker = sentinel_url(in_url["redis_password"])
+        sentinel = {"password": value["redis_password"], **SENTINEL_PATIENCE}
     own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
         "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
         "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
-        "airflow/celery_broker_url": f"redis://:{in_url['redis_password']}@{redis}/0",
+        "airflow/celery_broker_url": broker,
+        "airflow/celery_sentinel_kwargs": json.dumps(sentinel),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],
         "postgres/postgres_celery_password": value["postgres_celery_password"],
         "postgres/postgres_monitoring_password": value["postgres_monitoring_password"],
+        "postgres/postgres_replication_password": value["postgres_replication_password"],
+        "postgres/patroni_api_password": value["patroni_api_password"],
+        "postgres/etcd_password": value["etcd_password"],
         "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
-        "redis-exporter/redis_exporter_passwords.json": json.dumps({f"redis://{redis}": value["redis_password"]}),
+        "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
+        "redis-exporter/redis_exporter_passwords.json": json.dumps(
+            {f"redis://{node}": value["redis_password"] for node in redis}
+        ),
         "grafana/grafana_admin_password": value["grafana_admin_password"],
-        "redis/redis_auth.conf": f"requirepass {value['redis_password']}\n",
+        "redis/redis_auth.conf": "".join(
+            f"{setting} {value['redis_password']}\n" for setting in ("requirepass", "masterauth")
+        ),
         "redis/redis_password": value["redis_password"],
         **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }

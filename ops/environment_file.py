@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ops.errors import FAILURE, StackError
 from ops.project import (
+    DATA_PROFILES,
     DEFAULT_PROFILES,
     MAX_INSTANCES,
     PROFILES,
@@ -175,15 +176,21 @@ def profiles(settings: Mapping[str, str]) -> list[str]:
 
 
 def check_profiles(names: list[str], where: str) -> None:
-    """Refuses a profile that does not exist.
+    """Refuses a profile that does not exist, and two that exclude each other.
 
     Raises:
-        StackError: naming the known ones.
+        StackError: naming the known ones, or the two.
     """
     for name in names:
         if name not in PROFILES:
             known = "; ".join(f"{profile}: {adds}" for profile, adds in PROFILES.items())
             raise StackError(f"unknown profile {name!r}", where=where, cure=f"the profiles are: {known}")
+    if len(both := [name for name in DATA_PROFILES if name in names]) > 1:
+        raise StackError(
+            f"the profiles {' and '.join(both)} are one or the other: each has a Postgres and a Redis of its own",
+            where=where,
+            cure=f"name one of them, for instance --profile {both[-1]}",
+        )
 
 
 def write(project: Project, settings: Mapping[str, str]) -> bool:

@@ -25,6 +25,7 @@ _OUTPUT = re.compile(r"^#\d+ \d+\.\d+ +(?P<text>.+)$")
 # What a step is about, for people: the first of these commands that is in it.
 _PURPOSES = {
     "uv pip sync": "installing the locked Python packages",
+    "pip install --quiet --no-cache-dir --timeout 120 --require-hashes": "installing the locked Python packages",
     "pip install": "fetching uv",
     "go run": "fetching and compiling Go modules",
     "go install": "fetching and compiling Go modules",

@@ -9,6 +9,7 @@ STACK_IMAGES=official never builds a stand-in, STACK_IMAGES=airgap never looks f
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -24,7 +25,7 @@ from ops.image_versions import read_images_env
 from ops.registry import REGISTRY_ANSWER_SECONDS, pull_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 Origin = Literal["official", "airgap"]
@@ -34,9 +35,16 @@ AIRFLOW_IMAGE = "AIRFLOW_IMAGE"
 AIRFLOW_BASE_IMAGE = "AIRFLOW_BASE_IMAGE"
 AIRFLOW_REPOSITORY = "airflow-ha/airflow"
 AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
+PATRONI_IMAGE = "PATRONI_IMAGE"
+PATRONI_REPOSITORY = "airflow-ha/patroni"
+PATRONI_FOLDER = "compose/images/patroni"
+PATRONI_BASES = ("POSTGRES_IMAGE", "ETCD_IMAGE")
+# What no service runs as it is, and the image that we build on it.
+BASES = {AIRFLOW_BASE_IMAGE: AIRFLOW_IMAGE, "ETCD_IMAGE": PATRONI_IMAGE}
 
 # The profile that an image is for; those that are not here run always.
 PROFILES = {
+    "ETCD_IMAGE": "data-ha",
     "OTEL_COLLECTOR_IMAGE": "observability",
     "CADVISOR_IMAGE": "observability",
     "STATSD_EXPORTER_IMAGE": "observability",
@@ -82,8 +90,9 @@ def resolve(
         answer_seconds: How long a registry may take for its first answer.
 
     Returns:
-        An image for AIRFLOW_IMAGE and for every key of images.env that is the image of a service in these profiles;
-        none for Grafana and Jaeger where theirs cannot be pulled, which is reported.
+        An image for AIRFLOW_IMAGE, for PATRONI_IMAGE with the profile data-ha, and for every key of images.env that is
+        the image of a service in these profiles; none for Grafana and Jaeger where theirs cannot be pulled, which is
+        reported.
 
     Raises:
         ImageError: An image can neither be pulled nor built.
@@ -101,7 +110,9 @@ def resolve(
         here = pool.map(lambda key: _find(root, key, wanted[key], choice), wanted)
         found = {key: image for key, image in zip(wanted, here, strict=True) if image}
     airflow = _find_airflow(root, uv_version, wanted[AIRFLOW_BASE_IMAGE], choice)
-    missing = [key for key in wanted if key not in found and not (key == AIRFLOW_BASE_IMAGE and airflow)]
+    patroni = _find_patroni(root, wanted, choice) if "ETCD_IMAGE" in wanted else None
+    built = {key for key, image in ((AIRFLOW_IMAGE, airflow), (PATRONI_IMAGE, patroni)) if image}
+    missing = [key for key in wanted if key not in found and BASES.get(key) not in built]
     to_pull = _worth_asking_for(missing, [*found.values(), airflow], choice, environ)
     pulled = pull_all({key: wanted[key] for key in to_pull}, say, answer_seconds)
     not_pulled = [key for key in missing if pulled.get(key, "not asked for") is not None]
@@ -131,12 +142,25 @@ def resolve(
             _building(lambda: build_image(reference, root / AIRFLOW_DOCKERFILE, root, arguments, say))
         return ResolvedImage(reference, base.origin)
 
-    services = [AIRFLOW_IMAGE, *(key for key in wanted if key != AIRFLOW_BASE_IMAGE and key not in left_out)]
+    def obtain_patroni(postgres: ResolvedImage) -> ResolvedImage:
+        if patroni:
+            return patroni
+        bases = {"POSTGRES_IMAGE": postgres, "ETCD_IMAGE": obtain("ETCD_IMAGE")}
+        arguments = {key: image.reference for key, image in bases.items()}
+        reference = patroni_reference(root, list(arguments.values()))
+        folder = root / PATRONI_FOLDER
+        if not is_local(reference):
+            _building(lambda: build_image(reference, folder / "Dockerfile", folder, arguments, say))
+        return ResolvedImage(reference, _origin(bases.values()))
+
+    services = [AIRFLOW_IMAGE, *(key for key in wanted if key not in BASES and key not in left_out)]
     # All at once: what is compiled takes minutes and must not wait for a free thread.
-    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+    with ThreadPoolExecutor(max_workers=len(services) + 1) as pool:
         futures = {
             key: pool.submit(obtain_airflow) if key == AIRFLOW_IMAGE else pool.submit(obtain, key) for key in services
         }
+        if "ETCD_IMAGE" in wanted:
+            futures[PATRONI_IMAGE] = pool.submit(lambda: obtain_patroni(futures["POSTGRES_IMAGE"].result()))
     return {key: future.result() for key, future in futures.items()}
 
 
@@ -175,6 +199,11 @@ def airflow_reference(root: Path, base: str, uv_version: str) -> str:
     return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base, uv_version])}"
 
 
+def patroni_reference(root: Path, bases: list[str]) -> str:
+    """The name of the Patroni image on these bases; its tag changes with its packages and the bases."""
+    return f"{PATRONI_REPOSITORY}:{content_tag(root, [root / PATRONI_FOLDER], bases)}"
+
+
 # ---- what is here ------------------------------------------------------------------------------------------
 
 
@@ -204,6 +233,18 @@ def _find_airflow(root: Path, uv_version: str, official_base: str, choice: Choic
         if is_local(reference):
             return ResolvedImage(reference, base.origin)
     return None
+
+
+def _find_patroni(root: Path, wanted: Mapping[str, str], choice: Choice) -> ResolvedImage | None:
+    for bases in itertools.product(*(_candidates(root, key, wanted[key], choice) for key in PATRONI_BASES)):
+        reference = patroni_reference(root, [base.reference for base in bases])
+        if is_local(reference):
+            return ResolvedImage(reference, _origin(bases))
+    return None
+
+
+def _origin(bases: Iterable[ResolvedImage]) -> Origin:
+    return "official" if all(base.origin == "official" for base in bases) else "airgap"
 
 
 # ---- what is not here --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import psutil
 from ops import alertmanager_config, compose, credentials
 from ops.environment_file import profiles
 from ops.errors import StackError
-from ops.project import DATA_PROFILES
+from ops.project import DATA_PROFILES, POSTGRES_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ GIB = 1024**3
 
 MEMORY_NEEDED = 4 * GIB
 """Available before a first start: the stack at rest takes 2.9 GiB, and a pipeline run some hundreds of MiB more."""
+REPLICAS_MEMORY = 1 * GIB
+"""What the profile data-ha needs beyond that: the second Postgres, etcd, the replicas of Redis and the Sentinels."""
 DISK_NEEDED = 8 * GIB
 """Free where Docker keeps its data: images 1.7 GiB, their build caches twice that, room for logs and the database."""
 
@@ -54,11 +56,12 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
         check_external(project, settings)
     name = settings["COMPOSE_PROJECT_NAME"]
     found = [instance for of in compose.instances(name).values() for instance in of]
-    credentials.check(project, lambda: f"{name}_postgres-data" in compose.volumes(name), external=external)
+    databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
+    credentials.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
     alertmanager_config.check_email(settings, credentials.optional(project), project.shown(project.env_file))
     check_ports(project, settings, own=frozenset[int]().union(*(instance.ports for instance in found)))
     if not any(instance.state == "running" for instance in found):
-        check_memory()
+        check_memory(MEMORY_NEEDED + (REPLICAS_MEMORY if "data-ha" in profiles(settings) else 0))
         check_disk()
 
 
@@ -167,12 +170,12 @@ def who_listens(port: int) -> str:
     return ""
 
 
-def check_memory() -> None:
+def check_memory(needed: int = MEMORY_NEEDED) -> None:
     """Refuses a machine with too little memory to spare."""
     available = psutil.virtual_memory().available
-    if available < MEMORY_NEEDED:
+    if available < needed:
         raise StackError(
-            f"too little memory: {MEMORY_NEEDED / GIB:.1f} GiB are needed, {available / GIB:.1f} GiB are available",
+            f"too little memory: {needed / GIB:.1f} GiB are needed, {available / GIB:.1f} GiB are available",
             where="this machine",
             cure="end what uses it, or take a larger machine",
         )

@@ -11,13 +11,18 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 PROFILES: Final = {
     "data": "Postgres and Redis, one of each; leave it out when yours run elsewhere",
+    "data-ha": "Postgres and Redis with replicas that take over, in place of `data`",
     "flower": "Flower, the page that shows Celery's workers and queues",
     "observability": "metrics (StatsD, OpenTelemetry, Prometheus), traces and dashboards",
 }
 """The compose profiles that `up --profile` takes, and what each adds to the core."""
 DEFAULT_PROFILES: Final = ("data", "flower", "observability")
-DATA_PROFILES: Final = ("data",)
-"""The profiles that bring Postgres and Redis; with none of them on, both run elsewhere."""
+DATA_PROFILES: Final = ("data", "data-ha")
+"""The profiles that bring Postgres and Redis, one or the other; with none of them on, both run elsewhere."""
+POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
+REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
+SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
+"""The services of the profile data-ha that clients are told of."""
 
 SLACK_STUB_PROFILE: Final = "slack-stub"
 """The compose profile of the stack's own Slack, which `up` switches on while no real webhook is set."""

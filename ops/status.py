@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ops import compose, environment_file
+from ops import compose, data_tier, environment_file
 from ops.airflow_client import AirflowClient
 from ops.errors import StackError
 from ops.project import ADMIN, SLACK_STUB_PROFILE
@@ -50,11 +50,12 @@ class ServiceStatus(TypedDict):
 class Status(TypedDict):
     """The whole stack.
 
-    `dags` is None while Airflow cannot be asked, `targets` while Prometheus cannot or is not on. `ready`: every service
-    has its instances, all of them healthy.
+    `data` is None without the profile data-ha. `dags` is None while Airflow cannot be asked, `targets` while Prometheus
+    cannot or is not on. `ready`: every service has its instances, all of them healthy.
     """
 
     services: list[ServiceStatus]
+    data: list[data_tier.Member] | None
     urls: dict[str, str]
     login: dict[str, str]
     images: dict[str, dict[str, str]]
@@ -183,8 +184,10 @@ def collect(project: Project) -> Status:
     found = services(compose.config(project)) if started else []
     ready = bool(found) and all(is_whole(service) for service in found)
     airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
+    replicated = started and "data-ha" in environment_file.profiles(settings)
     return Status(
         services=found,
+        data=data_tier.members(settings["COMPOSE_PROJECT_NAME"]) if replicated else None,
         urls=urls(settings),
         login={"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")},
         images=images(settings),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops.project import SCALABLE, replicas_variable
+from ops.project import POSTGRES_NODES, REDIS_NODES, SCALABLE, replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +19,8 @@ DEFAULT_REPLICAS: Final = {"worker": 2, "scheduler": 2, "api-server": 2, "execut
 SINGLE: Final = ("dag-processor",)
 """Airflow's components that have one instance."""
 
-REPLICATED: Final = ("postgres", "redis")
-"""What has one replica in the profile `data-ha`, and none without."""
+REPLICATED: Final = {"postgres": len(POSTGRES_NODES) - 1, "redis": len(REDIS_NODES) - 1}
+"""What has so many replicas in the profile `data-ha`, and none without."""
 
 HEADER: Final = """\
 # Written by `./ops/stack up` and `./ops/stack scale`, from the *_REPLICAS and COMPOSE_PROFILES in .env.
@@ -41,7 +41,7 @@ def rules(settings: Mapping[str, str]) -> str:
         ValueError: a number of instances is none.
     """
     wanted = {service: _replicas(settings, service) for service in SCALABLE} | dict.fromkeys(SINGLE, 1)
-    replicas = 1 if "data-ha" in settings.get("COMPOSE_PROFILES", "").split(",") else 0
+    replicated = "data-ha" in settings.get("COMPOSE_PROFILES", "").split(",")
     return HEADER + "".join(
         [
             *(
@@ -51,8 +51,8 @@ def rules(settings: Mapping[str, str]) -> str:
                 for component, number in sorted(wanted.items())
             ),
             *(
-                f"      - record: {service}_replicas_wanted\n        expr: vector({replicas})\n"
-                for service in REPLICATED
+                f"      - record: {service}_replicas_wanted\n        expr: vector({replicas if replicated else 0})\n"
+                for service, replicas in REPLICATED.items()
             ),
         ]
     )

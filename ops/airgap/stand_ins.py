@@ -19,6 +19,7 @@ STAND_INS = {
     "POSTGRES_IMAGE": "postgres",
     "REDIS_IMAGE": "redis",
     "GATEWAY_IMAGE": "haproxy",
+    "ETCD_IMAGE": "etcd",
     "OTEL_COLLECTOR_IMAGE": "otel-collector",
     "CADVISOR_IMAGE": "cadvisor",
     "STATSD_EXPORTER_IMAGE": "statsd-exporter",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from ops import data_tier
 from ops import status as stack_status
 from ops.commands.screen import console, escape
 from ops.errors import FAILURE
@@ -54,6 +55,7 @@ def print_status(found: stack_status.Status) -> None:
         colour = "green" if ok else "red"
         table.add_row(service["name"], f"[{colour}]{service['healthy']} of {service['wanted']}[/]", instances)
     console.print(table)
+    print_data(found["data"] or [])
     if found["dags"] is None:
         console.print("[yellow]Airflow does not answer, so that DAG files that do not import cannot be told.[/]")
     for error in (found["dags"] or {}).get("import_errors", []):
@@ -66,6 +68,18 @@ def print_status(found: stack_status.Status) -> None:
     for key, image in found["images"].items():
         images.add_row(key.removesuffix("_IMAGE").lower(), image["reference"], image["origin"])
     console.print(images)
+
+
+def print_data(members: list[data_tier.Member]) -> None:
+    """Who is the primary, and how far behind the others are."""
+    if not members:
+        return
+    table = Table("data", "role", "state", "behind")
+    for member in members:
+        lag = "" if member["lag_bytes"] is None else f"{member['lag_bytes']} bytes"
+        colour = "green" if data_tier.is_well(member) else "red"
+        table.add_row(member["service"], member["role"], f"[{colour}]{member['state']}[/]", lag)
+    console.print(table)
 
 
 def print_urls(project: Project, settings: Mapping[str, str]) -> None:

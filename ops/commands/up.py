@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import airflow_client, compose, credentials, environment_file, generated_files, preflight, status
+from ops import (
+    airflow_client,
+    compose,
+    credentials,
+    data_tier,
+    environment_file,
+    generated_files,
+    preflight,
+    status,
+)
 from ops.alertmanager_config import stub_is_wanted
 from ops.commands.scale import parse_scale
 from ops.commands.screen import heading, report
@@ -17,6 +26,7 @@ from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import (
     ALERTMANAGERS,
+    DATA_PROFILES,
     DEFAULT_PROFILES,
     PIPELINE,
     PROFILES,
@@ -69,13 +79,24 @@ def up(
             settings["COMPOSE_PROFILES"] = ",".join(dict.fromkeys(names))
         settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
         preflight.check(project, settings)
+        warn_of_other_data(settings)
         report("Docker, settings, secrets, ports, memory and disk are as they should be")
 
         heading("Starting")
         prepare(project, settings)
         start(project, settings["COMPOSE_PROJECT_NAME"])
+        if "data-ha" in environment_file.profiles(settings):
+            data_tier.apply_cluster_settings(project, settings["COMPOSE_PROJECT_NAME"], report)
         prove(project, settings)
         print_urls(project, settings)
+
+
+def warn_of_other_data(settings: dict[str, str]) -> None:
+    """Says so when the other profile's database has data, which this one will not show."""
+    name = settings["COMPOSE_PROJECT_NAME"]
+    for profile in set(environment_file.profiles(settings)).intersection(DATA_PROFILES):
+        if said := data_tier.left_behind(profile, name, compose.volumes(name)):
+            report(said)
 
 
 def prepare(project: Project, settings: dict[str, str]) -> None:
@@ -90,6 +111,8 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
     switch_observability(settings, set(resolved), credentials.optional(project))
+    # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
+    settings["DATA_TIER"] = "data-ha" if "data-ha" in environment_file.profiles(settings) else "data"
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
     origins = sorted({image.origin for image in resolved.values()})
     report(f"images: {len(resolved)}, {' and '.join(origins)}")

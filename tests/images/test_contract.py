@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from ops.images import OPTIONAL, official_references
+from ops.images import BASES, OPTIONAL, official_references
 from tests.images.conftest import ROOT, docker, run_in
 
 CONTRACT = yaml.safe_load((ROOT / "ops/airgap/contract.yaml").read_text(encoding="utf-8"))
@@ -64,7 +64,8 @@ def test_the_folder_is_there_and_a_fresh_volume_is_writable(reference, volume, k
 @pytest.mark.parametrize("key", IMAGES)
 def test_the_software_has_the_version_of_images_env_as_far_as_the_contract_says(reference, key):
     version = CONTRACT[key]["version"]
-    official = official_references(ROOT, {})["AIRFLOW_BASE_IMAGE" if key == "AIRFLOW_IMAGE" else key]
+    base = next((base for base, built in BASES.items() if built == key), key)
+    official = official_references(ROOT, {})[base]
     # Airflow writes its configuration beside its home; the compose files send it to /tmp as well.
     writable = ("--tmpfs", "/tmp", "--env", "AIRFLOW_CONFIG=/tmp/airflow.cfg")
     answer = run_in(reference, CONTRACT[key]["user"]["id"], version["command"], *writable)

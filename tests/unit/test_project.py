@@ -74,12 +74,15 @@ def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it()
 
 
 def test_a_first_start_is_asked_for_nearly_half_of_what_the_limits_allow():
-    limits = sum(
-        int(model["deploy"].get("replicas", 1)) * model["deploy"]["resources"]["limits"]["memory"]
-        for name, model in SERVICES.items()
-        if name not in ONE_SHOTS
-    )
-    assert limits * 0.4 <= preflight.MEMORY_NEEDED
+    def limits(without: str) -> int:
+        return sum(
+            int(model["deploy"].get("replicas", 1)) * model["deploy"]["resources"]["limits"]["memory"]
+            for name, model in SERVICES.items()
+            if name not in ONE_SHOTS and without not in model.get("profiles", [])
+        )
+
+    assert limits(without="data-ha") * 0.4 <= preflight.MEMORY_NEEDED
+    assert limits(without="data") * 0.4 <= preflight.MEMORY_NEEDED + preflight.REPLICAS_MEMORY
 
 
 def test_the_health_probes_ports_are_those_of_the_services():

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_MAX_AGE, JOB_MAX_AGE
 
@@ -100,9 +102,8 @@ def job_heartbeat_age(job_type: str) -> float | None:
     import psycopg2
 
     url = Path("/run/secrets/sql_alchemy_conn").read_text().strip()
-    dsn = url.replace("postgresql+psycopg2://", "postgresql://", 1)
     try:
-        connection = psycopg2.connect(dsn, connect_timeout=3, options="-c statement_timeout=3000")
+        connection = psycopg2.connect(libpq_url(url), connect_timeout=3, options="-c statement_timeout=3000")
         try:
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -117,6 +118,17 @@ def job_heartbeat_age(job_type: str) -> float | None:
     except psycopg2.Error as error:
         finish(DEPENDENCY_AWAY, f"metadata database: {error}")
     return None if row is None else float(row[0])
+
+
+def libpq_url(url: str) -> str:
+    """SQLAlchemy's URL as libpq takes it: several hosts stand before the path, separated by commas."""
+    rest = url.replace("postgresql+psycopg2://", "postgresql://", 1)
+    hosts = re.findall(r"[?&]host=([^&]+)", rest)
+    if not hosts:
+        return rest
+    base, _, query = rest.partition("?")
+    others = [setting for setting in query.split("&") if not setting.startswith("host=")]
+    return base.replace("@/", f"@{','.join(hosts)}/", 1) + "?" + "&".join(others)
 
 
 def probe_worker() -> None:
@@ -136,11 +148,22 @@ def probe_worker() -> None:
 
 
 def broker_answers() -> bool:
-    """Whether Redis answers a PING."""
+    """Whether Redis answers a PING; of several, the one that the Sentinels call the primary."""
     import redis
+    from redis.sentinel import Sentinel
 
     url = Path("/run/secrets/celery_broker_url").read_text().strip()
-    client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3)
+    patience = {"socket_connect_timeout": 1, "socket_timeout": 1}
+    sentinels = re.findall(r"sentinel://:([^;]*)@([^:/;]+):(\d+)", url)
+    if sentinels:
+        password = unquote(sentinels[0][0])
+        hosts = [(host, int(port)) for _, host, port in sentinels]
+        known: Any = Sentinel  # redis-py's has no types
+        client = known(
+            hosts, sentinel_kwargs={"password": password, **patience}, password=password, **patience
+        ).master_for("airflow")
+    else:
+        client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3)
     try:
         return bool(client.ping())
     except redis.RedisError:

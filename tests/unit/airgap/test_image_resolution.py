@@ -177,6 +177,32 @@ def test_progress_lines_come_whole_and_name_the_image(daemon):
     assert {line.split(":")[0] for line in said} >= {"debian", "airflow", "postgres", "redis", "haproxy"}
 
 
+def test_the_replicated_data_tier_is_built_on_the_official_images_where_they_can_be_had(daemon):
+    daemon.registry("answers")
+    found = find(profiles=["data-ha"])
+    assert set(found) == {*SERVICES, "PATRONI_IMAGE"}
+    assert origins(found) == {"official"}
+    (build,) = [line for line in daemon.calls("build") if "airflow-ha/patroni:" in line]
+    assert f"POSTGRES_IMAGE={OFFICIAL['POSTGRES_IMAGE']}" in build
+    assert f"ETCD_IMAGE={OFFICIAL['ETCD_IMAGE']}" in build
+
+
+def test_the_replicated_data_tier_is_built_on_stand_ins_where_nothing_can_be_pulled(daemon):
+    found = find(profiles=["data-ha"])
+    assert origins(found) == {"airgap"}
+    builds = daemon.calls("build")
+    order = [next(at for at, line in enumerate(builds) if name in line) for name in ("airgap-etcd", "-ha/patroni:")]
+    assert order == sorted(order)
+
+
+def test_a_built_patroni_image_needs_neither_of_its_bases_any_more(daemon):
+    found = find(profiles=["data-ha"])
+    daemon.has(*(image.reference for image in found.values()))
+    daemon.forget_calls()
+    assert find(profiles=["data-ha"]) == found
+    assert daemon.calls("build") == []
+
+
 def test_a_profile_that_is_off_costs_no_image(daemon):
     daemon.registry("answers")
     assert not set(find(profiles=["data"])) & set(OBSERVABILITY)

@@ -13,7 +13,7 @@ import yaml
 from ops.airgap import stand_ins
 from ops.image_build import build_progress, content_tag, values_tag
 from ops.image_versions import read_images_env, software_version
-from ops.images import OPTIONAL, PROFILES, airflow_reference
+from ops.images import BASES, OPTIONAL, PROFILES, airflow_reference, patroni_reference
 from ops.project import PROFILES as COMPOSE_PROFILES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,7 +111,19 @@ def test_every_image_of_images_env_has_a_contract_and_a_stand_in_unless_it_can_b
     keys = {key for key in read_images_env(ROOT) if key.endswith("_IMAGE")}
     assert keys == set(stand_ins.STAND_INS) | set(OPTIONAL)
     contract = yaml.safe_load((ROOT / "ops/airgap/contract.yaml").read_text())
-    assert {"AIRFLOW_BASE_IMAGE" if key == "AIRFLOW_IMAGE" else key for key in contract} == keys
+    # What is only built on is in the contract as what we build on it.
+    assert set(contract) == {BASES.get(key, key) for key in keys}
+
+
+def test_the_patroni_images_name_changes_with_its_packages_and_either_of_its_bases(tmp_path):
+    bases = [["postgres:1", "etcd:1"], ["postgres:2", "etcd:1"], ["postgres:1", "etcd:2"]]
+    assert len({patroni_reference(ROOT, pair) for pair in bases}) == 3
+    folder = tmp_path / "compose/images/patroni"
+    folder.mkdir(parents=True)
+    (folder / "requirements.txt").write_text("patroni==1\n")
+    before = patroni_reference(tmp_path, bases[0])
+    (folder / "requirements.txt").write_text("patroni==2\n")
+    assert patroni_reference(tmp_path, bases[0]) != before
 
 
 def test_images_belong_to_profiles_that_exist():

@@ -6,12 +6,17 @@ import json
 import re
 
 import pytest
+import yaml
 
-from tests.unit.compose.model import CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
+from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3
 
-MEMORY_BUDGET = {("data", "flower"): 8 * GIB, ("data", "flower", "observability"): 10 * GIB}
+MEMORY_BUDGET = {
+    ("data", "flower"): 8 * GIB,
+    ("data", "flower", "observability"): 10 * GIB,
+    ("data-ha", "flower", "observability"): 12 * GIB,
+}
 """All limits of the core and these profiles together. One-shots are left out: they end before the others start."""
 
 POOLED = {
@@ -70,6 +75,29 @@ def test_every_pool_full_at_once_stays_under_max_connections(services):
     connections["worker"] = instances(services["worker"]) * (slots + 1)
     connections["results"] = instances(services["scheduler"]) * (5 + 10)
     assert sum(connections.values()) + RESERVED <= int(found[1]), connections
+
+
+def test_patroni_has_as_many_connections_as_a_single_postgres():
+    """It takes this one setting from etcd only, where it must be written a second time."""
+    single = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
+    patroni = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())
+    assert single
+    assert patroni["bootstrap"]["dcs"]["postgresql"]["parameters"]["max_connections"] == int(single[1])
+    assert patroni["postgresql"]["custom_conf"] == "/etc/postgresql/airflow-ha.conf"
+
+
+def test_patronis_times_keep_its_own_rule():
+    """Else a hiccup of etcd costs the primary its lock."""
+    dcs = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())["bootstrap"]["dcs"]
+    assert dcs["loop_wait"] + 2 * dcs["retry_timeout"] <= dcs["ttl"]
+    assert (dcs["synchronous_mode"], dcs["failsafe_mode"]) == (True, True)
+
+
+def test_a_task_outlives_the_slowest_failover(services):
+    """A frozen primary is replaced when its lock ends; heartbeats must not time out before."""
+    dcs = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())["bootstrap"]["dcs"]
+    timeout = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT")
+    assert 2 * dcs["ttl"] < timeout
 
 
 @pytest.mark.parametrize("name", ["api-server", "execution-api"])

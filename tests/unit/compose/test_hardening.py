@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
+from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
 
 MODEL = compose_model()
 SERVICES = MODEL["services"]
+ETCD = {"etcd-1", "etcd-2", "etcd-3"}
 KEY_ORDER = [
     "profiles", "image", "user", "entrypoint", "command", "environment", "secrets", "volumes", "tmpfs", "networks",
     "depends_on", "healthcheck", "deploy", "ports",
@@ -71,9 +74,27 @@ def test_only_pages_for_people_publish_a_port_and_only_on_loopback():
 
 
 def test_postgres_and_redis_are_on_networks_that_lead_nowhere_else():
-    for service, network in {"postgres": "database", "redis": "broker"}.items():
-        assert SERVICES[service]["networks"] == [network]
+    nodes = {"postgres": "database", "redis": "broker"}
+    nodes |= dict.fromkeys(POSTGRES_NODES, "database") | dict.fromkeys((*REDIS_NODES, *SENTINELS), "broker")
+    for service, network in nodes.items():
+        assert list(SERVICES[service]["networks"]) == [network]
         assert MODEL["networks"][network]["internal"] is True
+
+
+def test_only_etcds_members_hear_each_other_and_who_reaches_their_keys_needs_a_password():
+    assert MODEL["networks"]["consensus"]["internal"] is True
+    assert {name for name, service in SERVICES.items() if "consensus" in service["networks"]} == ETCD
+    start = (COMPOSE / "etcd/start.sh").read_text()
+    assert '--listen-peer-urls "http://$peer_address:2380"' in start
+    assert "auth enable" in (COMPOSE / "etcd/probe.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SERVICES if {"database", "broker"} & set(SERVICES[name]["networks"])]
+)
+def test_the_name_of_a_container_that_is_away_fails_at_once_for_who_tries_the_next(name):
+    if not {"data", "observability", "grafana"} & set(SERVICES[name].get("profiles", [])):
+        assert SERVICES[name]["dns_opt"] == ["ndots:1"]
 
 
 def test_only_who_needs_it_is_on_a_data_network():
@@ -87,8 +108,10 @@ def test_only_who_needs_it_is_on_a_data_network():
         "triggerer",
     }
     # The worker for Celery's results.
-    assert members["database"] == {"postgres", "worker", "postgres-exporter"} | airflow_with_database
-    assert members["broker"] == {"redis", "scheduler", "worker", "flower", "redis-exporter"}
+    of_postgres = {"postgres", "postgres-exporter", *POSTGRES_NODES, *ETCD}
+    assert members["database"] == {"worker"} | of_postgres | airflow_with_database
+    of_redis = {"redis", "redis-exporter", *REDIS_NODES, *SENTINELS}
+    assert members["broker"] == {"scheduler", "worker", "flower"} | of_redis
 
 
 @pytest.mark.parametrize("name", ["worker", "flower"])
@@ -108,6 +131,17 @@ def test_no_secret_is_in_the_environment(name):
 def test_every_secret_that_a_service_reads_is_declared_and_every_declared_one_is_read():
     read = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
     assert read == set(MODEL["secrets"])
+
+
+def test_prometheus_is_told_of_every_node_of_either_data_profile():
+    def asked(tier: str, job: str) -> list[str]:
+        groups = yaml.safe_load((COMPOSE / "prometheus/targets" / tier / f"{job}.yaml").read_text())
+        return [group.get("labels", {}).get("instance", group["targets"][0]) for group in groups]
+
+    assert asked("data-ha", "postgres") == list(POSTGRES_NODES)
+    assert asked("data-ha", "redis") == list(REDIS_NODES)
+    assert asked("data", "postgres") == ["postgres-exporter:9187"]
+    assert asked("data", "redis") == ["redis-exporter:9121"]
 
 
 def test_every_file_that_a_service_mounts_exists():

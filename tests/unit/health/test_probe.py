@@ -160,3 +160,11 @@ def test_a_consumer_that_takes_no_messages_makes_no_record(consumed_queues, brok
 
 def test_a_consumer_between_two_connections_makes_no_record(consumed_queues):
     assert consumed_queues(SimpleNamespace(connection=None, task_consumer=None)) == ()
+
+
+def test_the_database_probe_finds_the_primary_among_several_hosts():
+    url = "postgresql+psycopg2://airflow:p@/airflow?host=patroni-1:5432&host=patroni-2:5432&target_session_attrs=rw"
+    expected = "postgresql://airflow:p@patroni-1:5432,patroni-2:5432/airflow?target_session_attrs=rw"
+    assert probe.libpq_url(url) == expected
+    single = "postgresql+psycopg2://airflow:p@postgres:5432/airflow?connect_timeout=3"
+    assert probe.libpq_url(single) == "postgresql://airflow:p@postgres:5432/airflow?connect_timeout=3"

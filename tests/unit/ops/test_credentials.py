@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import stat
 import time
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from sqlalchemy import make_url
 
 from ops import credentials, environment_file
 from ops.errors import StackError
@@ -182,6 +184,50 @@ def test_a_password_of_the_operators_may_hold_what_a_url_cannot(made):
     url = (made.secrets / "mounted/airflow/sql_alchemy_conn").read_text()
     assert urlsplit(url).hostname == "postgres"
     assert unquote(urlsplit(url).password or "") == "p@ss/w:rd#1"
+
+
+@pytest.fixture
+def replicated(made, handed_over):
+    """What Airflow's containers mount with the profile data-ha, by name."""
+    credentials.mount(made, environment_file.read(made) | {"COMPOSE_PROFILES": "data-ha,flower"}, "image")
+    return {path.name: path.read_text() for path in (made.secrets / "mounted/airflow").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["sql_alchemy_conn", "sql_alchemy_conn_async", "celery_result_backend"])
+def test_with_replicas_every_url_of_the_database_names_all_nodes_and_wants_the_primary(replicated, name):
+    url = make_url(replicated[name].removeprefix("db+"))
+    assert url.query["host"] == ("patroni-1:5432", "patroni-2:5432")
+    assert url.query["target_session_attrs"] == "read-write"
+    assert url.query["connect_timeout"] == "3"
+    assert url.host is None
+
+
+def test_with_replicas_the_drivers_get_all_hosts_with_their_ports(replicated):
+    url = make_url(replicated["sql_alchemy_conn"])
+    _, given = url.get_dialect()().create_connect_args(url)
+    assert (given["host"], given["port"]) == ("patroni-1,patroni-2", "5432,5432")
+
+
+def test_with_replicas_the_broker_is_found_by_any_sentinel_and_each_wants_the_password(made, replicated):
+    password = (made.secrets / "redis_password").read_text().strip()
+    urls = [urlsplit(url) for url in replicated["celery_broker_url"].split(";")]
+    assert [url.hostname for url in urls] == ["sentinel", "sentinel-1", "sentinel-2", "sentinel-3"]
+    assert {(url.scheme, url.password, url.port) for url in urls} == {("sentinel", password, 26379)}
+    assert json.loads(replicated["celery_sentinel_kwargs"])["password"] == password
+
+
+@pytest.mark.usefixtures("replicated")
+def test_with_replicas_the_exporter_has_the_password_of_every_redis(made):
+    text = (made.secrets / "mounted/redis-exporter/redis_exporter_passwords.json").read_text()
+    assert set(json.loads(text)) == {f"redis://redis-{number}:6379" for number in (1, 2, 3)}
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_without_replicas_there_is_nothing_of_sentinels(made):
+    credentials.mount(made, environment_file.read(made), "image")
+    mounted = made.secrets / "mounted/airflow"
+    assert (mounted / "celery_sentinel_kwargs").read_text() == "{}"
+    assert (mounted / "celery_broker_url").read_text().startswith("redis://:")
 
 
 @pytest.mark.usefixtures("handed_over")

@@ -35,7 +35,7 @@ def test_every_component_is_wanted_as_often_as_env_says():
 
 def test_replicas_of_the_data_tier_are_wanted_where_it_has_them():
     found = wanted({"COMPOSE_PROFILES": "data-ha,observability"})
-    assert (found["postgres_replicas_wanted"], found["redis_replicas_wanted"]) == ("vector(1)", "vector(1)")
+    assert (found["postgres_replicas_wanted"], found["redis_replicas_wanted"]) == ("vector(1)", "vector(2)")
 
 
 def test_a_component_that_is_scaled_to_nothing_is_not_wanted():

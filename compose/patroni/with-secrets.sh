@@ -1,0 +1,21 @@
+#!/bin/sh
+# usage: with-secrets.sh COMMAND [ARG…]
+# Runs Patroni, or its patronictl, with the passwords that it takes from its environment only, and this node's address.
+set -eu
+
+secret() { cat "/run/secrets/$1"; }
+
+PATRONI_SUPERUSER_PASSWORD=$(secret postgres_superuser_password)
+PATRONI_REPLICATION_PASSWORD=$(secret postgres_replication_password)
+PATRONI_RESTAPI_PASSWORD=$(secret patroni_api_password)
+PATRONI_ETCD3_PASSWORD=$(secret etcd_password)
+export PATRONI_SUPERUSER_PASSWORD PATRONI_REPLICATION_PASSWORD PATRONI_RESTAPI_PASSWORD PATRONI_ETCD3_PASSWORD
+export PATRONI_RESTAPI_USERNAME=patroni
+export PATRONI_SUPERUSER_USERNAME=postgres
+export PATRONI_REPLICATION_USERNAME=replicator
+# Patroni takes etcd's password from here only together with its hosts.
+export PATRONI_ETCD3_HOSTS=etcd-1:2379,etcd-2:2379,etcd-3:2379
+export PATRONI_ETCD3_USERNAME=root
+export PATRONI_POSTGRESQL_CONNECT_ADDRESS="$PATRONI_NAME:5432"
+export PATRONI_RESTAPI_CONNECT_ADDRESS="$PATRONI_NAME:8008"
+exec "$@"

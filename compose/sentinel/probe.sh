@@ -1,0 +1,9 @@
+#!/bin/sh
+# Healthy when this Sentinel and enough others see each other and the primary. One that answers, but is alone, waits.
+REDISCLI_AUTH=$(cat /run/secrets/redis_password)
+export REDISCLI_AUTH
+case $(redis-cli --no-auth-warning -h 127.0.0.1 -p 26379 sentinel ckquorum airflow) in
+  OK*) ;;
+  NOQUORUM* | NOGOODSLAVE*) exit 75 ;;
+  *) exit 1 ;;
+esac

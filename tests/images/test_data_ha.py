@@ -1,0 +1,178 @@
+"""The profile `data-ha` as the compose files run it, without Airflow: it forms, is protected, changes its primaries."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from ops import compose, credentials, data_tier, environment_file
+from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS, Project
+from tests.images.conftest import ROOT, docker
+
+ETCD = ("etcd-1", "etcd-2", "etcd-3")
+WHO_IS_THE_PRIMARY = (
+    "from airflow_ha.upstream import frozen_primary as f; print(*(find() for find in f.find_primaries().values()))"
+)
+
+
+@pytest.fixture(scope="module")
+def tier(images, tmp_path_factory):
+    """The data tier runs; its compose project's name."""
+    project = Project(ROOT, tmp_path_factory.mktemp("state"))
+    name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
+    settings = environment_file.read(project) | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_PROFILES": "data-ha"}
+    settings |= {key: image.reference for key, image in images.items()}
+    credentials.generate(project)
+    credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    environment_file.write(project, settings)
+    started = time.monotonic()
+    try:
+        compose.output(project, "up", "--detach", "--wait", *ETCD, *POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
+        seconds = time.monotonic() - started
+        yield {"project": project, "name": name, "seconds": seconds, "airflow": settings["AIRFLOW_IMAGE"]}
+    finally:
+        compose.output(project, "--profile=*", "down", "--volumes", "--timeout=5")
+
+
+def primary(name: str, nodes: tuple[str, ...]) -> str | None:
+    found = [one["service"] for one in data_tier.members(name) if one["role"] == "primary" and one["service"] in nodes]
+    return found[0] if len(found) == 1 else None
+
+
+def all_well(name: str) -> bool:
+    found = data_tier.members(name)
+    in_sync = [one["role"] for one in found if one["service"] in POSTGRES_NODES]
+    return all(map(data_tier.is_well, found)) and sorted(in_sync) == ["primary", "sync replica"]
+
+
+def seconds_until(condition: Callable[[], bool], limit: float) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < limit, f"not so within {limit} s"
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def sql(name: str, node: str, statement: str) -> str | None:
+    container = data_tier.running(name).get(node)
+    return container and data_tier.ask(container, "psql", "-U", "postgres", "-qAtc", statement)
+
+
+def kill(name: str, node: str) -> None:
+    """As a crash would: `docker kill` would also keep Docker from starting it again."""
+    os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", data_tier.running(name)[node]).output), signal.SIGKILL)
+
+
+def test_it_forms_from_nothing_within_a_minute(tier):
+    assert tier["seconds"] < 60
+    seconds_until(lambda: all_well(tier["name"]), 20)
+
+
+def test_every_commit_is_on_both_nodes_and_the_settings_are_those_of_a_single_postgres(tier):
+    node = primary(tier["name"], POSTGRES_NODES)
+    assert node
+    settings = "SELECT current_setting('synchronous_standby_names') <> '', current_setting('data_checksums')"
+    assert sql(tier["name"], node, settings) == "t|on"
+    assert sql(tier["name"], node, "SELECT current_setting('max_connections')") == "600"
+    databases = sql(tier["name"], node, "SELECT datname FROM pg_database WHERE datname !~ '^(template|postgres)'")
+    assert sorted((databases or "").split()) == ["airflow", "celery_results"]
+
+
+def test_who_has_no_password_reads_nothing_in_etcd_and_changes_nothing_at_patroni(tier):
+    etcd = docker("exec", compose.instances(tier["name"])["etcd-1"][0].id, "etcdctl", "get", "--prefix", "/service")
+    assert etcd.status != 0
+    assert "user name is empty" in etcd.output
+    ask = (
+        "import urllib.request as r, urllib.error as e\n"
+        "try: r.urlopen(r.Request('http://127.0.0.1:8008/restart', method='POST', data=b'{}'))\n"
+        "except e.HTTPError as error: print(error.code)"
+    )
+    assert data_tier.ask(data_tier.running(tier["name"])["patroni-1"], "python3", "-c", ask) == "401"
+    said = data_tier.ask(
+        data_tier.running(tier["name"])["sentinel-1"], "redis-cli", "-p", "26379", "sentinel", "masters"
+    )
+    assert said is not None
+    assert said.startswith("NOAUTH")
+
+
+def test_an_airflow_container_finds_both_primaries(tier):
+    project, name = tier["project"], tier["name"]
+    container = f"{name}-client"
+    placed = ("create", "--name", container, "--network", f"{name}_database", "--user", "50000:0")
+    secrets = (project.secrets / "mounted/airflow").iterdir()
+    mounts = [f"--volume={file}:/run/secrets/{file.name}:ro" for file in secrets]
+    try:
+        made = docker(*placed, *mounts, "--entrypoint", "python", tier["airflow"], "-c", WHO_IS_THE_PRIMARY)
+        assert made.status == 0, made.output
+        assert docker("network", "connect", f"{name}_broker", container).status == 0
+        addresses = docker("start", "--attach", container).output.split()[-2:]
+    finally:
+        docker("rm", "--force", "--volumes", container)
+    for nodes, address in zip((POSTGRES_NODES, REDIS_NODES), addresses, strict=True):
+        node = data_tier.running(name)[primary(name, nodes) or ""]
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        assert address in docker("inspect", "--format", form, node).output.split()
+
+
+@pytest.mark.parametrize("target", ["postgres", "redis"])
+def test_a_planned_switch_ends_with_another_primary_and_all_in_sync(tier, target):
+    nodes, switch = {
+        "postgres": (POSTGRES_NODES, data_tier.switch_postgres),
+        "redis": (REDIS_NODES, data_tier.switch_redis),
+    }[target]
+    seconds_until(lambda: all_well(tier["name"]), 60)
+    before = primary(tier["name"], nodes)
+    switch(tier["name"], print)
+    assert primary(tier["name"], nodes) not in (None, before)
+    seconds_until(lambda: all_well(tier["name"]), 30)
+
+
+def test_a_postgres_that_is_killed_is_replaced_within_20_s_and_comes_back_as_the_replica_with_every_row(tier):
+    name = tier["name"]
+    seconds_until(lambda: all_well(name), 60)
+    old = primary(name, POSTGRES_NODES)
+    assert old
+    sql(name, old, "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 1000)")
+    (new,) = set(POSTGRES_NODES) - {old}
+    kill(name, old)
+    seconds_until(lambda: sql(name, new, "SELECT pg_is_in_recovery()") == "f", 20)
+    assert sql(name, new, "SELECT count(*) FROM kept") == "1000"
+    seconds_until(lambda: all_well(name), 60)
+    assert sql(name, old, "SELECT count(*), pg_is_in_recovery() FROM kept") == "1000|t"
+    sql(name, new, "DROP TABLE kept")
+
+
+def test_a_replica_that_dies_moves_nothing(tier):
+    name = tier["name"]
+    seconds_until(lambda: all_well(name), 60)
+    before = primary(name, POSTGRES_NODES)
+    (replica,) = set(POSTGRES_NODES) - {before}
+    kill(name, replica)
+    seconds_until(lambda: all_well(name), 60)
+    assert primary(name, POSTGRES_NODES) == before
+
+
+def test_a_redis_that_froze_is_replaced_within_15_s_and_comes_back_as_a_replica(tier):
+    name = tier["name"]
+    seconds_until(lambda: all_well(name), 60)
+    old = primary(name, REDIS_NODES)
+    assert old
+    container = data_tier.running(name)[old]
+    docker("pause", container)
+    try:
+        seconds_until(lambda: primary(name, REDIS_NODES) not in (None, old), 15)
+    finally:
+        docker("unpause", container)
+    seconds_until(lambda: all_well(name), 60)
+    assert primary(name, REDIS_NODES) != old
+
+
+def test_patroni_takes_the_settings_of_its_file_and_a_second_time_says_nothing(tier):
+    said: list[str] = []
+    data_tier.apply_cluster_settings(tier["project"], tier["name"], said.append)
+    assert said == []
