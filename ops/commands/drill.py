@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 from rich.table import Table
 
 from ops import compose, slack, status
 from ops.commands.screen import console, escape, heading, report
-from ops.drills import conduct, faults, ledger
+from ops.drills import alarms, conduct, faults, ledger
 from ops.drills import report as drill_report
 from ops.drills.alarms import ALARMS, Alarm, raise_alarm
-from ops.drills.alarms import HEADINGS as ALARM_HEADINGS
-from ops.drills.alarms import rows as alarm_rows
 from ops.drills.catalogue import DRILLS, Drill
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
@@ -28,7 +28,10 @@ def drill(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none lists them.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All that this stack and this machine allow.")] = False,
     repeat: Annotated[int, typer.Option(min=1, max=50, help="How often each is held.")] = 1,
-    alarms: Annotated[bool, typer.Option("--alarms", help="See that the right alert comes, and ends.")] = False,
+    messages: Annotated[bool, typer.Option("--alarms", help="See that the right alert comes, and ends.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="With --alarms: put the times into alerting/detection.md.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """Strike the running stack with faults, and see that no task is lost and none runs twice.
@@ -46,11 +49,11 @@ def drill(
         settings = status.running_settings(project, cure="./ops/stack up")
         there = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
         catalogue: dict[str, Drill | Alarm] = (
-            {one.name: one for one in ALARMS} if alarms else {one.name: one for one in DRILLS}
+            {one.name: one for one in ALARMS} if messages else {one.name: one for one in DRILLS}
         )
         chosen = choose(catalogue, names or [], every=every, services=there)
-        if alarms:
-            broken = hold_alarms([one for one in chosen if isinstance(one, Alarm)], project, settings)
+        if messages:
+            broken = hold_alarms([one for one in chosen if isinstance(one, Alarm)], project, settings, write=write)
         else:
             drills = [one for one in chosen if isinstance(one, Drill)]
             broken = hold_drills(drills, project, settings, repeat=repeat, as_json=as_json)
@@ -79,7 +82,7 @@ def hold_drills(drills: list[Drill], project: Project, settings: dict[str, str],
     return any(outcome.broken for outcome in outcomes)
 
 
-def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str]) -> bool:
+def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str], *, write: bool) -> bool:
     """Raises alarms one after the other and shows when people heard; returns whether any promise was broken.
 
     Raises:
@@ -94,7 +97,11 @@ def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str])
             heard.append(raise_alarm(one, project, settings, report))
             report("kept" if not heard[-1].broken else "; ".join(heard[-1].broken))
     finally:
-        show(ALARM_HEADINGS, alarm_rows(heard))
+        show(alarms.HEADINGS, alarms.rows(heard))
+        if write:
+            old = alarms.PAGE.read_text(encoding="utf-8") if alarms.PAGE.exists() else ""
+            machine = f"{os.cpu_count()} cores and {psutil.virtual_memory().total / 1024**3:.0f} GiB"
+            alarms.PAGE.write_text(alarms.document(heard, old, machine), encoding="utf-8")
     return any(one.broken for one in heard)
 
 

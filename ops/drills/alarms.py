@@ -13,7 +13,9 @@ from ops import alertmanager, compose, slack, status
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
 from ops.drills.conduct import wait
+from ops.drills.report import markdown, rows_of
 from ops.errors import StackError
+from ops.project import ROOT
 from ops.prometheus import Prometheus
 
 if TYPE_CHECKING:
@@ -264,3 +266,28 @@ def rows(all_heard: list[Heard]) -> list[tuple[str, ...]]:
                 )
             )
     return found
+
+
+PAGE: Final = ROOT / "alerting/detection.md"
+INTRODUCTION: Final = """\
+# From fault to Slack
+
+How long it took, on a stack at rest, from a fault to the message in Slack, and from its mend (the container's start) to
+the message that it is over. Each fault lasted until its message had come; no other message came. Written by
+`./ops/stack drill --alarms --all --write`, on {machine}.
+
+"""
+
+
+def document(all_heard: list[Heard], old: str, machine: str) -> str:
+    """The page with what was heard, beside what an earlier page says of the other alarms.
+
+    Args:
+        all_heard: What was heard now.
+        old: The page as it was; empty when there is none.
+        machine: What it was measured on, for people.
+    """
+    now = {row[:2]: row for row in rows(all_heard)}
+    known = {row[:2]: row for row in rows_of(old)} | now
+    order = [row[:2] for row in rows([Heard(alarm) for alarm in ALARMS])]
+    return INTRODUCTION.format(machine=machine) + markdown(HEADINGS, [known[key] for key in order if key in known])

@@ -51,10 +51,16 @@ def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return found
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The table as Markdown."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(outcomes)]
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def rows_of(text: str) -> list[tuple[str, ...]]:
+    """The rows of the Markdown table in a text, without its headings; none where there is no table."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
 
 
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -82,7 +82,8 @@ def test_the_table_has_the_median_the_worst_and_every_broken_promise():
     ((fault, recovery, promised, *_, kept),) = report.rows(outcomes)
     assert (fault, recovery, promised) == ("crash 1 scheduler", "2.0 s (7.0 s)", "5 s")
     assert "recovery 7.0 s" in kept
-    assert report.markdown(outcomes).count("\n") == 3
+    table = report.markdown(report.HEADINGS, report.rows(outcomes))
+    assert report.rows_of(table) == report.rows(outcomes)
 
 
 def test_every_drill_has_a_name_of_its_own():
@@ -135,3 +136,15 @@ def test_each_promise_of_an_alarm_that_is_broken_is_told(fired, resolved, others
     )
     alarms.judge(heard, others)
     assert any(said in broken for broken in heard.broken)
+
+
+def test_the_page_of_times_keeps_what_other_days_have_measured():
+    gateway, redis = (next(one for one in alarms.ALARMS if one.name == name) for name in ("gateway", "redis"))
+    first = alarms.document([Heard(gateway, {"GatewayDown": 38.0}, {"GatewayDown": 29.0})], "", "2 cores")
+    second = alarms.document([Heard(redis, {"RedisDown": 43.0}, {"RedisDown": 30.0})], first, "2 cores")
+    assert report.rows_of(second) == [
+        ("kill redis", "RedisDown", "43 s", "30 s", "yes"),
+        ("kill gateway", "GatewayDown", "38 s", "29 s", "yes"),
+    ]
+    again = alarms.document([Heard(gateway, {"GatewayDown": 50.0}, {"GatewayDown": 29.0})], second, "2 cores")
+    assert ("kill gateway", "GatewayDown", "50 s", "29 s", "yes") in report.rows_of(again)
