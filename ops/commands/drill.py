@@ -136,7 +136,7 @@ def choose(
     for name in names:
         if name not in catalogue:
             raise StackError(f"there is no drill {name!r}", cure=f"these are: {', '.join(catalogue)}")
-        if missing := sorted({victim.service for victim in catalogue[name].victims} - services):
+        if missing := sorted({victim.needs for victim in catalogue[name].victims} - services):
             raise StackError(
                 f"{name} strikes {', '.join(missing)}, which this stack does not have", cure="./ops/stack status"
             )
@@ -145,7 +145,7 @@ def choose(
         if name in names:
             faults.check(one.fault)
             chosen.append(one)
-        elif every and {victim.service for victim in one.victims} <= services:
+        elif every and {victim.needs for victim in one.victims} <= services:
             try:
                 faults.check(one.fault)
                 chosen.append(one)

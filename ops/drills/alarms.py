@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ops import alertmanager, compose, slack, status
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
-from ops.drills.conduct import wait
+from ops.drills.conduct import containers, wait
 from ops.drills.report import markdown, rows_of
 from ops.errors import StackError
 from ops.project import ROOT
@@ -170,8 +170,7 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
     wait(whole, QUIET_SECONDS, "every service is healthy", report)
     wait(lambda: is_quiet(settings), QUIET_SECONDS, "no page fires, and nothing is muted for an earlier one", report)
     earlier = firing_now(settings)
-    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
-    victims = [instance.id for victim in alarm.victims for instance in found.get(victim.service, [])[: victim.count]]
+    victims = containers(settings["COMPOSE_PROJECT_NAME"], alarm.victims)
     heard = Heard(alarm)
 
     struck = time.time()

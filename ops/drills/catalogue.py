@@ -13,17 +13,33 @@ Measure = Literal["interruption", "after return", "run again"]
 taken back on; or how long the victim's own tasks took to begin anew elsewhere."""
 
 
+Role = Literal["primary", "replica"]
+
+
 @dataclass(frozen=True)
 class Victim:
     """Whom it strikes.
 
     Attributes:
-        service: in compose.
+        service: in compose; with a role, what the names of its nodes begin with (`patroni`, `redis`).
         count: so many of its instances, the oldest first; None for all.
+        role: only the nodes of the replicated data tier that have it when the fault strikes.
     """
 
     service: str
     count: int | None = 1
+    role: Role | None = None
+
+    @property
+    def named(self) -> str:
+        """For people."""
+        which = f"{self.service} {self.role}" if self.role else self.service
+        return f"all of {which}" if self.count is None else f"{self.count} {which}"
+
+    @property
+    def needs(self) -> str:
+        """A service that is there where this can be struck."""
+        return f"{self.service}-1" if self.role else self.service
 
 
 @dataclass(frozen=True)
@@ -54,16 +70,13 @@ class Drill:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Those it strikes."""
-        return tuple(victim.service for victim in self.victims)
+        """Those that must be there."""
+        return tuple(victim.needs for victim in self.victims)
 
     @property
     def sentence(self) -> str:
         """What happens, for people."""
-        whom = " + ".join(
-            f"all of {victim.service}" if victim.count is None else f"{victim.count} {victim.service}"
-            for victim in self.victims
-        )
+        whom = " + ".join(victim.named for victim in self.victims)
         held = f" for {self.hold:.0f} s" if self.hold else ""
         return f"{self.fault} {whom}{held}"
 
@@ -71,6 +84,16 @@ class Drill:
 def one(service: str) -> tuple[Victim, ...]:
     """One instance of a service."""
     return (Victim(service),)
+
+
+def primary(of: str) -> tuple[Victim, ...]:
+    """The primary of the replicated Postgres (`patroni`) or Redis (`redis`)."""
+    return (Victim(of, role="primary"),)
+
+
+def replica(of: str) -> tuple[Victim, ...]:
+    """A replica of it."""
+    return (Victim(of, role="replica"),)
 
 
 def every(service: str) -> tuple[Victim, ...]:
@@ -103,4 +126,27 @@ DRILLS: tuple[Drill, ...] = (
     Drill("statsd-exporter-frozen", one("statsd-exporter"), "freeze", 30, "interruption", NOT_NOTICED),
     Drill("otel-collector-frozen", one("otel-collector"), "freeze", 30, "interruption", NOT_NOTICED),
     Drill("prometheus-crash", one("prometheus"), "crash", 0, "interruption", NOT_NOTICED),
+    # The profile data-ha.
+    Drill("postgres-primary-crash", primary("patroni"), "crash", 0, "interruption", 20),
+    Drill("postgres-primary-gone", primary("patroni"), "kill", 45, "interruption", 30),
+    Drill("postgres-primary-frozen", primary("patroni"), "freeze", 45, "interruption", 30),
+    Drill("postgres-primary-cut", primary("patroni"), "cut", 45, "interruption", 30),
+    Drill("postgres-replica-crash", replica("patroni"), "crash", 0, "interruption", NOT_NOTICED),
+    Drill("etcd-crash", one("etcd-1"), "crash", 0, "interruption", NOT_NOTICED),
+    Drill("two-etcd-frozen", (Victim("etcd-1"), Victim("etcd-2")), "freeze", 30, "interruption", NOT_NOTICED),
+    Drill("redis-primary-crash", primary("redis"), "crash", 0, "interruption", 15),
+    Drill("redis-primary-gone", primary("redis"), "kill", 45, "interruption", 15),
+    Drill("redis-primary-frozen", primary("redis"), "freeze", 30, "interruption", 15),
+    Drill("redis-replica-crash", replica("redis"), "crash", 0, "interruption", NOT_NOTICED),
+    Drill("sentinel-crash", one("sentinel-1"), "crash", 0, "interruption", NOT_NOTICED),
+    # What a lost machine takes with it.
+    Drill(
+        "host",
+        (*primary("patroni"), *primary("redis"), *one("scheduler"), *one("worker")),
+        "crash",
+        0,
+        "run again",
+        100,
+        own_attempts=True,
+    ),
 )

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ops import compose, slack, status
+from ops import compose, data_tier, slack, status
 from ops.drills import faults, ledger
 from ops.errors import FAILURE, StackError
 from ops.project import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ops.airflow_client import AirflowClient, Run
-    from ops.drills.catalogue import Drill
+    from ops.drills.catalogue import Drill, Victim
     from ops.drills.ledger import Ledger
     from ops.project import Project
 
@@ -123,11 +123,7 @@ def conduct(
         return ended >= UNDER_WAY and begun == LOAD["long"]
 
     wait(busy, BUSY_SECONDS, "the load is under way", report)
-    victims = [
-        instance.id
-        for victim in drill.victims
-        for instance in compose.instances(name).get(victim.service, [])[: victim.count]
-    ]
+    victims = containers(name, drill.victims)
     if not victims:
         raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", cure="./ops/stack status")
 
@@ -151,6 +147,27 @@ def conduct(
         whole_again = float("inf")
     alerts = sent(settings, struck_here, drill.alert, report)
     return judge(drill, entries, ended, victims, struck, healed, whole_again, alerts)
+
+
+def containers(name: str, victims: Sequence[Victim]) -> list[str]:
+    """Docker's ids of those that are to be struck, as things are now.
+
+    Args:
+        name: The compose project's.
+        victims: Whom.
+    """
+    found = compose.instances(name)
+    roles = data_tier.members(name) if any(victim.role for victim in victims) else []
+    chosen: list[str] = []
+    for victim in victims:
+        services = [
+            member["service"]
+            for member in roles
+            # A synchronous replica is one too.
+            if victim.role and member["service"].startswith(f"{victim.service}-") and victim.role in member["role"]
+        ] or [victim.service]
+        chosen += [instance.id for service in services for instance in found.get(service, [])][: victim.count]
+    return chosen
 
 
 def settle(api: AirflowClient, run: Run, report: Callable[[str], None]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from ops.commands.drill import choose
-from ops.drills import faults
-from ops.drills.catalogue import Drill, one
+from ops.drills import conduct, faults
+from ops.drills.catalogue import Drill, one, primary, replica
 from ops.errors import StackError
 
 CATALOGUE = {
@@ -44,3 +46,17 @@ def test_who_is_not_root_is_told_before_anything_is_struck(monkeypatch):
 def test_a_drill_that_does_not_exist_or_has_no_victim_here_is_refused(name, said):
     with pytest.raises(StackError, match=said):
         choose(CATALOGUE, [name], every=False, services=SERVICES)
+
+
+def test_a_role_is_looked_up_when_the_fault_strikes_and_a_synchronous_replica_is_one(monkeypatch):
+    member = {"state": "running", "lag_bytes": None}
+    roles = [
+        {"service": "patroni-1", "role": "sync replica", **member},
+        {"service": "patroni-2", "role": "primary", **member},
+        {"service": "redis-1", "role": "primary", **member},
+    ]
+    instances = {name: [SimpleNamespace(id=f"{name}-id")] for name in ("patroni-1", "patroni-2", "redis-1")}
+    monkeypatch.setattr(conduct.data_tier, "members", lambda name: roles)
+    monkeypatch.setattr(conduct.compose, "instances", lambda name: instances)
+    assert conduct.containers("x", [*primary("patroni"), *primary("redis")]) == ["patroni-2-id", "redis-1-id"]
+    assert conduct.containers("x", replica("patroni")) == ["patroni-1-id"]
