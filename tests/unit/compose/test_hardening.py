@@ -172,3 +172,9 @@ def test_a_services_keys_are_in_the_projects_order(name):
     assert block
     keys = [key for key in re.findall(r"^    (\w+):", block[1], re.MULTILINE) if key in KEY_ORDER]
     assert keys == sorted(keys, key=KEY_ORDER.index)
+
+
+def test_a_worker_is_told_where_the_findings_of_the_monitoring_dag_go():
+    from airflow_ha.monitoring.run import ALERTMANAGERS
+
+    assert ALERTMANAGERS in SERVICES["worker"]["environment"]
