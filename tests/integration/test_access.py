@@ -97,7 +97,7 @@ def test_a_task_cannot_read_connections_or_variables_from_the_database(stack: St
     assert stack.api.wait_for_run("snoop", run, timeout=90) == "success"
     outcome = stack.api.xcom("snoop", run, "read_metadata")
     outcome = json.loads(outcome) if isinstance(outcome, str) else outcome
-    assert outcome.pop("secrets") == "celery_broker_url,celery_result_backend"
+    assert outcome.pop("secrets") == "celery_broker_url,celery_result_backend,celery_sentinel_kwargs"
     assert outcome.pop("celery_results.connection").startswith('relation "connection" does not exist')
     assert outcome.pop("celery_results.variable").startswith('relation "variable" does not exist')
     assert len(outcome) == 4

@@ -9,7 +9,7 @@ import httpx
 from tests.integration.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
-STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "ready"}
+STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "data", "ready"}
 
 
 def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack):
