@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
-import httpx
 import typer
 from rich.table import Table
 
-from ops import alertmanager, status
+from ops import alertmanager, slack, status
 from ops.commands.screen import console, escape
+from ops.errors import StackError
 from ops.project import current_project
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """How many of the messages sent last."""
-STUB_SECONDS = 5.0
 OWN = ("alertname", "severity", "team")
 
 
@@ -37,7 +37,7 @@ class Found(TypedDict):
     inhibited: list[Alert]
     muting: list[Alert]
     silences: list[Silence]
-    sent: list[dict[str, Any]] | None
+    sent: list[slack.Message] | None
 
 
 def alerts(
@@ -48,12 +48,14 @@ def alerts(
     one = alertmanager.any_that_answers(alertmanager.both(settings))
     found = sorted_out(one.alerts(), one.silences(), sent(settings))
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        told = found["sent"]
+        messages = None if told is None else [asdict(message) for message in told]
+        typer.echo(json.dumps({**found, "sent": messages}, indent=2))
     else:
         show(found)
 
 
-def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[dict[str, Any]] | None) -> Found:
+def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[slack.Message] | None) -> Found:
     """The alerts by what becomes of them."""
     told = [alert for alert in all_alerts if alert["labels"].get("severity") != "none"]
     by_state = {state: [alert for alert in told if alert["state"] == state] for state in ("firing", "silenced")}
@@ -67,16 +69,14 @@ def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[
     )
 
 
-def sent(settings: Mapping[str, str]) -> list[dict[str, Any]] | None:
+def sent(settings: Mapping[str, str]) -> list[slack.Message] | None:
     """The newest messages that the stack's own Slack has, newest first."""
-    if "slack_stub" not in status.urls(settings):
+    if not slack.is_there(settings):
         return None
     try:
-        answer = httpx.get(f"{status.local_url(settings, 'slack_stub')}/messages", timeout=STUB_SECONDS)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-    except (httpx.HTTPError, ValueError):
+        return slack.messages(settings)[: -SHOWN - 1 : -1]
+    except StackError:
         return None
-    return found[: -SHOWN - 1 : -1]
 
 
 def show(found: Found) -> None:
@@ -100,15 +100,9 @@ def show(found: Found) -> None:
     if found["sent"]:
         table = Table("sent (UTC)", "message", title=f"the last {len(found['sent'])} messages")
         for message in found["sent"]:
-            at = datetime.fromtimestamp(message["received"], tz=UTC).strftime("%H:%M:%S")
-            table.add_row(at, escape(title(message["payload"])))
+            at = datetime.fromtimestamp(message.received, tz=UTC).strftime("%H:%M:%S")
+            table.add_row(at, escape(message.title))
         console.print(table)
-
-
-def title(payload: Mapping[str, Any]) -> str:
-    """A message in a line."""
-    attachments = payload.get("attachments") or [{}]
-    return str(attachments[0].get("title") or payload.get("text") or "(no title)")
 
 
 def clock(text: str) -> str:
