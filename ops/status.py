@@ -87,6 +87,11 @@ def is_whole(service: ServiceStatus) -> bool:
     return service["healthy"] == service["wanted"] == len(service["instances"])
 
 
+def all_whole(model: Mapping[str, Any]) -> bool:
+    """Whether every service of a compose model is whole, as things are now."""
+    return all(map(is_whole, services(model)))
+
+
 def urls(settings: Mapping[str, str]) -> dict[str, str]:
     """Where people open what, for the profiles that are on."""
     address = settings["BIND_ADDRESS"]

@@ -165,7 +165,7 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
     model = compose.config(project)
 
     def whole() -> bool:
-        return all(map(status.is_whole, status.services(model)))
+        return status.all_whole(model)
 
     wait(whole, QUIET_SECONDS, "every service is healthy", report)
     wait(lambda: is_quiet(settings), QUIET_SECONDS, "no page fires, and nothing is muted for an earlier one", report)

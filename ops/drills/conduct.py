@@ -111,7 +111,7 @@ def conduct(
     model = compose.config(project)
 
     def whole() -> bool:
-        return all(map(status.is_whole, status.services(model)))
+        return status.all_whole(model)
 
     wait(whole, WHOLE_SECONDS, "every service is healthy", report)
     run = api.trigger(DAG_ID, {**LOAD, "ledger": book.container})

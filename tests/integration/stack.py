@@ -121,8 +121,7 @@ class Stack:
 
     def ready(self) -> bool:
         """Whether every service has its instances, all healthy: as `status` tells, in a tenth of its time."""
-        model = compose.config(Project(root=ROOT, state=self.state))
-        return all(map(status.is_whole, status.services(model)))
+        return status.all_whole(compose.config(Project(root=ROOT, state=self.state)))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
         """The stack's containers, of one service or of all, oldest first."""
