@@ -79,8 +79,13 @@ class Ledger:
 
 
 @contextmanager
-def keeping(project: str, image: str) -> Iterator[Ledger]:
+def keeping(project: str, image: str, network: str = "execution") -> Iterator[Ledger]:
     """A ledger on the tasks' network, for as long as the block lasts.
+
+    Args:
+        project: The compose project's name.
+        image: Postgres'.
+        network: The one of the project's networks that tasks are on.
 
     Raises:
         StackError: It does not start.
@@ -88,7 +93,7 @@ def keeping(project: str, image: str) -> Iterator[Ledger]:
     name = f"{project}-drill-ledger"
     subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
     compose.docker(
-        *("run", "--detach", "--name", name, "--network", f"{project}_execution", "--user", "999:999", "--init"),
+        *("run", "--detach", "--name", name, "--network", f"{project}_{network}", "--user", "999:999", "--init"),
         *("--tmpfs=/tmp:mode=1777", "--memory=256m", "--entrypoint=sh", image, "-c", SERVE),
     )
     try:
