@@ -54,6 +54,7 @@ class Outcome:
         attempts_lost: attempts that began and did not count.
         tasks_lost: tasks that never ended.
         tasks_doubled: tasks that ended more than once.
+        overlapping: tasks of which two attempts ran at once.
         alerts: the alerts that people were sent, with the seconds from the fault.
         broken: every promise that was not kept, in words.
     """
@@ -65,6 +66,7 @@ class Outcome:
     attempts_lost: int
     tasks_lost: int
     tasks_doubled: int
+    overlapping: int
     alerts: dict[str, float]
     broken: tuple[str, ...]
 
@@ -299,6 +301,7 @@ def judge(
     """
     wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
     tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
+    overlapping = ledger.overlapping(entries)
     attempts = ledger.attempts_lost(entries)
     hosts = {victim[:12] for victim in victims}
     own = ledger.running_on(entries, hosts, struck)
@@ -318,6 +321,8 @@ def judge(
         broken.append(f"{tasks_lost} tasks lost")
     if tasks_doubled:
         broken.append(f"{tasks_doubled} tasks done twice")
+    if overlapping:
+        broken.append(f"{overlapping} tasks ran twice at once")
     allowed = len(own) if drill.own_attempts else 0
     if attempts > allowed:
         broken.append(f"{attempts} attempts lost, {allowed} allowed")
@@ -345,6 +350,7 @@ def judge(
         attempts_lost=attempts,
         tasks_lost=tasks_lost,
         tasks_doubled=tasks_doubled,
+        overlapping=overlapping,
         alerts={name: seconds for name, (seconds, _) in (alerts or {}).items()},
         broken=tuple(broken),
     )

@@ -41,7 +41,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
                 f"{promised[name].deadline:.0f} s",
                 str(max(outcome.attempts_lost for outcome in of)),
                 str(max(outcome.tasks_lost for outcome in of)),
-                str(max(outcome.tasks_doubled for outcome in of)),
+                str(max(outcome.tasks_doubled + outcome.overlapping for outcome in of)),
                 ", ".join(alerts) or "none",
                 "; ".join(broken) or "yes",
             )

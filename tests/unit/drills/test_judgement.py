@@ -46,6 +46,7 @@ def test_a_drill_in_which_nothing_was_lost_keeps_its_promises():
         ({"ended": "failed"}, "the run is failed"),
         ({"entries": stream(without=frozenset({7}))}, "1 tasks lost"),
         ({"entries": [*stream(), Entry("short", 3, 2, "end", "w", 200.0)]}, "1 tasks done twice"),
+        ({"entries": [*stream(), Entry("short", 3, 2, "start", "w", 2.7)]}, "1 tasks ran twice at once"),
         ({"entries": stream(pause=6.0)}, "recovery 7.0 s, promised within 5 s"),
         ({"whole_again": None}, "not every service healthy 120 s after"),
         ({"alerts": {"GatewayDown": (3.0, True)}}, "needless alerts: GatewayDown"),
