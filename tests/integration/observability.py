@@ -9,7 +9,7 @@ import tarfile
 from typing import Any
 
 from ops.prometheus import Prometheus
-from tests.integration.stack import Stack
+from tests.stack import Stack
 
 
 def prometheus(stack: Stack) -> Prometheus:

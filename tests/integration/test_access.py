@@ -10,7 +10,7 @@ import subprocess
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, docker
+from tests.stack import Airflow, Stack, docker
 
 SECRETS = [
     "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
@@ -48,8 +48,8 @@ def test_postgres_and_redis_cannot_be_reached_from_outside(stack: Stack):
         (container,) = stack.containers(service)
         inspected = container.inspect()
         assert not any(inspected["NetworkSettings"]["Ports"].values()), "no port of this machine leads there"
-        assert set(container.ip) == {f"{stack.project}_{network}"}
-        assert json.loads(docker("network", "inspect", f"{stack.project}_{network}"))[0]["Internal"] is True
+        assert set(container.ip) == {f"{stack.name}_{network}"}
+        assert json.loads(docker("network", "inspect", f"{stack.name}_{network}"))[0]["Internal"] is True
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, wait_until
+from tests.stack import Airflow, Stack, wait_until
 
 
 @pytest.fixture

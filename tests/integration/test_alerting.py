@@ -14,16 +14,11 @@ import pytest
 from ops import slack, status
 from ops.commands.screen import report
 from ops.drills.alarms import ALARMS, raise_alarm
-from ops.project import Project
-from tests.integration.stack import ROOT, Stack, wait_until
+from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
 RESOLVED_SECONDS = 150.0
 MINUTE = 60.0
-
-
-def project(stack: Stack) -> Project:
-    return Project(root=ROOT, state=stack.state)
 
 
 def stub(stack: Stack) -> str:
@@ -44,7 +39,7 @@ def told(stack: Stack, since: float, alert: str, *, firing: bool, **labels: str)
 def assert_alarm_is_kept(stack: Stack, name: str) -> None:
     """Raises one of the alarms and prints its times."""
     alarm = next(alarm for alarm in ALARMS if alarm.name == name)
-    heard = raise_alarm(alarm, project(stack), stack.settings, report)
+    heard = raise_alarm(alarm, stack.project, stack.settings, report)
     print(f"{alarm.name}: told after {heard.fired}, over after {heard.resolved}")
     assert heard.broken == []
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, wait_until
+from tests.stack import Airflow, Stack, wait_until
 
 
 @pytest.fixture(scope="module")

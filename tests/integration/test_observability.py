@@ -10,8 +10,9 @@ import pytest
 from ops import metric_contract
 from ops.dashboards.answers import Span
 from ops.dashboards.render import read_boards, wrongly_empty
+from ops.project import ROOT
 from tests.integration.observability import attributes, prometheus, spans, total
-from tests.integration.stack import ROOT, Stack, docker, wait_until
+from tests.stack import Stack, docker, wait_until
 
 SEED_QUERIES = [
     "rate(airflow_task_failed[5m]) / rate(airflow_task_start[5m])",
@@ -240,9 +241,9 @@ def test_a_flood_of_10000_distinct_tags_is_reported_and_harms_nobody(healthy_sta
 def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
     (collector,) = stack.containers("otel-collector")
     image = collector.inspect()["Config"]["Image"]
-    name = f"{stack.project}-unreachable-backend"
+    name = f"{stack.name}-unreachable-backend"
     docker(
-        *("run", "--detach", "--name", name, "--network", f"{stack.project}_telemetry", "--user", "10001:10001"),
+        *("run", "--detach", "--name", name, "--network", f"{stack.name}_telemetry", "--user", "10001:10001"),
         *("--env", "OTLP_BACKEND_ENDPOINT=http://127.0.0.1:1", "--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
         *("--volume", f"{ROOT}/compose/otel-collector:/etc/otelcol:ro", "--entrypoint", "/otelcol-contrib", image),
         *(f"--config=/etc/otelcol/{file}.yaml" for file in ("config", "backend-on", "jaeger")),

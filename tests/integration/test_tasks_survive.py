@@ -9,7 +9,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 TASKS = 30
 SLOTS = 16

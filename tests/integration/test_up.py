@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
 STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "data", "ready"}

@@ -1,4 +1,4 @@
-"""What integration tests hold of a stack: its commands, its containers, and a client of its REST API."""
+"""What tests hold of a stack: its commands, its containers, and a client of its REST API."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from typing import IO, Any, TypeVar
 import httpx
 
 from ops import compose, status
-from ops.project import Project
-
-ROOT = Path(__file__).resolve().parents[2]
+from ops.project import ROOT, Project
 
 T = TypeVar("T")
 
@@ -78,10 +76,17 @@ def docker(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack by its state folder (.env and secrets) and the folder of its DAGs."""
+    """A stack.
+
+    Attributes:
+        state: Its folder of .env and secrets.
+        dags: The folder of its DAGs.
+        reports: Where what explains a failure is kept.
+    """
 
     state: Path
     dags: Path
+    reports: Path
 
     def command(
         self,
@@ -111,7 +116,13 @@ class Stack:
         return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
     @property
-    def project(self) -> str:
+    def project(self) -> Project:
+        """What the functions of ops/ take a stack by."""
+        return Project(root=ROOT, state=self.state)
+
+    @property
+    def name(self) -> str:
+        """What Docker knows it by, as compose's project."""
         return self.settings["COMPOSE_PROJECT_NAME"]
 
     def status(self) -> dict[str, Any]:
@@ -121,11 +132,11 @@ class Stack:
 
     def ready(self) -> bool:
         """Whether every service has its instances, all healthy: as `status` tells, in a tenth of its time."""
-        return status.all_whole(compose.config(Project(root=ROOT, state=self.state)))
+        return status.all_whole(compose.config(self.project))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
         """The stack's containers, of one service or of all, oldest first."""
-        filters = [f"--filter=label=com.docker.compose.project={self.project}"]
+        filters = [f"--filter=label=com.docker.compose.project={self.name}"]
         if service:
             filters.append(f"--filter=label=com.docker.compose.service={service}")
         ids = docker("ps", "--quiet", "--no-trunc", *(["--all"] if include_exited else []), *filters).split()
