@@ -227,8 +227,8 @@ class SlackStub:
 class Airflow:
     """Airflow's REST API; logs in once, since FAB refuses more than five log-ins in 40 s."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30)
+    def __init__(self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.http = httpx.Client(base_url=url, timeout=30, transport=transport)
         token = self.http.post("/auth/token", json={"username": user, "password": password}).raise_for_status()
         self.http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
 
