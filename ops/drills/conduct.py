@@ -164,14 +164,15 @@ def conduct(
         heal()
     healed, healed_here = book.now(), time.monotonic()
 
-    ended = settle(api, run, report, patience)
-    entries = book.entries(run.run_id)
+    # Before the run's end: what is whole then may have been so for minutes.
     whole_again: float | None
     try:
-        wait(whole, max(drill.whole_again - (time.monotonic() - healed_here), 1.0), "every service is healthy", report)
+        wait(whole, drill.whole_again, "every service is healthy", report)
         whole_again = time.monotonic() - healed_here
     except StackError:
         whole_again = None
+    ended = settle(api, run, report, patience)
+    entries = book.entries(run.run_id)
     if ended == "success":
         ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
     after = data_tier.primaries(data_tier.members(name)) if replicated else set()
