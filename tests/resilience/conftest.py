@@ -82,9 +82,13 @@ def assert_kept(stack: Stack, hold: Callable[[Drill], Outcome]) -> Callable[[Dri
 
     def kept(drill: Drill) -> None:
         outcome = hold(drill)
-        broken = "\n".join(f"- {promise}" for promise in outcome.broken)
-        known = json.dumps(drill_report.as_json([outcome])[0], indent=2)
-        logs = f"every container's log, when the stack is gone: {stack.reports.relative_to(ROOT)}/"
-        assert not outcome.broken, f"{drill.name}: {outcome.sentence}; not kept:\n{broken}\n{known}\n{logs}"
+        if outcome.broken:
+            said = [
+                f"{drill.name}: {outcome.sentence}; not kept:",
+                *(f"- {promise}" for promise in outcome.broken),
+                json.dumps(drill_report.as_json([outcome])[0], indent=2),
+                f"every container's log, when the stack is gone: {stack.reports.relative_to(ROOT)}/",
+            ]
+            pytest.fail("\n".join(said), pytrace=False)
 
     return kept
