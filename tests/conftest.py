@@ -1,8 +1,12 @@
-"""What is said on the command line to any of the suites."""
+"""What is said on the command line to any of the suites, and what any of them says of a failed test."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.failure_report import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from ops import alertmanager, environment_file, status
 from ops.commands.up import prepare
 from ops.project import DEFAULT_PROFILES, ROOT
 from tests.docker_session import session_name
+from tests.failure_report import explanation
 from tests.stack import Stack
 
 
@@ -51,14 +53,16 @@ def stack_for(
         return
     state = tmp_path_factory.mktemp("stack")
     failed_before = request.session.testsfailed
+    shown = request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled
     with ExitStack() as until_done:
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        with shown():
             print(f"\nbringing up a stack of the tests' own ({state})", flush=True)
             own = own_stack(state, dags=dags, profiles=profiles, settings=settings, reports=reports)
             stack = until_done.enter_context(own)
         yield stack
         if request.session.testsfailed > failed_before:
-            keep_logs(stack)
+            with shown():
+                keep_logs(stack)
 
 
 @contextmanager
@@ -92,12 +96,14 @@ def own_stack(
     state.chmod(0o755)  # pytest's folders are private, and containers read the DAGs as another user
     stack = Stack(state=state, dags=copied, reports=reports)
     compose = DockerCompose(stack.project.compose_directory, env_file=str(stack.project.env_file), wait=False)
+    started = time.time()
     try:
         try:
             prepare(stack.project, environment_file.read(stack.project))
             compose.start()
             stack.command("up", stdout=sys.stdout)
-        except Exception:
+        except Exception as error:
+            error.add_note(explanation(stack, "bring-up", started))
             keep_logs(stack)
             raise
         yield stack

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import tomllib
 
 import pytest
 import typer.main
@@ -99,6 +100,14 @@ def test_every_part_of_the_test_command_is_run_on_every_push():
     }
     # Drills take longer than a push should wait for.
     assert run == {CHECKS, *parts} - {"tests/resilience"}
+
+
+def test_every_push_measures_that_nine_tenths_of_the_code_are_covered():
+    (unit,) = [command for where, command in COMMANDS if where.startswith("ci.yaml") and "tests/unit" in command]
+    assert "--cov" in words(unit)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]
+    assert settings["run"]["source"] == ["src"]
+    assert settings["report"]["fail_under"] >= 90
 
 
 def test_every_drill_is_held_every_night_by_who_may():
