@@ -14,8 +14,7 @@ from ops.bench.figures import Result, shown
 from ops.bench.loads import DAGS
 from ops.bench.side import STOCK, Side, ours, turns
 from ops.bench.stock import one_worker_of, stock
-from ops.drills.alarms import is_quiet
-from ops.drills.conduct import wait
+from ops.drills.conduct import is_quiet, wait
 from ops.errors import StackError
 
 if TYPE_CHECKING:
