@@ -16,3 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="own",
         help="own: bring up a stack for the tests and remove it; running: use the one that is up",
     )
+    parser.addoption(
+        "--drills",
+        choices=["chosen", "all"],
+        default="chosen",
+        help="of tests/resilience: the few of every run, or every drill of the catalogue",
+    )

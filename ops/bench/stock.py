@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def stock_settings(settings: Mapping[str, str], state: Path, overrides: Mapping[
         "COMPOSE_PROJECT_NAME": f"{settings['COMPOSE_PROJECT_NAME']}-stock",
         **{key: settings[key] for key in IMAGES},
         "STOCK_DAGS": str(state / "dags"),
+        "STOCK_PORT": str(free_port()),
         **{f"STOCK_{key}": secrets.token_urlsafe(48) for key in ("JWT_SECRET", "SECRET_KEY", "PASSWORD")},
         **overrides,
     }
@@ -121,7 +123,7 @@ def stock(
         try:
             report("a stock Airflow is brought up beside the stack")
             roll_out(itself, report)
-            api = AirflowClient(address(name), ADMIN, ours["STOCK_PASSWORD"], report=report)
+            api = AirflowClient(f"http://127.0.0.1:{ours['STOCK_PORT']}", ADMIN, ours["STOCK_PASSWORD"], report=report)
             wait(lambda: all(map(api.has_dag, dag_ids)), DAG_SECONDS, "the stock Airflow has read its DAGs", report)
             yield Stock(itself, name, api, state / "dags")
         finally:
@@ -137,10 +139,11 @@ def remove(project: Project, name: str, report: Callable[[str], None]) -> None:
     compose.run(project, report, "down", "--volumes", "--remove-orphans", "--timeout=5")
 
 
-def address(name: str) -> str:
-    """Where this machine reaches its page, at the port that Docker chose."""
-    (port,) = {port for one in compose.instances(name)["airflow-apiserver"] for port in one.ports}
-    return f"http://127.0.0.1:{port}"
+def free_port() -> int:
+    """A port that nobody has. One of Docker's choice would be another after each restart of the container."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -50,6 +50,8 @@ SUITES = {
     # Without containers: two processes, since each test is alone in its folder.
     "unit": ["tests/unit", "--numprocesses=2"],
     "images and integration": ["tests/images", "tests/integration"],
+    # The drills of every run; all of them with --drills=all.
+    "resilience": ["tests/resilience"],
 }
 
 

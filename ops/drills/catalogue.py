@@ -146,6 +146,31 @@ RUN_AGAIN: Final = 100.0
 TASKS_LOST: Final = ("AirflowTasksLost",)
 """Three or more of a quarter of an hour are told, and a worker has as many."""
 
+
+def run_again(
+    name: str,
+    victims: tuple[Victim, ...],
+    fault: FaultKind,
+    hold: float = 0,
+    *,
+    only_long: bool = False,
+    in_every_run: bool = False,
+) -> Drill:
+    """A drill that a worker does not survive: what ran in it runs again elsewhere."""
+    return Drill(
+        name,
+        victims,
+        fault,
+        hold,
+        "run again",
+        RUN_AGAIN,
+        own_attempts=True,
+        may_alert=TASKS_LOST,
+        only_long=only_long,
+        in_every_run=in_every_run,
+    )
+
+
 DRILLS: tuple[Drill, ...] = (
     Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("scheduler-stop", one("scheduler"), "stop", 60, "interruption", NOT_NOTICED),
@@ -164,27 +189,8 @@ DRILLS: tuple[Drill, ...] = (
     Drill("gateway-crash", one("gateway"), "crash", 0, "interruption", NOT_NOTICED),
     # There is one gateway: while it is frozen nothing begins, and nothing is lost.
     Drill("gateway-frozen", one("gateway"), "freeze", 30, "after return", 10),
-    Drill(
-        "worker-crash",
-        one("worker"),
-        "crash",
-        0,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
-    ),
-    Drill(
-        "worker-crash-long",
-        one("worker"),
-        "crash",
-        0,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
-        only_long=True,
-    ),
+    run_again("worker-crash", one("worker"), "crash"),
+    run_again("worker-crash-long", one("worker"), "crash", only_long=True),
     # It finishes what it has; the fault itself lasts that long.
     Drill("worker-stop", one("worker"), "stop", 30, "interruption", NOT_NOTICED),
     # Frozen or cut off for less than the heartbeats' patience: what is in it goes on. The stream has as many tasks in
@@ -193,26 +199,8 @@ DRILLS: tuple[Drill, ...] = (
     Drill("worker-cut", one("worker"), "cut", 30, "interruption", 40),
     Drill("worker-slow", one("worker"), "slow", 30, "interruption", 10),
     # For longer: its tasks run elsewhere, and it must not go on with them when it thaws.
-    Drill(
-        "worker-frozen-120",
-        one("worker"),
-        "freeze",
-        120,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
-    ),
-    Drill(
-        "workers-crash",
-        every("worker"),
-        "crash",
-        0,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
-    ),
+    run_again("worker-frozen-120", one("worker"), "freeze", 120),
+    run_again("workers-crash", every("worker"), "crash"),
     Drill("triggerer-crash", one("triggerer"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("triggerer-stop", one("triggerer"), "stop", 0, "interruption", NOT_NOTICED),
     Drill(
@@ -298,19 +286,11 @@ DRILLS: tuple[Drill, ...] = (
     Drill("sentinel-frozen", one("sentinel-1"), "freeze", 30, "interruption", NOT_NOTICED),
     # What really comes together.
     Drill("primaries-gone", (*primary("patroni"), *primary("redis")), "kill", 45, "interruption", 30),
-    Drill(
-        "host",
-        (*primary("patroni"), *primary("redis"), *one("scheduler"), *one("worker")),
-        "crash",
-        0,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
-        in_every_run=True,
+    run_again(
+        "host", (*primary("patroni"), *primary("redis"), *one("scheduler"), *one("worker")), "crash", in_every_run=True
     ),
     # All that a lost machine takes with it, as if the parts were on three.
-    Drill(
+    run_again(
         "host-gone",
         (
             *primary("patroni"),
@@ -324,9 +304,5 @@ DRILLS: tuple[Drill, ...] = (
         ),
         "kill",
         60,
-        "run again",
-        RUN_AGAIN,
-        own_attempts=True,
-        may_alert=TASKS_LOST,
     ),
 )

@@ -47,6 +47,7 @@ HEADINGS: Final = (
     "alert",
     "stock Airflow",
 )
+TWICE: Final = ("tasks_doubled", "overlapping")
 
 
 class Series(TypedDict):
@@ -133,7 +134,7 @@ def row(result: Result) -> tuple[str, ...]:
         recovery(of),
         f"{drill.deadline:.0f} s" if kept == len(of) else f"{drill.deadline:.0f} s; kept {kept} of {len(of)} times",
         worst(of, "attempts_lost"),
-        f"{worst(of, 'tasks_lost')} / {worst(of, 'tasks_doubled')}",
+        f"{worst(of, 'tasks_lost')} / {worst(of, *TWICE)}",
         ", ".join(alerts) or "none",
         cost(stock) if stock else "",
     )
@@ -144,14 +145,14 @@ def cost(of: Sequence[Outcome]) -> str:
     lost = {
         "attempts lost": worst(of, "attempts_lost"),
         "tasks lost": worst(of, "tasks_lost"),
-        "done twice": worst(of, "tasks_doubled"),
+        "tasks twice": worst(of, *TWICE),
     }
     return ", ".join([recovery(of), *(f"{count} {what}" for what, count in lost.items() if count != "0")])
 
 
-def worst(of: Sequence[Outcome], what: str) -> str:
-    """The highest of a count."""
-    return str(max(getattr(outcome, what) for outcome in of))
+def worst(of: Sequence[Outcome], *what: str) -> str:
+    """The highest of a count, or of the sum of some."""
+    return str(max(sum(getattr(outcome, one) for one in what) for outcome in of))
 
 
 def measured(known: Mapping[str, Result]) -> str:

@@ -29,7 +29,7 @@ def log(monkeypatch):
 
     monkeypatch.setattr(module, "AirflowClient", Api)
     monkeypatch.setattr(module, "roll_out", lambda project, report, *options: done.append(("up", *options)))
-    monkeypatch.setattr(module, "address", lambda name: f"http://{name}")
+    monkeypatch.setattr(module, "free_port", lambda: 32771)
     monkeypatch.setattr(module.compose, "instances", lambda name: {})
     monkeypatch.setattr(module.compose, "run", lambda project, report, *arguments: done.append(arguments))
     return done
@@ -42,7 +42,7 @@ def test_it_is_removed_before_and_after_also_when_what_is_measured_fails(log, tm
     project = Project(root=ROOT, state=tmp_path)
     with pytest.raises(ZeroDivisionError), stock(project, SETTINGS, print):
         raise ZeroDivisionError
-    assert log == [DOWN, ("up",), ("log-in", "http://x-stock", "admin"), DOWN]
+    assert log == [DOWN, ("up",), ("log-in", "http://127.0.0.1:32771", "admin"), DOWN]
 
 
 def test_its_dags_are_there_from_the_start_and_its_secrets_are_its_owners_alone(log, tmp_path):
@@ -88,9 +88,3 @@ def test_a_setting_that_it_does_not_have_is_refused(tmp_path):
 def test_without_the_stacks_images_it_says_so(tmp_path):
     with pytest.raises(StackError, match="REDIS_IMAGE"):
         stock_settings(SETTINGS | {"REDIS_IMAGE": ""}, tmp_path, {})
-
-
-def test_its_page_is_found_at_the_port_that_docker_chose(monkeypatch):
-    one = module.compose.Instance(id="a", state="running", health="healthy", created=0.0, ports=frozenset({32771}))
-    monkeypatch.setattr(module.compose, "instances", lambda name: {"airflow-apiserver": [one]})
-    assert module.address("x-stock") == "http://127.0.0.1:32771"

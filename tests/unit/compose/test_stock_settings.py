@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 
+from ops.bench import stock
 from ops.bench.stock import IMAGES, OVERRIDES
 from tests.unit.compose.model import COMPOSE, compose_model, interpolated
 
@@ -68,19 +69,18 @@ def test_what_can_be_overridden_is_what_its_file_reads_with_a_default():
     assert set(re.findall(r"\$\{(\w+):-", TEXT)) == set(OVERRIDES)
 
 
-def test_it_is_reached_only_from_this_machine_at_a_port_that_docker_chooses():
+def test_it_is_reached_only_from_this_machine_at_a_port_that_stays_when_it_restarts():
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "airflow-apiserver": ["127.0.0.1::8080"]
+        "airflow-apiserver": ["127.0.0.1:STOCK_PORT:8080"]
     }
 
 
-def test_its_passwords_are_not_in_its_file():
-    from ops.bench.stock import stock_settings
-
+def test_its_passwords_are_not_in_its_file(monkeypatch):
     needed = set(re.findall(r"\$\{(\w+):\?", TEXT))
     state = COMPOSE / "nowhere"
     images = dict.fromkeys(IMAGES, "an-image:1")
-    one, other = (stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
+    monkeypatch.setattr(stock, "free_port", lambda: 1)
+    one, other = (stock.stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
     assert needed == set(one)
     assert one["COMPOSE_PROJECT_NAME"] == "x-stock"
     assert {key for key in one if one[key] != other[key]} == {

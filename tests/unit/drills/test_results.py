@@ -23,6 +23,7 @@ def outcome(drill: str, recovery: float | None = 2.0, **changes) -> Outcome:
         attempts_lost=0,
         tasks_lost=0,
         tasks_doubled=0,
+        overlapping=0,
         alerts={},
         broken=(),
     )
@@ -80,6 +81,11 @@ def test_a_row_has_the_median_the_worst_what_was_lost_and_what_a_stock_airflow_l
         "none",
         "100.0 s (100.0 s), 11 attempts lost, 1 tasks lost",
     )
+
+
+def test_a_task_that_was_done_twice_and_one_that_ran_twice_at_once_both_count():
+    known = measured({}, outcome("host", tasks_lost=1), outcome("host", tasks_doubled=1, overlapping=2))
+    assert results.row(known["host"])[4] == "1 / 3"
 
 
 def test_a_promise_that_was_broken_is_not_hidden():
