@@ -125,6 +125,9 @@ ALARMS: Final = (
             ticket("AlertmanagerDown"),
         ),
     ),
+    # Before the others: Prometheus tells of ended alerts for a quarter of an hour, and Alertmanager then repeats them in
+    # the messages of their group, which has no label of its own for each.
+    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
     Alarm(
         "telemetry",
         # One message tells of them all.
@@ -132,7 +135,6 @@ ALARMS: Final = (
         "kill",
         (ticket("TargetDown"),),
     ),
-    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
 )
 
 
