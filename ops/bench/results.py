@@ -85,21 +85,20 @@ def read(data: Mapping[str, Any]) -> list[Result]:
 
 def goal_row(goal: Goal, results: Mapping[str, Result]) -> list[str] | None:
     """A goal, and whether it is reached; None where it was not measured."""
-    result = results.get(goal.bench)
-    if not result or OURS not in result.samples:
-        return None
-    here, stock = result.samples[OURS], result.samples.get(STOCK, [])
-    mine, theirs = (spread(values(of, goal.figure)) for of in (here, stock))
-    against = ratio(here, stock, goal.figure)
+    samples = results[goal.bench].samples if goal.bench in results else {}
+    here, base = samples.get(goal.side, []), samples.get(goal.base, [])
+    mine, theirs = (spread(values(of, goal.figure)) for of in (here, base))
+    against = ratio(here, base, goal.figure)
     judged = against if goal.kind == "ratio" else mine
     if judged is None:
         return None
+    sides = "" if goal.side == OURS else f", {goal.side} against {goal.base}"
     return [
         goal.bench,
-        goal.figure,
+        f"{goal.figure}{sides}",
         *("" if cell is None else str(cell) for cell in (mine, theirs, against)),
         str(goal),
-        "yes" if goal.kept(judged.median) else "no",
+        "yes" if goal.kept(judged.high if goal.kind == "worst" else judged.median) else "no",
     ]
 
 

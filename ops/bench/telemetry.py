@@ -28,14 +28,14 @@ TASKS = 100
 CONTAINERS = ("statsd-exporter", "otel-collector", "prometheus")
 ON, STOPPED, FROZEN, OFF = "on", "stopped", "frozen", "off"
 DOCKER = {STOPPED: ("stop", "start"), FROZEN: ("pause", "unpause")}
-RATE, SECONDS = "tasks/s", "seconds a task"
+RUN, RATE, SECONDS = "seconds", "tasks/s", "seconds a task"
 
 
 def measure(side: Side, report: Callable[[str], None]) -> Sample:
     """One fan-out."""
     ended = run_to_end(side.api, FAN_OUT, {"tasks": TASKS}, report)
     durations = [seconds for name, seconds in side.api.task_durations(ended.run) if name.startswith("work[")]
-    return {RATE: TASKS / ended.seconds, SECONDS: statistics.mean(durations)}
+    return {RUN: ended.seconds, RATE: TASKS / ended.seconds, SECONDS: statistics.mean(durations)}
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ops.bench import results
-from ops.bench.catalogue import BENCHES, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
+from ops.bench import results, telemetry
+from ops.bench.catalogue import BENCHES, FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
 from ops.bench.figures import Result
 
 WHERE = {"machine": "2 cores", "Airflow": "3.3.2"}
@@ -62,13 +62,25 @@ def test_a_goal_of_its_own_needs_no_stock_and_one_against_it_does():
     assert results.goals([Result("latency", {"here": [{LATENCY: 1.0}]}, None)]) == []
 
 
+def test_one_failed_request_in_one_round_is_too_many():
+    rounds = [{FAILED: 0.0}, {FAILED: 0.0}, {FAILED: 1.0}]
+    assert results.goals([Result("people", {"here": rounds}, None)])[0][-1] == "no"
+
+
+def test_telemetry_is_held_against_itself_switched_off():
+    samples = {way: [{telemetry.RUN: seconds}] for way, seconds in (("on", 10.4), ("off", 10.0))}
+    (row,) = results.goals([Result("telemetry", samples, "off")])
+    assert row[1:5] == ["seconds, on against off", "10.4", "10", "1.04"]
+    assert row[-1] == "yes"
+
+
 @pytest.mark.parametrize(("value", "kept_"), [(1.6, True), (1.59, False)])
 def test_a_least_bound_is_kept_from_it_on(value, kept_):
     assert Goal("fanout", "x", "ratio", 1.6, least=True).kept(value) is kept_
 
 
 def test_every_goal_is_of_a_bench_that_exists():
-    assert {goal.bench for goal in GOALS} <= {bench.name for bench in BENCHES}
+    assert {goal.bench for goal in GOALS} <= set(results.NAMES)
     assert set(results.NAMES) == {bench.name for bench in BENCHES} | {"telemetry"}
 
 
