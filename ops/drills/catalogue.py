@@ -175,7 +175,16 @@ DRILLS: tuple[Drill, ...] = (
     Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("scheduler-stop", one("scheduler"), "stop", 60, "interruption", NOT_NOTICED),
     Drill("scheduler-frozen", one("scheduler"), "freeze", 30, "interruption", NOT_NOTICED),
-    Drill("scheduler-frozen-120", one("scheduler"), "freeze", 120, "interruption", NOT_NOTICED),
+    # The monitoring DAG tells of one that gives no sign for two minutes.
+    Drill(
+        "scheduler-frozen-120",
+        one("scheduler"),
+        "freeze",
+        120,
+        "interruption",
+        NOT_NOTICED,
+        may_alert=("AirflowComponentDown",),
+    ),
     Drill("scheduler-cut", one("scheduler"), "cut", 30, "interruption", NOT_NOTICED),
     Drill("schedulers-crash", every("scheduler"), "crash", 0, "interruption", 60),
     Drill("schedulers-gone", every("scheduler"), "kill", 60, "after return", 60, alert="AirflowComponentGone"),

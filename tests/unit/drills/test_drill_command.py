@@ -13,7 +13,7 @@ from ops.__main__ import app
 from ops.commands import drill as command
 from ops.drills.catalogue import Drill, one
 from ops.errors import StackError
-from tests.unit.drills.test_results import outcome
+from tests.unit.drills.test_readme_table import outcome
 
 DRILLS = [Drill(name, one("scheduler"), "crash", 0, "interruption", 5) for name in ("host", "scheduler-crash")]
 
