@@ -141,8 +141,10 @@ def every(service: str) -> tuple[Victim, ...]:
 
 NOT_NOTICED: Final = 5.0
 """Seconds: an interruption that short is the stream's own breath and a retry or two."""
-RUN_AGAIN: Final = 100.0
-"""Seconds until what ran in a lost worker runs elsewhere: its heartbeats are missed for 60."""
+RUN_AGAIN: Final = 45.0
+"""Seconds until what ran in a lost worker runs elsewhere: its heartbeats are missed for 35, then it is queued anew."""
+OF_A_HOST: Final = 60.0
+"""The same where the database and the broker change over meanwhile."""
 TASKS_LOST: Final = ("AirflowTasksLost",)
 """Three or more of a quarter of an hour are told, and a worker has as many."""
 
@@ -153,6 +155,7 @@ def run_again(
     fault: FaultKind,
     hold: float = 0,
     *,
+    deadline: float = RUN_AGAIN,
     only_long: bool = False,
     in_every_run: bool = False,
 ) -> Drill:
@@ -163,7 +166,7 @@ def run_again(
         fault,
         hold,
         "run again",
-        RUN_AGAIN,
+        deadline,
         own_attempts=True,
         may_alert=TASKS_LOST,
         only_long=only_long,
@@ -296,7 +299,11 @@ DRILLS: tuple[Drill, ...] = (
     # What really comes together.
     Drill("primaries-gone", (*primary("patroni"), *primary("redis")), "kill", 45, "interruption", 30),
     run_again(
-        "host", (*primary("patroni"), *primary("redis"), *one("scheduler"), *one("worker")), "crash", in_every_run=True
+        "host",
+        (*primary("patroni"), *primary("redis"), *one("scheduler"), *one("worker")),
+        "crash",
+        deadline=OF_A_HOST,
+        in_every_run=True,
     ),
     # All that a lost machine takes with it, as if the parts were on three.
     run_again(
@@ -313,5 +320,6 @@ DRILLS: tuple[Drill, ...] = (
         ),
         "kill",
         60,
+        deadline=OF_A_HOST,
     ),
 )

@@ -168,6 +168,7 @@ RIGHTLY_ABSENT = {
     "airflow_scheduler_tasks_killed_externally": "only after one was",
     "airflow_task_instances_without_heartbeats_killed": "only after a worker died",
     "pg_stat_replication_pg_wal_lsn_diff": "only with replicas",
+    "redis_master_link_up": "only with replicas",
     "statsd_exporter_events_conflict_total": "only after one",
     "statsd_exporter_events_error_total": "only after one",
 }
