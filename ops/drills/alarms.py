@@ -125,8 +125,8 @@ ALARMS: Final = (
             ticket("AlertmanagerDown"),
         ),
     ),
-    # Before the others: Prometheus tells of ended alerts for a quarter of an hour, and Alertmanager then repeats them in
-    # the messages of their group, which has no label of its own for each.
+    # Before the others: Prometheus tells of ended alerts for a quarter of an hour, and Alertmanager then repeats them
+    # in the messages of their group, which has no label of its own for each.
     Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
     Alarm(
         "telemetry",
