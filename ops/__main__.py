@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ops.commands.alerts import alerts
+from ops.commands.bench import bench
 from ops.commands.dashboards import dashboards
 from ops.commands.down import down
 from ops.commands.drill import drill
@@ -46,6 +47,7 @@ app.command()(slack)
 app.command()(restart)
 app.command()(dashboards)
 app.command()(drill)
+app.command()(bench)
 app.command(context_settings=PASS_ON)(test)
 app.command()(down)
 

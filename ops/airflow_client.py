@@ -120,6 +120,26 @@ class AirflowClient:
             )
         return response
 
+    def ask(self, method: str, path: str, *, missing: bool = False, **options: Any) -> Any:
+        """The answer of a call that has no method of its own here; None when it has no content.
+
+        Args:
+            method: GET, POST, PATCH or DELETE.
+            path: under /api/v2.
+            missing: whether what is asked for may not be there; the answer is None then.
+            **options: as httpx takes them.
+        """
+        response = self._call(method, path, **options)
+        if missing and response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        self._accepted(response)
+        return response.json() if response.content else None
+
+    def authorization(self) -> dict[str, str]:
+        """The header with which a client of the caller's own is logged in as this one."""
+        self.ask("GET", "/version")
+        return {"Authorization": self._http.headers["Authorization"]}
+
     def dag_ids(self) -> list[str]:
         """All DAGs that Airflow knows."""
         found: list[str] = []
@@ -179,17 +199,17 @@ class AirflowClient:
 
     def task_states(self, run: Run) -> list[tuple[str, str]]:
         """Each task instance of a run, by name and state; a mapped one as `task[3]`."""
-        return [(instance_name(instance), instance["state"] or "none") for instance in self._task_instances(run)]
+        return [(instance_name(instance), instance["state"] or "none") for instance in self.task_instances(run)]
 
     def task_durations(self, run: Run) -> list[tuple[str, float]]:
         """Each task instance of a run that has ended, by name, and the seconds that it took."""
-        found = self._task_instances(run)
+        found = self.task_instances(run)
         return [
             (instance_name(instance), instance["duration"]) for instance in found if instance["duration"] is not None
         ]
 
-    def _task_instances(self, run: Run) -> list[dict[str, Any]]:
-        """All task instances of a run."""
+    def task_instances(self, run: Run) -> list[dict[str, Any]]:
+        """All task instances of a run, as the API has them."""
         path = f"{run_path(run.dag_id, run.run_id)}/taskInstances"
         found: list[dict[str, Any]] = []
         while True:

@@ -73,6 +73,21 @@ def members(name: str) -> list[Member]:
     return [*postgres_members(cluster), *redis_members(replication)]
 
 
+def is_whole(found: list[Member]) -> bool:
+    """Whether Postgres and Redis each have a primary, and replicas that keep up: Postgres' hold every commit."""
+    kinds = [[member for member in found if member["service"] in nodes] for nodes in (POSTGRES_NODES, REDIS_NODES)]
+    return (
+        all(one_primary(of) for of in kinds)
+        and all(map(is_well, found))
+        and all(member["role"] != "replica" for member in found if member["service"] in POSTGRES_NODES)
+    )
+
+
+def primaries(found: list[Member]) -> set[str]:
+    """The nodes that say they are one."""
+    return {member["service"] for member in found if member["role"] == "primary"}
+
+
 def running(name: str) -> dict[str, str]:
     """The container of each service of the data tier that runs, by service."""
     return {

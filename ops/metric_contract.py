@@ -336,13 +336,15 @@ EXPORTED: Final = {
         " and .../collector",
         frozenset({"pg_up", "pg_stat_activity_count", "pg_settings_max_connections", "pg_database_size_bytes",
                    "pg_stat_database_xact_commit", "pg_stat_database_xact_rollback", "pg_stat_database_deadlocks",
-                   "pg_stat_activity_max_tx_duration", "pg_stat_replication_pg_wal_lsn_diff"}),
+                   "pg_stat_activity_max_tx_duration", "pg_stat_replication_pg_wal_lsn_diff",
+                   "pg_replication_is_replica"}),
     ),
     "redis-exporter": Exporter(
         "https://github.com/oliver006/redis_exporter/blob/v1.69.0/exporter/exporter.go",
         frozenset({"redis_up", "redis_key_size", "redis_memory_used_bytes", "redis_memory_max_bytes",
                    "redis_connected_clients", "redis_commands_processed_total", "redis_rejected_connections_total",
-                   "redis_aof_last_write_status", "redis_aof_enabled", "redis_connected_slaves"}),
+                   "redis_aof_last_write_status", "redis_aof_enabled", "redis_connected_slaves",
+                   "redis_instance_info", "redis_master_link_up"}),
     ),
     "cadvisor": Exporter(
         "https://github.com/google/cadvisor/blob/v0.52.1/docs/storage/prometheus.md",

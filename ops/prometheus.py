@@ -21,6 +21,14 @@ class Target(TypedDict):
     error: str
 
 
+class Rule(TypedDict):
+    """One rule that records or alerts; `health` is ok, err or unknown, the last before it was evaluated first."""
+
+    name: str
+    health: str
+    error: str
+
+
 class Prometheus:
     """A Prometheus server.
 
@@ -69,6 +77,14 @@ class Prometheus:
             ),
             key=lambda target: (target["job"], target["instance"]),
         )
+
+    def rules(self) -> list[Rule]:
+        """All that it has loaded."""
+        return [
+            Rule(name=rule["name"], health=rule["health"], error=rule.get("lastError", ""))
+            for group in self._get("rules")["groups"]
+            for rule in group["rules"]
+        ]
 
     def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
         """The instant vector of an expression: a list of `metric` (labels) and `value` (time, text).

@@ -1,1 +1,1 @@
-"""What things cost, measured beside what they replace: run each as `python -m ops.bench.NAME`."""
+"""What things cost, measured beside what they replace: `./ops/stack bench`, and `python -m ops.bench.statsd_client`."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import psutil
 import typer
 from rich.table import Table
 
-from ops import compose, slack, status
+from ops import compose, environment_file, slack, status
 from ops.commands.screen import console, escape, heading, report
-from ops.drills import alarms, conduct, faults, ledger
+from ops.drills import alarms, faults, ground, results
 from ops.drills import report as drill_report
 from ops.drills.alarms import ALARMS, Alarm, raise_alarm
 from ops.drills.catalogue import DRILLS, Drill
@@ -21,7 +22,13 @@ from ops.lock import stack_lock
 from ops.project import current_project
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from ops.drills.conduct import Outcome
     from ops.project import Project
+
+Struck = TypeVar("Struck", Drill, Alarm)
 
 
 def drill(
@@ -29,8 +36,12 @@ def drill(
     every: Annotated[bool, typer.Option("--all", help="All that this stack and this machine allow.")] = False,
     repeat: Annotated[int, typer.Option(min=1, max=50, help="How often each is held.")] = 1,
     messages: Annotated[bool, typer.Option("--alarms", help="See that the right alert comes, and ends.")] = False,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="On a stock Airflow instead, brought up for it: what the same fault costs.")
+    ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="With --alarms: put the times into alerting/detection.md.")
+        bool,
+        typer.Option("--write", help="Put the result into README.md; with --alarms into alerting/detection.md."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
@@ -39,39 +50,72 @@ def drill(
     Each drill starts a run of short and long tasks that write what they do into a ledger outside Airflow, kills,
     freezes or cuts off what it says, and counts. The stack is whole again before the next. With --alarms, what people
     are told is looked at instead: each fault lasts until its message has come. Exits with 0 when every promise was
-    kept.
+    kept; a stock Airflow has made none.
     """
     if not names and not every:
         list_drills()
         return
+    if messages and stock:
+        raise StackError("a stock Airflow tells nobody anything", cure="leave out --alarms or --stock")
     project = current_project()
     with stack_lock(project, "drill", report):
+        if stock:
+            settings = settings_beside_nothing(project)
+            comparable = {one.name: one for one in DRILLS if ground.has_stock(one)}
+            there = {victim.needs for one in comparable.values() for victim in one.victims}
+            chosen = choose(comparable, names or [], every=every, services=there)
+            hold_drills(
+                chosen,
+                ground.on_stock(project, settings, report),
+                repeat=repeat,
+                as_json=as_json,
+                write=write,
+                stock=True,
+            )
+            return
         settings = status.running_settings(project, cure="./ops/stack up")
         there = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
-        catalogue: dict[str, Drill | Alarm] = (
-            {one.name: one for one in ALARMS} if messages else {one.name: one for one in DRILLS}
-        )
-        chosen = choose(catalogue, names or [], every=every, services=there)
         if messages:
-            broken = hold_alarms([one for one in chosen if isinstance(one, Alarm)], project, settings, write=write)
+            alarms_chosen = choose({one.name: one for one in ALARMS}, names or [], every=every, services=there)
+            broken = hold_alarms(alarms_chosen, project, settings, write=write)
         else:
-            drills = [one for one in chosen if isinstance(one, Drill)]
-            broken = hold_drills(drills, project, settings, repeat=repeat, as_json=as_json)
+            chosen = choose({one.name: one for one in DRILLS}, names or [], every=every, services=there)
+            on_stack = ground.on_stack(project, settings, report)
+            broken = hold_drills(chosen, on_stack, repeat=repeat, as_json=as_json, write=write)
     raise typer.Exit(FAILURE if broken else 0)
 
 
-def hold_drills(drills: list[Drill], project: Project, settings: dict[str, str], *, repeat: int, as_json: bool) -> bool:
+def settings_beside_nothing(project: Project) -> dict[str, str]:
+    """The settings of a stack that has been up, and is not: two on one machine would slow each other.
+
+    Raises:
+        StackError: It runs.
+    """
+    settings = environment_file.read(project)
+    if any(one.state == "running" for of in compose.instances(settings["COMPOSE_PROJECT_NAME"]).values() for one in of):
+        raise StackError(
+            "the stack runs, and would take part of the machine", cure="./ops/stack down, which keeps data"
+        )
+    return settings
+
+
+def hold_drills(
+    drills: list[Drill],
+    place: AbstractContextManager[Callable[[Drill], Outcome]],
+    *,
+    repeat: int,
+    as_json: bool,
+    write: bool,
+    stock: bool = False,
+) -> bool:
     """Holds drills one after the other and shows what they cost; returns whether any promise was broken."""
-    outcomes: list[conduct.Outcome] = []
-    api = status.client(project, settings, report)
-    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
-    name = settings["COMPOSE_PROJECT_NAME"]
+    outcomes: list[Outcome] = []
     try:
-        with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, conduct.load_dag(folder, api, report):
+        with place as strike:
             for one in drills:
                 for number in range(1, repeat + 1):
                     heading(f"{one.name}, {number} of {repeat}: {one.sentence}")
-                    outcomes.append(conduct.conduct(one, project, settings, api, book, report))
+                    outcomes.append(strike(one))
                     report("kept" if not outcomes[-1].broken else "; ".join(outcomes[-1].broken))
     finally:
         # What was held counts, also when the next could not be.
@@ -79,7 +123,15 @@ def hold_drills(drills: list[Drill], project: Project, settings: dict[str, str],
             typer.echo(json.dumps(drill_report.as_json(outcomes), indent=2))
         else:
             show(drill_report.HEADINGS, drill_report.rows(outcomes))
+        if write:
+            whole = [one for one in outcomes if sum(other.drill == one.drill for other in outcomes) == repeat]
+            results.write(whole, machine(), datetime.now(UTC).date().isoformat(), stock=stock)
     return any(outcome.broken for outcome in outcomes)
+
+
+def machine() -> str:
+    """What is measured on, for people."""
+    return f"{os.cpu_count()} cores and {psutil.virtual_memory().total / 1024**3:.0f} GiB"
 
 
 def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str], *, write: bool) -> bool:
@@ -100,8 +152,7 @@ def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str],
         show(alarms.HEADINGS, alarms.rows(heard))
         if write:
             old = alarms.PAGE.read_text(encoding="utf-8") if alarms.PAGE.exists() else ""
-            machine = f"{os.cpu_count()} cores and {psutil.virtual_memory().total / 1024**3:.0f} GiB"
-            alarms.PAGE.write_text(alarms.document(heard, old, machine), encoding="utf-8")
+            alarms.PAGE.write_text(alarms.document(heard, old, machine()), encoding="utf-8")
     return any(one.broken for one in heard)
 
 
@@ -125,9 +176,7 @@ def list_drills() -> None:
     console.print(table)
 
 
-def choose(
-    catalogue: dict[str, Drill | Alarm], names: list[str], *, every: bool, services: set[str]
-) -> list[Drill | Alarm]:
+def choose(catalogue: dict[str, Struck], names: list[str], *, every: bool, services: set[str]) -> list[Struck]:
     """Those that were asked for.
 
     Raises:

@@ -29,6 +29,7 @@ def checks() -> dict[str, list[str]]:
     workflows = tracked(":(glob).github/workflows/*.yaml")
     # The schemas come with the package: nothing is fetched.
     schema = [f"{BIN}/check-jsonschema", "--quiet", "--builtin-schema"]
+    compose_files = tracked(":(glob)compose/*.yaml", ":(glob)compose/stock/*.yaml")
     return {
         "ruff": [f"{BIN}/ruff", "check", "--quiet", "."],
         "ruff format": [f"{BIN}/ruff", "format", "--check", "--quiet", "."],
@@ -36,7 +37,7 @@ def checks() -> dict[str, list[str]]:
         "yamllint": [f"{BIN}/yamllint", "--strict", *tracked("*.yaml", "*.yml")],
         "shellcheck": [f"{BIN}/shellcheck", "--external-sources", "ops/stack", ".ci/run", *tracked("*.sh")],
         "hadolint": [f"{BIN}/hadolint", *tracked("*Dockerfile")],
-        "compose schema": [*schema, "vendor.compose-spec", *tracked(":(glob)compose/*.yaml")],
+        "compose schema": [*schema, "vendor.compose-spec", *compose_files],
         "workflow schema": [*schema, "vendor.github-workflows", *workflows],
         "action schema": [*schema, "vendor.github-actions", *tracked(".github/actions/*/action.yaml")],
         "renovate schema": [*schema, "vendor.renovate", *tracked(".github/renovate.json")],
@@ -49,6 +50,8 @@ SUITES = {
     # Without containers: two processes, since each test is alone in its folder.
     "unit": ["tests/unit", "--numprocesses=2"],
     "images and integration": ["tests/images", "tests/integration"],
+    # The drills of every run; all of them with --drills=all.
+    "resilience": ["tests/resilience"],
 }
 
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 from ops import alertmanager, compose, slack, status
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
-from ops.drills.conduct import containers, wait
+from ops.drills.conduct import QUIET_SECONDS, containers, is_quiet, wait
 from ops.drills.report import markdown, rows_of
 from ops.errors import StackError
 from ops.project import ROOT
-from ops.prometheus import Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,8 +31,6 @@ TICKET_SECONDS: Final = 270.0
 RESOLVED_SECONDS: Final = 90.0
 """From the mend to the message that says so, for pages."""
 TICKET_RESOLVED_SECONDS: Final = 150.0
-QUIET_SECONDS: Final = 600.0
-"""How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,9 @@ ALARMS: Final = (
             ticket("AlertmanagerDown"),
         ),
     ),
+    # Before the others: Prometheus tells of ended alerts for a quarter of an hour, and Alertmanager then repeats them
+    # in the messages of their group, which has no label of its own for each.
+    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
     Alarm(
         "telemetry",
         # One message tells of them all.
@@ -135,7 +135,6 @@ ALARMS: Final = (
         "kill",
         (ticket("TargetDown"),),
     ),
-    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
 )
 
 
@@ -211,13 +210,6 @@ def listen(
         wait(all_heard, patience, f"{'' if firing else 'the end of '}what is expected was told", report)
     except StackError as error:
         report(error.what)
-
-
-def is_quiet(settings: Mapping[str, str]) -> bool:
-    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
-    server = Prometheus(status.local_url(settings, "prometheus"))
-    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
-    return not loud and bool(server.query("airflow_stack_settled"))
 
 
 def firing_now(settings: Mapping[str, str]) -> frozenset[str]:

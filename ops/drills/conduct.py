@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ops import compose, data_tier, slack, status
 from ops.drills import faults, ledger
 from ops.errors import FAILURE, StackError
-from ops.project import ROOT
+from ops.project import POSTGRES_NODES, ROOT
+from ops.prometheus import Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from ops.drills.catalogue import Drill, Victim
     from ops.drills.ledger import Ledger
     from ops.project import Project
+    from ops.slack import Message
 
 DAG_ID = "drill"
 DAG_FILE = ROOT / "ops/drills/drill_dag.py"
 LOAD = {"short": 150, "short_seconds": 1.0, "long": 4, "long_seconds": 45.0}
+ONLY_LONG = 12
+"""Long tasks where there are no others: some in each worker, with room for those that run again."""
 UNDER_WAY = 8
 """Short tasks that have ended before the fault strikes: the stream flows."""
 RUN_SECONDS = 480.0
@@ -31,6 +35,8 @@ BUSY_SECONDS = 90.0
 WHOLE_SECONDS = 300.0
 ALERT_SECONDS = 150.0
 """For an alert to be resolved after its fault is taken back."""
+QUIET_SECONDS = 600.0
+"""How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
 DAG_SECONDS = 90.0
 POLL_SECONDS = 1.0
 
@@ -43,10 +49,12 @@ class Outcome:
         drill: its name.
         sentence: what happened.
         recovery: seconds, as the drill measures it; None when there was none.
-        whole_again: seconds from the end of the fault until every service was healthy.
+        whole_again: seconds from the end of the fault until every service was healthy and every replica in sync; None
+            when that was not so in time.
         attempts_lost: attempts that began and did not count.
         tasks_lost: tasks that never ended.
         tasks_doubled: tasks that ended more than once.
+        overlapping: tasks of which two attempts ran at once.
         alerts: the alerts that people were sent, with the seconds from the fault.
         broken: every promise that was not kept, in words.
     """
@@ -54,10 +62,11 @@ class Outcome:
     drill: str
     sentence: str
     recovery: float | None
-    whole_again: float
+    whole_again: float | None
     attempts_lost: int
     tasks_lost: int
     tasks_doubled: int
+    overlapping: int
     alerts: dict[str, float]
     broken: tuple[str, ...]
 
@@ -101,31 +110,48 @@ def conduct(
     api: AirflowClient,
     book: Ledger,
     report: Callable[[str], None],
+    patience: float = RUN_SECONDS,
 ) -> Outcome:
     """Strikes once and counts.
+
+    Args:
+        drill: What strikes whom, and what is promised.
+        project: The stack.
+        settings: Its .env.
+        api: Its REST API.
+        book: The ledger of the load.
+        report: Shows a line to people.
+        patience: Seconds for the load's run to end.
 
     Raises:
         StackError: The drill itself could not be held; a promise that is not kept is in the outcome.
     """
     name = settings["COMPOSE_PROJECT_NAME"]
     model = compose.config(project)
+    replicated = POSTGRES_NODES[0] in model["services"]
+    load = load_of(drill)
 
     def whole() -> bool:
-        return status.all_whole(model)
+        return status.all_whole(model) and (not replicated or data_tier.is_whole(data_tier.members(name)))
 
     wait(whole, WHOLE_SECONDS, "every service is healthy", report)
-    run = api.trigger(DAG_ID, {**LOAD, "ledger": book.container})
+    if drill.alert and slack.is_there(settings):
+        wait(lambda: is_quiet(settings), QUIET_SECONDS, "nothing fires, nor is muted for an earlier fault", report)
+    run = api.trigger(DAG_ID, {**load, "ledger": book.container})
 
     def busy() -> bool:
         entries = book.entries(run.run_id)
         ended = sum(entry.task == "short" and entry.event == "end" for entry in entries)
         begun = sum(entry.task == "long" and entry.event == "start" for entry in entries)
-        return ended >= UNDER_WAY and begun == LOAD["long"]
+        return ended >= min(UNDER_WAY, load["short"]) and begun == load["long"]
 
     wait(busy, BUSY_SECONDS, "the load is under way", report)
     victims = containers(name, drill.victims)
     if not victims:
         raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", cure="./ops/stack status")
+
+    before = data_tier.primaries(data_tier.members(name)) if replicated else set()
+    earlier = stirring(settings) if slack.is_there(settings) else frozenset()
 
     struck, struck_here = book.now(), time.time()
     report(f"{drill.sentence}: {', '.join(victims)}")
@@ -138,15 +164,25 @@ def conduct(
         heal()
     healed, healed_here = book.now(), time.monotonic()
 
-    ended = settle(api, run, report)
-    entries = book.entries(run.run_id)
+    # Before the run's end: what is whole then may have been so for minutes.
+    whole_again: float | None
     try:
-        wait(whole, max(drill.whole_again - (time.monotonic() - healed_here), 1.0), "every service is healthy", report)
+        wait(whole, drill.whole_again, "every service is healthy", report)
         whole_again = time.monotonic() - healed_here
     except StackError:
-        whole_again = float("inf")
-    alerts = sent(settings, struck_here, drill.alert, report)
-    return judge(drill, entries, ended, victims, struck, healed, whole_again, alerts)
+        whole_again = None
+    ended = settle(api, run, report, patience)
+    entries = book.entries(run.run_id)
+    if ended == "success":
+        ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
+    after = data_tier.primaries(data_tier.members(name)) if replicated else set()
+    alerts = sent(settings, struck_here, drill.alert, earlier, report)
+    return judge(drill, entries, ended, victims, struck, healed, whole_again, alerts, moved=sorted(after - before))
+
+
+def load_of(drill: Drill) -> dict[str, float]:
+    """The load that a drill strikes."""
+    return {**LOAD, "short": 0, "long": ONLY_LONG} if drill.only_long else LOAD
 
 
 def containers(name: str, victims: Sequence[Victim]) -> list[str]:
@@ -164,38 +200,59 @@ def containers(name: str, victims: Sequence[Victim]) -> list[str]:
             member["service"]
             for member in roles
             # A synchronous replica is one too.
-            if victim.role and member["service"].startswith(f"{victim.service}-") and victim.role in member["role"]
+            if victim.role
+            and member["service"].startswith(f"{victim.service}-")
+            and (victim.role == "node" or victim.role in member["role"])
         ] or [victim.service]
         chosen += [instance.id for service in services for instance in found.get(service, [])][: victim.count]
     return chosen
 
 
-def settle(api: AirflowClient, run: Run, report: Callable[[str], None]) -> str:
+def settle(api: AirflowClient, run: Run, report: Callable[[str], None], patience: float) -> str:
     """The state that a run ends in; `running` when it does not in time."""
     try:
-        return api.wait_for(run, report, timeout=RUN_SECONDS).state
+        return api.wait_for(run, report, timeout=patience).state
     except StackError as error:
         report(error.what)
         return "running"
 
 
+def is_quiet(settings: Mapping[str, str]) -> bool:
+    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
+    server = Prometheus(status.local_url(settings, "prometheus"))
+    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
+    return not loud and bool(server.query("airflow_stack_settled"))
+
+
+def stirring(settings: Mapping[str, str]) -> frozenset[str]:
+    """The alerts that fire or are about to: what is told of them later is of an earlier fault."""
+    server = Prometheus(status.local_url(settings, "prometheus"))
+    return frozenset(one["metric"]["alertname"] for one in server.query("ALERTS"))
+
+
 def sent(
-    settings: Mapping[str, str], since: float, alert: str | None, report: Callable[[str], None]
+    settings: Mapping[str, str],
+    since: float,
+    alert: str | None,
+    earlier: frozenset[str],
+    report: Callable[[str], None],
 ) -> dict[str, tuple[float, bool]] | None:
     """The alerts that the stack's own Slack got since a moment: seconds after it, and whether the end was told too.
 
     None where there is no such Slack: without observability, or with a webhook of the operator's.
+
+    Args:
+        settings: The stack's .env.
+        since: Seconds since the epoch.
+        alert: The one that must come, whose end is waited for.
+        earlier: Those of earlier faults.
+        report: Shows a line to people.
     """
     if not slack.is_there(settings):
         return None
 
     def messages() -> dict[str, tuple[float, bool]]:
-        found: dict[str, tuple[float, bool]] = {}
-        for message in slack.messages(settings):
-            if message.received >= since:
-                first, _ = found.get(message.alert, (message.received - since, False))
-                found[message.alert] = (first, not message.firing)
-        return found
+        return told([one for one in slack.messages(settings) if one.received >= since], since, alert, earlier)
 
     if alert:
         try:
@@ -205,6 +262,19 @@ def sent(
     return messages()
 
 
+def told(
+    messages: Sequence[Message], since: float, alert: str | None, earlier: frozenset[str]
+) -> dict[str, tuple[float, bool]]:
+    """Each alert of these messages: when it was first told, and whether its end was told too; see `sent`."""
+    found: dict[str, tuple[float, bool]] = {}
+    for message in messages:
+        # The end of one whose beginning is not among them is an earlier fault's.
+        if message.alert in found or (message.firing and (message.alert == alert or message.alert not in earlier)):
+            first, _ = found.get(message.alert, (message.received - since, False))
+            found[message.alert] = (first, not message.firing)
+    return found
+
+
 def judge(
     drill: Drill,
     entries: list[ledger.Entry],
@@ -212,8 +282,10 @@ def judge(
     victims: list[str],
     struck: float,
     healed: float,
-    whole_again: float,
+    whole_again: float | None,
     alerts: dict[str, tuple[float, bool]] | None,
+    *,
+    moved: Sequence[str] = (),
 ) -> Outcome:
     """What it cost, against what was promised.
 
@@ -224,11 +296,13 @@ def judge(
         victims: The containers that were struck.
         struck: When, by the ledger's clock.
         healed: When the fault was taken back.
-        whole_again: Seconds from then until every service was healthy.
+        whole_again: Seconds from then until every service was healthy; None when that did not come.
         alerts: What people were sent; None when that cannot be known.
+        moved: The nodes that have become a primary.
     """
-    wanted = {"short": int(LOAD["short"]), "long": int(LOAD["long"])}
+    wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
     tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
+    overlapping = ledger.overlapping(entries)
     attempts = ledger.attempts_lost(entries)
     hosts = {victim[:12] for victim in victims}
     own = ledger.running_on(entries, hosts, struck)
@@ -248,6 +322,8 @@ def judge(
         broken.append(f"{tasks_lost} tasks lost")
     if tasks_doubled:
         broken.append(f"{tasks_doubled} tasks done twice")
+    if overlapping:
+        broken.append(f"{overlapping} tasks ran twice at once")
     allowed = len(own) if drill.own_attempts else 0
     if attempts > allowed:
         broken.append(f"{attempts} attempts lost, {allowed} allowed")
@@ -256,14 +332,16 @@ def judge(
     if recovery is None or recovery > drill.deadline:
         shown = "none" if recovery is None else f"{recovery:.1f} s"
         broken.append(f"recovery {shown}, promised within {drill.deadline:.0f} s")
-    if whole_again > drill.whole_again:
-        broken.append(f"not every service healthy {drill.whole_again:.0f} s after")
+    if whole_again is None or whole_again > drill.whole_again:
+        broken.append(f"not every service healthy {drill.whole_again:.0f} s after, or a replica not in sync")
+    if drill.primaries_stay and moved:
+        broken.append(f"{' and '.join(moved)} took over without reason")
     if alerts is not None and drill.alert:
         if drill.alert not in alerts:
             broken.append(f"nobody was told: no {drill.alert}")
         elif not alerts[drill.alert][1]:
             broken.append(f"{drill.alert} was not resolved")
-    if extra := sorted((alerts or {}).keys() - {drill.alert}):
+    if extra := sorted((alerts or {}).keys() - {drill.alert, *drill.may_alert}):
         broken.append(f"needless alerts: {', '.join(extra)}")
     return Outcome(
         drill=drill.name,
@@ -273,6 +351,7 @@ def judge(
         attempts_lost=attempts,
         tasks_lost=tasks_lost,
         tasks_doubled=tasks_doubled,
+        overlapping=overlapping,
         alerts={name: seconds for name, (seconds, _) in (alerts or {}).items()},
         broken=tuple(broken),
     )

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from ops import compose
 from ops.errors import FAILURE, StackError
@@ -17,6 +17,7 @@ from ops.errors import FAILURE, StackError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+Event = Literal["start", "alive", "end"]
 START_SECONDS = 60.0
 TABLE = (
     "CREATE TABLE ledger (run text, task text, number int, attempt int, event text, host text,"
@@ -32,13 +33,13 @@ SERVE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: an attempt of a task began or ended.
+    """One line: an attempt of a task began, goes on, or ended.
 
     Attributes:
         task: `short` or `long`.
         number: Which of the mapped tasks.
         attempt: Airflow's try number, from 1.
-        event: start or end.
+        event: start, alive (a long task says so every second or two), or end.
         host: The container it ran in.
         at: Seconds since the epoch, by the ledger's clock.
     """
@@ -46,7 +47,7 @@ class Entry:
     task: str
     number: int
     attempt: int
-    event: Literal["start", "end"]
+    event: Event
     host: str
     at: float
 
@@ -73,14 +74,19 @@ class Ledger:
             f" WHERE run = '{run}' ORDER BY at"
         )
         return [
-            Entry(task, int(number), int(attempt), "end" if event == "end" else "start", host, float(at))
+            Entry(task, int(number), int(attempt), cast("Event", event), host, float(at))
             for task, number, attempt, event, host, at in rows
         ]
 
 
 @contextmanager
-def keeping(project: str, image: str) -> Iterator[Ledger]:
+def keeping(project: str, image: str, network: str = "execution") -> Iterator[Ledger]:
     """A ledger on the tasks' network, for as long as the block lasts.
+
+    Args:
+        project: The compose project's name.
+        image: Postgres'.
+        network: The one of the project's networks that tasks are on.
 
     Raises:
         StackError: It does not start.
@@ -88,7 +94,7 @@ def keeping(project: str, image: str) -> Iterator[Ledger]:
     name = f"{project}-drill-ledger"
     subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
     compose.docker(
-        *("run", "--detach", "--name", name, "--network", f"{project}_execution", "--user", "999:999", "--init"),
+        *("run", "--detach", "--name", name, "--network", f"{project}_{network}", "--user", "999:999", "--init"),
         *("--tmpfs=/tmp:mode=1777", "--memory=256m", "--entrypoint=sh", image, "-c", SERVE),
     )
     try:
@@ -129,6 +135,20 @@ def doubled(entries: Iterable[Entry]) -> int:
     return sum(count > 1 for count in ends.values())
 
 
+def overlapping(entries: Iterable[Entry]) -> int:
+    """How many tasks ran twice at once: an attempt began before the last sign of life of an earlier one."""
+    first: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+    last: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+    for entry in entries:
+        task = (entry.task, entry.number)
+        first[task].setdefault(entry.attempt, entry.at)
+        last[task][entry.attempt] = entry.at
+    return sum(
+        any(first[task][later] < ends[earlier] for later in ends for earlier in ends if earlier < later)
+        for task, ends in last.items()
+    )
+
+
 def attempts_lost(entries: Iterable[Entry]) -> int:
     """How many attempts began and were not the one that counted: the attempts of all tasks beyond the first."""
     attempts: dict[tuple[str, int], set[int]] = defaultdict(set)
@@ -153,7 +173,7 @@ def running_on(entries: Iterable[Entry], hosts: set[str], at: float) -> set[tupl
             break
         if entry.event == "start":
             begun[entry.task, entry.number] = entry.host
-        else:
+        elif entry.event == "end":
             begun.pop((entry.task, entry.number), None)
     return {task for task, host in begun.items() if host in hosts}
 
@@ -163,6 +183,6 @@ def run_again_after(entries: Iterable[Entry], tasks: set[tuple[str, int]], since
     first: dict[tuple[str, int], float] = {}
     for entry in entries:
         key = (entry.task, entry.number)
-        if key in tasks and entry.at > since:
+        if key in tasks and entry.at > since and entry.event != "alive":
             first.setdefault(key, entry.at - since)
     return max(first.values(), default=0.0) if tasks <= first.keys() else None

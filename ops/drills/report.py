@@ -32,23 +32,27 @@ def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name, group in groupby(outcomes, key=lambda outcome: outcome.drill):
         of = list(group)
-        times = [outcome.recovery for outcome in of if outcome.recovery is not None]
-        recovery = f"{statistics.median(times):.1f} s ({max(times):.1f} s)" if len(times) == len(of) else "none"
         alerts = sorted({f"{alert} after {at:.0f} s" for outcome in of for alert, at in outcome.alerts.items()})
         broken = sorted({promise for outcome in of for promise in outcome.broken})
         found.append(
             (
                 of[0].sentence,
-                recovery,
+                recovery(of),
                 f"{promised[name].deadline:.0f} s",
                 str(max(outcome.attempts_lost for outcome in of)),
                 str(max(outcome.tasks_lost for outcome in of)),
-                str(max(outcome.tasks_doubled for outcome in of)),
+                str(max(outcome.tasks_doubled + outcome.overlapping for outcome in of)),
                 ", ".join(alerts) or "none",
                 "; ".join(broken) or "yes",
             )
         )
     return found
+
+
+def recovery(of: Sequence[Outcome]) -> str:
+    """The median and the worst of one drill's recoveries; `none` when one of them did not come."""
+    times = [outcome.recovery for outcome in of if outcome.recovery is not None]
+    return f"{statistics.median(times):.1f} s ({max(times):.1f} s)" if len(times) == len(of) else "none"
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,9 +1,17 @@
-"""Celery's settings as the provider makes them; loading them loads what schedulers, workers and Flower all need."""
+"""Celery's settings as the provider makes them; loading them loads what schedulers, workers and Flower need.
+
+What all of them need, and what is the scheduler's alone: it has no other place from which it could be loaded.
+"""
 
 from __future__ import annotations
 
+import os
+
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 
-import airflow_ha.upstream.redis_failover  # noqa: F401 (loaded for its effect)
+import airflow_ha.upstream.redis_failover
+
+if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
+    import airflow_ha.upstream.heartbeat_patience  # noqa: F401 (loaded for its effect)
 
 CELERY_CONFIG = DEFAULT_CELERY_CONFIG

@@ -28,6 +28,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -52,6 +53,11 @@ SHOWN: Final = 50
 MAX_HANG_SECONDS: Final = 600.0
 READ_SECONDS: Final = 10.0
 """How long a client may take over its request."""
+MARKUP: Final = re.compile(
+    r"<(?P<address>https?://[^|>]+)\|(?P<label>[^>]+)>"
+    r"|`(?P<code>[^`\n]+)`|(?<!\w)\*(?P<bold>[^\s*](?:[^*\n]*[^\s*])?)\*(?!\w)|(?P<text>.[^<`*]*)",
+    re.DOTALL,
+)
 
 
 class Message(TypedDict):
@@ -248,9 +254,31 @@ def _row(message: Message) -> str:
     kind = colour if colour in ("danger", "warning", "good") else ""
     return (
         f'<article class="{kind}"><h3>{html.escape(str(title))}</h3>'
-        f"<pre>{html.escape(str(attachment.get('text', '')))}</pre>"
+        f"<pre>{marked_up(str(attachment.get('text', '')))}</pre>"
         f"<small>{_clock(message['received'])} to {html.escape(message['path'])}</small></article>"
     )
+
+
+def marked_up(text: str) -> str:
+    """Slack's markup as HTML: links, code, bold; all else is text.
+
+    Source: https://api.slack.com/reference/surfaces/formatting
+    """
+    return "".join(_marked(match) for match in MARKUP.finditer(text))
+
+
+def _marked(match: re.Match[str]) -> str:
+    # Slack's text has &, < and > escaped already, and nothing else.
+    found = {name: html.escape(html.unescape(part)) for name, part in match.groupdict().items() if part is not None}
+    match found:
+        case {"address": address, "label": label}:
+            return f'<a href="{address}">{label}</a>'
+        case {"code": code}:
+            return f"<code>{code}</code>"
+        case {"bold": bold}:
+            return f"<b>{bold}</b>"
+        case _:
+            return found["text"]
 
 
 def _clock(seconds: float) -> str:

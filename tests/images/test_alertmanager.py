@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
+import email.message
+import email.policy
+import http.server
+import json
 import os
 import socket
+import socketserver
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import pytest
@@ -23,7 +30,7 @@ from tests.images.conftest import docker
 from tests.unit.compose.model import compose_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 FOLDER = ROOT / alertmanager_config.FOLDER
@@ -122,15 +129,65 @@ def slack(tmp_path) -> Iterator[httpx.Client]:
     server.server_close()
 
 
-def quick(config: Path) -> None:
-    """The same configuration with shorter times, in the same proportion: an interval is two seconds, not 30."""
-    content = yaml.safe_load(config.read_text())
+class PagerDuty(http.server.BaseHTTPRequestHandler):
+    """Takes events as PagerDuty's Events API v2 does."""
+
+    events: ClassVar[list[dict[str, Any]]]
+
+    def do_POST(self) -> None:
+        self.events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(202)
+        self.end_headers()
+        self.wfile.write(b'{"status": "success"}')
+
+
+class Mail(socketserver.StreamRequestHandler):
+    """Takes letters as a mail server does that wants a password."""
+
+    password: ClassVar[str]
+    letters: ClassVar[list[email.message.EmailMessage]]
+
+    def handle(self) -> None:
+        self.say("220 mail.test")
+        while line := self.rfile.readline().decode().strip():
+            match line.split(" "):
+                case ["EHLO", *_]:
+                    self.say("250-mail.test")
+                    self.say("250 AUTH PLAIN")
+                case ["AUTH", "PLAIN", given]:
+                    right = base64.b64decode(given).decode().split("\0")[1:] == ["a@b.test", self.password]
+                    self.say("235 welcome" if right else "535 wrong password")
+                case ["DATA"]:
+                    self.say("354 go on")
+                    text = b"".join(iter(self.rfile.readline, b".\r\n"))
+                    self.letters.append(email.message_from_bytes(text, policy=email.policy.default))
+                    self.say("250 taken")
+                case ["QUIT"]:
+                    self.say("221 bye")
+                    return
+                case _:
+                    self.say("250 well")
+
+    def say(self, line: str) -> None:
+        self.wfile.write(f"{line}\r\n".encode())
+
+
+@contextlib.contextmanager
+def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """The host and port of a server on loopback, for as long as the block lasts."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def quicken(content: dict[str, Any]) -> None:
+    """Shorter times, in the same proportion: an interval is two seconds, not 30."""
     routes = [content["route"], *content["route"]["routes"]]
     for route in [*routes, *(deeper for one in routes[1:] for deeper in one.get("routes", []))]:
         for key, value in {"group_wait": "1s", "group_interval": "2s"}.items():
             if key in route:
                 route[key] = value
-    config.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def free_port() -> int:
@@ -181,12 +238,22 @@ class Running:
 def start_alertmanagers(images, start, written, slack):
     """Starts one or two on the stub, settled."""
 
-    def run(number: int, *, short: bool = True) -> list[Running]:
+    def run(
+        number: int,
+        *,
+        short: bool = True,
+        more: Mapping[str, str] = MappingProxyType({}),
+        edit: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> list[Running]:
         base = str(slack.base_url).rstrip("/")
         hooks = {SLACK: f"{base}/services/T/B/platform", SLACK_DATA: f"{base}/services/T/B/data"}
-        config = written((SLACK, SLACK_DATA, DEAD_MANS_SWITCH), **hooks, **{DEAD_MANS_SWITCH: f"{base}/watchdog"})
+        secrets = {**hooks, DEAD_MANS_SWITCH: f"{base}/watchdog", **more}
+        config = written(tuple(secrets), **secrets)
+        content = yaml.safe_load(config.read_text())
         if short:
-            quick(config)
+            quicken(content)
+        edit(content)
+        config.write_text(yaml.safe_dump(content, sort_keys=False))
         ports = [free_port() for _ in range(number)]
         image = images["ALERTMANAGER_IMAGE"].reference
         running = [Running(start, image, config, port, ports) for port in ports]
@@ -263,6 +330,53 @@ def test_a_message_says_what_is_broken_since_when_how_bad_and_where_to_go_on(sta
         "Team": "platform",
         "Labels": "component=worker",
     }
+
+
+def test_pagerduty_is_told_of_pages_only_and_of_their_end(start_alertmanagers, slack):
+    PagerDuty.events = []
+    with serving(PagerDuty) as address:
+        (one,) = start_alertmanagers(
+            1,
+            more={PAGERDUTY: "0123456789abcdef0123456789abcdef"},
+            edit=lambda config: config.setdefault("global", {}).update(pagerduty_url=f"http://{address}/v2/enqueue"),
+        )
+        one.post(alert("DiskFilling", severity="ticket"), alert("AirflowComponentGone", component="worker"))
+        until(lambda: PagerDuty.events and len(titles(slack)) == 2, 10, one.log)
+        one.post(alert("AirflowComponentGone", component="worker", ended=True))
+        until(lambda: len(PagerDuty.events) == 2, 10, one.log)
+    fired, ended = PagerDuty.events
+    assert (fired["event_action"], ended["event_action"]) == ("trigger", "resolve")
+    assert fired["dedup_key"] == ended["dedup_key"]
+    assert fired["routing_key"] == "0123456789abcdef0123456789abcdef"
+    told = fired["payload"]
+    assert told["summary"] == "[FIRING] Page: AirflowComponentGone worker"
+    assert (told["severity"], told["class"], told["component"]) == ("critical", "AirflowComponentGone", "worker")
+    assert "alerting/runbooks/AirflowComponentGone.md" in told["custom_details"]["alerts"]
+
+
+def test_a_letter_says_what_a_message_says(start_alertmanagers, slack):
+    Mail.password, Mail.letters = "correct horse", []
+
+    def to(address: str) -> Callable[[dict[str, Any]], None]:
+        def edit(config: dict[str, Any]) -> None:
+            for receiver in config["receivers"]:
+                for one in receiver.get("email_configs", []):
+                    # This server has no certificate; that of an operator must have one, or gets no password.
+                    one.update(smarthost=address, require_tls=False)
+
+        return edit
+
+    with serving(Mail) as address:
+        (one,) = start_alertmanagers(1, more={SMTP: Mail.password}, edit=to(address))
+        one.post(alert("PostgresDown"))
+        until(lambda: Mail.letters, 10, one.log)
+    (letter,) = Mail.letters
+    assert (letter["From"], letter["To"]) == ("a@b.test", "c@d.test")
+    assert letter["Subject"] == "[FIRING] Page: PostgresDown"
+    text = letter.get_body(("plain",)).get_content()
+    assert "All 2 of <PostgresDown> & more are away." in text
+    assert "alerting/runbooks/PostgresDown.md" in text
+    assert "./ops/stack silence PostgresDown" in text
 
 
 def test_the_end_says_how_long_it_lasted(start_alertmanagers, slack):

@@ -1,4 +1,4 @@
-"""What observability tests hold beside the stack: its Prometheus, and the traces that its collector keeps."""
+"""What observability tests read beside the stack's clients: sums, and the traces that its collector keeps."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import subprocess
 import tarfile
 from typing import Any
 
-from ops.prometheus import Prometheus
-from tests.integration.stack import Stack
-
-
-def prometheus(stack: Stack) -> Prometheus:
-    return Prometheus(f"http://127.0.0.1:{stack.settings['PROMETHEUS_PORT']}")
+from tests.stack import Stack
 
 
 def total(stack: Stack, expression: str) -> float:
     """The sum of an expression; 0 while it returns nothing."""
-    return prometheus(stack).value(f"sum({expression})") or 0.0
+    return stack.prometheus.value(f"sum({expression})") or 0.0
 
 
 def spans(stack: Stack) -> list[dict[str, Any]]:

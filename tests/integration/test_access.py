@@ -10,7 +10,7 @@ import subprocess
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, docker
+from tests.stack import Stack, docker
 
 SECRETS = [
     "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
@@ -33,7 +33,7 @@ def test_a_viewer_may_look_and_may_not_trigger(stack: Stack):
     }
     stack.api.http.post("/auth/fab/v1/users", json=user).raise_for_status()
     try:
-        viewer = Airflow(stack.airflow_url, name, password)
+        viewer = stack.log_in(name, password)
         assert viewer.get("/dags/ml_pipeline_dag")["dag_id"] == "ml_pipeline_dag"
         body = {"logical_date": None, "conf": {}}
         triggered = viewer.http.post("/api/v2/dags/ml_pipeline_dag/dagRuns", json=body)
@@ -48,8 +48,8 @@ def test_postgres_and_redis_cannot_be_reached_from_outside(stack: Stack):
         (container,) = stack.containers(service)
         inspected = container.inspect()
         assert not any(inspected["NetworkSettings"]["Ports"].values()), "no port of this machine leads there"
-        assert set(container.ip) == {f"{stack.project}_{network}"}
-        assert json.loads(docker("network", "inspect", f"{stack.project}_{network}"))[0]["Internal"] is True
+        assert set(container.ip) == {f"{stack.name}_{network}"}
+        assert json.loads(docker("network", "inspect", f"{stack.name}_{network}"))[0]["Internal"] is True
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, wait_until
+from tests.stack import Airflow, Stack, wait_until
 
 
 @pytest.fixture
@@ -21,16 +21,11 @@ def states(api: Airflow, dag_id: str, run: str) -> dict[str, str]:
     return {ti["task_id"]: ti["state"] for ti in api.task_instances(dag_id, run)}
 
 
-def log_of(api: Airflow, dag_id: str, run: str, task_id: str, attempt: int = 1) -> str:
-    path = f"/api/v2/dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}/logs/{attempt}"
-    return api.http.get(path, params={"full_content": True}).raise_for_status().text
-
-
 def test_a_task_that_fails_is_tried_again_as_often_as_it_may(api: Airflow):
     run = api.trigger("retried")
     assert api.wait_for_run("retried", run, timeout=60) == "success"
     assert api.xcom("retried", run, "succeed_at_the_third_try") == 3
-    assert "attempt 1 is meant to fail" in log_of(api, "retried", run, "succeed_at_the_third_try", 1)
+    assert "attempt 1 is meant to fail" in api.log("retried", run, "succeed_at_the_third_try", 1)
 
 
 @pytest.mark.parametrize(("way", "other"), [("left", "right"), ("right", "left")])
@@ -69,7 +64,7 @@ def test_a_pool_bounds_how_many_tasks_run_at_once(api: Airflow):
 def test_a_task_over_its_time_fails_with_that_reason(api: Airflow):
     run = api.trigger("too_slow")
     assert api.wait_for_run("too_slow", run, timeout=60) == "failed"
-    assert "AirflowTaskTimeout" in log_of(api, "too_slow", run, "sleep_on")
+    assert "AirflowTaskTimeout" in api.log("too_slow", run, "sleep_on")
     (ti,) = api.task_instances("too_slow", run)
     assert ti["duration"] < 20
 
@@ -158,7 +153,7 @@ def test_a_log_can_be_read_when_its_worker_is_gone(healthy_stack: Stack, api: Ai
     worker = next(one for one in healthy_stack.containers("worker") if one.id.startswith(ti["hostname"]))
     worker.kill()
     try:
-        assert "these words must outlive the worker" in log_of(api, "talkative", run, "say")
+        assert "these words must outlive the worker" in api.log("talkative", run, "say")
     finally:
         worker.start()
 

@@ -11,40 +11,20 @@ import time
 import httpx
 import pytest
 
-from ops import slack, status
+from ops import slack
 from ops.commands.screen import report
 from ops.drills.alarms import ALARMS, raise_alarm
-from ops.project import Project
-from tests.integration.stack import ROOT, Stack, wait_until
+from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
 RESOLVED_SECONDS = 150.0
 MINUTE = 60.0
 
 
-def project(stack: Stack) -> Project:
-    return Project(root=ROOT, state=stack.state)
-
-
-def stub(stack: Stack) -> str:
-    return status.local_url(stack.settings, "slack_stub")
-
-
-def told(stack: Stack, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack.Message]:
-    """The messages about an alert since a moment."""
-    return [
-        message
-        for message in slack.messages(stack.settings)
-        if message.received >= since
-        and (message.alert, message.firing) == (alert, firing)
-        and labels.items() <= message.labels.items()
-    ]
-
-
 def assert_alarm_is_kept(stack: Stack, name: str) -> None:
     """Raises one of the alarms and prints its times."""
     alarm = next(alarm for alarm in ALARMS if alarm.name == name)
-    heard = raise_alarm(alarm, project(stack), stack.settings, report)
+    heard = raise_alarm(alarm, stack.project, stack.settings, report)
     print(f"{alarm.name}: told after {heard.fired}, over after {heard.resolved}")
     assert heard.broken == []
 
@@ -76,7 +56,7 @@ def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_t
         wanted = {"alert": "AirflowDagRunsFailing", "dag_id": "three_in_ten"}
 
         def messages(*, firing: bool) -> list[slack.Message]:
-            return told(stack, since, firing=firing, **wanted)
+            return stack.slack.told(since, firing=firing, **wanted)
 
         (message,) = wait_until(
             lambda: messages(firing=True), timeout=FINDING_SECONDS, what="the failing DAG is told in Slack"
@@ -103,10 +83,7 @@ def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_t
 
 def test_the_dead_mans_switch_is_pressed_every_minute(healthy_stack: Stack):
     """Before the tests in which Slack fails: NotificationsFail lets it go, as it should."""
-
-    def presses() -> int:
-        return int(httpx.get(f"{stub(healthy_stack)}/watchdog").raise_for_status().json()["count"])
-
+    presses = healthy_stack.slack.presses
     before = presses()
     wait_until(lambda: presses() > before, timeout=150, what="the Watchdog is heard again", interval=2)
 
@@ -122,16 +99,13 @@ def test_the_dead_mans_switch_is_pressed_every_minute(healthy_stack: Stack):
 )
 def test_a_message_arrives_though_slack_fails_at_first(healthy_stack: Stack, fault: dict[str, int]):
     since = time.time()
-    httpx.put(f"{stub(healthy_stack)}/fault", json=fault).raise_for_status()
-    try:
+    with healthy_stack.slack.failing(**fault):
         healthy_stack.command("slack", "--test", check=False)
         wait_until(
-            lambda: told(healthy_stack, since, "SlackTest", firing=True),
+            lambda: healthy_stack.slack.told(since, "SlackTest", firing=True),
             timeout=MINUTE,
             what="the test message is in Slack",
         )
-    finally:
-        httpx.delete(f"{stub(healthy_stack)}/fault").raise_for_status()
 
 
 def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_stack: Stack):
@@ -148,7 +122,10 @@ def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_s
 
         text = wait_until(shown, timeout=FINDING_SECONDS, what="the import error is a silenced alert", interval=3)
         assert "the tests break a file" in text
-        assert told(healthy_stack, since, "AirflowImportErrors", firing=True) == []
+        for alertmanager in healthy_stack.alertmanagers:
+            reasons = [silence["why"] for silence in alertmanager.silences()]
+            assert "the tests break a file" in reasons, f"{alertmanager.url} does not know the silence"
+        assert healthy_stack.slack.told(since, "AirflowImportErrors", firing=True) == []
     finally:
         broken.unlink()
         identity = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", made.stdout)
@@ -162,11 +139,9 @@ def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_s
 
 
 def test_every_rule_is_loaded_and_none_fails(healthy_stack: Stack):
-    url = status.local_url(healthy_stack.settings, "prometheus")
-    groups = httpx.get(f"{url}/api/v1/rules").raise_for_status().json()["data"]["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
+    rules = healthy_stack.prometheus.rules()
     assert {rule["name"] for rule in rules} >= {"PostgresDown", "AirflowComponentGone", "Watchdog", "Aftermath"}
-    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+    assert {rule["name"]: rule["error"] for rule in rules if rule["health"] != "ok"} == {}
 
 
 def test_a_database_that_is_gone_is_one_message_within_a_minute_though_all_stands_still(healthy_stack: Stack):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 DROPPED = """
 from datetime import datetime, timezone

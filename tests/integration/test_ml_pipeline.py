@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
 CANDIDATES = 4
@@ -87,9 +87,6 @@ def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer_and_bad_data_
 
     (validation,) = api.in_state(PIPELINE, run, "validate_data", "failed")
     assert validation["try_number"] == 1, "bad data is not tried again"
-    log = api.http.get(
-        f"/api/v2/dags/{PIPELINE}/dagRuns/{run}/taskInstances/validate_data/logs/1",
-        params={"full_content": True},
-    )
-    assert "10 samples" in log.text
-    assert "1,000" in log.text
+    log = api.log(PIPELINE, run, "validate_data")
+    assert "10 samples" in log
+    assert "1,000" in log

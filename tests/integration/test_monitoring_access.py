@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.integration.stack import Airflow, Stack, wait_until
+from tests.stack import Airflow, Stack, wait_until
 
 
 @pytest.fixture(scope="module")
 def monitoring(stack: Stack) -> Airflow:
     """Airflow as the monitoring account sees it."""
-    return Airflow(stack.airflow_url, "monitoring", stack.secret("airflow_monitoring_password"))
+    return stack.log_in("monitoring", stack.secret("airflow_monitoring_password"))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +49,6 @@ def test_the_monitoring_dag_succeeds_every_minute_with_one_log_in_for_many_check
 
     wait_until(lambda: len(ended()) >= 2, timeout=180, what="the monitoring DAG ran twice")
     latest = ended()[0]
-    log = stack.api.get(
-        f"/dags/monitoring_dag/dagRuns/{quote(latest['dag_run_id'], safe='')}/taskInstances/check/logs/1",
-        full_content="true",
-    )
+    log = stack.api.log("monitoring_dag", latest["dag_run_id"], "check")
     assert latest["state"] == "success", log
-    assert "runs ended=" in str(log)
+    assert "runs ended=" in log

@@ -10,8 +10,9 @@ import pytest
 from ops import metric_contract
 from ops.dashboards.answers import Span
 from ops.dashboards.render import read_boards, wrongly_empty
-from tests.integration.observability import attributes, prometheus, spans, total
-from tests.integration.stack import ROOT, Stack, docker, wait_until
+from ops.project import ROOT
+from tests.integration.observability import attributes, spans, total
+from tests.stack import Stack, docker, wait_until
 
 SEED_QUERIES = [
     "rate(airflow_task_failed[5m]) / rate(airflow_task_start[5m])",
@@ -32,7 +33,7 @@ OTEL = 'otel_airflow_ti_{}_total{{dag_id="{}", task_id="work"{}}}'
 
 def test_every_target_is_up(healthy_stack: Stack):
     def up() -> bool:
-        targets = prometheus(healthy_stack).targets()
+        targets = healthy_stack.prometheus.targets()
         return bool(targets) and all(target["health"] == "up" for target in targets)
 
     wait_until(up, timeout=60, what="every target of Prometheus is up")
@@ -41,7 +42,7 @@ def test_every_target_is_up(healthy_stack: Stack):
 
 @pytest.mark.parametrize("query", SEED_QUERIES)
 def test_the_queries_that_people_bring_return_data(stack: Stack, query: str):
-    wait_until(lambda: prometheus(stack).query(query), timeout=150, what=f"{query} returns data", interval=2)
+    wait_until(lambda: stack.prometheus.query(query), timeout=150, what=f"{query} returns data", interval=2)
 
 
 def test_a_run_of_40_tasks_is_counted_as_40_by_statsd_and_by_opentelemetry(healthy_stack: Stack):
@@ -77,14 +78,14 @@ def test_a_run_of_40_tasks_is_counted_as_40_by_statsd_and_by_opentelemetry(healt
 
 
 def test_nothing_is_unmapped_in_conflict_or_malformed(stack: Stack):
-    exporter = prometheus(stack)
     for counter in ("events_unmapped", "events_conflict", "events_error", "tag_errors", "sample_errors"):
-        assert sum(float(one["value"][1]) for one in exporter.query(f"statsd_exporter_{counter}_total")) == 0, counter
+        found = stack.prometheus.query(f"statsd_exporter_{counter}_total")
+        assert sum(float(one["value"][1]) for one in found) == 0, counter
 
 
 def alive(stack: Stack) -> dict[str, float]:
     """Each instance that metrics know, and whether it lives."""
-    found = prometheus(stack).query("airflow_instance_alive")
+    found = stack.prometheus.query("airflow_instance_alive")
     return {one["metric"]["airflow_instance"]: float(one["value"][1]) for one in found}
 
 
@@ -167,6 +168,7 @@ RIGHTLY_ABSENT = {
     "airflow_scheduler_tasks_killed_externally": "only after one was",
     "airflow_task_instances_without_heartbeats_killed": "only after a worker died",
     "pg_stat_replication_pg_wal_lsn_diff": "only with replicas",
+    "redis_master_link_up": "only with replicas",
     "statsd_exporter_events_conflict_total": "only after one",
     "statsd_exporter_events_error_total": "only after one",
 }
@@ -175,12 +177,11 @@ RIGHTLY_ABSENT = {
 
 def test_every_metric_that_a_rule_asks_for_is_there(stack: Stack):
     """And so every recording rule records: alerts stand on what exists."""
-    server = prometheus(stack)
     asked = [metric_contract.asked_by(expression) for expression in metric_contract.rule_expressions(ROOT).values()]
     names = metric_contract.recorded_metrics(ROOT).union(*(one.names for one in asked)) - RIGHTLY_ABSENT.keys()
 
     def absent() -> list[str]:
-        return [name for name in sorted(names) if not server.query(f"last_over_time({name}[2h])")]
+        return [name for name in sorted(names) if not stack.prometheus.query(f"last_over_time({name}[2h])")]
 
     wait_until(lambda: not absent(), timeout=90, what=f"none of these is absent: {absent()}", interval=3)
 
@@ -191,7 +192,7 @@ def test_every_panel_of_every_dashboard_shows_something_unless_it_is_rightly_emp
 
     def silent() -> dict[str, tuple[str, ...]]:
         now = time.time()
-        return wrongly_empty(read_boards(folder, prometheus(healthy_stack), Span(now - 300, now)))
+        return wrongly_empty(read_boards(folder, healthy_stack.prometheus, Span(now - 300, now)))
 
     wait_until(lambda: not silent(), timeout=150, what=f"no panel is empty: {silent()}", interval=5)
 
@@ -240,9 +241,9 @@ def test_a_flood_of_10000_distinct_tags_is_reported_and_harms_nobody(healthy_sta
 def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
     (collector,) = stack.containers("otel-collector")
     image = collector.inspect()["Config"]["Image"]
-    name = f"{stack.project}-unreachable-backend"
+    name = f"{stack.name}-unreachable-backend"
     docker(
-        *("run", "--detach", "--name", name, "--network", f"{stack.project}_telemetry", "--user", "10001:10001"),
+        *("run", "--detach", "--name", name, "--network", f"{stack.name}_telemetry", "--user", "10001:10001"),
         *("--env", "OTLP_BACKEND_ENDPOINT=http://127.0.0.1:1", "--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
         *("--volume", f"{ROOT}/compose/otel-collector:/etc/otelcol:ro", "--entrypoint", "/otelcol-contrib", image),
         *(f"--config=/etc/otelcol/{file}.yaml" for file in ("config", "backend-on", "jaeger")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 
 def test_workers_scale_up_and_down_under_load_with_no_attempt_lost(healthy_stack: Stack):

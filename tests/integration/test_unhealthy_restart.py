@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 
 def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):

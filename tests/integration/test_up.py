@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from tests.integration.stack import Stack, wait_until
+from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
 STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "data", "ready"}
@@ -60,11 +60,9 @@ def test_the_canary_measures_the_whole_path_every_minute(stack: Stack):
 
 
 def test_flower_shows_both_workers_to_who_has_the_password(stack: Stack):
-    url = f"{stack.flower_url}/api/workers"
-    assert httpx.get(url).status_code == httpx.codes.UNAUTHORIZED
-    client = httpx.Client(auth=("admin", stack.secret("flower_password")))
+    assert stack.flower.get("/api/workers", auth=None).status_code == httpx.codes.UNAUTHORIZED
     workers = wait_until(
-        lambda: client.get(url, params={"refresh": True}).raise_for_status().json(),
+        lambda: stack.flower.get("/api/workers", params={"refresh": True}).raise_for_status().json(),
         timeout=60,
         what="Flower's workers",
     )

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT_ARGS: dict[str, Any] = {}
-"""For `[database] sql_alchemy_connect_args`, whose only purpose is that this module is loaded with the database."""
-
 SECRETS = Path("/run/secrets")
 POSTGRES_PORT, PATRONI_PORT, REDIS_PORT = 5432, 8008, 6379
 OVERDUE_SECONDS = 4.0

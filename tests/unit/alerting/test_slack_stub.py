@@ -164,3 +164,19 @@ def test_what_is_not_there_is_not_found(stub, method, path):
 
 def test_health_says_ok(stub):
     assert json.dumps(stub.get("/health").text) == '"ok"'
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("<https://a.example/x?b=1&amp;c=2|Runbook> · ", '<a href="https://a.example/x?b=1&amp;c=2">Runbook</a> · '),
+        ('`silence X --why "…"`', "<code>silence X --why &quot;…&quot;</code>"),
+        ("*3 of 10 runs*\nof sales", "<b>3 of 10 runs</b>\nof sales"),
+        ("2 * 3 * 4, a*b*c", "2 * 3 * 4, a*b*c"),
+        ("1 &lt; 2 &amp; <script>alert(1)</script>", "1 &lt; 2 &amp; &lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("<javascript:alert(1)|click>", "&lt;javascript:alert(1)|click&gt;"),
+        ("a ` and a < alone", "a ` and a &lt; alone"),
+    ],
+)
+def test_the_page_shows_links_code_and_bold_as_slack_does_and_all_else_as_text(sent, shown):
+    assert slack_stub.marked_up(sent) == shown

@@ -8,7 +8,7 @@ import pytest
 
 from ops.commands.drill import choose
 from ops.drills import conduct, faults
-from ops.drills.catalogue import Drill, one, primary, replica
+from ops.drills.catalogue import Drill, nodes, one, primary, replica
 from ops.errors import StackError
 
 CATALOGUE = {
@@ -60,3 +60,4 @@ def test_a_role_is_looked_up_when_the_fault_strikes_and_a_synchronous_replica_is
     monkeypatch.setattr(conduct.compose, "instances", lambda name: instances)
     assert conduct.containers("x", [*primary("patroni"), *primary("redis")]) == ["patroni-2-id", "redis-1-id"]
     assert conduct.containers("x", replica("patroni")) == ["patroni-1-id"]
+    assert conduct.containers("x", nodes("patroni")) == ["patroni-1-id", "patroni-2-id"]

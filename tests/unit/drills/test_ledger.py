@@ -24,6 +24,22 @@ def test_a_task_that_ended_twice_is_doubled_and_one_that_only_began_twice_is_not
     assert ledger.doubled(twice + again) == 1
 
 
+def alive(number: int, at: float, *, attempt=1) -> Entry:
+    return Entry("short", number, attempt, "alive", "a", at)
+
+
+def test_an_attempt_that_goes_on_beside_its_successor_is_seen_even_if_it_never_ends():
+    again = [*attempt(0, 1, None), alive(0, 2), *attempt(0, 4, 5, attempt=2)]
+    at_once = [*attempt(1, 1, None), *attempt(1, 4, 9, attempt=2), alive(1, 6)]
+    assert ledger.overlapping(again) == 0
+    assert ledger.overlapping(sorted(again + at_once, key=lambda entry: entry.at)) == 1
+
+
+def test_one_that_ends_beside_the_attempt_after_the_next_is_seen_too():
+    attempts = [attempt(0, 1, 9), attempt(0, 4, 5, attempt=2), attempt(0, 6, 7, attempt=3)]
+    assert ledger.overlapping(sorted((entry for one in attempts for entry in one), key=lambda entry: entry.at)) == 1
+
+
 def test_attempts_beyond_the_first_are_lost_also_those_that_never_wrote_a_line():
     entries = [*attempt(0, 1, 2), *attempt(1, 1, None), *attempt(1, 5, 6, attempt=2), *attempt(2, 9, 10, attempt=3)]
     assert ledger.attempts_lost(entries) == 3
@@ -61,6 +77,13 @@ def test_how_long_until_all_that_was_lost_ran_again():
         *attempt(1, 45, 46, attempt=2),
     ]
     assert ledger.run_again_after(entries, {("short", 0), ("short", 1)}, since=10) == pytest.approx(35)
+
+
+def test_a_sign_of_life_is_neither_an_end_nor_a_new_beginning():
+    entries = [*attempt(0, 1, None), alive(0, 2), alive(0, 12), *attempt(0, 30, 31, attempt=2)]
+    assert ledger.running_on(entries, {"a"}, at=5) == {("short", 0)}
+    assert ledger.run_again_after(entries, {("short", 0)}, since=10) == pytest.approx(20)
+    assert ledger.interruption(entries, since=10) == pytest.approx(21)
 
 
 def test_what_never_ran_again_has_no_time():

@@ -183,3 +183,25 @@ def test_an_import_error_is_its_file_and_the_last_line_of_its_trace():
     assert client(answering(found)).import_errors() == [
         {"file": "mine.py", "error": "ModuleNotFoundError: No module named 'y'"}
     ]
+
+
+def test_any_other_call_is_answered_with_its_content_or_none():
+    seen: list[str] = []
+    api = client(answering({"/pools/p": {"slots": 1}}, seen))
+    assert api.ask("GET", "/pools/p") == {"slots": 1}
+    assert api.ask("DELETE", "/pools/q", missing=True) is None
+    with pytest.raises(StackError, match="404"):
+        api.ask("DELETE", "/pools/q")
+    empty = AirflowClient("http://airflow", "admin", "x", transport=httpx.MockTransport(no_content))
+    assert empty.ask("DELETE", "/pools/p") is None
+
+
+def no_content(request: httpx.Request) -> httpx.Response:
+    if request.url.path == "/auth/token":
+        return httpx.Response(201, json={"access_token": "t"})
+    return httpx.Response(204)
+
+
+def test_another_client_can_be_logged_in_as_this_one():
+    api = client(answering({"/version": {"version": "3.3.2"}}))
+    assert api.authorization() == {"Authorization": "Bearer t"}

@@ -194,7 +194,7 @@ def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docke
 @pytest.mark.parametrize(
     ("arguments", "ran", "code"),
     [
-        ([], ["checks", "tests/unit", "tests/images"], FAILURE),
+        ([], ["checks", "tests/unit", "tests/images", "tests/resilience"], FAILURE),
         (["checks"], ["checks"], FAILURE),
         (["tests/unit/ml", "-k", "row"], ["tests/unit/ml"], 0),
     ],
@@ -206,3 +206,19 @@ def test_the_checks_can_be_run_alone_and_one_that_fails_hides_no_other(monkeypat
     result = CliRunner().invoke(app, ["test", *arguments])
     assert (seen, result.exit_code) == (ran, code)
     assert ("good: well" in result.output) == ("checks" in ran)
+
+
+def test_benches_are_listed_without_a_stack():
+    result = CliRunner().invoke(app, ["bench"])
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("latency", "fanout", "telemetry"))
+
+
+def test_a_bench_that_does_not_exist_is_refused_with_those_that_do(refused):
+    said = refused("bench", "speed")
+    assert "no bench 'speed'" in said
+    assert "latency" in said
+
+
+def test_what_is_kept_is_a_comparison(refused):
+    assert "add --stock" in refused("bench", "latency", "--write")

@@ -41,6 +41,35 @@ def test_a_node_that_patroni_does_not_know_is_away():
     assert not data_tier.is_well(found[0])
 
 
+WHOLE = [
+    member("patroni-1", "sync replica", "streaming"),
+    member("patroni-2", "primary", "running"),
+    member("redis-1", "primary", "running"),
+    member("redis-2", "replica", "streaming"),
+    member("redis-3", "replica", "streaming"),
+]
+
+
+def test_the_tier_is_whole_when_each_has_one_primary_and_every_replica_keeps_up():
+    assert data_tier.is_whole(WHOLE)
+    assert data_tier.primaries(WHOLE) == {"patroni-2", "redis-1"}
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        member("patroni-1", "replica", "streaming"),
+        member("patroni-1", "unknown", "away"),
+        member("patroni-2", "replica", "running"),
+        member("redis-2", "replica", "looks for its primary"),
+        member("redis-3", "primary", "running"),
+    ],
+    ids=lambda one: f"{one['service']} is {one['role']}, {one['state']}",
+)
+def test_it_is_not_whole_while_one_of_them_is_not_what_it_should_be(one):
+    assert not data_tier.is_whole([one if found["service"] == one["service"] else found for found in WHOLE])
+
+
 @pytest.mark.parametrize("answer", [None, "", "no JSON"])
 def test_when_no_patroni_answers_every_node_is_away(answer):
     assert [found["state"] for found in data_tier.postgres_members(answer)] == ["away", "away"]

@@ -31,6 +31,22 @@ def test_several_series_are_not_one_number():
         prometheus(vector(1, 2)).value("x")
 
 
+def test_a_rule_that_fails_is_told_apart_with_its_reason():
+    """An excerpt of what Prometheus answers; a rule that is well has no lastError."""
+    rules = [
+        {"type": "recording", "name": "up:sum", "query": "sum(up)", "health": "ok"},
+        {"type": "alerting", "name": "Late", "query": "a / on(x) b", "health": "err", "lastError": "many-to-many"},
+    ]
+    answer = {
+        "status": "success",
+        "data": {"groups": [{"name": "one", "rules": rules}, {"name": "empty", "rules": []}]},
+    }
+    assert prometheus(answer).rules() == [
+        {"name": "up:sum", "health": "ok", "error": ""},
+        {"name": "Late", "health": "err", "error": "many-to-many"},
+    ]
+
+
 def test_a_refused_query_is_said_with_its_reason():
     with pytest.raises(StackError, match="parse error"):
         prometheus({"status": "error", "error": "parse error"}, status=400).query("(")

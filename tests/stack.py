@@ -1,4 +1,4 @@
-"""What integration tests hold of a stack: its commands, its containers, and a client of its REST API."""
+"""What tests hold of a stack: its commands, its containers, and a client of each of its APIs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
-from ops import compose, status
-from ops.project import Project
-
-ROOT = Path(__file__).resolve().parents[2]
+from ops import alertmanager, compose, environment_file, slack, status
+from ops.airflow_client import run_path
+from ops.alertmanager import Alertmanager
+from ops.errors import StackError
+from ops.project import ADMIN, ROOT, Project
+from ops.prometheus import Prometheus
 
 T = TypeVar("T")
 
@@ -25,7 +29,7 @@ TERMINAL = ("success", "failed")
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float, what: str, interval: float = 0.5) -> T:
-    """What the condition returns as soon as that is true; it may raise httpx errors while a service is away."""
+    """What the condition returns as soon as that is true; it may raise the clients' errors while a service is away."""
     deadline = time.monotonic() + timeout
     last: object = None
     while time.monotonic() < deadline:
@@ -33,7 +37,7 @@ def wait_until(condition: Callable[[], T], *, timeout: float, what: str, interva
             last = condition()
             if last:
                 return last
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, StackError) as error:
             last = error
         time.sleep(interval)
     raise AssertionError(f"not within {timeout:g} s: {what}; last seen: {last!r}")
@@ -73,15 +77,22 @@ class Container:
 
 def docker(*arguments: str) -> str:
     """The output of a docker command."""
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack by its state folder (.env and secrets) and the folder of its DAGs."""
+    """A stack.
+
+    Attributes:
+        state: Its folder of .env and secrets.
+        dags: The folder of its DAGs.
+        reports: Where what explains a failure is kept.
+    """
 
     state: Path
     dags: Path
+    reports: Path
 
     def command(
         self,
@@ -104,14 +115,19 @@ class Stack:
         assert not check or result.returncode == 0, f"ops/stack {' '.join(arguments)}:\n{result.stdout}"
         return result
 
-    @functools.cached_property
+    @property
     def settings(self) -> dict[str, str]:
-        """The stack's .env."""
-        lines = (self.state / ".env").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        """The stack's .env, over the defaults."""
+        return environment_file.read(self.project)
 
     @property
-    def project(self) -> str:
+    def project(self) -> Project:
+        """What the functions of ops/ take a stack by."""
+        return Project(root=ROOT, state=self.state)
+
+    @property
+    def name(self) -> str:
+        """What Docker knows it by, as compose's project."""
         return self.settings["COMPOSE_PROJECT_NAME"]
 
     def status(self) -> dict[str, Any]:
@@ -121,11 +137,11 @@ class Stack:
 
     def ready(self) -> bool:
         """Whether every service has its instances, all healthy: as `status` tells, in a tenth of its time."""
-        return status.all_whole(compose.config(Project(root=ROOT, state=self.state)))
+        return status.all_whole(compose.config(self.project))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
         """The stack's containers, of one service or of all, oldest first."""
-        filters = [f"--filter=label=com.docker.compose.project={self.project}"]
+        filters = [f"--filter=label=com.docker.compose.project={self.name}"]
         if service:
             filters.append(f"--filter=label=com.docker.compose.service={service}")
         ids = docker("ps", "--quiet", "--no-trunc", *(["--all"] if include_exited else []), *filters).split()
@@ -141,27 +157,78 @@ class Stack:
             for found in sorted(json.loads(docker("inspect", *ids)), key=lambda found: found["Created"])
         ]
 
-    @property
-    def airflow_url(self) -> str:
-        return f"http://127.0.0.1:{self.settings['AIRFLOW_PORT']}"
-
-    @property
-    def flower_url(self) -> str:
-        return f"http://127.0.0.1:{self.settings['FLOWER_PORT']}"
-
     def secret(self, name: str) -> str:
         return (self.state / "secrets" / name).read_text().strip()
 
+    @property
+    def airflow_url(self) -> str:
+        return status.local_url(self.settings)
+
+    def log_in(self, user: str, password: str) -> Airflow:
+        """Airflow's REST API as this user sees it."""
+        return Airflow(self.airflow_url, user, password)
+
     @functools.cached_property
     def api(self) -> Airflow:
-        return Airflow(self.airflow_url, "admin", self.secret("airflow_admin_password"))
+        """Airflow's REST API as the administrator sees it."""
+        return self.log_in(ADMIN, self.secret("airflow_admin_password"))
+
+    @functools.cached_property
+    def prometheus(self) -> Prometheus:
+        return Prometheus(status.local_url(self.settings, "prometheus"))
+
+    @functools.cached_property
+    def alertmanagers(self) -> list[Alertmanager]:
+        """Both."""
+        return alertmanager.both(self.settings)
+
+    @functools.cached_property
+    def slack(self) -> SlackStub:
+        return SlackStub(self.settings)
+
+    @functools.cached_property
+    def flower(self) -> httpx.Client:
+        """Flower's pages and API, for who has the password."""
+        password = self.secret("flower_password")
+        return httpx.Client(base_url=status.local_url(self.settings, "flower"), auth=(ADMIN, password), timeout=30)
+
+
+class SlackStub:
+    """The stack's own Slack: what people are told, and how it can be made to fail."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.settings = settings
+        self.http = httpx.Client(base_url=status.local_url(settings, "slack_stub"), timeout=30)
+
+    def told(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack.Message]:
+        """The messages about an alert since a moment."""
+        return [
+            message
+            for message in slack.messages(self.settings)
+            if message.received >= since
+            and (message.alert, message.firing) == (alert, firing)
+            and labels.items() <= message.labels.items()
+        ]
+
+    def presses(self) -> int:
+        """How often the dead man's switch was pressed."""
+        return int(self.http.get("/watchdog").raise_for_status().json()["count"])
+
+    @contextmanager
+    def failing(self, **fault: int) -> Iterator[None]:
+        """Lets the next messages fail, as src/airflow_ha/slack_stub.py can."""
+        self.http.put("/fault", json=fault).raise_for_status()
+        try:
+            yield
+        finally:
+            self.http.delete("/fault").raise_for_status()
 
 
 class Airflow:
     """Airflow's REST API; logs in once, since FAB refuses more than five log-ins in 40 s."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30)
+    def __init__(self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.http = httpx.Client(base_url=url, timeout=30, transport=transport)
         token = self.http.post("/auth/token", json={"username": user, "password": password}).raise_for_status()
         self.http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
 
@@ -212,3 +279,9 @@ class Airflow:
         """What a task returned."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path)["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> str:
+        """The whole log of one attempt at a task, as the API's JSON."""
+        path = f"/api/v2{run_path(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{attempt}"
+        params = {"full_content": True, "map_index": map_index}
+        return self.http.get(path, params=params).raise_for_status().text

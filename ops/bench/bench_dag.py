@@ -1,0 +1,59 @@
+"""The loads of the benches: a pair of tasks, a fan-out, and a fan-out that waits for a pool."""
+
+# mypy: allow-untyped-decorators
+# (Airflow's decorators are not followed by the type checker.)
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, dag, get_current_context, task
+
+POOL = "bench_closed"
+
+SETTINGS = {
+    "schedule": None,
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "is_paused_upon_creation": False,
+    # No limit of the DAG's own: the slots and the scheduler are what is measured.
+    "max_active_tasks": 20_000,
+    "max_active_runs": 20,
+    # A lost attempt is run again at once, and is seen by its number.
+    "default_args": {"owner": "bench", "retries": 3, "retry_delay": timedelta(seconds=1)},
+    "tags": ["bench"],
+}
+
+
+@dag(dag_id="bench_pair", **SETTINGS)
+def pair() -> None:
+    """One task after the other."""
+
+    @task
+    def first() -> None:
+        pass
+
+    @task
+    def second() -> None:
+        pass
+
+    first() >> second()
+
+
+def fan_out(pool: str) -> None:
+    """As many tasks as the run says, each for as long as it says."""
+
+    @task
+    def numbers() -> list[int]:
+        return list(range(int(get_current_context()["params"]["tasks"])))
+
+    @task(pool=pool)
+    def work(number: int) -> None:
+        time.sleep(float(get_current_context()["params"]["seconds"]))
+
+    work.expand(number=numbers())
+
+
+pair()
+for name, pool in (("bench_fanout", "default_pool"), ("bench_held", POOL)):
+    with DAG(dag_id=name, params={"tasks": 100, "seconds": 0.0}, **SETTINGS):
+        fan_out(pool)

@@ -1,0 +1,143 @@
+"""Rounds in turn: what disturbs the machine disturbs both sides."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ops import alertmanager, compose, environment_file
+from ops.bench import telemetry
+from ops.bench.figures import Result, shown
+from ops.bench.loads import DAGS
+from ops.bench.side import STOCK, Side, ours, turns
+from ops.bench.stock import one_worker_of, stock
+from ops.drills.conduct import is_quiet, wait
+from ops.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from ops.bench.catalogue import Bench
+    from ops.bench.figures import Sample
+    from ops.project import Project
+
+    Report = Callable[[str], None]
+    Samples = dict[str, dict[str, list[Sample]]]
+
+MUTED = timedelta(hours=6)
+"""At most; it ends with the benches. After a power cut nobody stays unheard for longer."""
+SEVERITIES = ("page", "ticket")
+QUIET_SECONDS = 300.0
+
+
+def rounds_in_turn(
+    benches: Sequence[Bench], sides: Sequence[Side], rounds: int, taken: Samples, report: Report
+) -> None:
+    """Every bench on one side, then on the other; who begins changes from round to round.
+
+    Args:
+        benches: What is measured.
+        sides: On whom.
+        rounds: How often.
+        taken: Gets the samples by bench and side; what is there when something fails was measured.
+        report: Shows a line to people.
+    """
+    for bench in benches:
+        taken[bench.name] = {side.name: [] for side in sides}
+    with turns(sides, report) as turn:
+        for number in range(1, rounds + 1):
+            for side in sides if number % 2 else reversed(sides):
+                turn(side)
+                for bench in benches:
+                    sample = bench.measure(side, report)
+                    taken[bench.name][side.name].append(sample)
+                    told = ", ".join(f"{shown(value)} {name}" for name, value in list(sample.items())[:2])
+                    report(f"round {number} of {rounds}, {side.name}, {bench.name}: {told}")
+
+
+@contextmanager
+def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
+    """Nobody is told of what the benches do to the stack: loads, frozen and stopped containers."""
+    if "observability" not in environment_file.profiles(settings):
+        yield
+        return
+    one = alertmanager.any_that_answers(alertmanager.both(settings))
+    start = datetime.now(tz=UTC)
+    silences = [
+        one.silence({"severity": severity}, start, start + MUTED, getpass.getuser(), "./ops/stack bench")
+        for severity in SEVERITIES
+    ]
+    report("alerts are muted while the benches run")
+    try:
+        yield
+    finally:
+        try:
+            wait(lambda: is_quiet(settings), QUIET_SECONDS, "no alert fires any more", report)
+        except StackError as error:
+            report(error.what)
+        finally:
+            for silence in silences:
+                alertmanager.any_that_answers(alertmanager.both(settings)).end_silence(silence)
+
+
+def conduct(
+    benches: Sequence[Bench],
+    project: Project,
+    settings: Mapping[str, str],
+    taken: Samples,
+    report: Report,
+    *,
+    rounds: int,
+    beside_stock: bool,
+    with_telemetry: bool,
+) -> None:
+    """Measures, and leaves the stack as it was.
+
+    Args:
+        benches: What is measured, in this order.
+        project: The stack.
+        settings: Its .env.
+        taken: Gets the samples by bench and side, as they come.
+        report: Shows a line to people.
+        rounds: How often each.
+        beside_stock: Whether a stock Airflow is measured in turn.
+        with_telemetry: Whether telemetry is compared with itself switched off, which only the stack has.
+    """
+    with muted(settings, report), ours(project, settings, report, DAGS) as here:
+        if benches:
+            with ExitStack() as stack:
+                sides = [here]
+                if beside_stock:
+                    other = stack.enter_context(stock(project, settings, report, dags=[DAGS.path], dag_ids=DAGS.ids))
+                    slots = partial(one_worker_of, other=other, report=report)
+                    sides.append(Side(STOCK, other.name, compose.config(other.project), other.api, slots))
+                rounds_in_turn(benches, sides, rounds, taken, report)
+        if with_telemetry:
+            taken[telemetry.NAME] = {}
+            telemetry.compare(project, here, rounds, taken[telemetry.NAME], report)
+
+
+def results(taken: Samples) -> list[Result]:
+    """What was measured, each with the side that it is compared with."""
+    return [Result(name, of, base(of)) for name, of in taken.items() if any(of.values())]
+
+
+def base(samples: Mapping[str, Sequence[Sample]]) -> str | None:
+    """The side that others are compared with: a stock Airflow, or telemetry that is off."""
+    return next((side for side in (STOCK, telemetry.OFF) if samples.get(side)), None)
+
+
+def choose(catalogue: Sequence[Bench], names: Sequence[str], *, every: bool) -> tuple[list[Bench], bool]:
+    """The benches that were asked for, in the catalogue's order, and whether telemetry is among them.
+
+    Raises:
+        StackError: One does not exist.
+    """
+    known = [bench.name for bench in catalogue] + [telemetry.NAME]
+    for name in names:
+        if name not in known:
+            raise StackError(f"there is no bench {name!r}", cure=f"these are: {', '.join(known)}")
+    return [one for one in catalogue if every or one.name in names], every or telemetry.NAME in names

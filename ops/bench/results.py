@@ -1,0 +1,179 @@
+"""What benches have shown, kept as results.json, and the page and the picture made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from ops import compose
+from ops.bench import telemetry
+from ops.bench.catalogue import BENCHES, FAN_OUTS, GOALS, QUEUED, Goal, delay, tasks_per_second
+from ops.bench.figures import Result, Spread, headings, ratio, rows, spread, values
+from ops.bench.side import OURS, STOCK
+from ops.drills.report import markdown
+from ops.image_versions import read_images_env, software_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ops.project import Project
+
+FOLDER: Final = Path(__file__).parent
+DATA: Final = FOLDER / "results.json"
+PAGE: Final = FOLDER / "RESULTS.md"
+PICTURE: Final = FOLDER / "results.svg"
+
+INTRODUCTION: Final = """\
+# What the benches show
+
+Written by `./ops/stack bench --all --stock --write` from [results.json](results.json). Medians, with the least and the
+greatest of the rounds in brackets. A ratio is the median of the rounds' own ratios: the two sides took turns on one
+machine, the other frozen meanwhile. *{ours}* is this stack, its telemetry on; *{stock}* is Airflow as its official
+compose file sets it up, on the same images, with two schedulers and two workers
+([compose/stock](../../compose/stock/compose.yaml)).
+
+{conditions}
+"""
+PICTURE_LINE: Final = "![Tasks per second and the scheduler's delay, by size](results.svg)\n"
+NAMES: Final = {bench.name: bench.sentence for bench in BENCHES} | {telemetry.NAME: telemetry.SENTENCE}
+
+
+def conditions(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
+    """The machine, and the versions that ran on it."""
+    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+
+    def version(services: Sequence[str], *command: str) -> str:
+        ids = [one.id for name in services for one in found.get(name, []) if one.state == "running"]
+        return compose.docker("exec", ids[0], *command).strip() if ids else "elsewhere"
+
+    memory = psutil.virtual_memory().total / 1024**3
+    return {
+        "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "Docker": compose.docker("version", "--format={{.Server.Version}}").strip(),
+        "Airflow": software_version(read_images_env(project.root)["AIRFLOW_BASE_IMAGE"]),
+        "Postgres": version(("postgres", "patroni-1"), "postgres", "--version"),
+        "Redis": version(("redis", "redis-1"), "redis-server", "--version").partition(" sha=")[0],
+        "profiles": settings["COMPOSE_PROFILES"],
+    }
+
+
+def merged(old: Mapping[str, Any], now: Sequence[Result], where: Mapping[str, str], day: str) -> dict[str, Any]:
+    """The kept results with the new ones in their place.
+
+    Args:
+        old: what was kept; empty at first.
+        now: what was measured.
+        where: the machine and the versions; results of others are dropped, since no table compares two machines.
+        day: when.
+    """
+    kept = old.get("benches", {}) if old.get("conditions") == dict(where) else {}
+    new = {result.bench: asdict(result) | {"day": day} for result in now}
+    return {"conditions": dict(where), "benches": {name: (kept | new)[name] for name in NAMES if name in kept | new}}
+
+
+def read(data: Mapping[str, Any]) -> list[Result]:
+    """The results of what was kept."""
+    return [Result(of["bench"], of["samples"], of["base"]) for of in data["benches"].values()]
+
+
+def goal_row(goal: Goal, results: Mapping[str, Result]) -> list[str] | None:
+    """A goal, and whether it is reached; None where it was not measured."""
+    samples = results[goal.bench].samples if goal.bench in results else {}
+    here, base = samples.get(goal.side, []), samples.get(goal.base, [])
+    mine, theirs = (spread(values(of, goal.figure)) for of in (here, base))
+    against = ratio(here, base, goal.figure)
+    judged = against if goal.kind == "ratio" else mine
+    if judged is None:
+        return None
+    sides = "" if goal.side == OURS else f", {goal.side} against {goal.base}"
+    return [
+        goal.bench,
+        f"{goal.figure}{sides}",
+        *("" if cell is None else str(cell) for cell in (mine, theirs, against)),
+        str(goal),
+        "yes" if goal.kept(judged.high if goal.kind == "worst" else judged.median) else "no",
+    ]
+
+
+GOAL_HEADINGS: Final = ("bench", "figure", OURS, STOCK, f"{OURS} ÷ {STOCK}", "goal", "reached")
+
+
+def goals(results: Sequence[Result]) -> list[list[str]]:
+    """The few figures that matter, against what they should be."""
+    by_name = {result.bench: result for result in results}
+    return [row for goal in GOALS if (row := goal_row(goal, by_name))]
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """RESULTS.md."""
+    results = read(data)
+    told = "\n".join(f"- {name}: {value}" for name, value in data["conditions"].items())
+    parts = [INTRODUCTION.format(ours=OURS, stock=STOCK, conditions=told)]
+    if summary := goals(results):
+        parts.append(f"## At a glance\n\n{markdown(GOAL_HEADINGS, summary)}")
+    if lines(results):
+        parts.append(PICTURE_LINE)
+    for result in results:
+        rounds = min(len(of) for of in result.samples.values())
+        title = f"## {result.bench}\n\n{NAMES[result.bench]} {rounds} rounds, {data['benches'][result.bench]['day']}.\n"
+        parts.append(f"{title}\n{markdown(headings(result), rows(result))}")
+    return "\n".join(parts)
+
+
+def lines(results: Sequence[Result]) -> dict[str, dict[str, list[tuple[int, Spread]]]]:
+    """What is drawn: by panel and side, a size and its figure."""
+    panels = {"fanout": ("tasks a second", FAN_OUTS, tasks_per_second), "queue": ("seconds, p95", QUEUED, delay)}
+    found: dict[str, dict[str, list[tuple[int, Spread]]]] = {}
+    for result in results:
+        if result.bench in panels:
+            unit, sizes, figure = panels[result.bench]
+            found[f"{result.bench}: {unit}"] = {
+                side: [(size, one) for size in sizes if (one := spread(values(of, figure(size))))]
+                for side, of in result.samples.items()
+            }
+    return found
+
+
+def draw(results: Sequence[Result], path: Path) -> None:
+    """Throughput and delay against size, each with its spread; the same file for the same results."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no screen
+    mpl.rcParams["svg.hashsalt"] = "results"
+    from matplotlib.figure import Figure
+
+    from ops.dashboards.draw import INK, LINES
+
+    panels = lines(results)
+    figure = Figure(figsize=(4.8 * len(panels), 3.4), layout="constrained")
+    for axes, (title, sides) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for colour, (side, points) in zip(LINES, sides.items(), strict=False):
+            sizes = [size for size, _ in points]
+            medians = [one.median for _, one in points]
+            below = [one.median - one.low for _, one in points]
+            above = [one.high - one.median for _, one in points]
+            axes.errorbar(sizes, medians, yerr=[below, above], marker="o", capsize=3, color=colour, label=side)
+        axes.set_title(title, color=INK, fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xlabel("tasks")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def write(project: Project, settings: Mapping[str, str], now: Sequence[Result]) -> None:
+    """Keeps what was measured, and makes page and picture anew."""
+    old = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    data = merged(old, now, conditions(project, settings), f"{datetime.now(tz=UTC):%Y-%m-%d}")
+    DATA.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(page(data), encoding="utf-8")
+    if lines(read(data)):
+        draw(read(data), PICTURE)

@@ -1,0 +1,92 @@
+"""`bench`: what this very stack can do, beside a stock Airflow on the same machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ops import status
+from ops.bench import conduct, telemetry
+from ops.bench.catalogue import BENCHES
+from ops.bench.figures import Result, headings, rows
+from ops.commands.screen import console, error_console, escape, heading
+from ops.commands.screen import report as progress
+from ops.errors import StackError, when_interrupted
+from ops.lock import stack_lock
+from ops.project import current_project
+
+ROUNDS = 5
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none lists them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Beside a stock Airflow, brought up for it on the same images, in turn.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each is measured.")] = ROUNDS,
+    as_json: Annotated[bool, typer.Option("--json", help="The samples as JSON.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Put the results into ops/bench/RESULTS.md.")] = False,
+) -> None:
+    """Measure the running stack, and with --stock an Airflow as it comes, in turn.
+
+    Medians over the rounds, with the least and the greatest; ratios round by round. While one side works the other is
+    frozen. Alerts are muted meanwhile. Everything that is made for it is removed again.
+    """
+    if not names and not every:
+        list_benches()
+        return
+    benches, with_telemetry = conduct.choose(BENCHES, names or [], every=every)
+    if write and benches and not stock:
+        raise StackError("what is kept is a comparison", where="--write", cure="add --stock")
+    # The answer alone is on standard output.
+    say = (lambda line: error_console.print(line, markup=False)) if as_json else progress
+    project = current_project()
+    taken: dict[str, dict[str, list[dict[str, float]]]] = {}
+    with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
+        settings = status.running_settings(project, cure="./ops/stack up")
+        try:
+            conduct.conduct(
+                benches,
+                project,
+                settings,
+                taken,
+                say,
+                rounds=rounds,
+                beside_stock=stock,
+                with_telemetry=with_telemetry,
+            )
+        finally:
+            # What was measured counts, also when the next could not be.
+            found = conduct.results(taken)
+            if as_json:
+                typer.echo(json.dumps([asdict(result) for result in found], indent=2))
+            else:
+                show(found)
+        if write:
+            from ops.bench import results
+
+            results.write(project, settings, found)
+
+
+def show(found: list[Result]) -> None:
+    """A table a bench."""
+    for result in found:
+        heading(result.bench)
+        table = Table(*headings(result))
+        for row in rows(result):
+            table.add_row(*map(escape, row))
+        console.print(table)
+
+
+def list_benches() -> None:
+    """What there is to choose from."""
+    table = Table("bench", "what is measured")
+    for one in BENCHES:
+        table.add_row(one.name, one.sentence)
+    table.add_row(telemetry.NAME, telemetry.SENTENCE)
+    console.print(table)

@@ -1,0 +1,90 @@
+"""Where drills are held: a stack that runs under their load, the users' own or a stock one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from ops import status
+from ops.bench.stock import stock
+from ops.drills import ledger
+from ops.drills.catalogue import Victim
+from ops.drills.conduct import DAG_FILE, DAG_ID, conduct, load_dag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ops.drills.catalogue import Drill
+    from ops.drills.conduct import Outcome
+    from ops.project import Project
+
+STOCK_SERVICES: Final = {
+    "scheduler": "airflow-scheduler",
+    "api-server": "airflow-apiserver",
+    "execution-api": "airflow-apiserver",
+    "gateway": "airflow-apiserver",
+    "worker": "airflow-worker",
+    "triggerer": "airflow-triggerer",
+    "dag-processor": "airflow-dag-processor",
+    "patroni": "postgres",
+    "postgres": "postgres",
+    "redis": "redis",
+}
+"""What does in a stock Airflow what a service does here."""
+STOCK_SLOTS: Final = "8"
+"""Of each worker, as many as here."""
+STOCK_PATIENCE: Final = 1500.0
+"""Seconds for a run: a lost message is looked for after 600 s, and again after as many."""
+STOCK_WHOLE_SECONDS: Final = 600.0
+
+
+@contextmanager
+def on_stack(
+    project: Project, settings: Mapping[str, str], report: Callable[[str], None]
+) -> Iterator[Callable[[Drill], Outcome]]:
+    """Holds drills on a stack that is up, which has the load's DAG for as long as the block lasts.
+
+    Args:
+        project: The stack.
+        settings: Its .env.
+        report: Shows a line to people.
+    """
+    api = status.client(project, settings, report)
+    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
+    name = settings["COMPOSE_PROJECT_NAME"]
+    with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, load_dag(folder, api, report):
+        yield lambda drill: conduct(drill, project, settings, api, book, report)
+
+
+@contextmanager
+def on_stock(
+    project: Project, settings: Mapping[str, str], report: Callable[[str], None]
+) -> Iterator[Callable[[Drill], Outcome]]:
+    """Holds drills on a stock Airflow, which is there for as long as the block lasts; see on_stack."""
+    with stock(project, settings, report, dags=[DAG_FILE], dag_ids=[DAG_ID], WORKER_CONCURRENCY=STOCK_SLOTS) as other:
+        # No profile: it tells nobody anything.
+        own = {**settings, "COMPOSE_PROJECT_NAME": other.name, "COMPOSE_PROFILES": ""}
+        with ledger.keeping(other.name, settings["POSTGRES_IMAGE"], network="default") as book:
+            yield lambda drill: conduct(
+                on_its_services(drill), other.project, own, other.api, book, report, patience=STOCK_PATIENCE
+            )
+
+
+def has_stock(drill: Drill) -> bool:
+    """Whether a stock Airflow has what a drill strikes."""
+    return all(stock_victim(victim) for victim in drill.victims)
+
+
+def on_its_services(drill: Drill) -> Drill:
+    """The same fault for a stock Airflow, which has promised nothing."""
+    victims = tuple(dict.fromkeys(other for victim in drill.victims if (other := stock_victim(victim))))
+    return replace(
+        drill, victims=victims, deadline=STOCK_PATIENCE, whole_again=STOCK_WHOLE_SECONDS, alert=None, may_alert=()
+    )
+
+
+def stock_victim(victim: Victim) -> Victim | None:
+    """Its counterpart; None where there is none, as of a replica."""
+    service = STOCK_SERVICES.get(victim.service)
+    return Victim(service, victim.count) if service and victim.role != "replica" else None

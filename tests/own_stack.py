@@ -1,0 +1,150 @@
+"""A real stack for a folder of tests, on the very compose files that users run, beside any live one.
+
+testcontainers starts it from what `./ops/stack up` decides (images, secrets, .env), as `docker compose up` by hand
+would; then `./ops/stack up` itself must find nothing to change, and sees the pipeline succeed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from testcontainers.compose import DockerCompose
+
+from ops import alertmanager, environment_file, status
+from ops.commands.up import prepare
+from ops.project import DEFAULT_PROFILES, ROOT
+from tests.docker_session import session_name
+from tests.failure_report import explanation
+from tests.stack import Stack
+
+
+@contextmanager
+def stack_for(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    dags: Path | None = None,
+    profiles: Sequence[str] = DEFAULT_PROFILES,
+    settings: Mapping[str, object] | None = None,
+) -> Iterator[Stack]:
+    """The stack that `--stack` names: one of the tests' own, or the one that is up, which stays up as it is.
+
+    Of one of the tests' own, every container's log and state is kept when a test has failed.
+
+    Args:
+        request: Whose fixture this is.
+        tmp_path_factory: Makes the stack's state folder.
+        dags: A folder of DAGs beside those of dags/.
+        profiles: What runs beside the core, in a stack of the tests' own.
+        settings: What else is in the .env of one.
+    """
+    reports = ROOT / "reports" / request.node.path.relative_to(ROOT / "tests").parts[0]
+    if request.config.getoption("--stack") == "running":
+        with running_stack(dags, reports=reports) as stack:
+            yield stack
+        return
+    state = tmp_path_factory.mktemp("stack")
+    failed_before = request.session.testsfailed
+    shown = request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled
+    with ExitStack() as until_done:
+        with shown():
+            print(f"\nbringing up a stack of the tests' own ({state})", flush=True)
+            own = own_stack(state, dags=dags, profiles=profiles, settings=settings, reports=reports)
+            stack = until_done.enter_context(own)
+        yield stack
+        if request.session.testsfailed > failed_before:
+            with shown():
+                keep_logs(stack)
+
+
+@contextmanager
+def own_stack(
+    state: Path,
+    *,
+    dags: Path | None = None,
+    profiles: Sequence[str] = DEFAULT_PROFILES,
+    settings: Mapping[str, object] | None = None,
+    reports: Path,
+) -> Iterator[Stack]:
+    """A whole stack with a name, ports, secrets and DAG folder of its own, for as long as the block lasts.
+
+    Args:
+        state: An empty folder, for its .env, its secrets and its DAGs.
+        dags: A folder of DAGs beside those of dags/.
+        profiles: What runs beside the core.
+        settings: What else is in its .env.
+        reports: Where what explains a failure is kept.
+    """
+    copied = copy_dags(state / "dags", dags)
+    chosen = {
+        "COMPOSE_PROJECT_NAME": session_name(),
+        "COMPOSE_PROFILES": ",".join(profiles),
+        **{port: free_port() for port in (*status.PAGES.values(), *alertmanager.PORTS)},
+        "DAGS_DIR": copied,
+        "WORKER_STOP_GRACE": "1m",
+        **(settings or {}),
+    }
+    (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in chosen.items()))
+    state.chmod(0o755)  # pytest's folders are private, and containers read the DAGs as another user
+    stack = Stack(state=state, dags=copied, reports=reports)
+    compose = DockerCompose(stack.project.compose_directory, env_file=str(stack.project.env_file), wait=False)
+    started = time.time()
+    try:
+        try:
+            prepare(stack.project, environment_file.read(stack.project))
+            compose.start()
+            stack.command("up", stdout=sys.stdout)
+        except Exception as error:
+            error.add_note(explanation(stack, "bring-up", started))
+            keep_logs(stack)
+            raise
+        yield stack
+    finally:
+        compose.stop(down=True)
+
+
+def copy_dags(target: Path, more: Path | None) -> Path:
+    """A DAG folder that holds what dags/ does, and more, for containers to read."""
+    shutil.copytree(ROOT / "dags", target)
+    if more:
+        shutil.copytree(more, target, dirs_exist_ok=True)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_stack(dags: Path | None = None, *, reports: Path) -> Iterator[Stack]:
+    """The stack that is up, with these DAGs too for as long as the block lasts."""
+    running = Stack(state=ROOT / "compose", dags=ROOT / "dags", reports=reports)
+    copied = [Path(shutil.copy(file, running.dags)) for file in (dags.glob("*.py") if dags else ())]
+    try:
+        yield running
+    finally:
+        for file in copied:
+            file.unlink(missing_ok=True)
+
+
+def keep_logs(stack: Stack) -> None:
+    """Every container's log and state, in the stack's folder of reports."""
+    stack.reports.mkdir(parents=True, exist_ok=True)
+    for container in stack.containers(include_exited=True):
+        name = f"{container.service}-{container.id[:12]}"
+        for suffix, command in [(".log", ["logs", "--timestamps"]), (".json", ["inspect"])]:
+            with (stack.reports / f"{name}{suffix}").open("w") as file:
+                subprocess.run(["docker", *command, container.id], stdout=file, stderr=subprocess.STDOUT, check=False)
+    print(f"\nevery container's log and state: {stack.reports.relative_to(ROOT)}/", flush=True)

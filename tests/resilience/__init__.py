@@ -1,0 +1,1 @@
+"""The drills, on stacks of their own."""

@@ -1,0 +1,113 @@
+"""What benches have shown is kept, and page and picture follow from it alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ops.bench import results, telemetry
+from ops.bench.catalogue import BENCHES, FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
+from ops.bench.figures import Result
+
+WHERE = {"machine": "2 cores", "Airflow": "3.3.2"}
+LATENCIES = Result("latency", {"here": [{LATENCY: 0.5}] * 5, "stock": [{LATENCY: 2.0}] * 5}, "stock")
+FAN_OUT = Result(
+    "fanout",
+    {
+        name: [{tasks_per_second(100): rate, tasks_per_second(1_000): rate}]
+        for name, rate in (("here", 8), ("stock", 4))
+    },
+    "stock",
+)
+
+
+def kept(*now: Result, old=None, where=WHERE):
+    return results.merged(old or {}, now, where, "2026-11-25")
+
+
+def test_new_results_take_the_place_of_the_old_and_leave_the_others():
+    newer = Result("latency", {"here": [{LATENCY: 0.4}]}, None)
+    data = kept(newer, old=kept(FAN_OUT, LATENCIES))
+    assert list(data["benches"]) == ["latency", "fanout"]
+    assert results.read(data) == [newer, FAN_OUT]
+
+
+def test_results_of_another_machine_or_version_are_dropped():
+    data = kept(LATENCIES, old=kept(FAN_OUT), where=WHERE | {"Airflow": "3.3.3"})
+    assert list(data["benches"]) == ["latency"]
+
+
+def test_what_is_kept_survives_its_file():
+    data = kept(LATENCIES, FAN_OUT)
+    assert results.read(json.loads(json.dumps(data))) == [LATENCIES, FAN_OUT]
+
+
+def test_the_page_has_machine_versions_goals_and_tables():
+    page = results.page(kept(LATENCIES))
+    assert "- machine: 2 cores\n- Airflow: 3.3.2" in page
+    assert f"| latency | {LATENCY} | 0.500 | 2 | 0.250 | ≤ 0.35× | yes |" in page  # noqa: RUF001
+    assert "5 rounds, 2026-11-25." in page
+    assert "results.svg" not in page
+
+
+def test_a_goal_that_is_missed_says_so():
+    slow = Result("latency", {"here": [{LATENCY: 1.0}], "stock": [{LATENCY: 2.0}]}, "stock")
+    assert results.goals([slow])[0][-1] == "no"
+
+
+def test_a_goal_of_its_own_needs_no_stock_and_one_against_it_does():
+    alone = Result("queue", {"here": [{GROWTH: 1.2}]}, None)
+    assert [row[-2:] for row in results.goals([alone])] == [["≤ 1.5", "yes"]]
+    assert results.goals([Result("latency", {"here": [{LATENCY: 1.0}]}, None)]) == []
+
+
+def test_one_failed_request_in_one_round_is_too_many():
+    rounds = [{FAILED: 0.0}, {FAILED: 0.0}, {FAILED: 1.0}]
+    assert results.goals([Result("people", {"here": rounds}, None)])[0][-1] == "no"
+
+
+def test_telemetry_is_held_against_itself_switched_off():
+    samples = {way: [{telemetry.RUN: seconds}] for way, seconds in (("on", 10.4), ("off", 10.0))}
+    (row,) = results.goals([Result("telemetry", samples, "off")])
+    assert row[1:5] == ["seconds, on against off", "10.4", "10", "1.04"]
+    assert row[-1] == "yes"
+
+
+@pytest.mark.parametrize(("value", "kept_"), [(1.6, True), (1.59, False)])
+def test_a_least_bound_is_kept_from_it_on(value, kept_):
+    assert Goal("fanout", "x", "ratio", 1.6, least=True).kept(value) is kept_
+
+
+def test_every_goal_is_of_a_bench_that_exists():
+    assert {goal.bench for goal in GOALS} <= set(results.NAMES)
+    assert set(results.NAMES) == {bench.name for bench in BENCHES} | {"telemetry"}
+
+
+def test_the_picture_is_the_same_for_the_same_results(tmp_path):
+    queue = Result("queue", {"here": [{delay(100): 0.2, delay(1_000): 0.3}, {delay(100): 0.4}]}, None)
+    for name in ("one.svg", "two.svg"):
+        results.draw([FAN_OUT, queue], tmp_path / name)
+    first = (tmp_path / "one.svg").read_text()
+    assert first == (tmp_path / "two.svg").read_text()
+    assert "<svg" in first
+    assert results.PICTURE_LINE in results.page(kept(FAN_OUT))
+
+
+def test_what_is_drawn_is_each_size_with_its_spread():
+    queue = Result("queue", {"here": [{delay(100): 0.2}, {delay(100): 0.4, delay(1_000): 0.3}]}, None)
+    ((title, sides),) = results.lines([queue, LATENCIES]).items()
+    assert title == "queue: seconds, p95"
+    assert [(size, round(one.median, 2), one.low, one.high) for size, one in sides["here"]] == [
+        (100, 0.3, 0.2, 0.4),
+        (1_000, 0.3, 0.3, 0.3),
+    ]
+
+
+def test_the_page_is_made_of_what_is_kept():
+    """Once there are results: who edits one and not the other is told."""
+    if results.DATA.exists():
+        data = json.loads(results.DATA.read_text(encoding="utf-8"))
+        assert results.PAGE.read_text(encoding="utf-8") == results.page(data)
+    else:
+        assert not results.PAGE.exists()

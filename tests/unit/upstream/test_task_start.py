@@ -1,0 +1,82 @@
+"""A task's process finds built what every task needs, and it works as upstream's own."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+ASK = """
+import sys
+from airflow.sdk.execution_time import comms, task_runner
+{load}
+one, other = (comms.CommsDecoder(log=None, socket=None) for _ in range(2))
+print(one.body_decoder is other.body_decoder, "airflow.sdk.definitions.decorators" in sys.modules)
+"""
+"""In a process of its own: the work-round is for a whole process."""
+
+
+def shared(load: str) -> list[str]:
+    """Whether two tasks' decoders are one, and whether the decorators are there before a DAG is read."""
+    result = subprocess.run([sys.executable, "-c", ASK.format(load=load)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()[-2:]
+
+
+def test_decoders_are_shared_and_decorators_there_before_a_task():
+    assert shared("import airflow_ha.upstream.task_start") == ["True", "True"]
+
+
+def test_upstream_still_builds_them_for_each_task():
+    """When this fails, Airflow has mended it: delete airflow_ha.upstream.task_start and this file."""
+    assert shared("") == ["False", "False"]
+
+
+@pytest.fixture
+def task_start():
+    """Our module, without its effect on the tests' own process."""
+    from airflow.sdk.execution_time import comms, task_runner
+    from pydantic import TypeAdapter
+
+    from airflow_ha.upstream import task_start as module
+
+    yield module
+    comms.TypeAdapter = task_runner.TypeAdapter = TypeAdapter
+    sys.modules.pop("airflow_ha.upstream.task_start", None)
+
+
+def test_template_fields_come_out_as_upstreams(task_start):
+    from airflow.sdk.execution_time import task_runner
+    from pydantic import TypeAdapter
+
+    task = SimpleNamespace(template_fields=("args", "where"), args=[1, {"b": None, "a": (2, "x")}], where="{{ ds }}")
+    assert task_runner.TypeAdapter is task_start.adapter
+    ours = task_runner._serialize_rendered_fields(task)
+    task_runner.TypeAdapter = TypeAdapter
+    assert ours == task_runner._serialize_rendered_fields(task)
+    assert ours == {"args": [1, {"a": [2, "x"], "b": None}], "where": "{{ ds }}"}
+
+
+def test_a_message_is_decoded_as_upstreams(task_start):
+    from airflow.sdk.execution_time import comms
+    from pydantic import TypeAdapter
+
+    message = {"type": "VariableResult", "key": "k", "value": "v"}
+    assert task_start.adapter(comms.ToTask).validate_python(message) == TypeAdapter(comms.ToTask).validate_python(
+        message
+    )
+
+
+def test_what_a_workers_process_was_born_with_is_left_out_of_collections(task_start):
+    from celery.signals import worker_process_init
+
+    assert any(receiver() is task_start.freeze for _, receiver in worker_process_init.receivers)
+    before = gc.get_freeze_count()
+    try:
+        task_start.freeze(sender=None, signal=None)
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
