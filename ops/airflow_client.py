@@ -218,6 +218,11 @@ class AirflowClient:
             if not page["task_instances"] or len(found) >= page["total_entries"]:
                 return found
 
+    def host_of(self, run: Run, task_id: str, number: int, attempt: int) -> str:
+        """The name of the machine that an attempt of a mapped task was given to."""
+        path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/{number}/tries/{attempt}"
+        return str(self._json("GET", path)["hostname"])
+
     def result(self, run: Run, task_id: str) -> Any:
         """What a task returned; None when it returned nothing."""
         path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/xcomEntries/return_value"

@@ -177,7 +177,20 @@ def conduct(
         ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
     after = data_tier.primaries(data_tier.members(name)) if replicated else set()
     alerts = sent(settings, struck_here, drill.alert, earlier, report)
-    return judge(drill, entries, ended, victims, struck, healed, whole_again, alerts, moved=sorted(after - before))
+    hosts = [victim[:12] for victim in victims]
+    silent_here = sum(api.host_of(run, *attempt) in hosts for attempt in ledger.silent(entries))
+    return judge(
+        drill,
+        entries,
+        ended,
+        victims,
+        struck,
+        healed,
+        whole_again,
+        alerts,
+        moved=sorted(after - before),
+        silent_here=silent_here,
+    )
 
 
 def load_of(drill: Drill) -> dict[str, float]:
@@ -286,6 +299,7 @@ def judge(
     alerts: dict[str, tuple[float, bool]] | None,
     *,
     moved: Sequence[str] = (),
+    silent_here: int = 0,
 ) -> Outcome:
     """What it cost, against what was promised.
 
@@ -299,6 +313,7 @@ def judge(
         whole_again: Seconds from then until every service was healthy; None when that did not come.
         alerts: What people were sent; None when that cannot be known.
         moved: The nodes that have become a primary.
+        silent_here: How many attempts a victim was given that never got to their first line.
     """
     wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
     tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
@@ -324,7 +339,7 @@ def judge(
         broken.append(f"{tasks_doubled} tasks done twice")
     if overlapping:
         broken.append(f"{overlapping} tasks ran twice at once")
-    allowed = len(own) if drill.own_attempts else 0
+    allowed = len(own) + silent_here if drill.own_attempts else 0
     if attempts > allowed:
         broken.append(f"{attempts} attempts lost, {allowed} allowed")
     if drill.measure == "run again" and not own:

@@ -151,11 +151,26 @@ def overlapping(entries: Iterable[Entry]) -> int:
 
 def attempts_lost(entries: Iterable[Entry]) -> int:
     """How many attempts began and were not the one that counted: the attempts of all tasks beyond the first."""
-    attempts: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for entry in entries:
-        attempts[entry.task, entry.number].add(entry.attempt)
     # One that never got to its first line shows in the number of the next.
-    return sum(max(numbers) - 1 for numbers in attempts.values())
+    return sum(max(numbers) - 1 for numbers in attempts(entries).values())
+
+
+def silent(entries: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    """The attempts that another followed, and that never got to their first line: task, number, attempt."""
+    return [
+        (*task, attempt)
+        for task, numbers in attempts(entries).items()
+        for attempt in range(1, max(numbers))
+        if attempt not in numbers
+    ]
+
+
+def attempts(entries: Iterable[Entry]) -> dict[tuple[str, int], set[int]]:
+    """The attempts of each task that left a line."""
+    found: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for entry in entries:
+        found[entry.task, entry.number].add(entry.attempt)
+    return found
 
 
 def interruption(entries: Sequence[Entry], since: float) -> float:

@@ -67,6 +67,20 @@ def test_only_a_victims_own_attempts_may_be_lost():
     assert any("1 attempts lost, 0 allowed" in broken for broken in judged(DRILL, entries).broken)
 
 
+def test_an_attempt_that_a_victim_was_given_and_had_not_begun_is_its_own_too():
+    entries = sorted(
+        [
+            *(entry for entry in stream() if (entry.task, entry.number) not in (("long", 0), ("short", 7))),
+            Entry("long", 0, 1, "start", "v" * 12, 0.0),
+            *(Entry("long", 0, 2, event, "w", at) for event, at in (("start", 40.0), ("end", 100.0))),
+            *(Entry("short", 7, 2, event, "w", at) for event, at in (("start", 6.5), ("end", 7.0))),
+        ],
+        key=lambda entry: entry.at,
+    )
+    assert judged(WORKER, entries, victims=["v" * 64], silent_here=1).broken == ()
+    assert any("2 attempts lost, 1 allowed" in broken for broken in judged(WORKER, entries, victims=["v" * 64]).broken)
+
+
 def test_a_worker_in_which_nothing_ran_proves_nothing():
     assert any("proves nothing" in broken for broken in judged(WORKER, victims=["v" * 64]).broken)
 

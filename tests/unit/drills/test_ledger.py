@@ -88,3 +88,8 @@ def test_a_sign_of_life_is_neither_an_end_nor_a_new_beginning():
 
 def test_what_never_ran_again_has_no_time():
     assert ledger.run_again_after(attempt(0, 1, None), {("short", 0)}, since=10) is None
+
+
+def test_an_attempt_that_never_got_to_its_first_line_is_known_by_the_next():
+    entries = [*attempt(0, 1, 2, attempt=3), *attempt(0, 0, None), *attempt(1, 1, 2)]
+    assert ledger.silent(entries) == [("short", 0, 2)]
