@@ -178,6 +178,13 @@ def targets(settings: Mapping[str, str]) -> list[Target] | None:
         return None
 
 
+def is_quiet(settings: Mapping[str, str]) -> bool:
+    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
+    server = Prometheus(local_url(settings, "prometheus"))
+    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
+    return not loud and bool(server.query("airflow_stack_settled"))
+
+
 def collect(project: Project) -> Status:
     """The status of a stack; of one that was never started too.
 

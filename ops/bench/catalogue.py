@@ -22,7 +22,7 @@ from ops.bench.loads import (
 )
 from ops.bench.people import CLIENTS, TIMEOUT, crowd
 from ops.bench.side import OURS, STOCK
-from ops.drills.conduct import wait
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable

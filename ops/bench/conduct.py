@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ops import alertmanager, compose, environment_file
+from ops import alertmanager, compose, environment_file, status
 from ops.bench import telemetry
 from ops.bench.figures import Result, shown
 from ops.bench.loads import DAGS
 from ops.bench.side import STOCK, Side, ours, turns
 from ops.bench.stock import one_worker_of, stock
-from ops.drills.conduct import is_quiet, wait
 from ops.errors import StackError
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
         yield
     finally:
         try:
-            wait(lambda: is_quiet(settings), QUIET_SECONDS, "no alert fires any more", report)
+            wait(lambda: status.is_quiet(settings), QUIET_SECONDS, "no alert fires any more", report)
         except StackError as error:
             report(error.what)
         finally:

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ops.airflow_client import ENDED, dag_path, run_path
-from ops.drills.conduct import DAG_SECONDS, wait
+from ops.drills.conduct import DAG_SECONDS
 from ops.errors import FAILURE, StackError
 from ops.project import ROOT
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ops import compose, status
 from ops.bench.loads import FAN_OUT, DagFile, run_to_end, under_way
-from ops.drills.conduct import wait
 from ops.errors import StackError
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from ops import compose
 from ops.airflow_client import AirflowClient
-from ops.drills.conduct import wait
 from ops.errors import StackError
 from ops.project import ADMIN, Project
 from ops.rollout import roll_out
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 from ops import alertmanager, compose, slack, status
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
-from ops.drills.conduct import QUIET_SECONDS, containers, is_quiet, wait
+from ops.drills.conduct import QUIET_SECONDS, containers
 from ops.drills.report import markdown, rows_of
 from ops.errors import StackError
 from ops.project import ROOT
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -167,7 +168,8 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
         return status.all_whole(model)
 
     wait(whole, QUIET_SECONDS, "every service is healthy", report)
-    wait(lambda: is_quiet(settings), QUIET_SECONDS, "no page fires, and nothing is muted for an earlier one", report)
+    quiet = "no page fires, and nothing is muted for an earlier one"
+    wait(lambda: status.is_quiet(settings), QUIET_SECONDS, quiet, report)
     earlier = firing_now(settings)
     victims = containers(settings["COMPOSE_PROJECT_NAME"], alarm.victims)
     heard = Heard(alarm)

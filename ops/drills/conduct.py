@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ops import compose, data_tier, slack, status
 from ops.drills import faults, ledger
-from ops.errors import FAILURE, StackError
+from ops.errors import StackError
 from ops.project import POSTGRES_NODES, ROOT
 from ops.prometheus import Prometheus
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,25 +85,6 @@ def load_dag(folder: Any, api: AirflowClient, report: Callable[[str], None]) -> 
         target.unlink(missing_ok=True)
 
 
-def wait(condition: Callable[[], Any], seconds: float, what: str, report: Callable[[str], None]) -> Any:
-    """What a condition returns as soon as that is true.
-
-    Raises:
-        StackError: It is not within so many seconds.
-    """
-    deadline = time.monotonic() + seconds
-    said_at = time.monotonic()
-    while not (answer := condition()):
-        now = time.monotonic()
-        if now > deadline:
-            raise StackError(f"not within {seconds:.0f} s: {what}", cure="./ops/stack status", code=FAILURE)
-        if now - said_at > 10:
-            report(f"waiting until {what}")
-            said_at = now
-        time.sleep(POLL_SECONDS)
-    return answer
-
-
 def conduct(
     drill: Drill,
     project: Project,
@@ -136,7 +118,8 @@ def conduct(
 
     wait(whole, WHOLE_SECONDS, "every service is healthy", report)
     if drill.alert and slack.is_there(settings):
-        wait(lambda: is_quiet(settings), QUIET_SECONDS, "nothing fires, nor is muted for an earlier fault", report)
+        quiet = "nothing fires, nor is muted for an earlier fault"
+        wait(lambda: status.is_quiet(settings), QUIET_SECONDS, quiet, report)
     run = api.trigger(DAG_ID, {**load, "ledger": book.container})
 
     def busy() -> bool:
@@ -228,13 +211,6 @@ def settle(api: AirflowClient, run: Run, report: Callable[[str], None], patience
     except StackError as error:
         report(error.what)
         return "running"
-
-
-def is_quiet(settings: Mapping[str, str]) -> bool:
-    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
-    server = Prometheus(status.local_url(settings, "prometheus"))
-    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
-    return not loud and bool(server.query("airflow_stack_settled"))
 
 
 def stirring(settings: Mapping[str, str]) -> frozenset[str]:

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from ops import waiting
 from ops.bench import conduct, side, telemetry
 from ops.bench.catalogue import BENCHES, Bench
 from ops.bench.side import Side, fewer_workers, turns
 from ops.compose import Instance
-from ops.drills import conduct as drills_conduct
 from ops.errors import StackError
 
 
@@ -150,8 +150,8 @@ def test_nobody_is_told_while_the_benches_run_and_everybody_after(monkeypatch):
     monkeypatch.setattr(conduct.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(conduct.alertmanager, "any_that_answers", lambda candidates: Alertmanager())
     quiet = iter([False, True])
-    monkeypatch.setattr(conduct, "is_quiet", lambda settings: next(quiet) and not ended.append("quiet"))
-    monkeypatch.setattr(drills_conduct, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(conduct.status, "is_quiet", lambda settings: next(quiet) and not ended.append("quiet"))
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
     settings = {"COMPOSE_PROFILES": "data,observability"}
     with pytest.raises(ZeroDivisionError), conduct.muted(settings, print):  # noqa: PT012
         assert made == [{"severity": "page"}, {"severity": "ticket"}]
@@ -164,7 +164,7 @@ def test_an_alert_that_goes_on_to_fire_is_told_of_in_the_end(monkeypatch):
     server = SimpleNamespace(silence=lambda *_: "an-id", end_silence=ended.append)
     monkeypatch.setattr(conduct.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(conduct.alertmanager, "any_that_answers", lambda candidates: server)
-    monkeypatch.setattr(conduct, "is_quiet", lambda settings: False)
+    monkeypatch.setattr(conduct.status, "is_quiet", lambda settings: False)
     monkeypatch.setattr(conduct, "QUIET_SECONDS", -1.0)
     said: list[str] = []
     with conduct.muted({"COMPOSE_PROFILES": "observability"}, said.append):

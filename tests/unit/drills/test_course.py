@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ops import waiting
 from ops.drills import conduct
 from ops.drills.catalogue import Drill, one, primary, replica
 from ops.drills.ledger import Entry
@@ -80,7 +81,7 @@ class Stage:
 def stage(monkeypatch):
     made = Stage()
     instances = {"patroni-1": [SimpleNamespace(id="one")], "patroni-2": [SimpleNamespace(id="two")]}
-    monkeypatch.setattr(conduct, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(conduct.compose, "config", lambda project: {"services": made.services})
     monkeypatch.setattr(conduct.compose, "instances", lambda name: instances)
     monkeypatch.setattr(conduct.status, "all_whole", lambda model: True)
@@ -140,7 +141,7 @@ def test_an_alert_is_waited_for_only_when_no_earlier_one_mutes_it(stage, monkeyp
     monkeypatch.setattr(conduct.slack, "is_there", lambda settings: True)
     monkeypatch.setattr(conduct.slack, "messages", lambda settings: [])
     monkeypatch.setattr(conduct, "ALERT_SECONDS", 0.05)
-    monkeypatch.setattr(conduct, "is_quiet", lambda settings: stage.done.append("quiet?") or next(asked))
+    monkeypatch.setattr(conduct.status, "is_quiet", lambda settings: stage.done.append("quiet?") or next(asked))
     monkeypatch.setattr(conduct, "stirring", lambda settings: frozenset())
     gone = Drill("gone", one("patroni-1"), "kill", 0, "interruption", 5, alert="PostgresDown")
     assert held(stage, gone).broken == ("nobody was told: no PostgresDown",)
