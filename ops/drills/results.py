@@ -113,10 +113,13 @@ def section(known: Mapping[str, Result]) -> str:
     main = [rows[name] for name in MAIN if name in rows]
     others = [cells for name, cells in rows.items() if name not in MAIN]
     faults = {drill.fault for drill in DRILLS if drill.name in rows}
+    headings: tuple[str, ...] = HEADINGS
+    if not any("stock" in result for result in known.values()):
+        main, others, headings = [cells[:-1] for cells in main], [cells[:-1] for cells in others], HEADINGS[:-1]
     meaning = [f"*{fault}*: {meaning}" for fault, meaning in MEANING.items() if fault in faults]
-    parts = [markdown(HEADINGS, main)] if main else []
+    parts = [markdown(headings, main)] if main else []
     if others:
-        table = markdown(HEADINGS, others)
+        table = markdown(headings, others)
         parts.append(f"<details><summary>{len(others)} more faults</summary>\n\n{table}\n</details>\n")
     parts.append(f"{measured(known)} {'; '.join(meaning)}.\n")
     return "\n" + "\n".join(parts) + "\n"
@@ -160,9 +163,9 @@ def measured(known: Mapping[str, Result]) -> str:
     series = [one for result in known.values() for one in (result.get("here"), result.get("stock")) if one]
     machines = " and ".join(sorted({one["machine"] for one in series}))
     times = sorted({len(one["outcomes"]) for one in series})
-    often = " to ".join(map(str, dict.fromkeys((times[0], times[-1]))))
+    often = " to ".join("once" if count == 1 else f"{count} times" for count in dict.fromkeys((times[0], times[-1])))
     last = max(one["date"] for one in series)
-    return f"Measured by `./ops/stack drill` on {machines}, each {often} times, last on {last}."
+    return f"Measured by `./ops/stack drill` on {machines}, each {often}, last on {last}."
 
 
 def filled(text: str, content: str) -> str:

@@ -103,7 +103,8 @@ def test_the_rest_is_folded_away_and_each_fault_that_was_made_is_explained():
     assert "freeze one scheduler for 30 s" in folded
     assert "*freeze*: every process" in folded
     assert "*slow*" not in section
-    assert "each 1 times, last on 2026-11-25" in section
+    assert "each once, last on 2026-11-25" in section
+    assert "stock Airflow" not in section, "a column for what nobody has measured"
 
 
 def test_only_what_is_between_the_markers_changes():
