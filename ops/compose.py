@@ -18,13 +18,15 @@ from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ops.project import Project
 
 PROGRESS = re.compile(
     r"\s*(?P<kind>Container|Volume|Network)\s+(?P<name>\S+)\s+(?P<state>Created|Started|Waiting|Healthy|Exited|Stopping|Removed)"
 )
+
+PAUSE_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,28 @@ def docker(*arguments: str) -> str:
     if result.returncode != 0:
         raise docker_failure(arguments[0], result.stderr)
     return result.stdout
+
+
+def pause(containers: Sequence[str]) -> None:
+    """Stops every process of containers where it is.
+
+    Raises:
+        StackError: Not all could be; those that were stay so.
+    """
+    # The kernel's first freezer (cgroup v1) can miss processes that are just being started, as a health check's are;
+    # runc then gives up, and leaves it to its caller: https://github.com/opencontainers/runc/pull/2791.
+    left = list(containers)
+    for more_tries in reversed(range(PAUSE_TRIES)):
+        try:
+            docker("pause", *left)
+        except StackError:
+            left = [found["Id"] for found in inspect(left) if not found["State"]["Paused"]]
+            if left and not more_tries:
+                raise
+        else:
+            return
+        if not left:
+            return
 
 
 def docker_failure(subcommand: str, said: str) -> StackError:

@@ -71,7 +71,7 @@ def freeze(side: Side, report: Callable[[str], None]) -> None:
     """Stops all its processes where they are, once no run is under way."""
     if running := in_state(side.project, "running"):
         quiet(side, report)
-        compose.docker("pause", *running)
+        compose.pause(running)
 
 
 def thaw(project: str) -> None:

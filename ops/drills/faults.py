@@ -63,7 +63,11 @@ def strike(kind: FaultKind, containers: Sequence[str]) -> Callable[[], None]:
             compose.docker("stop", *containers)
             return lambda: _start(containers)
         case "freeze":
-            compose.docker("pause", *containers)
+            try:
+                compose.pause(containers)
+            except StackError:
+                _thaw(containers)
+                raise
             return lambda: _thaw(containers)
         case "cut":
             networks = {one["Id"]: one["NetworkSettings"]["Networks"] for one in compose.inspect(list(containers))}

@@ -163,7 +163,7 @@ def test_a_redis_that_froze_is_replaced_within_15_s_and_comes_back_as_a_replica(
     old = primary(name, REDIS_NODES)
     assert old
     container = data_tier.running(name)[old]
-    docker("pause", container)
+    compose.pause([container])
     try:
         seconds_until(lambda: primary(name, REDIS_NODES) not in (None, old), 15)
     finally:

@@ -68,3 +68,44 @@ def test_what_fails_at_work_is_said_with_its_last_lines(project, docker):
 
     with pytest.raises(StackError, match=r"docker compose up failed:\n(?s:.*)container a is unhealthy"):
         until_it_ends()
+
+
+class Freezer:
+    """Docker, which pauses one container of those that it is asked for, and misses the others."""
+
+    def __init__(self, *, misses: int) -> None:
+        self.misses = misses
+        self.paused: set[str] = set()
+
+    def docker(self, command: str, *containers: str) -> str:
+        assert command == "pause"
+        assert not self.paused.intersection(containers), "it was paused already"
+        self.paused.update(containers[:1] if self.misses else containers)
+        if self.misses:
+            self.misses -= 1
+            raise StackError("docker pause failed: unable to freeze")
+        return ""
+
+    def inspect(self, containers: list[str]) -> list[dict]:
+        return [{"Id": one, "State": {"Paused": one in self.paused}} for one in containers]
+
+
+def freezer(monkeypatch, misses: int) -> Freezer:
+    made = Freezer(misses=misses)
+    monkeypatch.setattr(compose, "docker", made.docker)
+    monkeypatch.setattr(compose, "inspect", made.inspect)
+    return made
+
+
+@pytest.mark.parametrize("misses", [0, 1, 2])
+def test_what_could_not_be_paused_at_once_is_tried_again_and_only_that(monkeypatch, misses):
+    made = freezer(monkeypatch, misses)
+    compose.pause(["a", "b", "c"])
+    assert made.paused == {"a", "b", "c"}
+
+
+def test_what_cannot_be_paused_at_all_is_said(monkeypatch):
+    made = freezer(monkeypatch, 1000)
+    with pytest.raises(StackError, match="unable to freeze"):
+        compose.pause([str(number) for number in range(compose.PAUSE_TRIES + 1)])
+    assert made.misses == 1000 - compose.PAUSE_TRIES
