@@ -38,8 +38,6 @@ RETRY_SECONDS: Final = 0.25
 PERMANENT: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 """What Postgres says of a connection that no waiting will mend."""
 
-_last_refusal: float | None = None
-
 
 def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
     """A new connection, as soon as there is one to be had.
@@ -47,7 +45,6 @@ def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: 
     Raises:
         Exception: The driver's own OperationalError, when none is to be had within PATIENCE_SECONDS, or ever.
     """
-    global _last_refusal
     if dialect.is_async:
         return None  # an event loop must not wait here; SQLAlchemy connects in its own way
     started = time.monotonic()
@@ -55,16 +52,11 @@ def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: 
         try:
             return dialect.connect(*cargs, **cparams)
         except dialect.loaded_dbapi.OperationalError as error:
-            _last_refusal = now = time.monotonic()
-            if now - started > PATIENCE_SECONDS or any(said in str(error) for said in PERMANENT):
+            waited = time.monotonic() - started
+            if waited > PATIENCE_SECONDS or any(said in str(error) for said in PERMANENT):
                 raise
-            log.warning("no connection to the database for %.1f s: %s", now - started, str(error).strip())
+            log.warning("no connection to the database for %.1f s: %s", waited, str(error).strip())
             time.sleep(RETRY_SECONDS)
-
-
-def seconds_since_refusal() -> float:
-    """How long ago this process last was refused a connection; infinite when it never was."""
-    return float("inf") if _last_refusal is None else time.monotonic() - _last_refusal
 
 
 def start() -> None:

@@ -19,7 +19,6 @@ def patient(monkeypatch):
     """As in a scheduler, and quicker."""
     monkeypatch.setattr(lost_primary, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(lost_primary, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(lost_primary, "_last_refusal", None)
     lost_primary.start()
     yield
     event.remove(Engine, "do_connect", lost_primary.connect)
@@ -75,14 +74,6 @@ def test_what_no_waiting_mends_is_an_error_at_once(database, said):
     with pytest.raises(sqlalchemy.exc.OperationalError, match=said[:8]):
         engine.connect()
     assert refusals == ["Connection refused"]
-
-
-def test_it_is_known_when_the_database_was_last_away(database):
-    engine, refusals = database
-    assert lost_primary.seconds_since_refusal() == float("inf")
-    refusals += ["Connection refused"]
-    engine.connect().close()
-    assert 0 <= lost_primary.seconds_since_refusal() < 5
 
 
 @pytest.mark.parametrize(("component", "waits"), [("scheduler", True), ("execution-api", False), ("worker", False)])
