@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from airflow_ha.upstream import frozen_primary, lost_primary
+from airflow_ha.upstream import frozen_primary, last_host, lost_primary
 
-LOADED: Final = (frozen_primary, lost_primary)
+LOADED: Final = (last_host, frozen_primary, lost_primary)  # a patient connection is made by the last
 CONNECT_ARGS: Final[dict[str, Any]] = {}
 """For `[database] sql_alchemy_connect_args` (compose/airflow.yaml)."""

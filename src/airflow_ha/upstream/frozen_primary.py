@@ -41,6 +41,8 @@ OVERDUE_SECONDS = 4.0
 """An answer that takes longer is worth a question who is the primary; most take milliseconds."""
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 1.0
+ESTABLISHED = 1
+"""TCP_ESTABLISHED of the kernel; a connection that was shut and that its owner still holds is another."""
 
 
 def connections(ports: frozenset[int]) -> Iterator[tuple[socket.socket, str, int]]:
@@ -70,9 +72,9 @@ def overdue(connection: socket.socket) -> bool:
     Sent and received in the same tick of the kernel's clock counts too: which came first cannot be told.
     """
     tcp_info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-    # tcpi_last_data_sent and tcpi_last_data_recv of linux/tcp.h: milliseconds ago.
-    sent, _, received = struct.unpack_from("=III", tcp_info, 44)
-    return bool(sent <= received and sent > OVERDUE_SECONDS * 1000)
+    # tcpi_state, tcpi_last_data_sent and tcpi_last_data_recv of linux/tcp.h; the latter two in milliseconds ago.
+    state, sent, _, received = struct.unpack_from("=B43xIII", tcp_info)
+    return bool(state == ESTABLISHED and sent <= received and sent > OVERDUE_SECONDS * 1000)
 
 
 def look(primaries: Mapping[int, Callable[[], str | None]]) -> int:
@@ -169,8 +171,16 @@ def start(**_: Any) -> None:
     threading.Thread(target=watch, name="frozen-primary", daemon=True).start()
 
 
+def start_in(component: str | None) -> None:
+    """Starts the thread in a component that has Airflow's database."""
+    start()
+    if component == "scheduler":
+        # Its health server is a fork that asks Postgres too, and whose silence would have the scheduler restarted.
+        os.register_at_fork(after_in_child=start)
+
+
 # A worker's own process when its pool is there, and each process of the pool.
 worker_ready.connect(start)
 worker_process_init.connect(start)
 if secret("sql_alchemy_conn"):
-    start()
+    start_in(os.environ.get("AIRFLOW_HA_COMPONENT"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +37,11 @@ def test_a_call_that_waits_for_a_frozen_primary_ends_once_another_is_the_primary
     assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 1
     waiting.settimeout(5)
     assert waiting.recv(1) == b""
+
+
+def test_a_connection_that_nobody_reads_is_shut_once(server, waiting):
+    assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 1
+    assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 0
 
 
 def test_an_answer_that_takes_long_is_waited_for_where_the_primary_is_who_was_asked(server, waiting):
@@ -98,3 +105,25 @@ def test_without_replicas_nothing_is_watched(secrets):
 def test_a_patroni_that_does_not_answer_is_not_the_primary(monkeypatch):
     monkeypatch.setattr(frozen_primary, "PATRONI_PORT", 1)
     assert frozen_primary.postgres_primary(["127.0.0.1"]) is None
+
+
+FORK = """
+import multiprocessing, pathlib, sys, threading
+from airflow_ha.upstream import frozen_primary
+frozen_primary.SECRETS = pathlib.Path(sys.argv[2])
+frozen_primary.start_in(sys.argv[1])
+def threads():
+    print([thread.name for thread in threading.enumerate()])
+health_server = multiprocessing.get_context("fork").Process(target=threads)
+health_server.start()
+health_server.join()
+"""
+
+
+@pytest.mark.parametrize(("component", "watched"), [("scheduler", True), ("dag-processor", False)])
+def test_a_schedulers_health_server_is_watched_too(secrets, component, watched):
+    (secrets / "sql_alchemy_conn").write_text("postgresql+psycopg2://u:p@/d?host=patroni-1:5432&host=patroni-2:5432")
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, component, str(secrets)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ("frozen-primary" in done.stdout) is watched
