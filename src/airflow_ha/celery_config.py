@@ -13,5 +13,8 @@ import airflow_ha.upstream.redis_failover
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
     import airflow_ha.upstream.heartbeat_patience  # noqa: F401 (loaded for its effect)
+    from airflow_ha.upstream import scheduler_wake
+
+    scheduler_wake.listen()
 
 CELERY_CONFIG = DEFAULT_CELERY_CONFIG

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from airflow_ha.upstream import frozen_primary, last_host, lost_primary
+from airflow_ha.upstream import frozen_primary, last_host, lost_primary, scheduler_wake
 
-LOADED: Final = (last_host, frozen_primary, lost_primary)  # a patient connection is made by the last
+# In this order: a patient connection is made by lost_primary, and nobody after it is asked.
+LOADED: Final = (last_host, frozen_primary, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
 """For `[database] sql_alchemy_connect_args` (compose/airflow.yaml)."""

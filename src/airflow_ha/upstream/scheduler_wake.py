@@ -1,0 +1,162 @@
+"""A scheduler with nothing to do begins again when there is something.
+
+The fault, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: a scheduler without work sleeps for
+`scheduler_idle_sleep_time` (1 s), whatever happens meanwhile. A run's beginning and each end of a task wait for that:
+on average half a second, or a third with two schedulers, at each step of a run. A shorter sleep is quicker, and costs
+CPU all day.
+
+The work-round: whoever commits what a scheduler acts on, a run or the end of a task, says so on a channel of Postgres
+(NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. What is not heard,
+while the primary is replaced for instance, is found at the end of the sleep as before.
+
+No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
+the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
+hear it (airflow_ha/celery_config.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+log = logging.getLogger(__name__)
+
+ANNOUNCING: Final = frozenset({"api-server", "execution-api", "triggerer"})
+"""Components in which something begins or ends; a scheduler sees to its own."""
+CHANNEL: Final = "airflow_ha_scheduler"
+ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry", "scheduled"})
+"""The states of a task after which others may begin, or it itself."""
+BEGUN: Final = frozenset({"queued"})
+"""The state of a run that is to begin."""
+REST_SECONDS: Final = 0.1
+"""Between two wakings: what comes thick and fast is dealt with together."""
+QUIET_SECONDS: Final = 10.0
+"""A channel that is silent for as long is asked whether it is still there."""
+RETRY_SECONDS: Final = 1.0
+
+_SAID = "airflow_ha_work"
+
+
+def is_work(statement: str, parameters: object) -> bool:
+    """Whether a statement gives schedulers something to do.
+
+    Args:
+        statement: SQL, as Airflow's models and APIs write it.
+        parameters: One row's by name, or several rows'.
+    """
+    if statement.startswith("INSERT INTO dag_run "):
+        return True
+    if statement.startswith("UPDATE task_instance SET "):
+        states = ENDED
+    elif statement.startswith("UPDATE dag_run SET "):
+        states = BEGUN
+    else:
+        return False
+    rows = [parameters] if isinstance(parameters, Mapping) else parameters
+    return isinstance(rows, Sequence) and any(isinstance(row, Mapping) and row.get("state") in states for row in rows)
+
+
+def _look(connection: Connection, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
+    if is_work(statement, parameters):
+        connection.info[_SAID] = True
+
+
+def _commit(connection: Connection) -> None:
+    if connection.info.pop(_SAID, False) and connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+
+
+def _roll_back(connection: Connection) -> None:
+    connection.info.pop(_SAID, None)
+
+
+def announce() -> None:
+    """From now on this process says what it commits for schedulers."""
+    event.listen(Engine, "before_cursor_execute", _look)
+    event.listen(Engine, "commit", _commit)
+    event.listen(Engine, "rollback", _roll_back)
+
+
+def hear(wake: Callable[[], None]) -> None:
+    """Listens on the channel, for as long as the connection lasts.
+
+    Args:
+        wake: What is called when there is work, or may have been while nobody listened.
+
+    Raises:
+        Exception: Whatever the driver raises when a connection is lost.
+    """
+    from airflow import settings
+
+    fairy = settings.get_engine().raw_connection()
+    fairy.detach()  # it is not one of the pool's: it is never given back
+    connection: Any = fairy.dbapi_connection
+    with contextlib.closing(connection):
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(f"LISTEN {CHANNEL}")
+        while True:
+            wake()
+            while not connection.notifies:
+                if not select.select([connection], [], [], QUIET_SECONDS)[0]:
+                    cursor.execute("SELECT 1")
+                connection.poll()
+            connection.notifies.clear()
+
+
+class Sleep:
+    """A sleep that ends when there is work.
+
+    Args:
+        hear: Tells of work; raises when it can do so no longer, and is called again.
+    """
+
+    def __init__(self, hear: Callable[[Callable[[], None]], None] = hear) -> None:
+        self._hear = hear
+        self._woken = float("-inf")
+        self._work = threading.Event()
+        self._listener: threading.Thread | None = None
+
+    def __call__(self, seconds: float) -> None:
+        """Returns after so many seconds, or as soon as there is work."""
+        if self._listener is None:  # here, so that no process that is forked at the start inherits half of it
+            self._listener = threading.Thread(target=self._listen, name="scheduler-wake", daemon=True)
+            self._listener.start()
+        rest = max(0.0, min(seconds, self._woken + REST_SECONDS - time.monotonic()))
+        time.sleep(rest)
+        self._work.wait(seconds - rest)
+        self._work.clear()
+        self._woken = time.monotonic()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._hear(self._work.set)
+            except Exception as error:
+                log.warning("the scheduler sleeps without being woken for a while: %s", str(error).strip())
+            time.sleep(RETRY_SECONDS)
+
+
+def listen() -> None:
+    """From now on a scheduler in this process is woken by what the others say."""
+    from airflow.jobs import scheduler_job_runner
+
+    module: Any = scheduler_job_runner
+    module.time = SimpleNamespace(**{**vars(time), "sleep": Sleep()})
+
+
+if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:
+    announce()

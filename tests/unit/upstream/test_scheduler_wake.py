@@ -1,0 +1,250 @@
+"""A scheduler that sleeps is woken by what others commit for it, and by nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from airflow_ha.upstream import scheduler_wake
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "work"),
+    [
+        ("INSERT INTO dag_run (dag_id) VALUES (%(dag_id)s)", {"dag_id": "a"}, True),
+        ("INSERT INTO dag_run_note (user_id) VALUES (%(user_id)s)", {"user_id": 1}, False),
+        ("UPDATE dag_run SET state=%(state)s", {"state": "queued"}, True),
+        ("UPDATE dag_run SET state=%(state)s", {"state": "running"}, False),
+        ("UPDATE task_instance SET state=%(state)s", {"state": "success"}, True),
+        ("UPDATE task_instance SET state=%(state)s", [{"state": "running"}, {"state": "scheduled"}], True),
+        ("UPDATE task_instance SET state=%(state)s", {"state": "running"}, False),
+        ("UPDATE task_instance SET last_heartbeat_at=%(last_heartbeat_at)s", {"last_heartbeat_at": 1}, False),
+        ("UPDATE task_instance SET state=NULL", (), False),
+        ("SELECT state FROM task_instance", {"state": "success"}, False),
+    ],
+)
+def test_a_run_and_the_end_of_a_task_are_work(statement, parameters, work):
+    assert scheduler_wake.is_work(statement, parameters) is work
+
+
+@pytest.fixture
+def announcing():
+    """As in an API server."""
+    scheduler_wake.announce()
+    yield
+    event.remove(Engine, "before_cursor_execute", scheduler_wake._look)
+    event.remove(Engine, "commit", scheduler_wake._commit)
+    event.remove(Engine, "rollback", scheduler_wake._roll_back)
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch, announcing):
+    """A database with tasks, which passes for Postgres; and what was said on its channel."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database", paramstyle="named")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE task_instance (state TEXT)")
+    engine.dialect.name = "postgresql"
+    said: list[str] = []
+    execute = Connection.exec_driver_sql
+
+    def heard(connection, statement, *more):
+        if statement.startswith("NOTIFY"):
+            said.append(statement)
+            return None
+        return execute(connection, statement, *more)
+
+    monkeypatch.setattr(Connection, "exec_driver_sql", heard)
+    return engine, said
+
+
+END = sqlalchemy.text("UPDATE task_instance SET state=:state")
+
+
+def test_what_is_committed_is_said_once_a_transaction(database):
+    engine, said = database
+    with engine.begin() as connection:
+        connection.execute(END, {"state": "success"})
+        connection.execute(END, {"state": "failed"})
+        assert said == []
+    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}"]
+
+
+def test_what_is_rolled_back_is_not_said(database):
+    engine, said = database
+    with engine.connect() as connection:
+        connection.execute(END, {"state": "success"})
+        connection.rollback()
+        connection.execute(END, {"state": "running"})
+        connection.commit()
+    assert said == []
+
+
+class Postgres:
+    """A connection on which a test says things: a socket, and psycopg2's words."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.notifies: list[str] = []
+        self.asked: list[str] = []
+
+    @property
+    def dbapi_connection(self) -> Postgres:
+        return self
+
+    def detach(self) -> None:
+        """The pool forgets it."""
+
+    def cursor(self) -> Postgres:
+        return self
+
+    def execute(self, statement: str) -> None:
+        self.asked.append(statement)
+
+    def poll(self) -> None:
+        if not self.theirs.recv(1):
+            raise ConnectionError("server closed the connection unexpectedly")
+        self.notifies.append("work")
+
+    def fileno(self) -> int:
+        return self.theirs.fileno()
+
+    def close(self) -> None:
+        self.theirs.close()
+
+
+@pytest.fixture
+def postgres(monkeypatch):
+    """The connection that a scheduler gets."""
+    from airflow import settings
+
+    connection = Postgres()
+    monkeypatch.setattr(settings, "get_engine", lambda: SimpleNamespace(raw_connection=lambda: connection))
+    yield connection
+    connection.ours.close()
+
+
+def test_it_listens_and_is_told_of_what_is_said_until_the_connection_is_lost(postgres):
+    postgres.ours.send(b"!!")
+    postgres.ours.close()
+    told: list[str] = []
+    with pytest.raises(ConnectionError):
+        scheduler_wake.hear(lambda: told.append("work"))
+    # Once at the beginning: something may have been said before.
+    assert (postgres.asked, told) == ([f"LISTEN {scheduler_wake.CHANNEL}"], ["work"] * 3)
+    assert postgres.fileno() == -1
+
+
+def test_a_silent_channel_is_asked_whether_it_is_still_there(postgres, monkeypatch):
+    monkeypatch.setattr(scheduler_wake, "QUIET_SECONDS", 0.01)
+
+    def execute(statement: str) -> None:
+        postgres.asked.append(statement)
+        if statement == "SELECT 1":
+            postgres.ours.close()
+
+    monkeypatch.setattr(postgres, "execute", execute)
+    with pytest.raises(ConnectionError):
+        scheduler_wake.hear(lambda: None)
+    assert postgres.asked[1:] == ["SELECT 1"]
+
+
+class Channel:
+    """What a scheduler hears; it can be lost."""
+
+    def __init__(self) -> None:
+        self.heard_from: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.ends: queue.Queue[type[Exception]] = queue.Queue()
+
+    def __call__(self, wake: Callable[[], None]) -> None:
+        self.heard_from.put(wake)
+        raise self.ends.get()
+
+
+@pytest.fixture
+def channel(monkeypatch):
+    monkeypatch.setattr(scheduler_wake, "RETRY_SECONDS", 0.01)
+    return Channel()
+
+
+LONG = 30.0
+
+
+def test_a_scheduler_that_sleeps_is_woken_by_work(channel):
+    sleep = scheduler_wake.Sleep(channel)
+    threading.Thread(target=lambda: channel.heard_from.get()()).start()
+    before = time.monotonic()
+    sleep(LONG)
+    assert time.monotonic() - before < LONG / 2
+
+
+def test_a_channel_that_is_lost_is_heard_again(channel):
+    channel.ends.put(ConnectionError)
+    sleep = scheduler_wake.Sleep(channel)
+    sleep(0)
+    channel.heard_from.get(timeout=5)
+    wake = channel.heard_from.get(timeout=5)
+    wake()
+    before = time.monotonic()
+    sleep(LONG)
+    assert time.monotonic() - before < LONG / 2
+
+
+def test_without_work_it_sleeps_as_long_as_it_would(channel):
+    before = time.monotonic()
+    scheduler_wake.Sleep(channel)(0.2)
+    assert time.monotonic() - before >= 0.2
+
+
+def test_what_comes_thick_and_fast_is_dealt_with_together(channel):
+    sleep = scheduler_wake.Sleep(channel)
+    sleep(0)
+    wake = channel.heard_from.get(timeout=5)
+    before = time.monotonic()
+    for _ in range(3):
+        wake()
+        sleep(LONG)
+    assert 3 * scheduler_wake.REST_SECONDS <= time.monotonic() - before < LONG / 2
+
+
+def test_upstream_still_sleeps_through_it():
+    # When it no longer does, the work-round can go.
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
+    assert "time.sleep(min(self._scheduler_idle_sleep_time, next_event or 0))" in source
+
+
+LOADED = """
+import airflow_ha.database_config
+from airflow_ha.upstream import scheduler_wake
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+print(event.contains(Engine, "commit", scheduler_wake._commit))
+"""
+
+
+@pytest.mark.parametrize(("component", "says"), [("execution-api", True), ("scheduler", False)])
+def test_api_servers_say_what_they_commit(component, says):
+    # That schedulers hear it: test_heartbeat_patience.py.
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env={**os.environ, "AIRFLOW_HA_COMPONENT": component, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.split()[-1] == str(says)
