@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,34 @@ def test_a_task_that_fails_is_tried_again_as_often_as_it_may(api: Airflow):
     assert api.wait_for_run("retried", run, timeout=60) == "success"
     assert api.xcom("retried", run, "succeed_at_the_third_try") == 3
     assert "attempt 1 is meant to fail" in api.log("retried", run, "succeed_at_the_third_try", 1)
+
+
+LISTENER = """
+import select
+from airflow import settings
+from airflow_ha.upstream.scheduler_wake import CHANNEL
+connection = settings.get_engine().raw_connection().dbapi_connection
+connection.autocommit = True
+connection.cursor().execute(f"LISTEN {CHANNEL}")
+print("listening", flush=True)
+while select.select([connection], [], [], 5)[0]:
+    connection.poll()
+    print("work " * len(connection.notifies), end="", flush=True)
+    connection.notifies.clear()
+"""
+
+
+def test_schedulers_are_told_of_a_runs_beginning_and_of_each_end_of_a_task(healthy_stack: Stack, api: Airflow):
+    container, *_ = healthy_stack.containers("api-server")
+    command = ["docker", "exec", container.id, "python", "-c", LISTENER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout
+        assert listener.stdout.readline() == "listening\n"
+        run = api.trigger("branching", way="left")
+        assert api.wait_for_run("branching", run, timeout=60) == "success"
+        said = listener.stdout.read().split()
+    # The run, choose and left; more if others ran meanwhile.
+    assert len(said) >= 3
 
 
 @pytest.mark.parametrize(("way", "other"), [("left", "right"), ("right", "left")])
