@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+
+from tests.unit.forks import in_forks
 
 TIMEOUT = 35.0
 LOOK = 3.0
@@ -135,26 +135,16 @@ def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
 
 
 LOADED = """
-from airflow.jobs.scheduler_job_runner import SchedulerJobRunner as runner
+import os
+os.environ["AIRFLOW_HA_COMPONENT"] = {component!r}
 import airflow.providers.celery.executors.celery_executor_utils
 print(runner._find_task_instances_without_heartbeats.__module__)
 """
 
 
-@pytest.mark.parametrize(
-    ("component", "module"),
-    [
-        ("scheduler", "airflow_ha.upstream.heartbeat_patience"),
-        ("worker", "airflow.jobs.scheduler_job_runner"),
-    ],
-)
-def test_it_is_loaded_with_celerys_settings_by_schedulers_only(component, module):
-    environment = {
-        **os.environ,
-        "AIRFLOW_HA_COMPONENT": component,
-        "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS": "airflow_ha.celery_config.CELERY_CONFIG",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], env=environment, cwd="src", capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split()[-1] == module
+def test_it_is_loaded_with_celerys_settings_by_schedulers_only():
+    assert in_forks(
+        "from airflow.jobs.scheduler_job_runner import SchedulerJobRunner as runner",
+        [LOADED.format(component=component) for component in ("scheduler", "worker")],
+        AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS="airflow_ha.celery_config.CELERY_CONFIG",
+    ) == ["airflow_ha.upstream.heartbeat_patience", "airflow.jobs.scheduler_job_runner"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.forks import in_forks
+
 ASK = """
-import sys
-from airflow.sdk.execution_time import comms, task_runner
 {load}
 one, other = (comms.CommsDecoder(log=None, socket=None) for _ in range(2))
 print(one.body_decoder is other.body_decoder, "airflow.sdk.definitions.decorators" in sys.modules)
@@ -19,20 +18,21 @@ print(one.body_decoder is other.body_decoder, "airflow.sdk.definitions.decorator
 """In a process of its own: the work-round is for a whole process."""
 
 
-def shared(load: str) -> list[str]:
-    """Whether two tasks' decoders are one, and whether the decorators are there before a DAG is read."""
-    result = subprocess.run([sys.executable, "-c", ASK.format(load=load)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split()[-2:]
+@pytest.fixture(scope="module")
+def shared():
+    """With and without our work-round: are two tasks' decoders one, and the decorators there before a DAG is read?"""
+    scripts = [ASK.format(load=load) for load in ("import airflow_ha.upstream.task_start", "")]
+    ours, upstreams = in_forks("import sys; from airflow.sdk.execution_time import comms, task_runner", scripts)
+    return SimpleNamespace(ours=ours, upstreams=upstreams)
 
 
-def test_decoders_are_shared_and_decorators_there_before_a_task():
-    assert shared("import airflow_ha.upstream.task_start") == ["True", "True"]
+def test_decoders_are_shared_and_decorators_there_before_a_task(shared):
+    assert shared.ours == "True True"
 
 
-def test_upstream_still_builds_them_for_each_task():
+def test_upstream_still_builds_them_for_each_task(shared):
     """When this fails, Airflow has mended it: delete airflow_ha.upstream.task_start and this file."""
-    assert shared("") == ["False", "False"]
+    assert shared.upstreams == "False False"
 
 
 @pytest.fixture
