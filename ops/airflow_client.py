@@ -140,11 +140,11 @@ class AirflowClient:
         self.ask("GET", "/version")
         return {"Authorization": self._http.headers["Authorization"]}
 
-    def dag_ids(self) -> list[str]:
-        """All DAGs that Airflow knows."""
+    def dag_ids(self, **filters: Any) -> list[str]:
+        """The DAGs that Airflow knows: all, or those that the API's own filters leave."""
         found: list[str] = []
         while True:
-            page = self._json("GET", "/dags", params={"limit": 100, "offset": len(found)})
+            page = self._json("GET", "/dags", params={**filters, "limit": 100, "offset": len(found)})
             found += [dag["dag_id"] for dag in page["dags"]]
             if not page["dags"] or len(found) >= page["total_entries"]:
                 return sorted(found)

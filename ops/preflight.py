@@ -14,7 +14,7 @@ import psutil
 from ops import alertmanager_config, compose, credentials
 from ops.environment_file import profiles
 from ops.errors import StackError
-from ops.project import DATA_PROFILES, POSTGRES_NODES
+from ops.project import DATA_PROFILES, POSTGRES_NODES, dags_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ def check_docker() -> None:
 
 def check_dags(project: Project, settings: Mapping[str, str]) -> None:
     """Refuses DAG files that the containers' user could not read."""
-    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
+    folder = dags_folder(project, settings)
     if not folder.is_dir():
         raise StackError("there is no such folder of DAGs", where=str(folder), cure="make it, or mend DAGS_DIR in .env")
     for path in [folder, *sorted(folder.glob("*.py"))]:

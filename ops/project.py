@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -91,6 +94,11 @@ def current_project() -> Project:
     """The project that this command is about."""
     state = os.environ.get("STACK_STATE_DIR")
     return Project(root=ROOT, state=Path(state).resolve() if state else ROOT / "compose")
+
+
+def dags_folder(project: Project, settings: Mapping[str, str]) -> Path:
+    """The folder that Airflow reads DAGs from, by .env."""
+    return (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
 
 
 def replicas_variable(service: str) -> str:

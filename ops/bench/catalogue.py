@@ -111,7 +111,7 @@ LATENCY = "seconds from request to success"
 SLOT_TIME = "seconds"
 GROWTH = f"p95 at {QUEUED[-1]:,} queued ÷ at {QUEUED[0]:,}"
 FAILED, LOST, SLOWED = "failed requests", "lost attempts", "fan-out slowed by the people, times"
-CORES = "cores in use"
+CORES, COST, MEMORY = "cores in use", "CPU-seconds a task", "MiB"
 
 
 def latency(side: Side, report: Report) -> Sample:
@@ -184,13 +184,13 @@ def people(side: Side, report: Report) -> Sample:
     }
 
 
-def idle(side: Side, report: Report) -> Sample:
+def idle(side: Side, report: Report, seconds: float = IDLE_SECONDS) -> Sample:
     """Nothing to do but what each side does by itself, health checks and its own DAGs included."""
     containers = accounting.containers(side.project)
     before, started = accounting.read(containers), time.monotonic()
-    while (passed := time.monotonic() - started) < IDLE_SECONDS:  # the time that passes is what is measured over
-        report(f"idle for {passed:.0f} s of {IDLE_SECONDS:.0f}")
-        time.sleep(min(REPORT_SECONDS, IDLE_SECONDS - passed))
+    while (passed := time.monotonic() - started) < seconds:  # the time that passes is what is measured over
+        report(f"idle for {passed:.0f} s of {seconds:.0f}")
+        time.sleep(min(REPORT_SECONDS, seconds - passed))
     spent = accounting.spent(before, accounting.read(containers))
     return by_service(CORES, spent, time.monotonic() - started)
 
@@ -198,12 +198,12 @@ def idle(side: Side, report: Report) -> Sample:
 def cost(side: Side, report: Report) -> Sample:
     """Where a no-op's CPU time goes."""
     _, spent = counted(side, report, COST_TASKS)
-    return by_service("CPU-seconds a task", spent, COST_TASKS)
+    return by_service(COST, spent, COST_TASKS)
 
 
 def memory(side: Side, _report: Report) -> Sample:
     """What is held after the benches before it."""
-    return by_service("MiB", accounting.memory(accounting.read(accounting.containers(side.project))), MIB)
+    return by_service(MEMORY, accounting.memory(accounting.read(accounting.containers(side.project))), MIB)
 
 
 BENCHES = (

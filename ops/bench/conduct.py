@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ops import alertmanager, compose, environment_file, status
-from ops.bench import telemetry
+from ops.bench.comparisons import COMPARISONS
 from ops.bench.figures import Result, shown
 from ops.bench.loads import DAGS
 from ops.bench.side import STOCK, Side, ours, turns
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ops.bench.catalogue import Bench
+    from ops.bench.comparisons import Comparison
     from ops.bench.figures import Sample
     from ops.project import Project
 
@@ -85,6 +86,7 @@ def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
 
 def conduct(
     benches: Sequence[Bench],
+    comparisons: Sequence[Comparison],
     project: Project,
     settings: Mapping[str, str],
     taken: Samples,
@@ -92,19 +94,18 @@ def conduct(
     *,
     rounds: int,
     beside_stock: bool,
-    with_telemetry: bool,
 ) -> None:
     """Measures, and leaves the stack as it was.
 
     Args:
         benches: What is measured, in this order.
+        comparisons: What only the stack is measured with, after them.
         project: The stack.
         settings: Its .env.
         taken: Gets the samples by bench and side, as they come.
         report: Shows a line to people.
         rounds: How often each.
-        beside_stock: Whether a stock Airflow is measured in turn.
-        with_telemetry: Whether telemetry is compared with itself switched off, which only the stack has.
+        beside_stock: Whether a stock Airflow takes turns with it in the benches.
     """
     with muted(settings, report), ours(project, settings, report, DAGS) as here:
         if benches:
@@ -115,29 +116,33 @@ def conduct(
                     slots = partial(one_worker_of, other=other, report=report)
                     sides.append(Side(STOCK, other.name, compose.config(other.project), other.api, slots))
                 rounds_in_turn(benches, sides, rounds, taken, report)
-        if with_telemetry:
-            taken[telemetry.NAME] = {}
-            telemetry.compare(project, here, rounds, taken[telemetry.NAME], report)
+        for one in comparisons:
+            taken[one.name] = {}
+            one.compare(project, here, rounds, taken[one.name], report)
 
 
 def results(taken: Samples) -> list[Result]:
     """What was measured, each with the side that it is compared with."""
-    return [Result(name, of, base(of)) for name, of in taken.items() if any(of.values())]
+    return [Result(name, of, base(name, of)) for name, of in taken.items() if any(of.values())]
 
 
-def base(samples: Mapping[str, Sequence[Sample]]) -> str | None:
-    """The side that others are compared with: a stock Airflow, or telemetry that is off."""
-    return next((side for side in (STOCK, telemetry.OFF) if samples.get(side)), None)
+def base(bench: str, samples: Mapping[str, Sequence[Sample]]) -> str | None:
+    """The side that others are compared with: a stock Airflow, or what a comparison names; None without its samples."""
+    side = next((one.base for one in COMPARISONS if one.name == bench), STOCK)
+    return side if samples.get(side) else None
 
 
-def choose(catalogue: Sequence[Bench], names: Sequence[str], *, every: bool) -> tuple[list[Bench], bool]:
-    """The benches that were asked for, in the catalogue's order, and whether telemetry is among them.
+def choose(
+    benches: Sequence[Bench], comparisons: Sequence[Comparison], names: Sequence[str], *, every: bool
+) -> tuple[list[Bench], list[Comparison]]:
+    """Those that were asked for, of each kind in its order.
 
     Raises:
         StackError: One does not exist.
     """
-    known = [bench.name for bench in catalogue] + [telemetry.NAME]
+    known = [one.name for one in benches] + [one.name for one in comparisons]
     for name in names:
         if name not in known:
             raise StackError(f"there is no bench {name!r}", cure=f"these are: {', '.join(known)}")
-    return [one for one in catalogue if every or one.name in names], every or telemetry.NAME in names
+    wanted = known if every else names
+    return [one for one in benches if one.name in wanted], [one for one in comparisons if one.name in wanted]

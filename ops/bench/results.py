@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from ops import compose
-from ops.bench import telemetry
-from ops.bench.catalogue import BENCHES, FAN_OUTS, GOALS, QUEUED, Goal, delay, tasks_per_second
+from ops.bench import growth
+from ops.bench.catalogue import FAN_OUTS, GOALS, QUEUED, Goal, delay, tasks_per_second
+from ops.bench.comparisons import SENTENCES
 from ops.bench.figures import Result, Spread, headings, ratio, rows, spread, values
 from ops.bench.side import OURS, STOCK
 from ops.drills.report import markdown
@@ -42,7 +43,6 @@ compose file sets it up, on the same images, with two schedulers and two workers
 {conditions}
 """
 PICTURE_LINE: Final = "![Tasks per second and the scheduler's delay, by size](results.svg)\n"
-NAMES: Final = {bench.name: bench.sentence for bench in BENCHES} | {telemetry.NAME: telemetry.SENTENCE}
 
 
 def conditions(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
@@ -75,7 +75,10 @@ def merged(old: Mapping[str, Any], now: Sequence[Result], where: Mapping[str, st
     """
     kept = old.get("benches", {}) if old.get("conditions") == dict(where) else {}
     new = {result.bench: asdict(result) | {"day": day} for result in now}
-    return {"conditions": dict(where), "benches": {name: (kept | new)[name] for name in NAMES if name in kept | new}}
+    return {
+        "conditions": dict(where),
+        "benches": {name: (kept | new)[name] for name in SENTENCES if name in kept | new},
+    }
 
 
 def read(data: Mapping[str, Any]) -> list[Result]:
@@ -122,8 +125,11 @@ def page(data: Mapping[str, Any]) -> str:
         parts.append(PICTURE_LINE)
     for result in results:
         rounds = min(len(of) for of in result.samples.values())
-        title = f"## {result.bench}\n\n{NAMES[result.bench]} {rounds} rounds, {data['benches'][result.bench]['day']}.\n"
+        title = (
+            f"## {result.bench}\n\n{SENTENCES[result.bench]} {rounds} rounds, {data['benches'][result.bench]['day']}.\n"
+        )
         parts.append(f"{title}\n{markdown(headings(result), rows(result))}")
+    parts.append(growth.section(results))
     return "\n".join(parts)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ops import compose, status
 from ops.bench.loads import FAN_OUT, DagFile, run_to_end, under_way
 from ops.errors import StackError
+from ops.project import dags_folder
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -134,6 +135,5 @@ def ours(project: Project, settings: Mapping[str, str], report: Callable[[str], 
     name = settings["COMPOSE_PROJECT_NAME"]
     model = compose.config(project)
     api = status.client(project, settings, report)
-    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
-    with dag.in_place(folder, api, report):
+    with dag.in_place(dags_folder(project, settings), api, report):
         yield Side(OURS, name, model, api, partial(fewer_workers, name, model, report))

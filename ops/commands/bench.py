@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from ops import status
-from ops.bench import conduct, telemetry
+from ops.bench import conduct
 from ops.bench.catalogue import BENCHES
+from ops.bench.comparisons import COMPARISONS, SENTENCES
 from ops.bench.figures import Result, headings, rows
 from ops.commands.screen import console, error_console, escape, heading
 from ops.commands.screen import report as progress
@@ -40,7 +41,7 @@ def bench(
     if not names and not every:
         list_benches()
         return
-    benches, with_telemetry = conduct.choose(BENCHES, names or [], every=every)
+    benches, comparisons = conduct.choose(BENCHES, COMPARISONS, names or [], every=every)
     if write and benches and not stock:
         raise StackError("what is kept is a comparison", where="--write", cure="add --stock")
     # The answer alone is on standard output.
@@ -50,16 +51,7 @@ def bench(
     with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
         settings = status.running_settings(project, cure="./ops/stack up")
         try:
-            conduct.conduct(
-                benches,
-                project,
-                settings,
-                taken,
-                say,
-                rounds=rounds,
-                beside_stock=stock,
-                with_telemetry=with_telemetry,
-            )
+            conduct.conduct(benches, comparisons, project, settings, taken, say, rounds=rounds, beside_stock=stock)
         finally:
             # What was measured counts, also when the next could not be.
             found = conduct.results(taken)
@@ -86,7 +78,6 @@ def show(found: list[Result]) -> None:
 def list_benches() -> None:
     """What there is to choose from."""
     table = Table("bench", "what is measured")
-    for one in BENCHES:
-        table.add_row(one.name, one.sentence)
-    table.add_row(telemetry.NAME, telemetry.SENTENCE)
+    for row in SENTENCES.items():
+        table.add_row(*row)
     console.print(table)

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ops import environment_file, generated_files, status
+from ops import scaling, status
 from ops.commands.screen import report
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
-from ops.project import MAX_INSTANCES, SCALABLE, current_project, replicas_variable
-from ops.rollout import roll_out
+from ops.project import MAX_INSTANCES, SCALABLE, current_project
 
 
 def parse_scale(argument: str) -> tuple[str, int]:
@@ -41,14 +40,5 @@ def scale(
     project = current_project()
     wanted = dict(map(parse_scale, instances))
     with when_interrupted("the number is kept: ./ops/stack up finishes it"), stack_lock(project, "scale", report):
-        settings = status.running_settings(project, cure="./ops/stack up --scale " + " --scale ".join(instances))
-        new = {replicas_variable(service): str(count) for service, count in wanted.items()}
-        # No alert is to miss what is not there yet, or is no longer wanted.
-        fewer = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
-        for count in (fewer, new):
-            environment_file.write(project, settings | new)
-            generated_files.write(project, settings | count)
-            generated_files.load(project, settings["COMPOSE_PROJECT_NAME"])
-            if count is fewer:
-                # Only these: `migrate`, which everything waits for, need not run again.
-                roll_out(project, report, "--no-deps", "--no-recreate", *wanted)
+        status.running_settings(project, cure="./ops/stack up --scale " + " --scale ".join(instances))
+        scaling.scale(project, wanted, report)

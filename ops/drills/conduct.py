@@ -139,6 +139,7 @@ def conduct(
     struck, struck_here = book.now(), time.time()
     report(f"{drill.sentence}: {', '.join(victims)}")
     heal = faults.strike(drill.fault, victims)
+    landed = book.now()
     try:
         ends = time.monotonic() + drill.hold
         while time.monotonic() < ends:  # the time that the fault lasts is part of it
@@ -168,6 +169,7 @@ def conduct(
         ended,
         victims,
         struck,
+        landed,
         healed,
         whole_again,
         alerts,
@@ -270,6 +272,7 @@ def judge(
     ended: str,
     victims: list[str],
     struck: float,
+    landed: float,
     healed: float,
     whole_again: float | None,
     alerts: dict[str, tuple[float, bool]] | None,
@@ -284,7 +287,8 @@ def judge(
         entries: The ledger of its run.
         ended: The state in which the run ended.
         victims: The containers that were struck.
-        struck: When, by the ledger's clock.
+        struck: When it was begun to strike them, by the ledger's clock.
+        landed: When all of them were struck: what began until then was lost with them.
         healed: When the fault was taken back.
         whole_again: Seconds from then until every service was healthy; None when that did not come.
         alerts: What people were sent; None when that cannot be known.
@@ -296,7 +300,7 @@ def judge(
     overlapping = ledger.overlapping(entries)
     attempts = ledger.attempts_lost(entries)
     hosts = {victim[:12] for victim in victims}
-    own = ledger.running_on(entries, hosts, struck)
+    own = ledger.running_on(entries, hosts, landed)
     recovery: float | None
     match drill.measure:
         case "interruption":
@@ -304,7 +308,8 @@ def judge(
         case "after return":
             recovery = ledger.interruption(entries, healed)
         case "run again":
-            recovery = ledger.run_again_after(entries, own, struck)
+            again = ledger.run_again_after(entries, own, landed)
+            recovery = None if again is None else again + landed - struck
 
     broken = []
     if ended != "success":

@@ -11,6 +11,7 @@ from ops.bench.stock import stock
 from ops.drills import ledger
 from ops.drills.catalogue import Victim
 from ops.drills.conduct import DAG_FILE, DAG_ID, conduct, load_dag
+from ops.project import dags_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,8 +52,7 @@ def on_stack(
         report: Shows a line to people.
     """
     api = status.client(project, settings, report)
-    folder = (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
-    name = settings["COMPOSE_PROJECT_NAME"]
+    folder, name = dags_folder(project, settings), settings["COMPOSE_PROJECT_NAME"]
     with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, load_dag(folder, api, report):
         yield lambda drill: conduct(drill, project, settings, api, book, report)
 

@@ -12,7 +12,8 @@ from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CON
 import airflow_ha.upstream.redis_failover
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
-    import airflow_ha.upstream.heartbeat_patience  # noqa: F401 (loaded for its effect)
+    import airflow_ha.upstream.heartbeat_patience
+    import airflow_ha.upstream.result_connection  # noqa: F401 (both are loaded for their effect)
     from airflow_ha.upstream import scheduler_wake
 
     scheduler_wake.listen()

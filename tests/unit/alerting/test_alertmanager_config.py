@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ FOLDER = ROOT / alertmanager_config.FOLDER
 EMAIL = {"ALERT_EMAIL_SMARTHOST": "mail.test:587", "ALERT_EMAIL_FROM": "a@b.test", "ALERT_EMAIL_TO": "c@d.test"}
 
 
+@cache
 def config(*secrets: str, **settings: str) -> dict:
     return yaml.safe_load(alertmanager_config.render(FOLDER, {**EMAIL, **settings}, secrets))
 

@@ -11,6 +11,7 @@ import pytest
 from ops import waiting
 from ops.bench import conduct, side, telemetry
 from ops.bench.catalogue import BENCHES, Bench
+from ops.bench.comparisons import COMPARISONS, Comparison
 from ops.bench.side import Side, fewer_workers, turns
 from ops.compose import Instance
 from ops.errors import StackError
@@ -206,7 +207,7 @@ def test_telemetrys_ways_take_turns_and_the_last_is_off(monkeypatch):
     telemetry.compare(None, HERE, 1, taken, print)
     assert done == ["run", "run", "stop a b", "run", "start a b", "pause a b", "run", "unpause a b", "run", "run"]
     assert list(taken) == ["on", "stopped", "frozen", "off"]
-    assert conduct.base(taken) == "off"
+    assert conduct.base("telemetry", taken) == "off"
 
 
 def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
@@ -215,13 +216,28 @@ def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
         telemetry.compare(None, HERE, 1, {}, print)
 
 
-def test_benches_are_held_in_their_order_and_one_that_does_not_exist_is_named():
-    chosen, with_telemetry = conduct.choose(BENCHES, ["idle", "latency"], every=False)
-    assert ([one.name for one in chosen], with_telemetry) == (["latency", "idle"], False)
-    assert conduct.choose(BENCHES, ["telemetry"], every=False) == ([], True)
-    assert conduct.choose(BENCHES, [], every=True) == (list(BENCHES), True)
-    with pytest.raises(StackError, match="no bench 'speed'"):
-        conduct.choose(BENCHES, ["speed"], every=False)
+@pytest.mark.parametrize(
+    ("names", "every", "chosen"),
+    [
+        (["idle", "latency"], False, ["latency", "idle"]),
+        (["telemetry", "idle", "workers"], False, ["idle", "workers", "telemetry"]),
+        ([], True, [*(one.name for one in BENCHES), "schedulers", "workers", "dag-files", "telemetry"]),
+    ],
+)
+def test_benches_are_held_in_their_order(names, every, chosen):
+    benches, comparisons = conduct.choose(BENCHES, COMPARISONS, names, every=every)
+    assert [one.name for one in benches] + [one.name for one in comparisons] == chosen
+
+
+def test_a_bench_that_does_not_exist_is_named():
+    with pytest.raises(StackError, match="no bench 'speed'") as refused:
+        conduct.choose(BENCHES, COMPARISONS, ["speed"], every=False)
+    assert "dag-files" in refused.value.cure
+
+
+def test_sizes_are_compared_with_the_smallest():
+    assert conduct.base("dag-files", {"10 files": [{}], "100 files": [{}]}) == "10 files"
+    assert conduct.base("workers", {"1 worker": [], "2 workers": [{}]}) is None
 
 
 def test_results_are_plain_json():
@@ -231,7 +247,7 @@ def test_results_are_plain_json():
     assert json.loads(json.dumps(asdict(result)))["base"] == "stock"
 
 
-def test_stock_is_there_for_the_comparison_and_gone_before_telemetry_is_switched_off(monkeypatch):
+def test_stock_is_there_for_its_benches_and_gone_before_the_stack_is_compared_with_itself(monkeypatch):
     log: list[str] = []
 
     @contextmanager
@@ -245,15 +261,9 @@ def test_stock_is_there_for_the_comparison_and_gone_before_telemetry_is_switched
     monkeypatch.setattr(conduct, "stock", lambda *_, **__: there("stock", other))
     monkeypatch.setattr(conduct.compose, "config", lambda project: {"of": project})
     monkeypatch.setattr(conduct, "rounds_in_turn", lambda benches, sides, *_: log.extend(one.name for one in sides))
-    monkeypatch.setattr(conduct.telemetry, "compare", lambda *_: log.append("telemetry"))
-    conduct.conduct(
-        BENCHES[:1],
-        None,
-        {"COMPOSE_PROFILES": "data"},
-        {},
-        print,
-        rounds=1,
-        beside_stock=True,
-        with_telemetry=True,
-    )
-    assert log == ["here up", "stock up", "here", "stock", "stock gone", "telemetry", "here gone"]
+    alone = Comparison("sizes", "", "1", lambda project, side, rounds, taken, report: taken.update({"1": [{"n": 1.0}]}))
+    taken: dict = {}
+    settings = {"COMPOSE_PROFILES": "data"}
+    conduct.conduct(BENCHES[:1], [alone], None, settings, taken, log.append, rounds=1, beside_stock=True)
+    assert log == ["here up", "stock up", "here", "stock", "stock gone", "here gone"]
+    assert taken == {"sizes": {"1": [{"n": 1.0}]}}

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from ops.bench import results, telemetry
-from ops.bench.catalogue import BENCHES, FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
+from ops.bench.catalogue import FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
 from ops.bench.figures import Result
+from ops.bench.telemetry import RATE
 
 WHERE = {"machine": "2 cores", "Airflow": "3.3.2"}
 LATENCIES = Result("latency", {"here": [{LATENCY: 0.5}] * 5, "stock": [{LATENCY: 2.0}] * 5}, "stock")
@@ -80,8 +81,16 @@ def test_a_least_bound_is_kept_from_it_on(value, kept_):
 
 
 def test_every_goal_is_of_a_bench_that_exists():
-    assert {goal.bench for goal in GOALS} <= set(results.NAMES)
-    assert set(results.NAMES) == {bench.name for bench in BENCHES} | {"telemetry"}
+    assert {goal.bench for goal in GOALS} <= set(results.SENTENCES)
+
+
+def test_sizes_of_the_stack_alone_have_a_table_with_ratios_and_are_quoted():
+    sizes = {"1 worker": [{RATE: 4.0}], "2 workers": [{RATE: 6.0}], "4 workers": [{RATE: 8.0}]}
+    page = results.page(kept(Result("workers", sizes, "1 worker"), LATENCIES))
+    assert "|  | 1 worker | 2 workers | 4 workers | 2 workers ÷ 1 worker | 4 workers ÷ 1 worker |" in page
+    assert f"| {RATE} | 4 | 6 | 8 | 1.50 | 2 |" in page
+    assert page.index("## latency") < page.index("## workers") < page.index("## At ten times the size")
+    assert "4 workers did 2 times the tasks a second of one" in page
 
 
 def test_the_picture_is_the_same_for_the_same_results(tmp_path):

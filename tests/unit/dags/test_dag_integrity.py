@@ -1,12 +1,10 @@
 """What holds for every DAG file."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+
+from tests.unit.forks import in_forks
 
 DAG_FILES = sorted((Path(__file__).parents[3] / "dags").glob("*.py"))
 
@@ -29,6 +27,8 @@ def test_no_dag_has_a_cycle(dag_bag):
 
 
 def test_a_cycle_would_be_an_import_error(tmp_path):
+    from airflow.dag_processing.dagbag import DagBag
+
     (tmp_path / "cycle.py").write_text(
         "from airflow.sdk import DAG\n"
         "from airflow.providers.standard.operators.empty import EmptyOperator\n"
@@ -78,24 +78,22 @@ def test_every_dag_says_what_it_is_for(dag_bag):
     assert [dag_id for dag_id, dag in dag_bag.dags.items() if not dag.doc_md] == []
 
 
-@pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.stem)
-def test_parsing_needs_neither_the_machine_learning_libraries_nor_the_database(file, tmp_path):
-    parse = (
-        "import runpy, sys\n"
-        f"runpy.run_path({str(file)!r})\n"
-        "heavy = {'numpy', 'scipy', 'sklearn', 'joblib', 'botocore', 's3fs'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-    )
-    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", parse],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+PARSE = """
+import pathlib, runpy, sys
+runpy.run_path({file!r})
+heavy = {{"numpy", "scipy", "sklearn", "joblib", "botocore", "s3fs"}}
+print(sorted(heavy & set(sys.modules)), pathlib.Path({home!r}, "airflow.db").exists())
+"""
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert not (tmp_path / "airflow.db").exists()
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory):
+    """By file: the heavy libraries that are loaded when it is parsed, and whether there is a database."""
+    home = str(tmp_path_factory.mktemp("home"))
+    scripts = [PARSE.format(file=str(file), home=home) for file in DAG_FILES]
+    return dict(zip(DAG_FILES, in_forks("import airflow.sdk", scripts, AIRFLOW_HOME=home), strict=True))
+
+
+@pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.stem)
+def test_parsing_needs_neither_the_machine_learning_libraries_nor_the_database(file, parsed):
+    assert parsed[file] == "[] False"

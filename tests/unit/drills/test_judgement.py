@@ -29,7 +29,7 @@ def stream(*, without: frozenset[int] = frozenset(), pause: float = 0.0) -> list
 def judged(drill: Drill = DRILL, entries: list[Entry] | None = None, **changes) -> conduct.Outcome:
     found = {
         "entries": stream() if entries is None else entries, "ended": "success", "victims": ["s" * 12], "struck": 5.0,
-        "healed": 5.0, "whole_again": 20.0, "alerts": {}, **changes,
+        "landed": 5.0, "healed": 5.0, "whole_again": 20.0, "alerts": {}, **changes,
     }  # fmt: skip
     return conduct.judge(drill, **found)
 
@@ -79,6 +79,20 @@ def test_an_attempt_that_a_victim_was_given_and_had_not_begun_is_its_own_too():
     )
     assert judged(WORKER, entries, victims=["v" * 64], silent_here=1).broken == ()
     assert any("2 attempts lost, 1 allowed" in broken for broken in judged(WORKER, entries, victims=["v" * 64]).broken)
+
+
+def test_what_a_victim_began_while_it_was_being_struck_is_its_own_too():
+    entries = sorted(
+        [
+            *(entry for entry in stream() if (entry.task, entry.number) != ("long", 0)),
+            Entry("long", 0, 1, "start", "v" * 12, 5.2),
+            *(Entry("long", 0, 2, event, "w", at) for event, at in (("start", 45.0), ("end", 100.0))),
+        ],
+        key=lambda entry: entry.at,
+    )
+    outcome = judged(WORKER, entries, victims=["v" * 64], struck=5.0, landed=5.5)
+    assert outcome.broken == ()
+    assert outcome.recovery == pytest.approx(40.0)
 
 
 def test_a_worker_in_which_nothing_ran_proves_nothing():

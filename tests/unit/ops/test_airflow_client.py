@@ -42,6 +42,22 @@ def test_it_logs_in_once():
     assert seen.count("POST /auth/token") == 1
 
 
+def test_dags_are_filtered_by_the_api_on_every_page():
+    seen: list[httpx.QueryParams] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        seen.append(request.url.params)
+        return httpx.Response(200, json={"dags": [{"dag_id": f"d{len(seen)}"}], "total_entries": 2})
+
+    assert client(handle).dag_ids(tags="bench", exclude_stale=False) == ["d1", "d2"]
+    assert [(page["tags"], page["exclude_stale"], page["offset"]) for page in seen] == [
+        ("bench", "false", "0"),
+        ("bench", "false", "1"),
+    ]
+
+
 def test_a_wrong_password_is_said_with_where_the_right_one_is():
     api = client(lambda _: httpx.Response(401))
     with pytest.raises(StackError, match=r"refuses the log-in of admin \(401\)") as error:

@@ -211,7 +211,7 @@ def test_the_checks_can_be_run_alone_and_one_that_fails_hides_no_other(monkeypat
 def test_benches_are_listed_without_a_stack():
     result = CliRunner().invoke(app, ["bench"])
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("latency", "fanout", "telemetry"))
+    assert all(name in result.output for name in ("latency", "fanout", "schedulers", "dag-files", "telemetry"))
 
 
 def test_a_bench_that_does_not_exist_is_refused_with_those_that_do(refused):

@@ -243,12 +243,12 @@ def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profil
 
 @pytest.mark.usefixtures("stack")
 def test_while_instances_come_or_go_no_more_are_wanted_than_there_are_to_be(project, docker, monkeypatch):
-    from ops import generated_files
+    from ops import generated_files, scaling
     from ops.commands import scale
 
     seen: list[str] = []
     monkeypatch.setattr(generated_files, "write", lambda _, settings: seen.append(settings["WORKER_REPLICAS"]))
-    monkeypatch.setattr(scale, "roll_out", lambda *_: seen.append("rolled out"))
+    monkeypatch.setattr(scaling, "roll_out", lambda *_: seen.append("rolled out"))
     for count in ("4", "3"):
         scale.scale([f"worker={count}"])
     assert seen == ["2", "rolled out", "4", "3", "rolled out", "3"]

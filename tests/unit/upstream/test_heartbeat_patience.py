@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+
+from tests.unit.forks import in_forks
 
 TIMEOUT = 35.0
 LOOK = 3.0
@@ -135,27 +135,20 @@ def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
 
 
 LOADED = """
-from airflow.jobs import scheduler_job_runner
+import os
+os.environ["AIRFLOW_HA_COMPONENT"] = {component!r}
 import airflow.providers.celery.executors.celery_executor_utils
-print(scheduler_job_runner.SchedulerJobRunner._find_task_instances_without_heartbeats.__module__)
-print(type(scheduler_job_runner.time.sleep).__module__)
+found = scheduler_job_runner.SchedulerJobRunner._find_task_instances_without_heartbeats
+print(found.__module__, type(scheduler_job_runner.time.sleep).__module__)
 """
 
 
-@pytest.mark.parametrize(
-    ("component", "modules"),
-    [
-        ("scheduler", ["airflow_ha.upstream.heartbeat_patience", "airflow_ha.upstream.scheduler_wake"]),
-        ("worker", ["airflow.jobs.scheduler_job_runner", "builtins"]),
-    ],
-)
-def test_what_schedulers_alone_need_is_loaded_with_celerys_settings(component, modules):
-    environment = {
-        **os.environ,
-        "AIRFLOW_HA_COMPONENT": component,
-        "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS": "airflow_ha.celery_config.CELERY_CONFIG",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], env=environment, cwd="src", capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split()[-2:] == modules
+def test_what_schedulers_alone_need_is_loaded_with_celerys_settings():
+    assert in_forks(
+        "from airflow.jobs import scheduler_job_runner",
+        [LOADED.format(component=component) for component in ("scheduler", "worker")],
+        AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS="airflow_ha.celery_config.CELERY_CONFIG",
+    ) == [
+        "airflow_ha.upstream.heartbeat_patience airflow_ha.upstream.scheduler_wake",
+        "airflow.jobs.scheduler_job_runner builtins",
+    ]
