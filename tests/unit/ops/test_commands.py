@@ -181,6 +181,8 @@ def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docke
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # As in a terminal: what a shell starts in the background ignores it, these tests for instance.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stdout
     while "Pre-flight" not in command.stdout.readline():
