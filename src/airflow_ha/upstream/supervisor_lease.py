@@ -10,12 +10,14 @@ The faults, in Airflow 3.3.2's `airflow.sdk.execution_time.supervisor`:
 4. After `[workers] max_failed_heartbeats` a task is killed, also while the database is away and nobody can start it
    anew. Whether one is cut off, or all are, cannot be told from here: the gateway's 503, a time-out and a refused
    connection can each mean both.
+5. A heartbeat follows the start of a task at once, though the start was one: a fifth of the calls of a short task.
 
 The work-round: an accepted heartbeat is a lease, for LEASE_SECONDS from when it was sent: less than the scheduler
 waits. When it runs out a thread stops the task with all its processes (SIGSTOP), whatever the supervisor is waiting
 for. The next accepted heartbeat continues it, and an answer that it is no longer this attempt's ends it, as always. So
 an outage costs no attempt, however long it lasts, and none runs beside its successor. Heartbeats are tried once, every
-5 s, and between the tries of other calls too; `max_failed_heartbeats` is set out of reach (compose/airflow.yaml).
+5 s from the start on, and between the tries of other calls too; `max_failed_heartbeats` is set out of reach
+(compose/airflow.yaml).
 
 It can go when upstream has a lease (asked for in https://github.com/apache/airflow/issues/7925) and the tests in
 `test_supervisor_lease.py` that name upstream fail. Loaded by workers through `imports` in Celery's settings.
@@ -42,9 +44,10 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-LEASE_SECONDS = supervisor.HEARTBEAT_TIMEOUT - 5.0
-"""From when an accepted heartbeat was sent. The margin is the longest that it may have been under way before it was
-answered (`[workers] execution_api_timeout`): the scheduler counts from when it was written."""
+ANSWER_SECONDS = 5.0
+"""The longest that a call is under way before it is answered (`[workers] execution_api_timeout`)."""
+LEASE_SECONDS = supervisor.HEARTBEAT_TIMEOUT - ANSWER_SECONDS
+"""From when an accepted heartbeat was sent: the scheduler counts from when it was written."""
 ASK_AGAIN_SECONDS = 1.0
 """Between two looks at a suspended task."""
 
@@ -62,13 +65,18 @@ class TaskEndedError(RuntimeError):
 
 
 class Lease:
-    """One task's, for as long as its process is watched."""
+    """One task's, for as long as its process is watched.
 
-    def __init__(self, task: ActivitySubprocess) -> None:
+    Args:
+        task: whose.
+        begun: From when it counts, by the monotonic clock.
+    """
+
+    def __init__(self, task: ActivitySubprocess, begun: float) -> None:
         self.task = task
         self.suspended = False
         self._others: set[psutil.Process] = set()
-        self._expires = time.monotonic() + LEASE_SECONDS
+        self._expires = begun + LEASE_SECONDS
         self._changed = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._watch, name="task-lease", daemon=True)
@@ -136,8 +144,14 @@ _lease: Lease | None = None
 
 
 def monitor_subprocess(self: ActivitySubprocess) -> None:
-    """As upstream's, under a lease."""
-    with Lease(self):
+    """As upstream's, under a lease, and without a heartbeat that says again what the start has just said."""
+    # The start, which is written as a heartbeat, was sent after the fork, and no longer ago than a try takes.
+    since_fork = ANSWER_SECONDS
+    with contextlib.suppress(psutil.NoSuchProcess):
+        since_fork = time.time() - psutil.Process(self.pid).create_time()
+    begun = time.monotonic() - min(max(since_fork, 0.0), ANSWER_SECONDS)
+    self._last_heartbeat_attempt = begun
+    with Lease(self, begun):
         _monitor_subprocess(self)
 
 

@@ -175,6 +175,7 @@ def task(lease, api, tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "MIN_HEARTBEAT_INTERVAL", 0.1)
     monkeypatch.setattr(supervisor, "MAX_FAILED_HEARTBEATS", 1_000_000)
     monkeypatch.setattr(lease, "LEASE_SECONDS", LEASE)
+    monkeypatch.setattr(lease, "ANSWER_SECONDS", 0.0)  # so that it begins now, however long ago the fork was
     monkeypatch.setattr(lease, "ASK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(lease._call.retry, "wait", tenacity.wait_fixed(0.15))
     task = Task(lease, api, tmp_path / "book")
@@ -204,6 +205,25 @@ def test_a_task_of_which_no_heartbeat_is_accepted_stands_still_and_goes_on_when_
     if how == "refused":
         api.open()
     assert task.goes_on()
+
+
+def test_the_start_of_a_task_was_its_first_heartbeat(lease, task, api, monkeypatch):
+    from airflow.sdk.execution_time import supervisor
+
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 60.0)
+    monkeypatch.setattr(supervisor, "MIN_HEARTBEAT_INTERVAL", 60.0)
+    task.watch(lease.monitor_subprocess)
+    wait_until(lambda: task.lines().count("alive") > 3, "it is watched")
+    assert api.asked["heartbeat"] == 0
+
+
+def test_upstream_sends_another_at_once(lease, task, api, monkeypatch):
+    """When this fails upstream has mended it: `monitor_subprocess` need not see to it."""
+    from airflow.sdk.execution_time import supervisor
+
+    monkeypatch.setattr(supervisor, "MIN_HEARTBEAT_INTERVAL", 60.0)
+    task.watch(lease._monitor_subprocess)
+    assert wait_until(lambda: api.asked["heartbeat"] == 1, "a heartbeat")
 
 
 def test_upstream_lets_it_go_on(lease, task, api):
@@ -263,7 +283,7 @@ def test_upstream_tries_it_again_and_again(lease, task, api, monkeypatch):
 
 def test_heartbeats_are_sent_between_the_tries_of_another_call(lease, task, api):
     api.other_calls = 503
-    with lease.Lease(task.supervisor), pytest.raises(Exception, match="503"):
+    with lease.Lease(task.supervisor, time.monotonic()), pytest.raises(Exception, match="503"):
         task.supervisor.client.get("variables/a")
     assert api.asked["heartbeat"] >= api.asked["other"] - 1 > 2
 
@@ -272,14 +292,14 @@ def test_upstream_sends_none_until_the_last_try_has_failed(lease, task, api, mon
     """When this fails our `sleep` can go."""
     monkeypatch.setattr(lease._call.retry, "sleep", lease._sleep)
     api.other_calls = 503
-    with lease.Lease(task.supervisor), pytest.raises(Exception, match="503"):
+    with lease.Lease(task.supervisor, time.monotonic()), pytest.raises(Exception, match="503"):
         task.supervisor.client.get("variables/a")
     assert api.asked["heartbeat"] == 0
 
 
 def test_a_call_for_a_task_that_was_ended_is_given_up(lease, task, api):
     api.other_calls, api.status = 503, 409
-    with lease.Lease(task.supervisor), pytest.raises(lease.TaskEndedError):
+    with lease.Lease(task.supervisor, time.monotonic()), pytest.raises(lease.TaskEndedError):
         task.supervisor.client.get("variables/a")
     assert api.asked["other"] == 1
 
@@ -288,7 +308,7 @@ def test_an_answer_waits_for_a_suspended_task(lease, task, api):
     from airflow.sdk.execution_time.comms import VariableResult
 
     fall_silent(api, "503")
-    with lease.Lease(task.supervisor):
+    with lease.Lease(task.supervisor, time.monotonic()):
         wait_until(task.is_still, "it is suspended")
         sending = threading.Thread(
             target=task.supervisor.send_msg, args=(VariableResult(key="a", value="b"),), kwargs={"request_id": 1}
@@ -307,7 +327,7 @@ def test_an_answer_waits_for_a_suspended_task(lease, task, api):
 
 def test_a_suspended_task_keeps_nobody_busy(lease, task, api):
     task.supervisor._open_sockets[task.theirs] = "requests"
-    with lease.Lease(task.supervisor):
+    with lease.Lease(task.supervisor, time.monotonic()):
         wait_until(task.is_still, "it is suspended")
         started = time.monotonic()
         task.supervisor._service_subprocess(0.0)  # what upstream's loop comes to ask for
@@ -316,7 +336,7 @@ def test_a_suspended_task_keeps_nobody_busy(lease, task, api):
 
 def test_a_task_is_never_left_behind_suspended(lease, task, api):
     fall_silent(api, "503")
-    with lease.Lease(task.supervisor):
+    with lease.Lease(task.supervisor, time.monotonic()):
         wait_until(task.is_still, "it is suspended")
     assert task.goes_on()
 
