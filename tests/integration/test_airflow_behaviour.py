@@ -49,12 +49,12 @@ def test_schedulers_are_told_of_a_runs_beginning_and_of_each_end_of_a_task(healt
     command = ["docker", "exec", container.id, "python", "-c", LISTENER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout
-        assert listener.stdout.readline() == "listening\n"
+        assert "listening\n" in iter(listener.stdout.readline, "")  # after what Airflow says as it is loaded
         run = api.trigger("branching", way="left")
         assert api.wait_for_run("branching", run, timeout=60) == "success"
-        said = listener.stdout.read().split()
+        said = listener.stdout.read().split().count("work")
     # The run, choose and left; more if others ran meanwhile.
-    assert len(said) >= 3
+    assert said >= 3
 
 
 @pytest.mark.parametrize(("way", "other"), [("left", "right"), ("right", "left")])
