@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 from types import SimpleNamespace
 
@@ -59,9 +60,8 @@ def task_start():
     from airflow.sdk.execution_time import comms, task_runner
     from pydantic import TypeAdapter
 
-    from airflow_ha.upstream import task_start as module
-
-    yield module
+    # Not `from airflow_ha.upstream import`, which finds the package's attribute, and does not load it a second time.
+    yield importlib.import_module("airflow_ha.upstream.task_start")
     comms.TypeAdapter = task_runner.TypeAdapter = TypeAdapter
     sys.modules.pop("airflow_ha.upstream.task_start", None)
 
