@@ -41,11 +41,6 @@ ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "re
 """The states of a task after which others may begin, or it itself."""
 BEGUN: Final = frozenset({"queued"})
 """The state of a run that is to begin."""
-BURST: Final = 6
-"""So many wakings may follow each other at once: those of a short run from its beginning to its end."""
-PACE_SECONDS: Final = 1.0
-"""Between two wakings where there is no end of them, as upstream sleeps: what comes thick and fast is dealt with
-together, and the CPU is the tasks'. More often cost a fan-out of 100 no-ops on 2 cores a quarter of its speed."""
 QUIET_SECONDS: Final = 10.0
 """A channel that is silent for as long is asked whether it is still there."""
 RETRY_SECONDS: Final = 1.0
@@ -131,19 +126,21 @@ class Sleep:
         self._hear = hear
         self._work = threading.Event()
         self._listener: threading.Thread | None = None
-        self._full_at = time.monotonic()  # when BURST wakings are allowed again: each puts it off by PACE_SECONDS
+        self._begun = time.monotonic()
 
     def __call__(self, seconds: float) -> None:
-        """Returns after so many seconds, or as soon as there is work."""
+        """Returns after so many seconds, or as soon as there is work and it has rested for as long as it worked.
+
+        So what comes thick and fast is dealt with together, and half of the time is the tasks'.
+        """
         if self._listener is None:  # here, so that no process that is forked at the start inherits half of it
             self._listener = threading.Thread(target=self._listen, name="scheduler-wake", daemon=True)
             self._listener.start()
-        ends = time.monotonic() + seconds
-        if self._work.wait(seconds):
-            allowed = self._full_at - (BURST - 1) * PACE_SECONDS
-            time.sleep(max(0.0, min(allowed, ends) - time.monotonic()))
-            self._full_at = max(self._full_at, time.monotonic()) + PACE_SECONDS
+        rest = min(seconds, time.monotonic() - self._begun)
+        time.sleep(rest)
+        self._work.wait(seconds - rest)
         self._work.clear()
+        self._begun = time.monotonic()
 
     def _listen(self) -> None:
         while True:

@@ -208,31 +208,16 @@ def test_without_work_it_sleeps_as_long_as_it_would(channel):
     assert time.monotonic() - before >= 0.2
 
 
-def test_what_comes_thick_and_fast_is_dealt_with_together(channel, monkeypatch):
-    monkeypatch.setattr(scheduler_wake, "PACE_SECONDS", 0.2)
+@pytest.mark.parametrize(("worked", "would_sleep", "rests"), [(0.2, LONG, 0.2), (0.2, 0.05, 0.05)])
+def test_it_rests_as_long_as_it_has_worked_and_no_longer_than_it_would(channel, worked, would_sleep, rests):
     sleep = scheduler_wake.Sleep(channel)
     sleep(0)
     wake = channel.heard_from.get(timeout=5)
-    woken = []
-    begun = time.monotonic()
-    for _ in range(scheduler_wake.BURST + 2):
-        wake()
-        sleep(LONG)
-        woken.append(time.monotonic() - begun)
-    assert woken[scheduler_wake.BURST - 1] < 0.2 <= woken[-2]
-    assert 0.4 <= woken[-1] < LONG / 2
-
-
-def test_no_sleep_is_longer_than_it_would_be(channel, monkeypatch):
-    monkeypatch.setattr(scheduler_wake, "PACE_SECONDS", LONG)
-    sleep = scheduler_wake.Sleep(channel)
-    sleep(0)
-    wake = channel.heard_from.get(timeout=5)
-    begun = time.monotonic()
-    for _ in range(scheduler_wake.BURST + 1):
-        wake()
-        sleep(0.1)
-    assert 0.1 <= time.monotonic() - begun < LONG / 2
+    time.sleep(worked)
+    wake()
+    before = time.monotonic()
+    sleep(would_sleep)
+    assert rests <= time.monotonic() - before < rests + LONG / 2
 
 
 def test_upstream_still_sleeps_through_it():
