@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from airflow_ha.upstream import frozen_primary, last_host, lost_primary, scheduler_wake
 
-# In this order: a patient connection is made by lost_primary, and nobody after it is asked.
-LOADED: Final = (last_host, frozen_primary, lost_primary, scheduler_wake)
+LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
 """For `[database] sql_alchemy_connect_args` (compose/airflow.yaml)."""

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+import airflow_ha.upstream.last_host  # noqa: F401 (whoever makes a connection is asked last: it must be there first)
+
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
 

@@ -3,7 +3,7 @@
 The fault, in Airflow 3.3.2: each task runs in a process of its own, forked from a worker's, and each makes anew what is
 the same for all: pydantic's decoder of the supervisor's messages, twice (`airflow.sdk.execution_time.comms`), that of
 a JSON value for each template field (`task_runner`), and the import of the decorators behind `from airflow.sdk import
-task`. A quarter of the CPU time of a task that does little. A sixth more is the first `isinstance(…, Mapping)` of each
+task`. A quarter of the CPU time of a task that does little. A seventh is the first `isinstance(…, Mapping)` of each
 class, which asks all of Mapping's hundreds of subclasses: `requests`, which sends the task's spans, asks it of several.
 Python's collector, which looks at every object, then makes the kernel copy the memory that the fork had shared.
 
