@@ -88,6 +88,11 @@ def primaries(found: list[Member]) -> set[str]:
     return {member["service"] for member in found if member["role"] == "primary"}
 
 
+def has_synchronous(found: list[Member]) -> bool:
+    """Whether a replica of Postgres is waited for with every commit."""
+    return any(member["role"] == "sync replica" for member in found)
+
+
 def running(name: str) -> dict[str, str]:
     """The container of each service of the data tier that runs, by service."""
     return {

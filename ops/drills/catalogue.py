@@ -74,6 +74,8 @@ class Drill:
         own_attempts: whether the attempts that ran in a victim may be lost; no others ever may.
         alert: the alert that people must get, and its end; None when none may come for it.
         may_alert: alerts that may come too, because what they tell is so.
+        behind: frozen before, until the primary goes on without them, and thawed when it has been struck: what they
+            lack was committed, and none of them may take over.
         only_long: whether the load is long tasks alone: no short one tells early that a worker is away.
         in_every_run: whether `./ops/stack test` holds it; all are held every night.
     """
@@ -88,6 +90,7 @@ class Drill:
     own_attempts: bool = False
     alert: str | None = None
     may_alert: tuple[str, ...] = ()
+    behind: tuple[Victim, ...] = ()
     only_long: bool = False
     in_every_run: bool = False
 
@@ -103,15 +106,17 @@ class Drill:
 
     @property
     def primaries_stay(self) -> bool:
-        """Whether no replica has reason to take over: no primary is struck, or only made slow."""
-        return self.fault == "slow" or not any(victim.role in ("primary", "node") for victim in self.victims)
+        """Whether no replica may take over: no primary is struck, or only made slow, or the replica lacks commits."""
+        struck = any(victim.role in ("primary", "node") for victim in self.victims)
+        return self.fault == "slow" or bool(self.behind) or not struck
 
     @property
     def sentence(self) -> str:
         """What happens, for people."""
         whom = " + ".join(victim.named for victim in self.victims)
         held = f" for {self.hold:.0f} s" if self.hold else ""
-        return f"{self.fault} {whom}{held}{', only long tasks' if self.only_long else ''}"
+        behind = "".join(f", {victim.named} behind" for victim in self.behind)
+        return f"{self.fault} {whom}{held}{behind}{', only long tasks' if self.only_long else ''}"
 
 
 def one(service: str) -> tuple[Victim, ...]:
@@ -276,6 +281,17 @@ DRILLS: tuple[Drill, ...] = (
     # Commits wait for it until the primary gives it up, after three seconds and a round of Patroni's.
     Drill("postgres-replica-frozen", replica("patroni"), "freeze", 30, "interruption", 10),
     Drill("postgres-nodes-gone", nodes("patroni"), "kill", 60, "after return", 30, alert="PostgresDown"),
+    # The replica is back before the primary, without the last commits: it must wait for it.
+    Drill(
+        "postgres-replica-behind",
+        primary("patroni"),
+        "kill",
+        45,
+        "after return",
+        30,
+        behind=replica("patroni"),
+        may_alert=("PostgresDown",),
+    ),
     Drill("etcd-crash", one("etcd-1"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("etcd-frozen", one("etcd-1"), "freeze", 30, "interruption", NOT_NOTICED),
     Drill("two-etcd-frozen", (Victim("etcd-1"), Victim("etcd-2")), "freeze", 30, "interruption", NOT_NOTICED),

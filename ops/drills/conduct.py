@@ -38,6 +38,8 @@ ALERT_SECONDS = 150.0
 """For an alert to be resolved after its fault is taken back."""
 QUIET_SECONDS = 600.0
 """How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
+WITHOUT_SECONDS = 60.0
+"""For Patroni to give up a replica that does not answer."""
 DAG_SECONDS = 90.0
 POLL_SECONDS = 1.0
 
@@ -136,10 +138,14 @@ def conduct(
     before = data_tier.primaries(data_tier.members(name)) if replicated else set()
     earlier = stirring(settings) if slack.is_there(settings) else frozenset()
 
-    struck, struck_here = book.now(), time.time()
-    report(f"{drill.sentence}: {', '.join(victims)}")
-    heal = faults.strike(drill.fault, victims)
-    landed = book.now()
+    def goes_on(since: float) -> bool:
+        return any(entry.event == "start" and entry.at > since for entry in book.entries(run.run_id))
+
+    with left_behind(name, drill.behind, book.now, goes_on, report):
+        struck, struck_here = book.now(), time.time()
+        report(f"{drill.sentence}: {', '.join(victims)}")
+        heal = faults.strike(drill.fault, victims)
+        landed = book.now()
     try:
         ends = time.monotonic() + drill.hold
         while time.monotonic() < ends:  # the time that the fault lasts is part of it
@@ -176,6 +182,40 @@ def conduct(
         moved=sorted(after - before),
         silent_here=silent_here,
     )
+
+
+@contextmanager
+def left_behind(
+    name: str,
+    replicas: Sequence[Victim],
+    now: Callable[[], float],
+    goes_on: Callable[[float], bool],
+    report: Callable[[str], None],
+) -> Iterator[None]:
+    """Replicas are frozen for as long as the block lasts, which begins when their primary has committed without them.
+
+    Args:
+        name: The compose project's.
+        replicas: Which; none is nothing to do.
+        now: The ledger's clock.
+        goes_on: Whether a task has begun after that moment.
+        report: Shows a line to people.
+
+    Raises:
+        StackError: The primary waits for them still.
+    """
+    if not replicas:
+        yield
+        return
+    thaw = faults.strike("freeze", containers(name, replicas))
+    try:
+        alone = "the primary goes on without its replica"
+        wait(lambda: not data_tier.has_synchronous(data_tier.members(name)), WITHOUT_SECONDS, alone, report)
+        since = now()
+        wait(lambda: goes_on(since), WITHOUT_SECONDS, "there are commits that the replica lacks", report)
+        yield
+    finally:
+        thaw()
 
 
 def load_of(drill: Drill) -> dict[str, float]:

@@ -73,7 +73,7 @@ def on_stock(
 
 def has_stock(drill: Drill) -> bool:
     """Whether a stock Airflow has what a drill strikes."""
-    return all(stock_victim(victim) for victim in drill.victims)
+    return all(stock_victim(victim) for victim in (*drill.victims, *drill.behind))
 
 
 def on_its_services(drill: Drill) -> Drill:

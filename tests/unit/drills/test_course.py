@@ -130,6 +130,28 @@ def test_a_run_that_ended_too_late_is_not_taken_for_a_success(stage, monkeypatch
     assert held(stage).broken == ("the run is running",)
 
 
+LAGGING = Drill("lagging", primary("patroni"), "kill", 0, "interruption", 5, behind=replica("patroni"))
+
+
+def test_a_replica_is_frozen_until_its_primary_is_struck_and_lacks_what_was_committed_meanwhile(stage, monkeypatch):
+    roles = iter([BEFORE, BEFORE, BEFORE, BEFORE, BEHIND])
+    monkeypatch.setattr(conduct.data_tier, "members", lambda name: next(roles, BEFORE))
+    monkeypatch.setattr(stage, "now", lambda: -1.0)
+    held(stage, LAGGING)
+    assert stage.done == ["trigger", "freeze two", "kill one", "heal", "heal"]
+
+
+@pytest.mark.parametrize(("now", "missing"), [(-1.0, "the primary goes on without"), (200.0, "commits that")])
+def test_a_replica_that_has_everything_is_no_drill_and_thaws(stage, monkeypatch, now, missing):
+    monkeypatch.setattr(conduct, "WITHOUT_SECONDS", 0.05)
+    monkeypatch.setattr(stage, "now", lambda: now)
+    if now > 0:
+        monkeypatch.setattr(conduct.data_tier, "has_synchronous", lambda found: False)
+    with pytest.raises(StackError, match=missing):
+        held(stage, LAGGING)
+    assert stage.done == ["trigger", "freeze two", "heal"]
+
+
 def test_without_replicas_nobody_is_asked_for_roles(stage, monkeypatch):
     stage.services = ["scheduler"]
     monkeypatch.setattr(conduct.data_tier, "members", lambda name: pytest.fail("there are none"))

@@ -140,6 +140,11 @@ def test_only_a_primary_that_is_struck_is_replaced(victims, fault, may):
     assert judged(drill, moved=["patroni-2"]).broken == said
 
 
+def test_a_replica_that_lacks_commits_may_not_take_over():
+    drill = Drill("x", primary("patroni"), "kill", 45, "interruption", 5, behind=replica("patroni"))
+    assert judged(drill, moved=["patroni-2"]).broken == ("patroni-2 took over without reason",)
+
+
 def test_a_load_of_long_tasks_alone_is_counted_as_such():
     drill = Drill("x", one("worker"), "crash", 0, "run again", 100, own_attempts=True, only_long=True)
     entries = [
