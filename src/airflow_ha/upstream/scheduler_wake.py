@@ -1,13 +1,16 @@
-"""A scheduler with nothing to do begins again when there is something.
+"""A scheduler with nothing to do begins again when there is something, and a busy one does not take all it can get.
 
-The fault, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: a scheduler without work sleeps for
+The faults, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: a scheduler without work sleeps for
 `scheduler_idle_sleep_time` (1 s), whatever happens meanwhile. A run's beginning and each end of a task wait for that:
 on average half a second, or a third with two schedulers, at each step of a run. A shorter sleep is quicker, and costs
-CPU all day.
+CPU all day. One with work, were it a single task's end, begins its next round at once, and a round asks the database
+some thirty things whether it finds one task or fifty: two schedulers take turns to find little.
 
 The work-round: whoever commits what a scheduler acts on, a run or the end of a task, says so on a channel of Postgres
 (NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. What is not heard,
-while the primary is replaced for instance, is found at the end of the sleep as before.
+while the primary is replaced for instance, is found at the end of the sleep as before. Between two rounds a scheduler
+rests as long as the one before took: what comes thick and fast is dealt with together, and half of the time is the
+tasks'.
 
 No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
 the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
@@ -17,6 +20,7 @@ hear it (airflow_ha/celery_config.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import select
@@ -44,6 +48,8 @@ BEGUN: Final = frozenset({"queued"})
 QUIET_SECONDS: Final = 10.0
 """A channel that is silent for as long is asked whether it is still there."""
 RETRY_SECONDS: Final = 1.0
+LONGEST_REST: Final = 0.5
+"""Seconds between two rounds of a busy scheduler: one in which the database hung is not paid for twice."""
 
 _SAID = "airflow_ha_work"
 
@@ -116,7 +122,7 @@ def hear(wake: Callable[[], None]) -> None:
 
 
 class Sleep:
-    """A sleep that ends when there is work.
+    """A scheduler's sleep, which ends when there is work, and its rest between two rounds.
 
     Args:
         hear: Tells of work; raises when it can do so no longer, and is called again.
@@ -129,18 +135,24 @@ class Sleep:
         self._begun = time.monotonic()
 
     def __call__(self, seconds: float) -> None:
-        """Returns after so many seconds, or as soon as there is work and it has rested for as long as it worked.
-
-        So what comes thick and fast is dealt with together, and half of the time is the tasks'.
-        """
+        """Returns after so many seconds, or as soon as there is work and it has rested."""
         if self._listener is None:  # here, so that no process that is forked at the start inherits half of it
             self._listener = threading.Thread(target=self._listen, name="scheduler-wake", daemon=True)
             self._listener.start()
-        rest = min(seconds, time.monotonic() - self._begun)
-        time.sleep(rest)
+        rest = self._rest(seconds)
         self._work.wait(seconds - rest)
         self._work.clear()
         self._begun = time.monotonic()
+
+    def between_rounds(self) -> None:
+        """Rests for as long as the round before took, unless it has slept after it."""
+        self._rest(LONGEST_REST)
+        self._begun = time.monotonic()
+
+    def _rest(self, most: float) -> float:
+        seconds = min(most, time.monotonic() - self._begun)
+        time.sleep(seconds)
+        return seconds
 
     def _listen(self) -> None:
         while True:
@@ -152,11 +164,29 @@ class Sleep:
 
 
 def listen() -> None:
-    """From now on a scheduler in this process is woken by what the others say."""
+    """From now on a scheduler in this process is woken by what the others say, and rests between two rounds."""
     from airflow.jobs import scheduler_job_runner
 
     module: Any = scheduler_job_runner
-    module.time = SimpleNamespace(**{**vars(time), "sleep": Sleep()})
+    sleep = Sleep()
+    module.time = SimpleNamespace(**{**vars(time), "sleep": sleep})
+    module.SchedulerJobRunner._do_scheduling = rested(module.SchedulerJobRunner._do_scheduling, sleep)
+
+
+def rested(schedule: Callable[..., int], sleep: Sleep) -> Callable[..., int]:
+    """The first step of a scheduler's round, after its rest.
+
+    Args:
+        schedule: Upstream's.
+        sleep: The scheduler's.
+    """
+
+    @functools.wraps(schedule)
+    def schedule_after_rest(*arguments: Any, **more: Any) -> int:
+        sleep.between_rounds()
+        return schedule(*arguments, **more)
+
+    return schedule_after_rest
 
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:

@@ -220,6 +220,55 @@ def test_it_rests_as_long_as_it_has_worked_and_no_longer_than_it_would(channel, 
     assert rests <= time.monotonic() - before < rests + LONG / 2
 
 
+class Clock:
+    """Time that passes only by working and sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+
+def test_between_two_rounds_it_rests_as_long_as_the_one_before_took(channel, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(scheduler_wake, "time", clock)
+    sleep = scheduler_wake.Sleep(channel)
+    rounds = iter([0.1, 0.3, 7.0])
+
+    def work(self: object, session: str) -> int:
+        assert session == "session"
+        clock.now += next(rounds)
+        return 1
+
+    schedule = scheduler_wake.rested(work, sleep)
+    assert [schedule(None, "session") for _ in range(3)] == [1, 1, 1]
+    sleep.between_rounds()
+    assert clock.slept == pytest.approx([0, 0.1, 0.3, scheduler_wake.LONGEST_REST])
+
+
+def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
+    clock = Clock()
+    sleep = scheduler_wake.Sleep(channel)
+    sleep(0)
+    monkeypatch.setattr(scheduler_wake, "time", clock)
+    sleep._begun = clock.now
+    sleep.between_rounds()
+    assert clock.slept == [0]
+
+
+def test_each_round_of_upstreams_begins_with_what_is_rested_before():
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
+    assert source.count("self._do_scheduling(session)") == 1
+
+
 def test_upstream_still_sleeps_through_it():
     # When it no longer does, the work-round can go.
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
