@@ -9,8 +9,9 @@ some thirty things whether it finds one task or fifty: two schedulers take turns
 The work-round: whoever commits what a scheduler acts on, a run or the end of a task, says so on a channel of Postgres
 (NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. What is not heard,
 while the primary is replaced for instance, is found at the end of the sleep as before. Between two rounds a scheduler
-rests as long as the one before took: what comes thick and fast is dealt with together, and half of the time is the
-tasks'.
+rests: as long as the one before took, and three times as long after one that was long, because the machine is busy or
+the run has hundreds of tasks, all of which it loads. What comes thick and fast is dealt with together, and most of the
+time is the tasks'.
 
 No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
 the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
@@ -48,8 +49,10 @@ BEGUN: Final = frozenset({"queued"})
 QUIET_SECONDS: Final = 10.0
 """A channel that is silent for as long is asked whether it is still there."""
 RETRY_SECONDS: Final = 1.0
-LONGEST_REST: Final = 0.5
-"""Seconds between two rounds of a busy scheduler: one in which the database hung is not paid for twice."""
+LONG_ROUND: Final = 0.1
+"""Seconds; a round for a run of a few tasks takes half of it."""
+LONGEST_REST: Final = 1.0
+"""Seconds between two rounds of a busy scheduler, as upstream's between two of an idle one."""
 
 _SAID = "airflow_ha_work"
 
@@ -121,6 +124,15 @@ def hear(wake: Callable[[], None]) -> None:
             connection.notifies.clear()
 
 
+def rest_after(worked: float) -> float:
+    """How long a scheduler rests after a round.
+
+    Args:
+        worked: Seconds that the round took.
+    """
+    return worked if worked <= LONG_ROUND else 3 * worked
+
+
 class Sleep:
     """A scheduler's sleep, which ends when there is work, and its rest between two rounds.
 
@@ -145,12 +157,12 @@ class Sleep:
         self._begun = time.monotonic()
 
     def between_rounds(self) -> None:
-        """Rests for as long as the round before took, unless it has slept after it."""
+        """Rests after the round before, unless it has slept after it."""
         self._rest(LONGEST_REST)
         self._begun = time.monotonic()
 
     def _rest(self, most: float) -> float:
-        seconds = min(most, time.monotonic() - self._begun)
+        seconds = min(most, rest_after(time.monotonic() - self._begun))
         time.sleep(seconds)
         return seconds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -49,6 +50,20 @@ def test_an_answer_is_healthy(server):
 def test_an_error_or_silence_is_unhealthy(server):
     assert verdict("http", str(server), "/500") == 1
     assert verdict("http", "1", "/200") == 1
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x 200\r\n", b"HTTP/1.1 abc\r\n"])
+def test_what_is_not_http_is_unhealthy(answer):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def say() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(answer)
+
+        threading.Thread(target=say).start()
+        assert verdict("http", str(other.getsockname()[1]), "/200") == 1
 
 
 def test_an_unknown_probe_is_unhealthy_and_shows_the_usage(capsys):

@@ -208,8 +208,8 @@ def test_without_work_it_sleeps_as_long_as_it_would(channel):
     assert time.monotonic() - before >= 0.2
 
 
-@pytest.mark.parametrize(("worked", "would_sleep", "rests"), [(0.2, LONG, 0.2), (0.2, 0.05, 0.05)])
-def test_it_rests_as_long_as_it_has_worked_and_no_longer_than_it_would(channel, worked, would_sleep, rests):
+@pytest.mark.parametrize(("worked", "would_sleep", "rests"), [(0.05, LONG, 0.05), (0.2, LONG, 0.6), (0.2, 0.05, 0.05)])
+def test_woken_it_rests_first_and_no_longer_than_it_would_have_slept(channel, worked, would_sleep, rests):
     sleep = scheduler_wake.Sleep(channel)
     sleep(0)
     wake = channel.heard_from.get(timeout=5)
@@ -235,11 +235,11 @@ class Clock:
         self.slept.append(seconds)
 
 
-def test_between_two_rounds_it_rests_as_long_as_the_one_before_took(channel, monkeypatch):
+def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(channel, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(scheduler_wake, "time", clock)
     sleep = scheduler_wake.Sleep(channel)
-    rounds = iter([0.1, 0.3, 7.0])
+    rounds = iter([0.05, 0.2, 7.0])
 
     def work(self: object, session: str) -> int:
         assert session == "session"
@@ -249,7 +249,7 @@ def test_between_two_rounds_it_rests_as_long_as_the_one_before_took(channel, mon
     schedule = scheduler_wake.rested(work, sleep)
     assert [schedule(None, "session") for _ in range(3)] == [1, 1, 1]
     sleep.between_rounds()
-    assert clock.slept == pytest.approx([0, 0.1, 0.3, scheduler_wake.LONGEST_REST])
+    assert clock.slept == pytest.approx([0, 0.05, 0.6, scheduler_wake.LONGEST_REST])
 
 
 def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
