@@ -30,6 +30,9 @@ STALLED_SECONDS = 300.0
 MANY_ROWS_SECONDS = 300.0
 """For an answer to what changes thousands of rows."""
 POLL_SECONDS = 0.5
+POLL_SHARE = 0.05
+"""Of the time that a run has taken so far, between two questions for its state: each makes Airflow load all its tasks,
+and a run's time is by Airflow's own clock."""
 REPORT_SECONDS = 10.0
 
 
@@ -120,7 +123,7 @@ def run_to_end(
         if now - said_at > REPORT_SECONDS:
             report(f"{dag_id} has run for {now - started:.0f} s")
             said_at = now
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, POLL_SHARE * (now - started)))
     ended = Ended(run, answer["state"], seconds_between(answer["run_after"], answer["end_date"]))
     if ended.state != "success" and not may_fail:
         raise StackError(f"{dag_id} has failed", where=api.run_url(run), code=FAILURE)

@@ -98,10 +98,13 @@ class Lease:
     def renew(self, expires: float) -> None:
         """It holds until then, by the monotonic clock; a suspended task goes on."""
         with self._changed:
+            # A later end is found at the earlier one: every look at a task renews, and to wake a thread is not free.
+            must_know = self.suspended or expires < self._expires
             self._expires = expires
             if self.suspended:
                 self._resume()
-            self._changed.notify()
+            if must_know:
+                self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:

@@ -334,6 +334,15 @@ def test_a_suspended_task_keeps_nobody_busy(lease, task, api):
         assert time.monotonic() - started >= lease.ASK_AGAIN_SECONDS
 
 
+def test_who_watches_a_lease_is_woken_only_when_it_ends_sooner(lease, monkeypatch):
+    watched = lease.Lease(None, 0.0)
+    woken: list[float] = []
+    monkeypatch.setattr(watched._changed, "notify", lambda: woken.append(watched._expires))
+    for expires in (100.0, 200.0, 200.0, 150.0):
+        watched.renew(expires)
+    assert woken == [150.0]
+
+
 def test_a_task_is_never_left_behind_suspended(lease, task, api):
     fall_silent(api, "503")
     with lease.Lease(task.supervisor, time.monotonic()):
