@@ -338,9 +338,10 @@ def test_who_watches_a_lease_is_woken_only_when_it_ends_sooner(lease, monkeypatc
     watched = lease.Lease(None, 0.0)
     woken: list[float] = []
     monkeypatch.setattr(watched._changed, "notify", lambda: woken.append(watched._expires))
-    for expires in (100.0, 200.0, 200.0, 150.0):
+    end = lease.LEASE_SECONDS
+    for expires in (end + 1, end + 2, end + 2, end):
         watched.renew(expires)
-    assert woken == [150.0]
+    assert woken == [end]
 
 
 def test_a_task_is_never_left_behind_suspended(lease, task, api):
