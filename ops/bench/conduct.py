@@ -121,6 +121,23 @@ def conduct(
             one.compare(project, here, rounds, taken[one.name], report)
 
 
+def check_alike(settings: Mapping[str, str]) -> None:
+    """Refuses a comparison that would cost this stack what a stock Airflow does not have.
+
+    Args:
+        settings: The stack's .env.
+
+    Raises:
+        StackError: Each commit here is on two machines' disks before it counts.
+    """
+    if "data-ha" in environment_file.profiles(settings):
+        raise StackError(
+            "this stack's Postgres and Redis have replicas, a stock Airflow's have none",
+            where="--stock --write",
+            cure="./ops/stack up --profile data --profile flower --profile observability, or leave out --write",
+        )
+
+
 def results(taken: Samples) -> list[Result]:
     """What was measured, each with the side that it is compared with."""
     return [Result(name, of, base(name, of)) for name, of in taken.items() if any(of.values())]

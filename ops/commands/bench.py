@@ -50,6 +50,8 @@ def bench(
     taken: dict[str, dict[str, list[dict[str, float]]]] = {}
     with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
         settings = status.running_settings(project, cure="./ops/stack up")
+        if write and benches:
+            conduct.check_alike(settings)
         try:
             conduct.conduct(benches, comparisons, project, settings, taken, say, rounds=rounds, beside_stock=stock)
         finally:

@@ -194,6 +194,13 @@ def test_without_observability_there_is_nobody_to_mute():
         pass
 
 
+def test_single_nodes_are_not_measured_against_replicas():
+    conduct.check_alike({"COMPOSE_PROFILES": "data,flower,observability,slack-stub"})
+    with pytest.raises(StackError, match="have replicas") as refused:
+        conduct.check_alike({"COMPOSE_PROFILES": "data-ha,flower"})
+    assert "--profile data " in refused.value.cure
+
+
 def test_telemetrys_ways_take_turns_and_the_last_is_off(monkeypatch):
     done: list[str] = []
     containers = {name: [Instance(id=name, state="running", health="healthy", created=0.0)] for name in "abc"}
