@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 
 
-@dag(schedule=None, params={"any": 1})
+@dag(schedule=None, params={"any": 1})  # type: ignore[untyped-decorator]
 def rehearsal() -> None:
     """Has what most DAGs have: a task, and a mapped one."""
 

@@ -49,6 +49,8 @@ BEGUN: Final = frozenset({"queued"})
 QUIET_SECONDS: Final = 10.0
 """A channel that is silent for as long is asked whether it is still there."""
 RETRY_SECONDS: Final = 1.0
+ROUND: Final = "scheduler.scheduler_loop_duration"
+"""The metric in which upstream's scheduler says how long a round took."""
 LONG_ROUND: Final = 0.1
 """Seconds; a round for a run of a few tasks takes half of it."""
 LONGEST_REST: Final = 1.0
@@ -182,23 +184,24 @@ def listen() -> None:
     module: Any = scheduler_job_runner
     sleep = Sleep()
     module.time = SimpleNamespace(**{**vars(time), "sleep": sleep})
-    module.SchedulerJobRunner._do_scheduling = rested(module.SchedulerJobRunner._do_scheduling, sleep)
+    module.stats = SimpleNamespace(**{**vars(module.stats), "timer": rested(module.stats.timer, sleep)})
 
 
-def rested(schedule: Callable[..., int], sleep: Sleep) -> Callable[..., int]:
-    """The first step of a scheduler's round, after its rest.
+def rested(timer: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
+    """What times a round, after the rest: no part of it.
 
     Args:
-        schedule: Upstream's.
+        timer: Upstream's.
         sleep: The scheduler's.
     """
 
-    @functools.wraps(schedule)
-    def schedule_after_rest(*arguments: Any, **more: Any) -> int:
-        sleep.between_rounds()
-        return schedule(*arguments, **more)
+    @functools.wraps(timer)
+    def timed(stat: str | None = None, *arguments: Any, **more: Any) -> Any:
+        if stat == ROUND:
+            sleep.between_rounds()
+        return timer(stat, *arguments, **more)
 
-    return schedule_after_rest
+    return timed
 
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:

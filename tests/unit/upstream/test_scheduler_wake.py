@@ -239,17 +239,16 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
     clock = Clock()
     monkeypatch.setattr(scheduler_wake, "time", clock)
     sleep = scheduler_wake.Sleep(channel)
-    rounds = iter([0.05, 0.2, 7.0])
-
-    def work(self: object, session: str) -> int:
-        assert session == "session"
-        clock.now += next(rounds)
-        return 1
-
-    schedule = scheduler_wake.rested(work, sleep)
-    assert [schedule(None, "session") for _ in range(3)] == [1, 1, 1]
+    told: list[object] = []
+    timer = scheduler_wake.rested(lambda stat, **tags: told.append((stat, clock.now, tags)), sleep)
+    for worked in (0.05, 0.2, 7.0):
+        timer(scheduler_wake.ROUND, tags={})
+        clock.now += worked
+    timer("another", tags={})
     sleep.between_rounds()
     assert clock.slept == pytest.approx([0, 0.05, 0.6, scheduler_wake.LONGEST_REST])
+    # The rest is over when the round is timed.
+    assert [at for _, at, _ in told] == pytest.approx([0, 0.1, 0.9, 7.9])
 
 
 def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
@@ -266,7 +265,9 @@ def test_each_round_of_upstreams_begins_with_what_is_rested_before():
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
-    assert source.count("self._do_scheduling(session)") == 1
+    begin = f'            with stats.timer("{scheduler_wake.ROUND}") as timer:\n'
+    assert source.count(begin) == 1
+    assert source.index("for loop_count in") < source.index(begin) < source.index("self._do_scheduling(session)")
 
 
 def test_upstream_still_sleeps_through_it():

@@ -23,7 +23,8 @@ ours, theirs = socket.socketpair()
 supervisor._configure_logs_over_json_channel(theirs.fileno())
 logging.getLogger("airflow.mine").info("here")
 line = json.loads(ours.recv(65536))
-levels = {{name: logging.getLogger(name).getEffectiveLevel() for name in ("", "airflow", "airflow.models.dag", "httpx")}}
+names = ("", "airflow", "airflow.models.dag", "httpx")
+levels = {{name: logging.getLogger(name).getEffectiveLevel() for name in names}}
 print(json.dumps([len(cleared), levels, chatty.isEnabledFor(logging.INFO), line["event"], line["logger"]]))
 """
 """In a process of its own, as a task's."""
