@@ -42,6 +42,25 @@ compose file sets it up, on the same images, with two schedulers and two workers
 
 {conditions}
 """
+NOTES: Final[Mapping[str, str]] = {
+    "cost": """\
+What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
+py-spy):
+
+- The worker, 108 ms, half of it in the kernel. A task is a process, forked from one of 140 MB: its page tables are
+  copied and thrown away (about 10 ms), and parent and child take 9,700 page faults together (about 13 ms), since Python
+  writes a count of references into whatever it looks at. To make those counts constant, as Instagram did, halves the
+  faults, and saved a millisecond of the nine in which the DAG is read: not worth a hand in Python's memory. The rest is
+  reading the DAG's file (10 ms, 15 before [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the
+  Execution API (8 ms), logging, spans, and Celery's result.
+- The Execution API, 55 ms for four and a half calls: handing each to a thread and back (13%), SQLAlchemy's keys of
+  statements that are the same every time (6%), the token, checked twice (5%), the versions of the API (5%).
+- Postgres 27 ms, schedulers 32 ms, of which half is loading all the run's tasks in each round.
+- Everything that runs in any case, 40 ms at nine tasks a second: 24 containers, a stock Airflow's nine take as much.
+- Outside all containers, and in no table: Docker starts 2.6 probes a second, 70 ms each.
+""",
+}
+"""What is said below a bench's table: found once, with a profiler."""
 PICTURE_LINE: Final = "![Tasks per second and the scheduler's delay, by size](results.svg)\n"
 
 
@@ -129,6 +148,8 @@ def page(data: Mapping[str, Any]) -> str:
             f"## {result.bench}\n\n{SENTENCES[result.bench]} {rounds} rounds, {data['benches'][result.bench]['day']}.\n"
         )
         parts.append(f"{title}\n{markdown(headings(result), rows(result))}")
+        if result.bench in NOTES:
+            parts.append(NOTES[result.bench])
     parts.append(growth.section(results))
     return "\n".join(parts)
 

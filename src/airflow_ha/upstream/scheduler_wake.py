@@ -7,8 +7,10 @@ CPU all day. One with work, were it a single task's end, begins its next round a
 some thirty things whether it finds one task or fifty: two schedulers take turns to find little.
 
 The work-round: whoever commits what a scheduler acts on, a run or the end of a task, says so on a channel of Postgres
-(NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. What is not heard,
-while the primary is replaced for instance, is found at the end of the sleep as before. Between two rounds a scheduler
+(NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. It also wakes when
+the next scheduled run is due. So it can sleep longer: compose/airflow.yaml. What is not heard, while the primary is
+replaced for instance, and what nobody says, as the end of a task's `retry_delay`, is found at the end of the sleep.
+Between two rounds a scheduler
 rests: as long as the one before took, and three times as long after one that was long, because the machine is busy or
 the run has hundreds of tasks, all of which it loads. What comes thick and fast is dealt with together, and most of the
 time is the tasks'.
@@ -31,8 +33,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -46,9 +50,19 @@ ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "re
 """The states of a task after which others may begin, or it itself."""
 BEGUN: Final = frozenset({"queued"})
 """The state of a run that is to begin."""
+RELEASING: Final = ("INSERT INTO dag_run ", "UPDATE slot_pool SET ")
+"""What lets something begin, whatever is written."""
+WRITTEN: Final[Mapping[str, Callable[[Mapping[str, object]], bool]]] = {
+    "UPDATE task_instance SET ": lambda row: row.get("state") in ENDED,
+    "UPDATE dag_run SET ": lambda row: row.get("state") in BEGUN,
+    "UPDATE dag SET ": lambda row: row.get("is_paused") is False,
+}
+"""By the statement's beginning, which rows let something begin."""
 QUIET_SECONDS: Final = 10.0
 """A channel that is silent for as long is asked whether it is still there."""
 RETRY_SECONDS: Final = 1.0
+PAST_DUE: Final = 0.01
+"""Seconds after a run is due: the database decides whether it is, by its own clock."""
 ROUND: Final = "scheduler.scheduler_loop_duration"
 """The metric in which upstream's scheduler says how long a round took."""
 LONG_ROUND: Final = 0.1
@@ -66,16 +80,13 @@ def is_work(statement: str, parameters: object) -> bool:
         statement: SQL, as Airflow's models and APIs write it.
         parameters: One row's by name, or several rows'.
     """
-    if statement.startswith("INSERT INTO dag_run "):
+    if statement.startswith(RELEASING):
         return True
-    if statement.startswith("UPDATE task_instance SET "):
-        states = ENDED
-    elif statement.startswith("UPDATE dag_run SET "):
-        states = BEGUN
-    else:
+    releases = next((of for beginning, of in WRITTEN.items() if statement.startswith(beginning)), None)
+    if releases is None:
         return False
     rows = [parameters] if isinstance(parameters, Mapping) else parameters
-    return isinstance(rows, Sequence) and any(isinstance(row, Mapping) and row.get("state") in states for row in rows)
+    return isinstance(rows, Sequence) and any(isinstance(row, Mapping) and releases(row) for row in rows)
 
 
 def _look(connection: Connection, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
@@ -126,6 +137,28 @@ def hear(wake: Callable[[], None]) -> None:
             connection.notifies.clear()
 
 
+def due() -> float | None:
+    """Seconds until the next scheduled run is due.
+
+    None when there is none, or the database does not say. One that is due already waits for something else.
+    """
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    at = DagModel.next_dagrun_create_after
+    now = sqlalchemy.type_coerce(sqlalchemy.func.now(), at.type)
+    coming = sqlalchemy.select(sqlalchemy.func.min(at), now).where(
+        at > now, DagModel.is_paused.is_(False), DagModel.is_stale.is_(False)
+    )
+    try:
+        with create_session() as session:
+            first, asked = session.execute(coming).one()
+    except SQLAlchemyError as error:
+        log.warning("the scheduler does not know when the next run is due: %s", str(error).strip())
+        return None
+    return (first - asked).total_seconds() if first else None
+
+
 def rest_after(worked: float) -> float:
     """How long a scheduler rests after a round.
 
@@ -140,10 +173,14 @@ class Sleep:
 
     Args:
         hear: Tells of work; raises when it can do so no longer, and is called again.
+        due: Seconds until there is work that nobody tells of; None when that is not known.
     """
 
-    def __init__(self, hear: Callable[[Callable[[], None]], None] = hear) -> None:
+    def __init__(
+        self, hear: Callable[[Callable[[], None]], None] = hear, due: Callable[[], float | None] = due
+    ) -> None:
         self._hear = hear
+        self._due = due
         self._work = threading.Event()
         self._listener: threading.Thread | None = None
         self._begun = time.monotonic()
@@ -153,8 +190,10 @@ class Sleep:
         if self._listener is None:  # here, so that no process that is forked at the start inherits half of it
             self._listener = threading.Thread(target=self._listen, name="scheduler-wake", daemon=True)
             self._listener.start()
-        rest = self._rest(seconds)
-        self._work.wait(seconds - rest)
+        left = seconds - self._rest(seconds)
+        if left > 0 and not self._work.is_set() and (coming := self._due()) is not None:
+            left = min(left, coming + PAST_DUE)
+        self._work.wait(left)
         self._work.clear()
         self._begun = time.monotonic()
 

@@ -8,6 +8,7 @@ import pytest
 
 from ops.bench import results, telemetry
 from ops.bench.catalogue import FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
+from ops.bench.comparisons import SENTENCES
 from ops.bench.figures import Result
 from ops.bench.telemetry import RATE
 
@@ -120,3 +121,11 @@ def test_the_page_is_made_of_what_is_kept():
         assert results.PAGE.read_text(encoding="utf-8") == results.page(data)
     else:
         assert not results.PAGE.exists()
+
+
+def test_a_benchs_table_is_followed_by_what_is_known_of_it():
+    assert results.NOTES.keys() <= SENTENCES.keys()
+    sample = {"CPU-seconds a task": 0.2}
+    benches = {"cost": {"bench": "cost", "samples": {"here": [sample]}, "base": None, "day": "2026-11-26"}}
+    page = results.page({"conditions": {}, "benches": benches})
+    assert page.index("## cost") < page.index(results.NOTES["cost"]) < page.index("## At ten times")

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
 
 from airflow_ha.upstream import scheduler_wake
 
@@ -28,6 +30,10 @@ from airflow_ha.upstream import scheduler_wake
         ("INSERT INTO dag_run_note (user_id) VALUES (%(user_id)s)", {"user_id": 1}, False),
         ("UPDATE dag_run SET state=%(state)s", {"state": "queued"}, True),
         ("UPDATE dag_run SET state=%(state)s", {"state": "running"}, False),
+        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": False}, True),
+        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": True}, False),
+        ("UPDATE dag SET last_parsed_time=%(last_parsed_time)s", {"last_parsed_time": 1}, False),
+        ("UPDATE slot_pool SET slots=%(slots)s", {"slots": 8}, True),
         ("UPDATE task_instance SET state=%(state)s", {"state": "success"}, True),
         ("UPDATE task_instance SET state=%(state)s", [{"state": "running"}, {"state": "scheduled"}], True),
         ("UPDATE task_instance SET state=%(state)s", {"state": "running"}, False),
@@ -161,6 +167,10 @@ def test_a_silent_channel_is_asked_whether_it_is_still_there(postgres, monkeypat
     assert postgres.asked[1:] == ["SELECT 1"]
 
 
+def never() -> None:
+    """No run is due."""
+
+
 class Channel:
     """What a scheduler hears; it can be lost."""
 
@@ -183,7 +193,7 @@ LONG = 30.0
 
 
 def test_a_scheduler_that_sleeps_is_woken_by_work(channel):
-    sleep = scheduler_wake.Sleep(channel)
+    sleep = scheduler_wake.Sleep(channel, never)
     threading.Thread(target=lambda: channel.heard_from.get()()).start()
     before = time.monotonic()
     sleep(LONG)
@@ -192,7 +202,7 @@ def test_a_scheduler_that_sleeps_is_woken_by_work(channel):
 
 def test_a_channel_that_is_lost_is_heard_again(channel):
     channel.ends.put(ConnectionError)
-    sleep = scheduler_wake.Sleep(channel)
+    sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
     channel.heard_from.get(timeout=5)
     wake = channel.heard_from.get(timeout=5)
@@ -204,13 +214,13 @@ def test_a_channel_that_is_lost_is_heard_again(channel):
 
 def test_without_work_it_sleeps_as_long_as_it_would(channel):
     before = time.monotonic()
-    scheduler_wake.Sleep(channel)(0.2)
+    scheduler_wake.Sleep(channel, never)(0.2)
     assert time.monotonic() - before >= 0.2
 
 
 @pytest.mark.parametrize(("worked", "would_sleep", "rests"), [(0.05, LONG, 0.05), (0.2, LONG, 0.6), (0.2, 0.05, 0.05)])
 def test_woken_it_rests_first_and_no_longer_than_it_would_have_slept(channel, worked, would_sleep, rests):
-    sleep = scheduler_wake.Sleep(channel)
+    sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
     wake = channel.heard_from.get(timeout=5)
     time.sleep(worked)
@@ -218,6 +228,50 @@ def test_woken_it_rests_first_and_no_longer_than_it_would_have_slept(channel, wo
     before = time.monotonic()
     sleep(would_sleep)
     assert rests <= time.monotonic() - before < rests + LONG / 2
+
+
+@pytest.mark.parametrize(
+    ("would_sleep", "coming", "sleeps"), [(LONG, 0.1, 0.1), (0.2, LONG, 0.2), (0.2, None, 0.2), (LONG, -1.0, 0.0)]
+)
+def test_it_wakes_when_a_run_is_due(channel, would_sleep, coming, sleeps):
+    before = time.monotonic()
+    scheduler_wake.Sleep(channel, lambda: coming)(would_sleep)
+    assert sleeps <= time.monotonic() - before < sleeps + LONG / 2
+
+
+@pytest.fixture
+def dags(monkeypatch):
+    """What a scheduler asks its database, on one of its own with some DAGs."""
+    from airflow.utils import session as airflow_session
+
+    engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE dag (next_dagrun_create_after, is_paused, is_stale)")
+    monkeypatch.setattr(airflow_session, "create_session", lambda: Session(engine))
+
+    def add(seconds: float, paused: int = 0, stale: int = 0) -> None:
+        at = f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S.%f}"
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO dag VALUES (?, ?, ?)", (at, paused, stale))
+
+    add.engine = engine
+    return add
+
+
+def test_the_next_run_is_the_first_that_is_not_due_yet(dags):
+    assert scheduler_wake.due() is None
+    dags(300)
+    dags(60)
+    dags(-60)  # waits for a run before it to end
+    dags(10, paused=1)
+    dags(20, stale=1)
+    assert 40 < scheduler_wake.due() < 62  # SQLite's clock has seconds
+
+
+def test_a_database_that_does_not_say_is_no_fault_of_the_schedulers(dags):
+    with dags.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE dag")
+    assert scheduler_wake.due() is None
 
 
 class Clock:
@@ -238,7 +292,7 @@ class Clock:
 def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(channel, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(scheduler_wake, "time", clock)
-    sleep = scheduler_wake.Sleep(channel)
+    sleep = scheduler_wake.Sleep(channel, never)
     told: list[object] = []
     timer = scheduler_wake.rested(lambda stat, **tags: told.append((stat, clock.now, tags)), sleep)
     for worked in (0.05, 0.2, 7.0):
@@ -253,7 +307,7 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
 
 def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
     clock = Clock()
-    sleep = scheduler_wake.Sleep(channel)
+    sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
     monkeypatch.setattr(scheduler_wake, "time", clock)
     sleep._begun = clock.now
