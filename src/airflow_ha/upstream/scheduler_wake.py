@@ -10,10 +10,9 @@ The work-round: whoever commits what a scheduler acts on, a run or the end of a 
 (NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. It also wakes when
 the next scheduled run is due. So it can sleep longer: compose/airflow.yaml. What is not heard, while the primary is
 replaced for instance, and what nobody says, as the end of a task's `retry_delay`, is found at the end of the sleep.
-Between two rounds a scheduler
-rests: as long as the one before took, and three times as long after one that was long, because the machine is busy or
-the run has hundreds of tasks, all of which it loads. What comes thick and fast is dealt with together, and most of the
-time is the tasks'.
+Between two rounds a scheduler rests: as long as the one before took, and three times as long after one that was long,
+because the machine is busy or the run has hundreds of tasks, all of which it loads. What comes thick and fast is dealt
+with together, and most of the time is the tasks'.
 
 No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
 the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
