@@ -81,6 +81,8 @@ def is_work(statement: str, parameters: object) -> bool:
     """
     if statement.startswith(RELEASING):
         return True
+    if not statement.startswith("UPDATE "):  # most statements of an API server end here
+        return False
     releases = next((of for beginning, of in WRITTEN.items() if statement.startswith(beginning)), None)
     if releases is None:
         return False
