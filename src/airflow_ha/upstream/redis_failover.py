@@ -9,8 +9,10 @@ Three faults, in redis-py 6.4 and kombu 5.6. None has an issue upstream that was
 2. kombu publishes again once after a lost connection, whatever `task_publish_retry_policy` says, unless its transport
    names the errors that can be recovered from; its Redis transport does not. A connection to the old primary that works
    for one more moment is enough to fail the task. Here it names them.
-3. A publisher's channel that was closed under it fails with "'NoneType' object has no attribute 'client'", which
-   nothing repairs. Here it is a lost connection.
+3. A channel that was closed, or whose connection was, fails with "'NoneType' object has no attribute 'client'" or
+   "…'hostname'" (as in https://github.com/celery/kombu/issues/582), which nothing repairs: a publisher fails its task,
+   and a worker that acknowledges one it took before a Redis that is loading its file lost it the connection ends with
+   "Unrecoverable error", and takes nothing more until what runs in it has ended. Here it is a lost connection.
 
 Each can go when its test in `test_redis_failover.py` fails.
 Loaded by schedulers, workers and Flower with Celery's settings (airflow_ha/celery_config.py).
@@ -38,8 +40,8 @@ _connparams = Channel._connparams
 
 
 def connparams(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """As upstream's, with an error that is repaired when the channel is closed."""
-    if self.connection is None:
+    """As upstream's, with an error that is repaired when the channel or its connection is closed."""
+    if self.connection is None or self.connection.client is None:
         raise RedisConnectionError("this channel was closed with its connection")
     return _connparams(self, *args, **kwargs)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import kombu
 import pytest
-from kombu.transport.redis import Channel, get_redis_error_classes
+from kombu.message import Message
+from kombu.transport.redis import Channel, Transport, get_redis_error_classes
+from redis import Redis
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -72,13 +76,28 @@ def test_a_task_whose_publishing_fails_again_after_a_new_connection(load, tries)
     assert done.stdout.split() == [str(tries)]
 
 
-def test_a_channel_that_was_closed_is_a_lost_connection():
+def closed(connection: SimpleNamespace | None) -> Channel:
+    """A channel without its connection, or with one that was closed itself."""
     channel = object.__new__(Channel)
-    channel.connection = None
+    channel.connection = connection
+    return channel
+
+
+@pytest.mark.parametrize("connection", [None, SimpleNamespace(client=None)], ids=["channel", "connection"])
+def test_a_channel_that_was_closed_is_a_lost_connection(connection):
+    channel = closed(connection)
     with pytest.raises(RedisConnectionError, match="channel was closed"):
         channel._connparams()
     with pytest.raises(AttributeError):  # when this fails that work-round can go
         redis_failover._connparams(channel)
+
+
+def test_a_worker_goes_on_when_a_task_that_it_took_before_cannot_be_acknowledged(caplog):
+    channel = closed(SimpleNamespace(client=None))
+    channel._closed, channel._pool, channel._qos, channel.Client = True, None, None, Redis
+    message = Message(channel=channel, delivery_tag="taken before")
+    message.ack_log_error(logging.getLogger("celery.worker"), Transport.connection_errors)
+    assert "channel was closed" in caplog.text
 
 
 def test_the_sentinels_transport_has_it_too():
