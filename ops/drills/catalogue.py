@@ -76,6 +76,7 @@ class Drill:
         may_alert: alerts that may come too, because what they tell is so.
         behind: frozen before, until the primary goes on without them, and thawed when it has been struck: what they
             lack was committed, and none of them may take over.
+        laden: whether the Redis that is struck has much in its file, and answers only that it is loading for a while.
         only_long: whether the load is long tasks alone: no short one tells early that a worker is away.
         in_every_run: whether `./ops/stack test` holds it; all are held every night.
     """
@@ -91,6 +92,7 @@ class Drill:
     alert: str | None = None
     may_alert: tuple[str, ...] = ()
     behind: tuple[Victim, ...] = ()
+    laden: bool = False
     only_long: bool = False
     in_every_run: bool = False
 
@@ -116,7 +118,8 @@ class Drill:
         whom = " + ".join(victim.named for victim in self.victims)
         held = f" for {self.hold:.0f} s" if self.hold else ""
         behind = "".join(f", {victim.named} behind" for victim in self.behind)
-        return f"{self.fault} {whom}{held}{behind}{', only long tasks' if self.only_long else ''}"
+        laden = " with much to load" if self.laden else ""
+        return f"{self.fault} {whom}{laden}{held}{behind}{', only long tasks' if self.only_long else ''}"
 
 
 def one(service: str) -> tuple[Victim, ...]:
@@ -296,6 +299,8 @@ DRILLS: tuple[Drill, ...] = (
     Drill("etcd-frozen", one("etcd-1"), "freeze", 30, "interruption", NOT_NOTICED),
     Drill("two-etcd-frozen", (Victim("etcd-1"), Victim("etcd-2")), "freeze", 30, "interruption", NOT_NOTICED),
     Drill("redis-primary-crash", primary("redis"), "crash", 0, "interruption", 15),
+    # As after some ten thousand tasks.
+    Drill("redis-primary-crash-laden", primary("redis"), "crash", 0, "interruption", 15, laden=True),
     Drill("redis-primary-stop", primary("redis"), "stop", 30, "interruption", 15),
     Drill("redis-primary-gone", primary("redis"), "kill", 45, "interruption", 15),
     Drill("redis-primary-frozen", primary("redis"), "freeze", 30, "interruption", 15),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ops import status
+from ops import data_tier, status
 from ops.bench.stock import stock
 from ops.drills import ledger
-from ops.drills.catalogue import Victim
-from ops.drills.conduct import DAG_FILE, DAG_ID, conduct, load_dag
+from ops.drills.catalogue import Victim, nodes, primary
+from ops.drills.conduct import DAG_FILE, DAG_ID, WHOLE_SECONDS, conduct, containers, load_dag
+from ops.errors import StackError
 from ops.project import dags_folder
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +40,12 @@ STOCK_SLOTS: Final = "8"
 STOCK_PATIENCE: Final = 1500.0
 """Seconds for a run: a lost message is looked for after 600 s, and again after as many."""
 STOCK_WHOLE_SECONDS: Final = 600.0
+LADEN_KEY: Final = "drill:laden"
+LADEN_PUSHES: Final = 100_000
+"""In one script, which Redis runs in some tenths of a second."""
+LADEN_SCRIPT: Final = "for number = 1, ARGV[1] do redis.call('rpush', KEYS[1], number) end"
+LADEN_BYTES: Final = 40_000_000
+"""Of commands in Redis' file: it loads them for most of a second, and rewrites the file only beyond 64 MB."""
 
 
 @contextmanager
@@ -54,7 +62,49 @@ def on_stack(
     api = status.client(project, settings, report)
     folder, name = dags_folder(project, settings), settings["COMPOSE_PROJECT_NAME"]
     with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, load_dag(folder, api, report):
-        yield lambda drill: conduct(drill, project, settings, api, book, report)
+
+        def hold(drill: Drill) -> Outcome:
+            with much_to_load(name, report) if drill.laden else nullcontext():
+                return conduct(drill, project, settings, api, book, report)
+
+        yield hold
+
+
+@contextmanager
+def much_to_load(name: str, report: Callable[[str], None]) -> Iterator[None]:
+    """The Redis primary has a file of LADEN_BYTES for as long as the block lasts.
+
+    Args:
+        name: The compose project's.
+        report: Shows a line to people.
+
+    Raises:
+        StackError: Its file does not grow.
+    """
+    wait(lambda: bool(containers(name, primary("redis"))), WHOLE_SECONDS, "there is a Redis primary", report)
+    [redis] = containers(name, primary("redis"))
+    try:
+        while (size := file_bytes(redis)) < LADEN_BYTES:
+            data_tier.ask_redis(redis, "eval", LADEN_SCRIPT, "1", LADEN_KEY, str(LADEN_PUSHES))
+            if file_bytes(redis) <= size:
+                raise StackError(f"Redis' file stays at {size} bytes", cure="./ops/stack logs redis-1 redis-2 redis-3")
+        yield
+    finally:
+        for redis in containers(name, primary("redis")):
+            data_tier.ask_redis(redis, "unlink", LADEN_KEY)
+        for redis in containers(name, nodes("redis")):
+            data_tier.ask_redis(redis, "bgrewriteaof")
+
+
+def file_bytes(redis: str) -> int:
+    """Of the commands that a Redis would load, 0 when it does not say: its append-only file.
+
+    Args:
+        redis: Its container.
+    """
+    lines = (data_tier.ask_redis(redis, "info", "persistence") or "").splitlines()
+    facts = dict(line.strip().split(":", 1) for line in lines if ":" in line)
+    return int(facts.get("aof_current_size", 0))
 
 
 @contextmanager
@@ -73,7 +123,7 @@ def on_stock(
 
 def has_stock(drill: Drill) -> bool:
     """Whether a stock Airflow has what a drill strikes."""
-    return all(stock_victim(victim) for victim in (*drill.victims, *drill.behind))
+    return not drill.laden and all(stock_victim(victim) for victim in (*drill.victims, *drill.behind))
 
 
 def on_its_services(drill: Drill) -> Drill:
