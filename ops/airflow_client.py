@@ -219,9 +219,10 @@ class AirflowClient:
                 return found
 
     def host_of(self, run: Run, task_id: str, number: int, attempt: int) -> str:
-        """The name of the machine that an attempt of a mapped task was given to."""
+        """The machine's name that an attempt of a mapped task was given to; empty when Airflow kept no such attempt."""
         path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/{number}/tries/{attempt}"
-        return str(self._json("GET", path)["hostname"])
+        found = self.ask("GET", path, missing=True)
+        return str(found["hostname"]) if found else ""
 
     def result(self, run: Run, task_id: str) -> Any:
         """What a task returned; None when it returned nothing."""

@@ -42,6 +42,12 @@ def test_it_logs_in_once():
     assert seen.count("POST /auth/token") == 1
 
 
+def test_an_attempt_that_airflow_kept_nothing_of_was_given_to_no_machine():
+    api = client(answering({"/taskInstances/t/3/tries/2": {"hostname": "one"}}))
+    run = Run("d", "r", "running", 0.0, None)
+    assert [api.host_of(run, "t", 3, attempt) for attempt in (1, 2)] == ["", "one"]
+
+
 def test_dags_are_filtered_by_the_api_on_every_page():
     seen: list[httpx.QueryParams] = []
 
