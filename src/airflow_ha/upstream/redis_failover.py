@@ -1,6 +1,6 @@
 """A Redis that is replaced costs a connection: not the worker, and not the task that is just being queued.
 
-Three faults, in redis-py 6.4 and kombu 5.6. None has an issue upstream that was found.
+Three faults, in redis-py 6.4 and kombu 5.6. Only the third has an issue upstream that was found.
 
 1. A Redis that was the primary and no longer is answers READONLY, which redis-py takes for a lost connection, but just
    as well NOREPLICAS (it has come back alone, and takes no writes) or UNBLOCKED (it became a replica while a worker
@@ -10,9 +10,9 @@ Three faults, in redis-py 6.4 and kombu 5.6. None has an issue upstream that was
    names the errors that can be recovered from; its Redis transport does not. A connection to the old primary that works
    for one more moment is enough to fail the task. Here it names them.
 3. A channel that was closed, or whose connection was, fails with "'NoneType' object has no attribute 'client'" or
-   "…'hostname'" (as in https://github.com/celery/kombu/issues/582), which nothing repairs: a publisher fails its task,
-   and a worker that acknowledges one it took before a Redis that is loading its file lost it the connection ends with
-   "Unrecoverable error", and takes nothing more until what runs in it has ended. Here it is a lost connection.
+   "…'hostname'" (https://github.com/celery/kombu/issues/582), which nothing repairs. A publisher fails its task. A
+   worker whose Redis comes back loading its file, and which then acknowledges a task of an earlier connection, ends
+   with "Unrecoverable error", and takes nothing more until what runs in it has ended. Here it is a lost connection.
 
 Each can go when its test in `test_redis_failover.py` fails.
 Loaded by schedulers, workers and Flower with Celery's settings (airflow_ha/celery_config.py).
