@@ -102,9 +102,8 @@ def file_bytes(redis: str) -> int:
     Args:
         redis: Its container.
     """
-    lines = (data_tier.ask_redis(redis, "info", "persistence") or "").splitlines()
-    facts = dict(line.strip().split(":", 1) for line in lines if ":" in line)
-    return int(facts.get("aof_current_size", 0))
+    answer = data_tier.ask_redis(redis, "info", "persistence") or ""
+    return int(data_tier.info(answer).get("aof_current_size", 0))
 
 
 @contextmanager
