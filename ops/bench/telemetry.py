@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ops import compose, environment_file
@@ -24,9 +25,9 @@ SENTENCE = (
     "The same fan-out of no-op tasks with telemetry on; with statsd-exporter, collector and Prometheus stopped, or "
     "frozen; and with metrics and traces switched off in Airflow."
 )
-TASKS = 100
+TASKS = 200
 CONTAINERS = ("statsd-exporter", "otel-collector", "prometheus")
-ON, STOPPED, FROZEN, OFF = "on", "stopped", "frozen", "off"
+WAYS = ON, STOPPED, FROZEN, OFF = "on", "stopped", "frozen", "off"
 DOCKER = {STOPPED: ("stop", "start"), FROZEN: ("pause", "unpause")}
 RUN, RATE, SECONDS = "seconds", "tasks/s", "seconds a task"
 
@@ -70,7 +71,7 @@ def switched_off(project: Project, report: Callable[[str], None]) -> Iterator[No
 def compare(
     project: Project, side: Side, rounds: int, taken: dict[str, list[Sample]], report: Callable[[str], None]
 ) -> None:
-    """All four ways; the first three take turns, the last needs Airflow's containers to be made anew.
+    """All four ways in turn, up and down again: Airflow's containers are made anew once a round.
 
     Args:
         project: The stack.
@@ -87,17 +88,12 @@ def compare(
             f"the stack runs without {', '.join(missing)}", cure="./ops/stack up --profile observability …"
         )
 
-    def once(how: str, number: int) -> None:
-        taken.setdefault(how, []).append(measure(side, report))
-        report(f"round {number} of {rounds}, telemetry {how}: {taken[how][-1][RATE]:.2f} tasks/s")
-
+    turns = [(number, how) for number in range(1, rounds + 1) for how in (WAYS if number % 2 else reversed(WAYS))]
     whole(side, report)
-    measure(side, report)  # the first run of a DAG is slower in every way
-    for number in range(1, rounds + 1):
-        for how in (ON, STOPPED, FROZEN):
-            with containers(side, how):
-                once(how, number)
-    with switched_off(project, report):
-        measure(side, report)
-        for number in range(1, rounds + 1):
-            once(OFF, number)
+    for is_off, group in groupby(turns, lambda turn: turn[1] == OFF):
+        with switched_off(project, report) if is_off else nullcontext():
+            measure(side, report)  # the first run after a change is slower in every way
+            for number, how in group:
+                with containers(side, how):
+                    taken.setdefault(how, []).append(measure(side, report))
+                report(f"round {number} of {rounds}, telemetry {how}: {taken[how][-1][RATE]:.2f} tasks/s")

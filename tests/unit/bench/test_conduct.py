@@ -201,19 +201,34 @@ def test_single_nodes_are_not_measured_against_replicas():
     assert "--profile data " in refused.value.cure
 
 
-def test_telemetrys_ways_take_turns_and_the_last_is_off(monkeypatch):
+def test_telemetrys_ways_take_turns_and_airflow_is_made_anew_once_a_round(monkeypatch):
     done: list[str] = []
     containers = {name: [Instance(id=name, state="running", health="healthy", created=0.0)] for name in "abc"}
     monkeypatch.setattr(telemetry, "CONTAINERS", ("a", "b"))
     monkeypatch.setattr(telemetry.compose, "instances", lambda project: containers)
     monkeypatch.setattr(telemetry.compose, "docker", lambda *arguments: done.append(" ".join(arguments)))
     monkeypatch.setattr(telemetry, "whole", lambda *_: None)
-    monkeypatch.setattr(telemetry, "switched_off", lambda *_: nullcontext())
     monkeypatch.setattr(telemetry, "measure", lambda *_: done.append("run") or {telemetry.RATE: 1.0})
+
+    @contextmanager
+    def switched_off(project, report):
+        done.append("off")
+        yield
+        done.append("on")
+
+    monkeypatch.setattr(telemetry, "switched_off", switched_off)
     taken: dict = {}
-    telemetry.compare(None, HERE, 1, taken, print)
-    assert done == ["run", "run", "stop a b", "run", "start a b", "pause a b", "run", "unpause a b", "run", "run"]
-    assert list(taken) == ["on", "stopped", "frozen", "off"]
+    telemetry.compare(None, HERE, 3, taken, print)
+    stopped, frozen = ["stop a b", "run", "start a b"], ["pause a b", "run", "unpause a b"]
+    off = ["off", "run", "run", "run", "on"]
+    assert done[: done.index("off")] == ["run", "run", *stopped, *frozen]
+    # The first run after a change is not counted.
+    assert done[done.index("off") :] == [
+        *off,
+        *["run", *frozen, *stopped, "run", "run", *stopped, *frozen],
+        *["off", "run", "run", "on"],
+    ]
+    assert {how: len(of) for how, of in taken.items()} == {"on": 3, "stopped": 3, "frozen": 3, "off": 3}
     assert conduct.base("telemetry", taken) == "off"
 
 
