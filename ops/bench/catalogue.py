@@ -68,6 +68,7 @@ class Goal:
 
     Attributes:
         bench: which.
+        what: is shown, for people, with its unit.
         figure: of its figures.
         kind: the ratio, the figure itself, or its worst round.
         limit: the bound.
@@ -77,6 +78,7 @@ class Goal:
     """
 
     bench: str
+    what: str
     figure: str
     kind: Literal["ratio", "value", "worst"]
     limit: float
@@ -233,14 +235,29 @@ BENCHES = (
 )
 
 GOALS = (
-    Goal("latency", LATENCY, "ratio", 0.35),
-    Goal("slots", SLOT_TIME, "ratio", 0.4),
-    *(Goal("fanout", tasks_per_second(tasks), "ratio", 1.6, least=True) for tasks in FAN_OUTS),
-    *(Goal("fanout", cpu_a_task(tasks), "ratio", 0.6) for tasks in FAN_OUTS),
-    Goal("queue", GROWTH, "value", 1.5),
-    Goal("people", FAILED, "worst", 0),
-    Goal("people", LOST, "worst", 0),
-    Goal("people", SLOWED, "value", 1.5),
-    Goal("idle", CORES, "ratio", 1.0),
-    Goal(telemetry.NAME, telemetry.RUN, "ratio", 1.05, side=telemetry.ON, base=telemetry.OFF),
+    Goal("latency", "a run of two tasks, from request to success, s", LATENCY, "ratio", 0.35),
+    Goal("slots", f"{SLOT_TASKS} half-second tasks on {SLOTS} slots, s", SLOT_TIME, "ratio", 0.4),
+    *(
+        Goal(
+            "fanout", f"{tasks:,} no-op tasks on all slots, tasks/s", tasks_per_second(tasks), "ratio", 1.6, least=True
+        )
+        for tasks in FAN_OUTS
+    ),
+    *(Goal("fanout", f"the same {tasks:,}, CPU-s a task", cpu_a_task(tasks), "ratio", 0.6) for tasks in FAN_OUTS),
+    Goal(
+        "queue", f"the wait for a first task, {QUEUED[-1]:,} queued against {QUEUED[0]:,}, times", GROWTH, "value", 1.5
+    ),
+    Goal("people", f"{CLIENTS} people during a fan-out: requests that failed", FAILED, "worst", 0),
+    Goal("people", "attempts lost meanwhile", LOST, "worst", 0),
+    Goal("people", "the fan-out slowed by them, times", SLOWED, "value", 1.5),
+    Goal("idle", "CPU of the whole stack at rest, cores", CORES, "ratio", 1.0),
+    Goal(
+        telemetry.NAME,
+        f"{telemetry.TASKS} no-op tasks with telemetry {telemetry.ON}, against {telemetry.OFF}, s",
+        telemetry.RUN,
+        "ratio",
+        1.05,
+        side=telemetry.ON,
+        base=telemetry.OFF,
+    ),
 )

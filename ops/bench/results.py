@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from ops import compose
+from ops import compose, readme
 from ops.bench import growth
 from ops.bench.catalogue import FAN_OUTS, GOALS, QUEUED, Goal, delay, tasks_per_second
 from ops.bench.comparisons import SENTENCES
@@ -30,6 +30,8 @@ FOLDER: Final = Path(__file__).parent
 DATA: Final = FOLDER / "results.json"
 PAGE: Final = FOLDER / "RESULTS.md"
 PICTURE: Final = FOLDER / "results.svg"
+PART: Final = "benches"
+"""Of the README."""
 
 INTRODUCTION: Final = """\
 # What the benches show
@@ -114,23 +116,27 @@ def goal_row(goal: Goal, results: Mapping[str, Result]) -> list[str] | None:
     judged = against if goal.kind == "ratio" else mine
     if judged is None:
         return None
-    sides = "" if goal.side == OURS else f", {goal.side} against {goal.base}"
     return [
-        goal.bench,
-        f"{goal.figure}{sides}",
+        goal.what,
         *("" if cell is None else str(cell) for cell in (mine, theirs, against)),
         str(goal),
         "yes" if goal.kept(judged.high if goal.kind == "worst" else judged.median) else "no",
     ]
 
 
-GOAL_HEADINGS: Final = ("bench", "figure", OURS, STOCK, f"{OURS} ÷ {STOCK}", "goal", "reached")
+GOAL_HEADINGS: Final = ("", OURS, STOCK, f"{OURS} ÷ {STOCK}", "goal", "reached")
 
 
 def goals(results: Sequence[Result]) -> list[list[str]]:
     """The few figures that matter, against what they should be."""
     by_name = {result.bench: result for result in results}
     return [row for goal in GOALS if (row := goal_row(goal, by_name))]
+
+
+def part(data: Mapping[str, Any]) -> str:
+    """What the README says of it."""
+    told = f"Medians, with the least and the greatest, on {data['conditions']['machine'].partition(',')[0]}."
+    return f"\n{markdown(GOAL_HEADINGS, goals(read(data)))}\n{told}\n\n"
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -197,10 +203,11 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 
 def write(project: Project, settings: Mapping[str, str], now: Sequence[Result]) -> None:
-    """Keeps what was measured, and makes page and picture anew."""
+    """Keeps what was measured, and makes page, picture and the README's part anew."""
     old = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     data = merged(old, now, conditions(project, settings), f"{datetime.now(tz=UTC):%Y-%m-%d}")
     DATA.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(page(data), encoding="utf-8")
+    readme.fill(PART, part(data))
     if lines(read(data)):
         draw(read(data), PICTURE)

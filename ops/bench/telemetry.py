@@ -58,13 +58,13 @@ def containers(side: Side, how: str) -> Iterator[None]:
 @contextmanager
 def switched_off(project: Project, report: Callable[[str], None]) -> Iterator[None]:
     """Airflow without metrics and traces, for a while."""
-    before = environment_file.read(project)
-    environment_file.write(project, before | {"STATSD_ON": "False", "TRACES": "False", "OTLP_ENDPOINT": ""})
+    before = project.env_file.read_text(encoding="utf-8")
+    environment_file.write(project, {"STATSD_ON": "False", "TRACES": "False", "OTLP_ENDPOINT": ""})
     try:
         roll_out(project, report)
         yield
     finally:
-        environment_file.write(project, {"STATSD_ON": "True"} | before)
+        project.env_file.write_text(before, encoding="utf-8")
         roll_out(project, report)
 
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
+from ops import readme
 from ops.drills.catalogue import DRILLS
 from ops.drills.conduct import Outcome
 from ops.drills.faults import MEANING
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 RESULTS: Final = ROOT / "ops/drills/results.json"
-README: Final = ROOT / "README.md"
-BEGIN: Final = "<!-- drills -->\n"
-END: Final = "<!-- /drills -->\n"
+PART: Final = "drills"
+"""Of the README."""
 
 MAIN: Final = (
     "scheduler-crash",
@@ -75,7 +75,7 @@ def write(outcomes: Sequence[Outcome], machine: str, date: str, *, stock: bool) 
     """Adds what was measured now to results.json, and brings the README's tables to it."""
     known = merged(read(), outcomes, machine, date, stock=stock)
     RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    README.write_text(filled(README.read_text(encoding="utf-8"), section(known)), encoding="utf-8")
+    readme.fill(PART, section(known))
 
 
 def merged(
@@ -166,10 +166,3 @@ def measured(known: Mapping[str, Result]) -> str:
     often = " to ".join("once" if count == 1 else f"{count} times" for count in dict.fromkeys((times[0], times[-1])))
     last = max(one["date"] for one in series)
     return f"Measured by `./ops/stack drill` on {machines}, each {often}, last on {last}."
-
-
-def filled(text: str, content: str) -> str:
-    """The README with this between its markers."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{content}{END}{after}"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ops import readme
 from ops.bench import results, telemetry
 from ops.bench.catalogue import FAILED, GOALS, GROWTH, LATENCY, Goal, delay, tasks_per_second
 from ops.bench.comparisons import SENTENCES
@@ -48,7 +49,7 @@ def test_what_is_kept_survives_its_file():
 def test_the_page_has_machine_versions_goals_and_tables():
     page = results.page(kept(LATENCIES))
     assert "- machine: 2 cores\n- Airflow: 3.3.2" in page
-    assert f"| latency | {LATENCY} | 0.500 | 2 | 0.250 | ≤ 0.35× | yes |" in page  # noqa: RUF001
+    assert "| a run of two tasks, from request to success, s | 0.500 | 2 | 0.250 | ≤ 0.35× | yes |" in page  # noqa: RUF001
     assert "5 rounds, 2026-11-25." in page
     assert "results.svg" not in page
 
@@ -72,13 +73,12 @@ def test_one_failed_request_in_one_round_is_too_many():
 def test_telemetry_is_held_against_itself_switched_off():
     samples = {way: [{telemetry.RUN: seconds}] for way, seconds in (("on", 10.4), ("off", 10.0))}
     (row,) = results.goals([Result("telemetry", samples, "off")])
-    assert row[1:5] == ["seconds, on against off", "10.4", "10", "1.04"]
-    assert row[-1] == "yes"
+    assert row == ["200 no-op tasks with telemetry on, against off, s", "10.4", "10", "1.04", "≤ 1.05×", "yes"]  # noqa: RUF001
 
 
 @pytest.mark.parametrize(("value", "kept_"), [(1.6, True), (1.59, False)])
 def test_a_least_bound_is_kept_from_it_on(value, kept_):
-    assert Goal("fanout", "x", "ratio", 1.6, least=True).kept(value) is kept_
+    assert Goal("fanout", "", "x", "ratio", 1.6, least=True).kept(value) is kept_
 
 
 def test_every_goal_is_of_a_bench_that_exists():
@@ -114,11 +114,13 @@ def test_what_is_drawn_is_each_size_with_its_spread():
     ]
 
 
-def test_the_page_is_made_of_what_is_kept():
+def test_the_page_and_the_readme_are_made_of_what_is_kept():
     """Once there are results: who edits one and not the other is told."""
     if results.DATA.exists():
         data = json.loads(results.DATA.read_text(encoding="utf-8"))
         assert results.PAGE.read_text(encoding="utf-8") == results.page(data)
+        text = readme.README.read_text(encoding="utf-8")
+        assert readme.filled(text, results.PART, results.part(data)) == text
     else:
         assert not results.PAGE.exists()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
+from ops import readme
 from ops.drills import report, results
 from ops.drills.catalogue import DRILLS, NOT_NOTICED
 from ops.drills.conduct import Outcome
@@ -35,8 +34,8 @@ def measured(known, *outcomes, stock=False):
 
 
 def test_the_readmes_tables_are_those_of_what_was_measured():
-    text = results.README.read_text(encoding="utf-8")
-    assert results.filled(text, results.section(results.read())) == text
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.filled(text, results.PART, results.section(results.read())) == text
 
 
 def test_what_is_kept_is_of_drills_that_there_are():
@@ -107,20 +106,13 @@ def test_the_rest_is_folded_away_and_each_fault_that_was_made_is_explained():
     assert "stock Airflow" not in section, "a column for what nobody has measured"
 
 
-def test_only_what_is_between_the_markers_changes():
-    text = f"before\n{results.BEGIN}old\n{results.END}after\n"
-    assert results.filled(text, "new\n") == f"before\n{results.BEGIN}new\n{results.END}after\n"
-    with pytest.raises(ValueError, match="unpack"):
-        results.filled("no markers", "new")
-
-
 def test_results_and_readme_are_written_together(tmp_path, monkeypatch):
-    readme, kept = tmp_path / "README.md", tmp_path / "results.json"
-    readme.write_text(f"# Title\n{results.BEGIN}{results.END}")
+    page, kept = tmp_path / "README.md", tmp_path / "results.json"
+    page.write_text("".join(["# Title\n", *readme.marks(results.PART)]))
     kept.write_text("{}")
-    monkeypatch.setattr(results, "README", readme)
+    monkeypatch.setattr(readme, "README", page)
     monkeypatch.setattr(results, "RESULTS", kept)
     results.write([outcome("host")], MACHINE, "2026-11-25", stock=False)
-    assert results.section(results.read()) in readme.read_text()
-    assert MACHINE in readme.read_text()
+    assert results.section(results.read()) in page.read_text()
+    assert MACHINE in page.read_text()
     assert results.read().keys() == {"host"}
