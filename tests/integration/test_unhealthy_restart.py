@@ -10,7 +10,7 @@ def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
     main = victim.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
     victim.execute("sh", "-c", f"kill -STOP {main}")
     started = victim.inspect()["State"]["StartedAt"]
-    # Docker asks every 10 s, and each try may take 10 s; twelve failures in a row are the longest way to a SIGKILL.
+    # Docker asks every 20 s, and each try may take 10 s; six failures in a row are the longest way to a SIGKILL.
     wait_until(
         lambda: victim.inspect()["State"]["StartedAt"] != started,
         timeout=300,
