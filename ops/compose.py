@@ -26,6 +26,7 @@ PROGRESS = re.compile(
     r"\s*(?P<kind>Container|Volume|Network)\s+(?P<name>\S+)\s+(?P<state>Created|Started|Waiting|Healthy|Exited|Stopping|Removed)"
 )
 
+ANSWER_SECONDS = 5.0
 PAUSE_TRIES = 20
 
 
@@ -229,23 +230,37 @@ def docker(*arguments: str) -> str:
 def pause(containers: Sequence[str]) -> None:
     """Stops every process of containers where it is.
 
+    A health check that is just being started is in the way, twice. The kernel's first freezer (cgroup v1) can miss its
+    processes; runc then gives up, and leaves it to its caller: https://github.com/opencontainers/runc/pull/2791. And if
+    it is frozen before it has begun, Docker says nothing more of that container until it is thawed.
+
     Raises:
         StackError: Not all could be; those that were stay so.
     """
-    # The kernel's first freezer (cgroup v1) can miss processes that are just being started, as a health check's are;
-    # runc then gives up, and leaves it to its caller: https://github.com/opencontainers/runc/pull/2791.
     left = list(containers)
     for more_tries in reversed(range(PAUSE_TRIES)):
+        failure = StackError("docker inspect has no answer for a container that is paused", code=FAILURE)
         try:
             docker("pause", *left)
-        except StackError:
-            left = [found["Id"] for found in inspect(left) if not found["State"]["Paused"]]
-            if left and not more_tries:
-                raise
-        else:
-            return
+        except StackError as error:
+            failure = error
+        if silent := [one for one in left if not answers(one)]:
+            docker("unpause", *silent)
+        left = [found["Id"] for found in inspect(left) if not found["State"]["Paused"]]
         if not left:
             return
+        if not more_tries:
+            raise failure
+
+
+def answers(container: str) -> bool:
+    """Whether Docker says anything of a container."""
+    asked = ["docker", "inspect", "--format={{.Id}}", container]
+    try:
+        subprocess.run(asked, capture_output=True, timeout=ANSWER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def docker_failure(subcommand: str, said: str) -> StackError:

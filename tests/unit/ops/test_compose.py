@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -73,11 +74,15 @@ def test_what_fails_at_work_is_said_with_its_last_lines(project, docker):
 class Freezer:
     """Docker, which pauses one container of those that it is asked for, and misses the others."""
 
-    def __init__(self, *, misses: int) -> None:
-        self.misses = misses
+    def __init__(self, *, misses: int, silent: set[str]) -> None:
+        self.misses, self.silent = misses, silent
         self.paused: set[str] = set()
 
     def docker(self, command: str, *containers: str) -> str:
+        if command == "unpause":
+            self.paused.difference_update(containers)
+            self.silent.difference_update(containers)
+            return ""
         assert command == "pause"
         assert not self.paused.intersection(containers), "it was paused already"
         self.paused.update(containers[:1] if self.misses else containers)
@@ -87,13 +92,15 @@ class Freezer:
         return ""
 
     def inspect(self, containers: list[str]) -> list[dict]:
+        assert not self.silent.intersection(containers), "Docker would never answer"
         return [{"Id": one, "State": {"Paused": one in self.paused}} for one in containers]
 
 
-def freezer(monkeypatch, misses: int) -> Freezer:
-    made = Freezer(misses=misses)
+def freezer(monkeypatch, misses: int, silent: tuple[str, ...] = ()) -> Freezer:
+    made = Freezer(misses=misses, silent=set(silent))
     monkeypatch.setattr(compose, "docker", made.docker)
     monkeypatch.setattr(compose, "inspect", made.inspect)
+    monkeypatch.setattr(compose, "answers", lambda one: one not in made.silent)
     return made
 
 
@@ -102,6 +109,21 @@ def test_what_could_not_be_paused_at_once_is_tried_again_and_only_that(monkeypat
     made = freezer(monkeypatch, misses)
     compose.pause(["a", "b", "c"])
     assert made.paused == {"a", "b", "c"}
+
+
+def test_a_container_that_docker_is_silent_about_once_paused_is_thawed_and_paused_anew(monkeypatch):
+    made = freezer(monkeypatch, 0, silent=("b",))
+    compose.pause(["a", "b", "c"])
+    assert made.paused == {"a", "b", "c"}
+    assert not made.silent
+
+
+def test_docker_that_does_not_answer_is_not_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(compose, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "docker").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "docker").chmod(0o755)
+    assert not compose.answers("a")
 
 
 def test_what_cannot_be_paused_at_all_is_said(monkeypatch):
