@@ -45,21 +45,31 @@ compose file sets it up, on the same images, with two schedulers and two workers
 {conditions}
 """
 NOTES: Final[Mapping[str, str]] = {
+    "fanout": """\
+On all slots both sides wait for nothing but the processor. A stock Airflow holds a slot for up to 5 s after its task
+has ended, but with 32 of them others are free; what remains is what a task costs, and for that both run the same code
+of Airflow's. What is saved here pays for metrics, traces, alerts, the gateway and the API that people cannot stall,
+none of which a stock Airflow has, and leaves the difference. 0.6 times its CPU a task is what the worker and the
+Execution API take by themselves ([cost](#cost)): nothing else could cost anything.
+""",
     "cost": """\
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
 py-spy):
 
 - The worker, 108 ms, half of it in the kernel. A task is a process, forked from one of 140 MB: its page tables are
-  copied and thrown away (about 10 ms), and parent and child take 9,700 page faults together (about 13 ms), since Python
-  writes a count of references into whatever it looks at. To make those counts constant, as Instagram did, halves the
-  faults, and saved a millisecond of the nine in which the DAG is read: not worth a hand in Python's memory. The rest is
-  reading the DAG's file (10 ms, 15 before [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the
-  Execution API (8 ms), logging, spans, and Celery's result.
+  copied and thrown away (about 10 ms), and parent and child take 9,700 page faults together (about 13 ms), since
+  Python writes a count of references into whatever it looks at. The rest is reading the DAG's file (10 ms, 15 before
+  [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the Execution API (8 ms), a span (8 ms, 6
+  of them the kernel's, for a thread that its exporter starts in each process), logging, and Celery's result.
+- Tried and left, since it takes a hand in Python's memory: to make those counts constant, as Instagram did, halves
+  the faults, and saved a millisecond of the nine in which the DAG is read; huge pages before the fork (MADV_COLLAPSE,
+  Linux from 6.1 on) saved 5 of 14 ms in a trial.
 - The Execution API, 55 ms for four and a half calls: handing each to a thread and back (13%), SQLAlchemy's keys of
   statements that are the same every time (6%), the token, checked twice (5%), the versions of the API (5%).
 - Postgres 27 ms, schedulers 32 ms, of which half is loading all the run's tasks in each round.
 - Everything that runs in any case, 40 ms at nine tasks a second: 24 containers, a stock Airflow's nine take as much.
-- Outside all containers, and in no table: Docker starts 2.6 probes a second, 70 ms each.
+- Outside all containers, and in no table: Docker starts 1.8 probes a second, 70 ms each. There were 2.6, with the
+  probes themselves a sixth of what two busy cores did.
 """,
 }
 """What is said below a bench's table: found once, with a profiler."""
