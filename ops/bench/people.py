@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CLIENTS = 16
 TIMEOUT = 30.0
 """Seconds until a person gives up."""
+STAY = 120.0
+"""Seconds until all of them leave, whatever they have seen: as long as they stay, an API that they have brought to a
+stand remains there."""
 PAGES = (
     "/",
     "/ui/dags?limit=50",
@@ -41,16 +44,22 @@ class Visits:
 
 
 def visit(
-    url: str, headers: Mapping[str, str], first: int, stop: threading.Event, transport: httpx.BaseTransport | None
+    url: str,
+    headers: Mapping[str, str],
+    first: int,
+    stop: threading.Event,
+    stay: float,
+    transport: httpx.BaseTransport | None,
 ) -> Visits:
-    """One person, from a page of their own on, until told to stop."""
+    """One person, from a page of their own on, until told to stop, or for so many seconds."""
+    arrived = time.monotonic()
     seen = Visits()
     pages = PAGES[first % len(PAGES) :] + PAGES[: first % len(PAGES)]
     with httpx.Client(base_url=url, headers=dict(headers), timeout=TIMEOUT, transport=transport) as http:
         for page in itertools.cycle(pages):
-            if stop.is_set():
-                return seen
             started = time.monotonic()
+            if stop.is_set() or started - arrived > stay:
+                return seen
             try:
                 answered = http.get(page).is_success
             except httpx.HTTPError:
@@ -64,14 +73,19 @@ def visit(
 
 @contextmanager
 def crowd(
-    url: str, headers: Mapping[str, str], clients: int = CLIENTS, transport: httpx.BaseTransport | None = None
+    url: str,
+    headers: Mapping[str, str],
+    clients: int = CLIENTS,
+    stay: float = STAY,
+    transport: httpx.BaseTransport | None = None,
 ) -> Iterator[Visits]:
-    """So many people at once, for as long as the block lasts.
+    """So many people at once, for as long as the block lasts, or until they leave.
 
     Args:
         url: Where Airflow's pages are.
         headers: With which they are logged in.
         clients: How many.
+        stay: Seconds at most.
         transport: For tests: answers instead of the network.
 
     Yields:
@@ -79,7 +93,7 @@ def crowd(
     """
     stop, all_of_them = threading.Event(), Visits()
     with ThreadPoolExecutor(clients) as pool:
-        people = [pool.submit(visit, url, headers, number, stop, transport) for number in range(clients)]
+        people = [pool.submit(visit, url, headers, number, stop, stay, transport) for number in range(clients)]
         try:
             yield all_of_them
         finally:
