@@ -230,9 +230,10 @@ def docker(*arguments: str) -> str:
 def pause(containers: Sequence[str]) -> None:
     """Stops every process of containers where it is.
 
-    A health check that is just being started is in the way, twice. The kernel's first freezer (cgroup v1) can miss its
-    processes; runc then gives up, and leaves it to its caller: https://github.com/opencontainers/runc/pull/2791. And if
-    it is frozen before it has begun, Docker says nothing more of that container until it is thawed.
+    A health check under way can be in the way, twice. The kernel's first freezer (cgroup v1) can miss processes that
+    are just being started; runc then gives up, and leaves it to its caller:
+    https://github.com/opencontainers/runc/pull/2791. And now and then Docker has no more answer for a container that
+    was frozen with its health check, until it is thawed (seen with Docker 20.10).
 
     Raises:
         StackError: Not all could be; those that were stay so.
