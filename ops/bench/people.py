@@ -48,8 +48,8 @@ def visit(
     headers: Mapping[str, str],
     first: int,
     stop: threading.Event,
-    stay: float,
     transport: httpx.BaseTransport | None,
+    stay: float = STAY,
 ) -> Visits:
     """One person, from a page of their own on, until told to stop, or for so many seconds."""
     arrived = time.monotonic()
@@ -73,11 +73,7 @@ def visit(
 
 @contextmanager
 def crowd(
-    url: str,
-    headers: Mapping[str, str],
-    clients: int = CLIENTS,
-    stay: float = STAY,
-    transport: httpx.BaseTransport | None = None,
+    url: str, headers: Mapping[str, str], clients: int = CLIENTS, transport: httpx.BaseTransport | None = None
 ) -> Iterator[Visits]:
     """So many people at once, for as long as the block lasts, or until they leave.
 
@@ -85,7 +81,6 @@ def crowd(
         url: Where Airflow's pages are.
         headers: With which they are logged in.
         clients: How many.
-        stay: Seconds at most.
         transport: For tests: answers instead of the network.
 
     Yields:
@@ -93,7 +88,7 @@ def crowd(
     """
     stop, all_of_them = threading.Event(), Visits()
     with ThreadPoolExecutor(clients) as pool:
-        people = [pool.submit(visit, url, headers, number, stop, stay, transport) for number in range(clients)]
+        people = [pool.submit(visit, url, headers, number, stop, transport) for number in range(clients)]
         try:
             yield all_of_them
         finally:

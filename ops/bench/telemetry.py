@@ -28,7 +28,7 @@ SENTENCE = (
 TASKS = 200
 CONTAINERS = ("statsd-exporter", "otel-collector", "prometheus")
 WAYS = ON, STOPPED, FROZEN, OFF = "on", "stopped", "frozen", "off"
-DOCKER = {STOPPED: ("stop", "start"), FROZEN: ("pause", "unpause")}
+UNDO = {STOPPED: "start", FROZEN: "unpause"}
 RUN, RATE, SECONDS = "seconds", "tasks/s", "seconds a task"
 
 
@@ -42,17 +42,19 @@ def measure(side: Side, report: Callable[[str], None]) -> Sample:
 @contextmanager
 def containers(side: Side, how: str) -> Iterator[None]:
     """Telemetry's containers stopped or frozen; as they are for anything else."""
-    if how not in DOCKER:
+    if how not in UNDO:
         yield
         return
     found = compose.instances(side.project)
     victims = [instance.id for service in CONTAINERS for instance in found.get(service, [])]
-    do, undo = DOCKER[how]
-    compose.docker(do, *victims)
+    if how == FROZEN:
+        compose.pause(victims)
+    else:
+        compose.docker("stop", *victims)
     try:
         yield
     finally:
-        compose.docker(undo, *victims)
+        compose.docker(UNDO[how], *victims)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def test_all_pages_are_opened_by_each_logged_in_as_told():
             everything.set()
         return httpx.Response(200)
 
-    with crowd("http://a", {"Authorization": "Bearer t"}, 3, transport=httpx.MockTransport(answer)) as visits:
+    with crowd("http://a", {"Authorization": "Bearer t"}, 3, httpx.MockTransport(answer)) as visits:
         assert everything.wait(10)
     assert {path for path, _ in seen} == set(PAGES)
     assert {token for _, token in seen} == {"Bearer t"}
@@ -39,13 +39,13 @@ def test_a_refusal_and_no_answer_are_failed_requests():
             raise one
         return one
 
-    with crowd("http://a", {}, 1, transport=httpx.MockTransport(answer)) as visits:
+    with crowd("http://a", {}, 1, httpx.MockTransport(answer)) as visits:
         assert failed.wait(10)
     assert visits.failed == 3
 
 
 def test_people_leave_by_themselves_after_a_while():
     transport = httpx.MockTransport(lambda request: httpx.Response(200))
-    seen = visit("http://a", {}, 0, threading.Event(), 0.05, transport)
+    seen = visit("http://a", {}, 0, threading.Event(), transport, stay=0.05)
     assert seen.seconds
     assert not seen.failed
