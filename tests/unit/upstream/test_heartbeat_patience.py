@@ -136,10 +136,12 @@ def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
 
 LOADED = """
 import os
+import sys
 os.environ["AIRFLOW_HA_COMPONENT"] = {component!r}
 import airflow.providers.celery.executors.celery_executor_utils
 found = scheduler_job_runner.SchedulerJobRunner._find_task_instances_without_heartbeats
-print(found.__module__, type(scheduler_job_runner.time.sleep).__module__)
+left_out = "airflow_ha.upstream.settled_run" in sys.modules
+print(found.__module__, type(scheduler_job_runner.time.sleep).__module__, left_out)
 """
 
 
@@ -149,6 +151,6 @@ def test_what_schedulers_alone_need_is_loaded_with_celerys_settings():
         [LOADED.format(component=component) for component in ("scheduler", "worker")],
         AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS="airflow_ha.celery_config.CELERY_CONFIG",
     ) == [
-        "airflow_ha.upstream.heartbeat_patience airflow_ha.upstream.scheduler_wake",
-        "airflow.jobs.scheduler_job_runner builtins",
+        "airflow_ha.upstream.heartbeat_patience airflow_ha.upstream.scheduler_wake True",
+        "airflow.jobs.scheduler_job_runner builtins False",
     ]
