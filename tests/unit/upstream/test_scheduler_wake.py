@@ -22,28 +22,30 @@ from sqlalchemy.orm import Session
 
 from airflow_ha.upstream import scheduler_wake
 
+RUN, TASK = scheduler_wake.RUN, scheduler_wake.TASK
+
 
 @pytest.mark.parametrize(
     ("statement", "parameters", "work"),
     [
-        ("INSERT INTO dag_run (dag_id) VALUES (%(dag_id)s)", {"dag_id": "a"}, True),
-        ("INSERT INTO dag_run_note (user_id) VALUES (%(user_id)s)", {"user_id": 1}, False),
-        ("UPDATE dag_run SET state=%(state)s", {"state": "queued"}, True),
-        ("UPDATE dag_run SET state=%(state)s", {"state": "running"}, False),
-        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": False}, True),
-        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": True}, False),
-        ("UPDATE dag SET last_parsed_time=%(last_parsed_time)s", {"last_parsed_time": 1}, False),
-        ("UPDATE slot_pool SET slots=%(slots)s", {"slots": 8}, True),
-        ("UPDATE task_instance SET state=%(state)s", {"state": "success"}, True),
-        ("UPDATE task_instance SET state=%(state)s", [{"state": "running"}, {"state": "scheduled"}], True),
-        ("UPDATE task_instance SET state=%(state)s", {"state": "running"}, False),
-        ("UPDATE task_instance SET last_heartbeat_at=%(last_heartbeat_at)s", {"last_heartbeat_at": 1}, False),
-        ("UPDATE task_instance SET state=NULL", (), False),
-        ("SELECT state FROM task_instance", {"state": "success"}, False),
+        ("INSERT INTO dag_run (dag_id) VALUES (%(dag_id)s)", {"dag_id": "a"}, RUN),
+        ("INSERT INTO dag_run_note (user_id) VALUES (%(user_id)s)", {"user_id": 1}, None),
+        ("UPDATE dag_run SET state=%(state)s", {"state": "queued"}, RUN),
+        ("UPDATE dag_run SET state=%(state)s", {"state": "running"}, None),
+        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": False}, RUN),
+        ("UPDATE dag SET is_paused=%(is_paused)s", {"is_paused": True}, None),
+        ("UPDATE dag SET last_parsed_time=%(last_parsed_time)s", {"last_parsed_time": 1}, None),
+        ("UPDATE slot_pool SET slots=%(slots)s", {"slots": 8}, TASK),
+        ("UPDATE task_instance SET state=%(state)s", {"state": "success"}, TASK),
+        ("UPDATE task_instance SET state=%(state)s", [{"state": "running"}, {"state": "scheduled"}], TASK),
+        ("UPDATE task_instance SET state=%(state)s", {"state": "running"}, None),
+        ("UPDATE task_instance SET last_heartbeat_at=%(last_heartbeat_at)s", {"last_heartbeat_at": 1}, None),
+        ("UPDATE task_instance SET state=NULL", (), None),
+        ("SELECT state FROM task_instance", {"state": "success"}, None),
     ],
 )
 def test_a_run_and_the_end_of_a_task_are_work(statement, parameters, work):
-    assert scheduler_wake.is_work(statement, parameters) is work
+    assert scheduler_wake.work(statement, parameters) == work
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def database(tmp_path, monkeypatch, announcing):
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database", paramstyle="named")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE task_instance (state TEXT)")
+        connection.exec_driver_sql("CREATE TABLE dag_run (state TEXT)")
     engine.dialect.name = "postgresql"
     said: list[str] = []
     execute = Connection.exec_driver_sql
@@ -85,7 +88,15 @@ def test_what_is_committed_is_said_once_a_transaction(database):
         connection.execute(END, {"state": "success"})
         connection.execute(END, {"state": "failed"})
         assert said == []
-    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}"]
+    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}, 'task'"]
+
+
+def test_a_run_is_said_before_all_else(database):
+    engine, said = database
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE dag_run SET state=:state"), {"state": "queued"})
+        connection.execute(END, {"state": "success"})
+    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}, 'run'"]
 
 
 def test_what_is_rolled_back_is_not_said(database):
@@ -103,7 +114,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
-        self.notifies: list[str] = []
+        self.notifies: list[SimpleNamespace] = []
         self.asked: list[str] = []
 
     @property
@@ -122,7 +133,7 @@ class Postgres:
     def poll(self) -> None:
         if not self.theirs.recv(1):
             raise ConnectionError("server closed the connection unexpectedly")
-        self.notifies.append("work")
+        self.notifies.append(SimpleNamespace(payload=TASK))
 
     def fileno(self) -> int:
         return self.theirs.fileno()
@@ -147,9 +158,9 @@ def test_it_listens_and_is_told_of_what_is_said_until_the_connection_is_lost(pos
     postgres.ours.close()
     told: list[str] = []
     with pytest.raises(ConnectionError):
-        scheduler_wake.hear(lambda: told.append("work"))
-    # Once at the beginning: something may have been said before.
-    assert (postgres.asked, told) == ([f"LISTEN {scheduler_wake.CHANNEL}"], ["work"] * 3)
+        scheduler_wake.hear(told.append)
+    # A run at the beginning: something may have been said before.
+    assert (postgres.asked, told) == ([f"LISTEN {scheduler_wake.CHANNEL}"], [RUN, TASK, TASK])
     assert postgres.fileno() == -1
 
 
@@ -163,7 +174,7 @@ def test_a_silent_channel_is_asked_whether_it_is_still_there(postgres, monkeypat
 
     monkeypatch.setattr(postgres, "execute", execute)
     with pytest.raises(ConnectionError):
-        scheduler_wake.hear(lambda: None)
+        scheduler_wake.hear(lambda _: None)
     assert postgres.asked[1:] == ["SELECT 1"]
 
 
@@ -175,10 +186,10 @@ class Channel:
     """What a scheduler hears; it can be lost."""
 
     def __init__(self) -> None:
-        self.heard_from: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.heard_from: queue.Queue[Callable[[str], None]] = queue.Queue()
         self.ends: queue.Queue[type[Exception]] = queue.Queue()
 
-    def __call__(self, wake: Callable[[], None]) -> None:
+    def __call__(self, wake: Callable[[str], None]) -> None:
         self.heard_from.put(wake)
         raise self.ends.get()
 
@@ -194,7 +205,7 @@ LONG = 30.0
 
 def test_a_scheduler_that_sleeps_is_woken_by_work(channel):
     sleep = scheduler_wake.Sleep(channel, never)
-    threading.Thread(target=lambda: channel.heard_from.get()()).start()
+    threading.Thread(target=lambda: channel.heard_from.get()(TASK)).start()
     before = time.monotonic()
     sleep(LONG)
     assert time.monotonic() - before < LONG / 2
@@ -206,7 +217,7 @@ def test_a_channel_that_is_lost_is_heard_again(channel):
     sleep(0)
     channel.heard_from.get(timeout=5)
     wake = channel.heard_from.get(timeout=5)
-    wake()
+    wake(TASK)
     before = time.monotonic()
     sleep(LONG)
     assert time.monotonic() - before < LONG / 2
@@ -224,10 +235,41 @@ def test_woken_it_rests_first_and_no_longer_than_it_would_have_slept(channel, wo
     sleep(0)
     wake = channel.heard_from.get(timeout=5)
     time.sleep(worked)
-    wake()
+    wake(TASK)
     before = time.monotonic()
     sleep(would_sleep)
     assert rests <= time.monotonic() - before < rests + LONG / 2
+
+
+@pytest.mark.parametrize(("what", "rests"), [(RUN, 0.2), (TASK, 0.6)])
+def test_after_a_long_round_it_rests_no_longer_than_that_took_when_a_run_is_to_begin(channel, what, rests):
+    sleep = scheduler_wake.Sleep(channel, never)
+    sleep(0)
+    wake = channel.heard_from.get(timeout=5)
+    time.sleep(0.2)
+    wake(what)
+    before = time.monotonic()
+    sleep.between_rounds()
+    assert rests <= time.monotonic() - before < rests + 0.2
+    # That was for this round.
+    time.sleep(0.2)
+    before = time.monotonic()
+    sleep.between_rounds()
+    assert time.monotonic() - before >= 0.6
+
+
+def test_one_that_found_the_pools_locked_does_not_sleep(channel):
+    sleep = scheduler_wake.Sleep(channel, never)
+    sleep(0)
+    counted: list[object] = []
+    incr = scheduler_wake.counted(lambda stat, **tags: counted.append((stat, tags)), sleep)
+    incr("another", tags={})
+    assert not sleep._work.is_set()
+    incr(scheduler_wake.LOCKED)
+    before = time.monotonic()
+    sleep(LONG)
+    assert time.monotonic() - before < LONG / 2
+    assert counted == [("another", {"tags": {}}), (scheduler_wake.LOCKED, {})]
 
 
 @pytest.mark.parametrize(
@@ -288,11 +330,19 @@ class Clock:
         self.now += seconds
         self.slept.append(seconds)
 
+    def wait(self, seconds: float) -> None:
+        """For an event that does not come."""
+        self.sleep(seconds)
+
+    def clear(self) -> None:
+        """Of that event."""
+
 
 def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(channel, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(scheduler_wake, "time", clock)
     sleep = scheduler_wake.Sleep(channel, never)
+    sleep._run = clock
     told: list[object] = []
     timer = scheduler_wake.rested(lambda stat, **tags: told.append((stat, clock.now, tags)), sleep)
     for worked in (0.05, 0.2, 7.0):
@@ -300,7 +350,7 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
         clock.now += worked
     timer("another", tags={})
     sleep.between_rounds()
-    assert clock.slept == pytest.approx([0, 0.05, 0.6, scheduler_wake.LONGEST_REST])
+    assert clock.slept == pytest.approx([0, 0.05, 0.2, 0.4, scheduler_wake.LONGEST_REST])
     # The rest is over when the round is timed.
     assert [at for _, at, _ in told] == pytest.approx([0, 0.1, 0.9, 7.9])
 
@@ -322,6 +372,16 @@ def test_each_round_of_upstreams_begins_with_what_is_rested_before():
     begin = f'            with stats.timer("{scheduler_wake.ROUND}") as timer:\n'
     assert source.count(begin) == 1
     assert source.index("for loop_count in") < source.index(begin) < source.index("self._do_scheduling(session)")
+
+
+def test_upstream_counts_the_rounds_in_which_the_pools_were_locked_and_then_sleeps():
+    # When it no longer does, `counted` can go.
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    source = inspect.getsource(SchedulerJobRunner._do_scheduling)
+    locked = f'stats.incr("{scheduler_wake.LOCKED}")\n                        session.rollback()\n'
+    assert f"{locked}                        return 0" in source
+    assert "idle_in_this_run = not num_queued_tis" in inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
 
 
 def test_upstream_still_sleeps_through_it():
