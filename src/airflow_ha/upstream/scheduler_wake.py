@@ -12,6 +12,7 @@ The work-round: whoever commits what a scheduler acts on, a run or the end of a 
 the next scheduled run is due. So it can sleep longer: compose/airflow.yaml. What is not heard, while the primary is
 replaced for instance, and what nobody says, as the end of a task's `retry_delay`, is found at the end of the sleep.
 One that found the pools locked does not sleep.
+
 Between two rounds a scheduler rests: as long as the one before took, and three times as long after one that was long,
 because the machine is busy, unless a run is to begin meanwhile: people wait for that, and it is rare. What comes thick
 and fast is dealt with together, and most of the time is the tasks'.
