@@ -51,6 +51,20 @@ has ended, but with 32 of them others are free; what remains is what a task cost
 of Airflow's. What is saved here pays for metrics, traces, alerts, the gateway and the API that people cannot stall,
 none of which a stock Airflow has, and leaves the difference. 0.6 times its CPU a task is what the worker and the
 Execution API take by themselves ([cost](#cost)): nothing else could cost anything.
+
+These rounds are from before [settled_run](../../src/airflow_ha/upstream/settled_run.py), with which 1,000 tasks were
+done at 8.5 to 8.7 a second, for 0.206 to 0.210 CPU-seconds each (here alone, three single rounds).
+""",
+    "queue": """\
+Before [settled_run](../../src/airflow_ha/upstream/settled_run.py) the p95 here with 10,000 queued was 2.2 s, 18 times
+that with 100: a scheduler loaded all 10,000 in each round. What was left, up to 1.7 s, was a scheduler that had made
+the task ready, found the pools locked by the other, and slept
+([scheduler_wake](../../src/airflow_ha/upstream/scheduler_wake.py)).
+""",
+    "people": """\
+These rounds are from before people's API got a quarter of the others' share of the processor
+([cpu_shares](../../compose/airflow.yaml)), with which the fan-out was slowed 1.40 times (1.25 to 1.40; here alone,
+three rounds), their own requests no slower (p95 2.7 s).
 """,
     "cost": """\
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
@@ -66,7 +80,8 @@ py-spy):
   Linux from 6.1 on) saved 5 of 14 ms in a trial.
 - The Execution API, 55 ms for four and a half calls: handing each to a thread and back (13%), SQLAlchemy's keys of
   statements that are the same every time (6%), the token, checked twice (5%), the versions of the API (5%).
-- Postgres 27 ms, schedulers 32 ms, of which half is loading all the run's tasks in each round.
+- Postgres 27 ms, schedulers 32 ms, of which half was loading all the run's tasks in each round, until
+  [settled_run](../../src/airflow_ha/upstream/settled_run.py).
 - Everything that runs in any case, 40 ms at nine tasks a second: 24 containers, a stock Airflow's nine take as much.
 - Outside all containers, and in no table: Docker starts 1.8 probes a second, 70 ms each. There were 2.6, with the
   probes themselves a sixth of what two busy cores did.
