@@ -33,17 +33,26 @@ def upstream():
 @pytest.fixture(scope="module")
 def run_ids(upstream, tmp_path_factory):
     """Three runs of one DAG of three tasks."""
+    from airflow._shared.timezones import timezone
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.utils.db import initdb
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
     initdb()
     folder = tmp_path_factory.mktemp("dags")
     (folder / "settled.py").write_text(DAG)
-    bag = DagBag(dag_folder=folder)
     DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(bag, "dags-folder", None)
-    return [bag.dags["settled"].test().id for _ in range(3)]
+    sync_bag_to_db(DagBag(dag_folder=folder), "dags-folder", None)
+    dag = SerializedDagModel.get_dag("settled")
+    how = {
+        "run_after": timezone.utcnow(),
+        "run_type": DagRunType.MANUAL,
+        "triggered_by": DagRunTriggeredByType.TEST,
+        "state": "running",
+    }
+    return [dag.create_dagrun(run_id=f"run_{number}", **how).id for number in range(3)]
 
 
 class Scheduler:
