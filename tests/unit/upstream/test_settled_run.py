@@ -63,11 +63,9 @@ class Scheduler:
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
         from airflow.models.dagrun import DagRun
 
-        self.upstream = upstream
         self.run_ids = run_ids
         self.looked: list[int] = []
         self.runner = SchedulerJobRunner(Job())
-        self.patch = monkeypatch
         decide = upstream._decide
 
         def look(run, *, session):
@@ -109,12 +107,13 @@ class Scheduler:
             schedule(self.runner, guard, iter(found), session)
         return [self.run_ids.index(run_id) for run_id in self.looked]
 
-    def run(self, place: int = 0):
+    def run(self):
+        """The first run, as the database has it."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            return session.get(DagRun, self.run_ids[place])
+            return session.get(DagRun, self.run_ids[0])
 
 
 @pytest.fixture
