@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from airflow_ha.upstream import frozen_primary, last_host, lost_primary, scheduler_wake
+
+if os.environ.get("AIRFLOW_HA_COMPONENT") == "execution-api":
+    import airflow_ha.upstream.lean_middleware
+    import airflow_ha.upstream.request_session  # noqa: F401 (both are loaded for their effect)
 
 LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
