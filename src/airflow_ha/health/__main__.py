@@ -1,4 +1,7 @@
-"""The probe that Docker runs: `python -m airflow_ha.health {http PORT PATH | scheduler | job TYPE | worker}`.
+"""The probe that Docker runs: `python -S -m airflow_ha.health {http PORT PATH | scheduler | job TYPE | worker}`.
+
+Every container runs it several times a minute, and to start Python was most of its cost: hence `-S`, which leaves out
+the look at installed packages, and no import of what is not needed in order to say that all is well.
 
 Exit codes, read by compose/health/guard.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) when something the component
 depends on is away, so that a restart would mend nothing.
@@ -7,14 +10,16 @@ depends on is away, so that a restart would mend nothing.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 import time
-from pathlib import Path
-from typing import Any, NoReturn
 
 from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_MAX_AGE, JOB_MAX_AGE
+
+TYPE_CHECKING = False  # typing itself is among the slowest of imports
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
 
 UNHEALTHY = 1
 DEPENDENCY_AWAY = os.EX_TEMPFAIL
@@ -50,13 +55,15 @@ def finish(code: int, reason: str) -> NoReturn:
 def http_status(port: int, path: str) -> int:
     """The status code of a GET on this container's own port.
 
-    By hand: every container does this six times a minute, and to import http.client costs twice as much as all else.
+    By hand: to import http.client costs twice as much as all else.
 
     Raises:
         OSError: nothing listens, or no answer came within TIMEOUT.
         ValueError: the answer is not HTTP.
     """
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+    with socket.socket() as connection:  # socket.create_connection loads the code for names in other scripts
+        connection.settimeout(TIMEOUT)
+        connection.connect(("127.0.0.1", port))
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         status_line = connection.makefile("rb").readline(STATUS_LINE_BYTES)
     match status_line.split():
@@ -85,54 +92,38 @@ def probe_scheduler() -> None:
     except (OSError, ValueError) as error:
         finish(UNHEALTHY, f"GET :{SCHEDULER_HEALTH_PORT}/health: {error!r}")
     if status != OK:
-        job_heartbeat_age("SchedulerJob")  # ends the probe when the database is away
+        heartbeat_age("SchedulerJob")  # ends the probe when the database is away
         finish(UNHEALTHY, f"GET :{SCHEDULER_HEALTH_PORT}/health: {status}")
 
 
 def probe_job(job_type: str) -> None:
     """Healthy when this host's newest job of the type has a fresh heartbeat in the metadata database."""
-    age = job_heartbeat_age(job_type)
+    age = heartbeat_age(job_type)
     if age is None:
         finish(UNHEALTHY, f"no running {job_type} of host {socket.gethostname()}")
     if age > JOB_MAX_AGE:
         finish(UNHEALTHY, f"{job_type}: last heartbeat {age:.0f} s ago")
 
 
-def job_heartbeat_age(job_type: str) -> float | None:
-    """Seconds since the last heartbeat of this host's newest running job; None when there is none.
-
-    Ends the probe with DEPENDENCY_AWAY when the database does not answer.
-    """
-    import psycopg2
-
-    url = Path("/run/secrets/sql_alchemy_conn").read_text().strip()
+def heartbeat_age(job_type: str) -> float | None:
+    """As `dependencies.job_heartbeat_age`; ends the probe with DEPENDENCY_AWAY when the database does not answer."""
+    asked = dependencies()
     try:
-        connection = psycopg2.connect(libpq_url(url), connect_timeout=3, options="-c statement_timeout=3000")
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT extract(epoch FROM now() - latest_heartbeat)::float FROM job"
-                    " WHERE job_type = %s AND hostname = %s AND state = 'running'"
-                    " ORDER BY latest_heartbeat DESC LIMIT 1",
-                    (job_type, socket.gethostname()),
-                )
-                row = cursor.fetchone()
-        finally:
-            connection.close()
-    except psycopg2.Error as error:
+        age: float | None = asked.job_heartbeat_age(job_type)
+    except asked.DatabaseAwayError as error:
         finish(DEPENDENCY_AWAY, f"metadata database: {error}")
-    return None if row is None else float(row[0])
+    return age
 
 
-def libpq_url(url: str) -> str:
-    """SQLAlchemy's URL as libpq takes it: several hosts stand before the path, separated by commas."""
-    rest = url.replace("postgresql+psycopg2://", "postgresql://", 1)
-    hosts = re.findall(r"[?&]host=([^&]+)", rest)
-    if not hosts:
-        return rest
-    base, _, query = rest.partition("?")
-    others = [setting for setting in query.split("&") if not setting.startswith("host=")]
-    return base.replace("@/", f"@{','.join(hosts)}/", 1) + "?" + "&".join(others)
+def dependencies() -> ModuleType:
+    """What asks the database and Redis; with it, the installed packages that `-S` left out."""
+    if sys.flags.no_site:
+        import site
+
+        site.main()
+    from airflow_ha.health import dependencies
+
+    return dependencies
 
 
 def probe_worker() -> None:
@@ -143,39 +134,12 @@ def probe_worker() -> None:
     running tasks go on.
     """
     try:
-        age = time.time() - CONSUMPTION_FILE.stat().st_mtime
+        age = time.time() - os.stat(CONSUMPTION_FILE).st_mtime  # noqa: PTH116 (without pathlib)
     except FileNotFoundError:
         age = float("inf")
     if age > CONSUMPTION_MAX_AGE:
         said = f"consumed its queues {age:.0f} s ago" if age != float("inf") else "has not consumed its queues yet"
-        finish(UNHEALTHY if broker_answers() else DEPENDENCY_AWAY, said)
-
-
-def broker_answers() -> bool:
-    """Whether Redis answers a PING; of several, the one that the Sentinels call the primary."""
-    from urllib.parse import unquote
-
-    import redis
-    from redis.sentinel import Sentinel
-
-    url = Path("/run/secrets/celery_broker_url").read_text().strip()
-    patience = {"socket_connect_timeout": 1, "socket_timeout": 1}
-    sentinels = re.findall(r"sentinel://:([^;]*)@([^:/;]+):(\d+)", url)
-    if sentinels:
-        password = unquote(sentinels[0][0])
-        hosts = [(host, int(port)) for _, host, port in sentinels]
-        known: Any = Sentinel  # redis-py's has no types
-        client = known(
-            hosts, sentinel_kwargs={"password": password, **patience}, password=password, **patience
-        ).master_for("airflow")
-    else:
-        client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3)
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
+        finish(UNHEALTHY if dependencies().broker_answers() else DEPENDENCY_AWAY, said)
 
 
 if __name__ == "__main__":

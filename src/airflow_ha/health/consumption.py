@@ -7,6 +7,7 @@ a consumer that came back from a lost connection without its queues (https://git
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, current_app
@@ -32,7 +33,7 @@ def consumed_queues(consumer: Any) -> Sequence[str]:
 def record(consumer: Any) -> None:
     """Notes that the worker consumes, if it does."""
     if queues := consumed_queues(consumer):
-        CONSUMPTION_FILE.write_text("\n".join(queues) + "\n")
+        Path(CONSUMPTION_FILE).write_text("\n".join(queues) + "\n")
 
 
 class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

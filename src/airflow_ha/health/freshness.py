@@ -1,8 +1,6 @@
 """What counts as fresh, and where a worker writes it: shared by the record and the probe that reads it."""
 
-from pathlib import Path
-
-CONSUMPTION_FILE = Path("/tmp/consumption")  # noqa: S108 (the container's own tmpfs, of one user)
+CONSUMPTION_FILE = "/tmp/consumption"  # noqa: S108 (the container's own tmpfs, of one user)
 """Its modification time is when the worker last was seen consuming; its content, the queues."""
 
 CONSUMPTION_INTERVAL = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import socketserver
 import threading
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 import psycopg2
 import pytest
 
-from airflow_ha.health import __main__ as probe
+from airflow_ha.health import dependencies
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def secret(monkeypatch, tmp_path):
     def put(text: str) -> None:
         (tmp_path / "secret").write_text(text + "\n")
 
-    monkeypatch.setattr(probe, "Path", lambda _: tmp_path / "secret")
+    monkeypatch.setattr(dependencies, "Path", lambda _: tmp_path / "secret")
     return put
 
 
@@ -63,13 +62,13 @@ def test_the_age_is_that_of_the_heartbeat_of_this_hosts_job(monkeypatch, secret,
     secret("postgresql+psycopg2://airflow:p@postgres/airflow")
     database = Database(row)
     monkeypatch.setattr(psycopg2, "connect", database.connect)
-    assert probe.job_heartbeat_age("TriggererJob") == age
+    assert dependencies.job_heartbeat_age("TriggererJob") == age
     assert database.asked == ("TriggererJob", socket.gethostname())
     assert database.url == "postgresql://airflow:p@postgres/airflow"
     assert database.closed
 
 
-def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret, capsys):
+def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret):
     secret("postgresql+psycopg2://airflow:p@postgres/airflow")
     database = Database(None)
 
@@ -78,10 +77,8 @@ def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret, caps
 
     monkeypatch.setattr(database, "execute", cancel)
     monkeypatch.setattr(psycopg2, "connect", database.connect)
-    with pytest.raises(SystemExit) as end:
-        probe.job_heartbeat_age("TriggererJob")
-    assert end.value.code == os.EX_TEMPFAIL
-    assert "terminating connection" in capsys.readouterr().out
+    with pytest.raises(dependencies.DatabaseAwayError, match="terminating connection"):
+        dependencies.job_heartbeat_age("TriggererJob")
     assert database.closed
 
 
@@ -143,17 +140,17 @@ def test_a_redis_that_answers_is_there(secret):
     heard: list[str] = []
     with redis_server(alive("pass/word", heard)) as port:
         secret(f"redis://:pass%2Fword@127.0.0.1:{port}/0")
-        assert probe.broker_answers()
+        assert dependencies.broker_answers()
     assert "PING" in heard
 
 
 def test_a_redis_that_refuses_the_password_or_does_not_listen_is_away(secret):
     with redis_server(alive("another", [])) as port:
         secret(f"redis://:mine@127.0.0.1:{port}/0")
-        assert not probe.broker_answers()
+        assert not dependencies.broker_answers()
     with closed_port() as port:
         secret(f"redis://:mine@127.0.0.1:{port}/0")
-        assert not probe.broker_answers()
+        assert not dependencies.broker_answers()
 
 
 def test_of_several_the_one_is_asked_that_a_sentinel_calls_the_primary_though_the_first_sentinel_is_away(secret):
@@ -161,11 +158,19 @@ def test_of_several_the_one_is_asked_that_a_sentinel_calls_the_primary_though_th
     with closed_port() as gone, redis_server(alive("pass/word", heard)) as primary:
         with redis_server(sentinel("pass/word", primary)) as there:
             secret(f"sentinel://:pass%2Fword@127.0.0.1:{gone}/0;sentinel://:pass%2Fword@127.0.0.1:{there}/0")
-            assert probe.broker_answers()
+            assert dependencies.broker_answers()
     assert "PING" in heard
 
 
 def test_a_primary_that_is_away_is_no_broker_though_the_sentinels_answer(secret):
     with closed_port() as gone, redis_server(sentinel("p", gone)) as there:
         secret(f"sentinel://:p@127.0.0.1:{there}/0")
-        assert not probe.broker_answers()
+        assert not dependencies.broker_answers()
+
+
+def test_of_several_databases_the_primary_is_asked():
+    url = "postgresql+psycopg2://airflow:p@/airflow?host=patroni-1:5432&host=patroni-2:5432&target_session_attrs=rw"
+    expected = "postgresql://airflow:p@patroni-1:5432,patroni-2:5432/airflow?target_session_attrs=rw"
+    assert dependencies.libpq_url(url) == expected
+    single = "postgresql+psycopg2://airflow:p@postgres:5432/airflow?connect_timeout=3"
+    assert dependencies.libpq_url(single) == "postgresql://airflow:p@postgres:5432/airflow?connect_timeout=3"
