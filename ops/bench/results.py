@@ -88,6 +88,8 @@ py-spy):
 """,
 }
 """What is said below a bench's table: found once, with a profiler."""
+KERNEL: Final = "kernel"
+"""The one condition in which results of one page may differ: the same machine's, rebooted into another build of it."""
 PICTURE_LINE: Final = "![Tasks per second and the scheduler's delay, by size](results.svg)\n"
 
 
@@ -101,7 +103,8 @@ def conditions(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
 
     memory = psutil.virtual_memory().total / 1024**3
     return {
-        "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB",
+        KERNEL: f"{platform.system()} {platform.release()}",
         "Docker": compose.docker("version", "--format={{.Server.Version}}").strip(),
         "Airflow": software_version(read_images_env(project.root)["AIRFLOW_BASE_IMAGE"]),
         "Postgres": version(("postgres", "patroni-1"), "postgres", "--version"),
@@ -116,13 +119,15 @@ def merged(old: Mapping[str, Any], now: Sequence[Result], where: Mapping[str, st
     Args:
         old: what was kept; empty at first.
         now: what was measured.
-        where: the machine and the versions; results of others are dropped, since no table compares two machines.
+        where: the machine and the versions; results of others are dropped, since no table compares two machines. A
+            kernel is noted with each result, whose sides have taken turns on it.
         day: when.
     """
-    kept = old.get("benches", {}) if old.get("conditions") == dict(where) else {}
-    new = {result.bench: asdict(result) | {"day": day} for result in now}
+    lasting = {name: value for name, value in where.items() if name != KERNEL}
+    kept = old.get("benches", {}) if old.get("conditions") == lasting else {}
+    new = {result.bench: asdict(result) | {"day": day, KERNEL: where[KERNEL]} for result in now}
     return {
-        "conditions": dict(where),
+        "conditions": lasting,
         "benches": {name: (kept | new)[name] for name in SENTENCES if name in kept | new},
     }
 
@@ -175,9 +180,8 @@ def page(data: Mapping[str, Any]) -> str:
         parts.append(PICTURE_LINE)
     for result in results:
         rounds = min(len(of) for of in result.samples.values())
-        title = (
-            f"## {result.bench}\n\n{SENTENCES[result.bench]} {rounds} rounds, {data['benches'][result.bench]['day']}.\n"
-        )
+        when = ", ".join(data["benches"][result.bench][name] for name in ("day", KERNEL))
+        title = f"## {result.bench}\n\n{SENTENCES[result.bench]} {rounds} rounds, {when}.\n"
         parts.append(f"{title}\n{markdown(headings(result), rows(result))}")
         if result.bench in NOTES:
             parts.append(NOTES[result.bench])

@@ -13,7 +13,7 @@ from ops.bench.comparisons import SENTENCES
 from ops.bench.figures import Result
 from ops.bench.telemetry import RATE
 
-WHERE = {"machine": "2 cores", "Airflow": "3.3.2"}
+WHERE = {"kernel": "Linux 6.1", "machine": "2 cores", "Airflow": "3.3.2"}
 LATENCIES = Result("latency", {"here": [{LATENCY: 0.5}] * 5, "stock": [{LATENCY: 2.0}] * 5}, "stock")
 FAN_OUT = Result(
     "fanout",
@@ -41,6 +41,15 @@ def test_results_of_another_machine_or_version_are_dropped():
     assert list(data["benches"]) == ["latency"]
 
 
+def test_results_on_another_build_of_the_kernel_stay_and_say_which():
+    data = kept(LATENCIES, old=kept(FAN_OUT), where=WHERE | {"kernel": "Linux 6.2"})
+    assert list(data["benches"]) == ["latency", "fanout"]
+    assert [line for line in results.page(data).splitlines() if "2026-11-25" in line] == [
+        f"{SENTENCES['latency']} 5 rounds, 2026-11-25, Linux 6.2.",
+        f"{SENTENCES['fanout']} 1 rounds, 2026-11-25, Linux 6.1.",
+    ]
+
+
 def test_what_is_kept_survives_its_file():
     data = kept(LATENCIES, FAN_OUT)
     assert results.read(json.loads(json.dumps(data))) == [LATENCIES, FAN_OUT]
@@ -50,7 +59,7 @@ def test_the_page_has_machine_versions_goals_and_tables():
     page = results.page(kept(LATENCIES))
     assert "- machine: 2 cores\n- Airflow: 3.3.2" in page
     assert "| a run of two tasks, from request to success, s | 0.500 | 2 | 0.250 | ≤ 0.35× | yes |" in page  # noqa: RUF001
-    assert "5 rounds, 2026-11-25." in page
+    assert "5 rounds, 2026-11-25, Linux 6.1." in page
     assert "results.svg" not in page
 
 
@@ -128,6 +137,5 @@ def test_the_page_and_the_readme_are_made_of_what_is_kept():
 def test_a_benchs_table_is_followed_by_what_is_known_of_it():
     assert results.NOTES.keys() <= SENTENCES.keys()
     sample = {"CPU-seconds a task": 0.2}
-    benches = {"cost": {"bench": "cost", "samples": {"here": [sample]}, "base": None, "day": "2026-11-26"}}
-    page = results.page({"conditions": {}, "benches": benches})
+    page = results.page(kept(Result("cost", {"here": [sample]}, None)))
     assert page.index("## cost") < page.index(results.NOTES["cost"]) < page.index("## At ten times")
