@@ -55,6 +55,8 @@ def test_a_service_restarts_also_when_it_is_unhealthy(name):
     assert service["init"] is True, "guard.sh ends the child of docker-init"
     command = service["healthcheck"]["test"]
     assert command[:3] == ["CMD", "sh", "/usr/local/bin/guard.sh"]
+    seconds = int(service["healthcheck"]["interval"].removesuffix("s")) * int(command[3])
+    assert 20 <= seconds <= 60, "neither for a moment's load nor after more than a minute"
     assert "./health/guard.sh:/usr/local/bin/guard.sh:ro" in service["volumes"]
     assert any(mount.startswith("/tmp") for mount in service["tmpfs"]), "guard.sh counts in /tmp"
 
