@@ -49,11 +49,15 @@ NOTES: Final[Mapping[str, str]] = {
 On all slots both sides wait for nothing but the processor. A stock Airflow holds a slot for up to 5 s after its task
 has ended, but with 32 of them others are free; what remains is what a task costs, and for that both run the same code
 of Airflow's. What is saved here pays for metrics, traces, alerts, the gateway and the API that people cannot stall,
-none of which a stock Airflow has, and leaves the difference. 0.6 times its CPU a task is what the worker and the
-Execution API take by themselves ([cost](#cost)): nothing else could cost anything.
-
-These rounds are from before [settled_run](../../src/airflow_ha/upstream/settled_run.py), with which 1,000 tasks were
-done at 8.5 to 8.7 a second, for 0.206 to 0.210 CPU-seconds each (here alone, three single rounds).
+none of which a stock Airflow has, and leaves the difference. 0.6 times its CPU a task is little more than the worker
+and the Execution API take by themselves ([cost](#cost)). With 1,000 tasks a stock scheduler, which loads all of them in
+each round, adds to the difference; with 100 what a run costs before its first task, and whatever else the machine does
+in those 15 s, count as much as the tasks.
+""",
+    "slots": """\
+Not the slots are what is waited for here, but the processor: 300 times what a task costs ([cost](#cost)) is four fifths
+of what two cores did in that time. A stock Airflow waits, up to 5 s a task, for a slot whose task has ended; faster
+cores help this stack and not that one, and slower ones the other way round: on a day with faster ones it was 0.398.
 """,
     "queue": """\
 Before [settled_run](../../src/airflow_ha/upstream/settled_run.py) the p95 here with 10,000 queued was 2.2 s, 18 times
@@ -78,13 +82,15 @@ py-spy):
 - Tried and left, since it takes a hand in Python's memory: to make those counts constant, as Instagram did, halves
   the faults, and saved a millisecond of the nine in which the DAG is read; huge pages before the fork (MADV_COLLAPSE,
   Linux from 6.1 on) saved 5 of 14 ms in a trial.
-- The Execution API, 55 ms for four and a half calls: handing each to a thread and back (13%), SQLAlchemy's keys of
-  statements that are the same every time (6%), the token, checked twice (5%), the versions of the API (5%).
-- Postgres 27 ms, schedulers 32 ms, of which half was loading all the run's tasks in each round, until
+- The Execution API, 52 ms for four and a half calls, 65 until
+  [lean_middleware](../../src/airflow_ha/upstream/lean_middleware.py) and
+  [request_session](../../src/airflow_ha/upstream/request_session.py): to solve each call's dependencies, twice (a
+  quarter), the token, checked twice (6%), SQLAlchemy's keys of statements that are the same every time (6%).
+- Postgres 27 ms, schedulers 22 ms; these were 32, of which half was loading all the run's tasks in each round, until
   [settled_run](../../src/airflow_ha/upstream/settled_run.py).
-- Everything that runs in any case, 40 ms at nine tasks a second: 24 containers, a stock Airflow's nine take as much.
-- Outside all containers, and in no table: Docker starts 1.8 probes a second, 70 ms each. There were 2.6, with the
-  probes themselves a sixth of what two busy cores did.
+- Everything that runs in any case, 35 ms at eight tasks a second: 24 containers, a stock Airflow's nine take as much.
+- Outside all containers, and in no table: Docker starts 1.4 probes a second, 70 ms each. There were 2.6, a sixth of
+  what two busy cores did, and then 1.8, a twelfth, with half as much again for the start of Python in them.
 """,
 }
 """What is said below a bench's table: found once, with a profiler."""
