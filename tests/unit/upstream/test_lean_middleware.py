@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 
 import pytest
 from fastapi import FastAPI
@@ -12,15 +10,14 @@ from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
-UPSTREAMS = BaseHTTPMiddleware.__call__
+from tests.unit.upstream.loading import loaded
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    yield importlib.import_module("airflow_ha.upstream.lean_middleware")
-    BaseHTTPMiddleware.__call__ = UPSTREAMS
-    sys.modules.pop("airflow_ha.upstream.lean_middleware", None)
+    with loaded("lean_middleware", BaseHTTPMiddleware, "__call__"):
+        yield
 
 
 class Client:

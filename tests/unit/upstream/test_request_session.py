@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,15 +13,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import StaticPool, create_engine, text
 from sqlalchemy.orm import Session
 
-UPSTREAMS = utils._solve_generator
+from tests.unit.upstream.loading import loaded
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    yield importlib.import_module("airflow_ha.upstream.request_session")
-    utils._solve_generator = UPSTREAMS
-    sys.modules.pop("airflow_ha.upstream.request_session", None)
+    with loaded("request_session", utils, "_solve_generator"):
+        yield
 
 
 @pytest.fixture
