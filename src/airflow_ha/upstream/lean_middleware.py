@@ -9,7 +9,7 @@ The work-round: in the Execution API, which streams nothing, a middleware awaits
 answer then. What each adds to it is upstream's own `dispatch`.
 Measured on 2 cores: with request_session, a task costs the Execution API 0.052 CPU-seconds instead of 0.065.
 
-It can go when the test `test_lean_middleware.py` says that upstream's are no BaseHTTPMiddleware any more.
+It can go when the tests in `test_lean_middleware.py` say that upstream has mended it.
 Loaded by the Execution API with the settings of its database (database_config.py).
 """
 

@@ -8,7 +8,7 @@ times that a call goes to a thread and back, three are for nothing.
 The work-round: the session is made on the event loop; to end it goes to a thread only if it has begun a transaction.
 Measured on 2 cores: with lean_middleware, a task costs the Execution API 0.052 CPU-seconds instead of 0.065.
 
-No upstream issue was found. It can go when the test `test_request_session.py` passes without it.
+No upstream issue was found. It can go when the test in `test_request_session.py` that names upstream fails.
 Loaded by the Execution API with the settings of its database (database_config.py).
 """
 

@@ -9,7 +9,7 @@ The work-round: the thread starts with the first span that ends after the proces
 OTEL_BSP_SCHEDULE_DELAY) or fills a batch. A span that ends before waits for that one, or for the end of the process.
 Measured on 2 cores: a task costs its worker 0.119 CPU-seconds instead of 0.122.
 
-No upstream issue was found. It can go when the test `test_span_thread.py` passes without it.
+No upstream issue was found. It can go when the test in `test_span_thread.py` that names upstream fails.
 Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml).
 """
 
