@@ -1,4 +1,7 @@
-"""Airflow's settings of a connection to its database: none. What mends upstream's faults there is loaded with them."""
+"""Airflow's settings of a connection to its database: none. What mends upstream's faults there is loaded with them.
+
+So is what mends the Execution API's: it has no other place from which it could be loaded.
+"""
 
 from __future__ import annotations
 
