@@ -14,7 +14,6 @@ Loaded by the Execution API with the settings of its database (database_config.p
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +48,10 @@ async def on_the_loop(made_by: Callable[[], Iterator[Session]]) -> AsyncIterator
     session = manager.__enter__()
     try:
         yield session
-    except BaseException:
+    except Exception as error:
         # As FastAPI does: with a limit of its own, so that no session waits for the threads of calls that wait for it.
-        if not await anyio.to_thread.run_sync(manager.__exit__, *sys.exc_info(), limiter=CapacityLimiter(1)):
+        how = (type(error), error, error.__traceback__)
+        if not await anyio.to_thread.run_sync(manager.__exit__, *how, limiter=CapacityLimiter(1)):
             raise
     else:
         if session.in_transaction():
