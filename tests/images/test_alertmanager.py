@@ -395,7 +395,7 @@ def test_the_end_says_how_long_it_lasted(start_alertmanagers, slack):
 def test_several_of_one_cause_are_one_message_that_names_each(start_alertmanagers, slack):
     (one,) = start_alertmanagers(1)
     same = {"severity": "ticket", "team": "data", "dag_id": "sales"}
-    one.post(*(alert("AirflowTasksFailing", task_id=f"t{number}", **same) for number in range(12)))
+    one.post(*fresh(*(alert("AirflowTasksFailing", task_id=f"t{number}", **same) for number in range(12))))
     until(lambda: titles(slack), 10, one.log)
     (message,) = slack.get("/messages").json()
     assert message["path"] == "/services/T/B/data"
