@@ -40,32 +40,43 @@ print(os.read(reader, 1000).decode())
 """
 LOAD = "import airflow_ha.upstream.span_thread"
 SHORT = "end('one', 'two'); provider.force_flush()"
+CASES = {
+    "loaded first": (SHORT, LOAD, ""),
+    "loaded after the processor": (SHORT, "", LOAD),
+    "upstream's": (SHORT, "", ""),
+    "long": ("end('one'); time.sleep(0.25); end('two'); sent(2)", LOAD, ""),
+    "a full batch": ("end(*'abcd'); sent(4)", LOAD, ""),
+    "a shutdown without a thread": ("end('one'); provider.shutdown()", LOAD, ""),
+    "a shutdown with it": ("end(*'abcd'); end('one'); provider.shutdown()", LOAD, ""),
+}
+"""What a forked process does, and where the work-round is loaded: before the processor is made, or after it."""
 
 
-def told(then: str, load: str = LOAD, load_late: str = "") -> list[object]:
-    """Of a forked process: whether it began without a thread, the spans it sent, and its threads at the end."""
-    found: list[object] = json.loads(in_forks(IMPORTS, [MADE.format(load=load, load_late=load_late, then=then)])[0])
-    return found
+@pytest.fixture(scope="module")
+def told():
+    """Of each case's process: whether it began without a thread, the spans it sent, and its threads at the end."""
+    scripts = [MADE.format(then=then, load=load, load_late=late) for then, load, late in CASES.values()]
+    return dict(zip(CASES, map(json.loads, in_forks(IMPORTS, scripts)), strict=True))
 
 
-@pytest.mark.parametrize(("load", "late"), [(LOAD, ""), ("", LOAD)], ids=["loaded first", "loaded after the processor"])
-def test_a_short_task_sends_its_spans_at_its_end_and_never_starts_the_thread(load, late):
-    assert told(SHORT, load, late) == [True, ["one", "two"], 0]
+@pytest.mark.parametrize("case", ["loaded first", "loaded after the processor"])
+def test_a_short_task_sends_its_spans_at_its_end_and_never_starts_the_thread(told, case):
+    assert told[case] == [True, ["one", "two"], 0]
 
 
-def test_upstream_still_starts_it_at_the_fork():
+def test_upstream_still_starts_it_at_the_fork(told):
     """When this fails, OpenTelemetry has mended it: delete span_thread and this file."""
-    assert told(SHORT, load="") == [False, ["one", "two"], 1]
+    assert told["upstream's"] == [False, ["one", "two"], 1]
 
 
-def test_a_long_task_sends_them_while_it_runs():
-    assert told("end('one'); time.sleep(0.25); end('two'); sent(2)") == [True, ["one", "two"], 1]
+def test_a_long_task_sends_them_while_it_runs(told):
+    assert told["long"] == [True, ["one", "two"], 1]
 
 
-def test_a_full_batch_is_sent_at_once():
-    assert told("end(*'abcd'); sent(4)") == [True, list("abcd"), 1]
+def test_a_full_batch_is_sent_at_once(told):
+    assert told["a full batch"] == [True, list("abcd"), 1]
 
 
-@pytest.mark.parametrize("before", ["end('one')", "end(*'abcd'); end('one')"], ids=["without a thread", "with it"])
-def test_a_shutdown_sends_what_is_left(before):
-    assert "one" in told(f"{before}; provider.shutdown()")[1]
+@pytest.mark.parametrize("case", ["a shutdown without a thread", "a shutdown with it"])
+def test_a_shutdown_sends_what_is_left(told, case):
+    assert "one" in told[case][1]
