@@ -12,7 +12,9 @@ from airflow_ha.upstream import frozen_primary, last_host, lost_primary, schedul
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") == "execution-api":
     import airflow_ha.upstream.lean_middleware
-    import airflow_ha.upstream.request_session  # noqa: F401 (both are loaded for their effect)
+    import airflow_ha.upstream.request_session
+    import airflow_ha.upstream.setting_command
+    import airflow_ha.upstream.solved_once  # noqa: F401 (all are loaded for their effect)
 
 LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
