@@ -6,7 +6,8 @@ a JSON value for each template field (`task_runner`), and the import of the deco
 task`. A quarter of the CPU time of a task that does little. A seventh is the first `isinstance(…, Mapping)` of each
 class, which asks all of Mapping's hundreds of subclasses: `requests`, which sends the task's spans, asks it of several.
 The same is so of reading the DAG: the first one that a process reads takes a half longer than the next. Python's
-collector, which looks at every object, then makes the kernel copy the memory that the fork had shared.
+collector, which looks at every object, then makes the kernel copy the memory that the fork had shared. The worker's
+process itself makes a decoder of what the queue holds, for each task too.
 
 The work-round: each decoder is built once, before the fork, and shared; the decorators are imported before it; spans
 are sent once to nowhere, and a DAG of our own is read, so that Python knows those answers; and what a worker's process
@@ -32,6 +33,7 @@ import airflow.sdk.definitions.decorators  # noqa: F401 (both are loaded before 
 import msgspec
 import requests
 from airflow.dag_processing.dagbag import DagBag
+from airflow.executors.workloads import ExecutorWorkload
 from airflow.sdk.execution_time import comms, task_runner
 from celery.signals import worker_process_init
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -47,6 +49,14 @@ REHEARSAL = Path(__file__).with_name("rehearsal_dag.py")
 def adapter(kind: Any) -> TypeAdapter[Any]:
     """Pydantic's decoder of a type, built once: it has no state of its own."""
     return TypeAdapter(kind)
+
+
+def remember(kind: Any) -> None:
+    """Gives a type its decoder, which pydantic then finds there, as with a model, instead of building one."""
+    known = adapter(kind)
+    kind.__pydantic_core_schema__ = known.core_schema
+    kind.__pydantic_validator__ = known.validator
+    kind.__pydantic_serializer__ = known.serializer
 
 
 class Nowhere(HTTPAdapter):
@@ -81,5 +91,6 @@ for kind in SHARED:
     adapter(kind)
 for module in (comms, task_runner):
     module.TypeAdapter = adapter
+remember(ExecutorWorkload)
 worker_process_init.connect(rehearse)
 worker_process_init.connect(freeze)

@@ -16,13 +16,17 @@ IMPORTS = """
 import _abc, signal, sys
 from collections.abc import Mapping
 from airflow.dag_processing.dagbag import DagBag
+from airflow.executors.workloads import ExecutorWorkload
 from airflow.sdk.execution_time import comms, task_runner
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from pydantic import TypeAdapter
 """
 ASK = """
 {load}
 decorators = "airflow.sdk.definitions.decorators" in sys.modules
 one, other = (comms.CommsDecoder(log=None, socket=None) for _ in range(2))
+queued = [TypeAdapter[ExecutorWorkload](ExecutorWorkload).validator for _ in range(2)]  # as execute_workload
+decoders = one.body_decoder is other.body_decoder, queued[0] is queued[1]
 
 def answers():
     _, yes, no, _ = _abc._get_dump(Mapping)
@@ -36,7 +40,7 @@ bag = DagBag({dag!r}, safe_mode=False, load_op_links=False, bundle_path={folder!
 import airflow.sdk.definitions.asset.metadata  # as the execution of a Python function does
 reading = len(bag.dags) == 1 and len(set(sys.modules) - loaded) == 1  # the DAG's own
 untouched = handler == signal.SIG_DFL and {folder!r} not in path
-print(one.body_decoder is other.body_decoder, decorators, sending, reading, untouched)
+print(*decoders, decorators, sending, reading, untouched)
 """
 """In a process of its own: the work-round is for a whole process."""
 REHEARSED = ROOT / "src/airflow_ha/upstream"
@@ -47,9 +51,9 @@ LOAD = "from airflow_ha.upstream import task_start; task_start.rehearse(sender=N
 def ready():
     """What is ready before a task, with and without our work-round.
 
-    Whether two tasks' decoders are one; whether the decorators are there before a DAG is read; whether Python has an
-    answer for each class that the sending of spans asks about; whether a DAG that is read loads nothing but itself;
-    and whether the process is otherwise as it was.
+    Whether two tasks' decoders are one, of messages and of what the queue holds; whether the decorators are there
+    before a DAG is read; whether Python has an answer for each class that the sending of spans asks about; whether a
+    DAG that is read loads nothing but itself; and whether the process is otherwise as it was.
     """
     dag = ROOT / "dags/canary_dag.py"
     scripts = [ASK.format(load=load, dag=str(dag), folder=str(REHEARSED)) for load in (LOAD, "")]
@@ -58,12 +62,12 @@ def ready():
 
 
 def test_what_every_task_needs_is_there_before_it(ready):
-    assert ready.ours == "True True True True True"
+    assert ready.ours == "True True True True True True"
 
 
 def test_upstream_still_makes_them_for_each_task(ready):
     """When this fails, Airflow has mended it: delete airflow_ha.upstream.task_start and this file."""
-    assert ready.upstreams == "False False False False True"
+    assert ready.upstreams == "False False False False False True"
 
 
 @pytest.fixture
@@ -98,6 +102,15 @@ def test_a_message_is_decoded_as_upstreams(task_start):
     assert task_start.adapter(comms.ToTask).validate_python(message) == TypeAdapter(comms.ToTask).validate_python(
         message
     )
+
+
+def test_what_the_queue_holds_is_decoded_as_upstreams(task_start):
+    from airflow.executors.workloads import ExecutorWorkload
+    from pydantic import TypeAdapter, ValidationError
+
+    assert TypeAdapter(ExecutorWorkload).validator is task_start.adapter(ExecutorWorkload).validator
+    with pytest.raises(ValidationError, match="does not match any of the expected tags"):
+        TypeAdapter(ExecutorWorkload).validate_json('{"type": "other"}')
 
 
 def test_what_a_workers_process_was_born_with_is_left_out_of_collections(task_start):
