@@ -73,20 +73,25 @@ while tasks need it; before, the fan-out was slowed 2.21 times. A stock Airflow 
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
 py-spy):
 
-- The worker, 108 ms, half of it in the kernel. A task is a process, forked from one of 140 MB: its page tables are
-  copied and thrown away (about 10 ms), and parent and child take 9,700 page faults together (about 13 ms), since
-  Python writes a count of references into whatever it looks at. The rest is reading the DAG's file (10 ms, 15 before
-  [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the Execution API (8 ms), a span (8 ms, 6
-  of them the kernel's, for a thread that its exporter starts in each process), logging, and Celery's result.
+- The worker, 100 ms, half of it in the kernel. A task is a process, forked from one of 160 MB: its page tables are
+  copied and thrown away (17 ms), and both fault on the pages they had shared (28 ms; 4,000 times the supervisor alone,
+  spread over all it does), since Python writes a count of references into whatever it looks at. The rest is reading
+  the DAG's file (10 ms, 15 before [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the
+  Execution API (8 ms), the task's span, logging, and Celery's result. It was 105 ms until
+  [param_schema](../../src/airflow_ha/upstream/param_schema.py) and
+  [result_write](../../src/airflow_ha/upstream/result_write.py).
 - Tried and left, since it takes a hand in Python's memory: to make those counts constant, as Instagram did, halves
   the faults, and saved a millisecond of the nine in which the DAG is read; huge pages before the fork (MADV_COLLAPSE,
   Linux from 6.1 on) saved 5 of 14 ms in a trial.
-- The Execution API, 52 ms for four and a half calls, 65 until
+- The Execution API, 40 ms for four calls. A fifth more until
   [lean_middleware](../../src/airflow_ha/upstream/lean_middleware.py) and
-  [request_session](../../src/airflow_ha/upstream/request_session.py): to solve each call's dependencies, twice (a
-  quarter), the token, checked twice (6%), SQLAlchemy's keys of statements that are the same every time (6%).
-- Postgres 27 ms, schedulers 22 ms; these were 32, of which half was loading all the run's tasks in each round, until
-  [settled_run](../../src/airflow_ha/upstream/settled_run.py).
+  [request_session](../../src/airflow_ha/upstream/request_session.py), and an eighth more until
+  [solved_once](../../src/airflow_ha/upstream/solved_once.py) and
+  [setting_command](../../src/airflow_ha/upstream/setting_command.py). What is left is to solve each call's
+  dependencies, the token, checked twice (6%), SQLAlchemy's keys of statements that are the same every time (6%).
+- Postgres 23 ms: to run statements a third, to plan them a fifth, to read their text and the tables they name a
+  seventh, to send answers a tenth. Schedulers 20 ms, 30 until
+  [settled_run](../../src/airflow_ha/upstream/settled_run.py), half of them for loading all the run's tasks each round.
 - Everything that runs in any case, 35 ms at eight tasks a second: 24 containers, a stock Airflow's nine take as much.
 - Outside all containers, and in no table: Docker starts 1.4 probes a second, 70 ms each. There were 2.6, a sixth of
   what two busy cores did, and then 1.8, a twelfth, with half as much again for the start of Python in them.
