@@ -46,7 +46,7 @@ def test_results_on_another_build_of_the_kernel_stay_and_say_which():
     assert list(data["benches"]) == ["latency", "fanout"]
     assert [line for line in results.page(data).splitlines() if "2026-11-25" in line] == [
         f"{SENTENCES['latency']} 5 rounds, 2026-11-25, Linux 6.2.",
-        f"{SENTENCES['fanout']} 1 rounds, 2026-11-25, Linux 6.1.",
+        f"{SENTENCES['fanout']} 1 round, 2026-11-25, Linux 6.1.",
     ]
 
 
