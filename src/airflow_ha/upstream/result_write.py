@@ -19,11 +19,10 @@ from celery.backends.database import DatabaseBackend, retry, session_cleanup
 from sqlalchemy.dialects.postgresql import insert
 
 
-@retry
 def store_result(
     self: DatabaseBackend, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
 ) -> None:
-    """As upstream's `_store_result`.
+    """As upstream's `_store_result`, which is tried again when the database was away.
 
     Args:
         self: where results are kept.
@@ -46,4 +45,4 @@ def store_result(
 
 
 _backend: Any = DatabaseBackend
-_backend._store_result = store_result
+_backend._store_result = retry(store_result)
