@@ -54,8 +54,8 @@ and the Execution API take by themselves ([cost](#cost)). With 1,000 tasks a sto
 each round, adds to the difference; with 100 what a run costs before its first task, and whatever else the machine does
 in those 15 s, count as much as the tasks.
 
-These rounds are from before the last four work-rounds, which took a twentieth of what a task costs here
-([cost](#cost)).
+These rounds are from before solved_once, setting_command, param_schema and result_write, which took a twentieth of what
+a task costs here ([cost](#cost)).
 """,
     "slots": """\
 Not the slots are what is waited for here, but the processor: 300 times what a task costs ([cost](#cost)) is four fifths
@@ -76,8 +76,9 @@ while tasks need it; before, the fan-out was slowed 2.21 times. A stock Airflow 
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
 py-spy):
 
-- These figures are from after the rounds above, and the last four work-rounds, which made 225 ms a task 215 (workers
-  and Execution APIs with and without them, side by side in the same fan-outs of 300).
+- These figures are from after the rounds above, and after four work-rounds that made 225 ms a task 215 (workers and
+  Execution APIs with and without them, side by side in the same fan-outs of 300): solved_once, setting_command,
+  param_schema and result_write.
 - The worker, 100 ms, half of it in the kernel. A task is a process, forked from one of 160 MB: its page tables are
   copied and thrown away (17 ms), and both fault on the pages they had shared (28 ms; 4,000 times the supervisor alone,
   spread over all it does), since Python writes a count of references into whatever it looks at. The rest is reading
