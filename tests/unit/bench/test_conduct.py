@@ -40,6 +40,7 @@ def machine(monkeypatch):
     docker = Docker()
     monkeypatch.setattr(side.compose, "instances", docker.instances)
     monkeypatch.setattr(side.compose, "docker", docker.docker)
+    monkeypatch.setattr(side.compose, "pause", lambda containers: docker.docker("pause", *containers))
     monkeypatch.setattr(side.status, "all_whole", lambda model: True)
     monkeypatch.setattr(side, "under_way", lambda api: 0)
     monkeypatch.setattr(side, "run_to_end", lambda api, dag_id, conf, report: docker.done.append(("warm-up", api)))
