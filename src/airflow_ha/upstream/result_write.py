@@ -13,6 +13,7 @@ Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml).
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from celery.backends.database import DatabaseBackend, retry, session_cleanup
@@ -33,14 +34,12 @@ def store_result(
         request: the message.
     """
     table = self.task_cls.__table__
-    meta = self._get_result_meta(
-        result=result, state=state, traceback=traceback, request=request, format_date=False, encode=True
-    )
-    values = {column.name: meta.get(column.name) for column in table.columns if column.name not in ("id", "task_id")}
-    write = insert(table).values(task_id=task_id, **values)
+    row = SimpleNamespace()
+    self._update_result(row, result, state, traceback=traceback, request=request)
+    write = insert(table).values(task_id=task_id, **vars(row))
     session = self.ResultSession()
     with session_cleanup(session):
-        session.execute(write.on_conflict_do_update(index_elements=[table.c.task_id], set_=values))
+        session.execute(write.on_conflict_do_update(index_elements=[table.c.task_id], set_=vars(row)))
         session.commit()
 
 

@@ -90,7 +90,8 @@ def app():
 @pytest.fixture
 def server(app):
     """That app, which has seen nothing yet."""
-    app.seen.solved.clear(), app.seen.used.clear()
+    app.seen.solved.clear()
+    app.seen.used.clear()
     app.seen.guarded = 0
     return app
 

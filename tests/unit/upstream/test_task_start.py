@@ -73,12 +73,15 @@ def test_upstream_still_makes_them_for_each_task(ready):
 @pytest.fixture
 def task_start():
     """Our module, without its effect on the tests' own process."""
+    from airflow.executors.workloads import ExecutorWorkload
     from airflow.sdk.execution_time import comms, task_runner
     from pydantic import TypeAdapter
 
     # Not `from airflow_ha.upstream import`, which finds the package's attribute, and does not load it a second time.
     yield importlib.import_module("airflow_ha.upstream.task_start")
     comms.TypeAdapter = task_runner.TypeAdapter = TypeAdapter
+    for name in ("core_schema", "validator", "serializer"):
+        delattr(ExecutorWorkload, f"__pydantic_{name}__")
     sys.modules.pop("airflow_ha.upstream.task_start", None)
 
 
