@@ -53,14 +53,12 @@ none of which a stock Airflow has, and leaves the difference. 0.6 times its CPU 
 and the Execution API take by themselves ([cost](#cost)). With 1,000 tasks a stock scheduler, which loads all of them in
 each round, adds to the difference; with 100 what a run costs before its first task, and whatever else the machine does
 in those 15 s, count as much as the tasks.
-
-These rounds are from before solved_once, setting_command, param_schema and result_write, which took a twentieth of what
-a task costs here ([cost](#cost)).
 """,
     "slots": """\
-Not the slots are what is waited for here, but the processor: 300 times what a task costs ([cost](#cost)) is four fifths
-of what two cores did in that time. A stock Airflow waits, up to 5 s a task, for a slot whose task has ended; faster
-cores help this stack and not that one, and slower ones the other way round: on a day with faster ones it was 0.398.
+Not the slots are what is waited for here, but the processor: 300 times what a task costs ([cost](#cost)) is more than
+four fifths of what two cores did in that time. A stock Airflow waits, up to 5 s a task, for a slot whose task has
+ended; faster cores help this stack and not that one, and slower ones the other way round: on a day with faster ones it
+was 0.398.
 """,
     "queue": """\
 Before [settled_run](../../src/airflow_ha/upstream/settled_run.py) the p95 here with 10,000 queued was 2.2 s, 18 times
@@ -76,9 +74,9 @@ while tasks need it; before, the fan-out was slowed 2.21 times. A stock Airflow 
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
 py-spy):
 
-- These figures are from after the rounds above, and after four work-rounds that made 225 ms a task 215 (workers and
-  Execution APIs with and without them, side by side in the same fan-outs of 300): solved_once, setting_command,
-  param_schema and result_write.
+- The shares below are from a day on which a task cost 215 ms, and the rounds above from one on which the same code took
+  more: what a core does in a second varies by a third here, for both sides alike. What a work-round saves was measured
+  with and without it, side by side in the same fan-outs.
 - The worker, 100 ms, half of it in the kernel. A task is a process, forked from one of 160 MB: its page tables are
   copied and thrown away (17 ms), and both fault on the pages they had shared (28 ms; 4,000 times the supervisor alone,
   spread over all it does), since Python writes a count of references into whatever it looks at. The rest is reading
@@ -88,7 +86,8 @@ py-spy):
   [result_write](../../src/airflow_ha/upstream/result_write.py).
 - Tried and left, since it takes a hand in Python's memory: to make those counts constant, as Instagram did, halves
   the faults, and saved a millisecond of the nine in which the DAG is read; huge pages before the fork (MADV_COLLAPSE,
-  Linux from 6.1 on) saved 5 of 14 ms in a trial.
+  Linux from 6.1 on) saved 5 of 14 ms in a trial. What needs settings only saved nothing: huge pages by the C library
+  (126 ms where the worker beside it took 124), bytecode of DAG files kept and memory never given back (141 and 133).
 - The Execution API, 40 ms for four calls. A fifth more until
   [lean_middleware](../../src/airflow_ha/upstream/lean_middleware.py) and
   [request_session](../../src/airflow_ha/upstream/request_session.py), and an eighth more until
