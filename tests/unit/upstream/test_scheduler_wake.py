@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import queue
@@ -284,12 +285,13 @@ def test_it_wakes_when_a_run_is_due(channel, would_sleep, coming, sleeps):
 @pytest.fixture
 def dags(monkeypatch):
     """What a scheduler asks its database, on one of its own with some DAGs."""
-    from airflow.utils import session as airflow_session
+    from airflow import settings
 
+    importlib.import_module("airflow.models.dag")  # imported later, it would keep the session below for all other tests
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE dag (next_dagrun_create_after, is_paused, is_stale)")
-    monkeypatch.setattr(airflow_session, "create_session", lambda: Session(engine))
+    monkeypatch.setattr(settings, "Session", lambda: Session(engine))
 
     def add(seconds: float, paused: int = 0, stale: int = 0) -> None:
         at = f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S.%f}"
