@@ -10,8 +10,10 @@ collector, which looks at every object, then makes the kernel copy the memory th
 process itself makes a decoder of what the queue holds, for each task too.
 
 The work-round: each decoder is built once, before the fork, and shared; the decorators are imported before it; spans
-are sent once to nowhere, and a DAG of our own is read, so that Python knows those answers; and what a worker's process
-was born with is left out of collections (https://docs.python.org/3/library/gc.html#gc.freeze).
+are sent once to nowhere, and a DAG of our own is read, so that Python knows those answers. The worker's
+main process does all of this before it forks its pool, and leaves its objects out of collections
+(https://docs.python.org/3/library/gc.html#gc.freeze), so that the pool's processes share them. An idle worker with 8
+slots holds 340 MiB instead of 410.
 Measured on 2 cores: 0.105 CPU-seconds of the worker for a no-op task became 0.087 by the first and the last; to read
 the benches' DAG takes 10 ms instead of 15.
 
@@ -35,7 +37,7 @@ import requests
 from airflow.dag_processing.dagbag import DagBag
 from airflow.executors.workloads import ExecutorWorkload
 from airflow.sdk.execution_time import comms, task_runner
-from celery.signals import worker_process_init
+from celery.signals import worker_init, worker_process_init
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from pydantic import JsonValue, TypeAdapter
 from requests.adapters import HTTPAdapter
@@ -92,5 +94,7 @@ for kind in SHARED:
 for module in (comms, task_runner):
     module.TypeAdapter = adapter
 remember(ExecutorWorkload)
-worker_process_init.connect(rehearse)
+# Celery sends worker_init in the main process before it starts the pool, and loads `imports` before that.
+worker_init.connect(rehearse)
+worker_init.connect(freeze)
 worker_process_init.connect(freeze)

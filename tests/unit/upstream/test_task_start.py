@@ -116,6 +116,13 @@ def test_what_the_queue_holds_is_decoded_as_upstreams(task_start):
         TypeAdapter(ExecutorWorkload).validate_json('{"type": "other"}')
 
 
+def test_main_process_prepares_and_freezes_before_the_fork(task_start):
+    from celery.signals import worker_init
+
+    ours = [receiver() for _, receiver in worker_init.receivers]
+    assert ours.index(task_start.rehearse) < ours.index(task_start.freeze)
+
+
 def test_what_a_workers_process_was_born_with_is_left_out_of_collections(task_start):
     from celery.signals import worker_process_init
 
