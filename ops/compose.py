@@ -26,6 +26,9 @@ PROGRESS = re.compile(
     r"\s*(?P<kind>Container|Volume|Network)\s+(?P<name>\S+)\s+(?P<state>Created|Started|Waiting|Healthy|Exited|Stopping|Removed)"
 )
 
+NAMELESS = re.compile(r"[0-9a-f]{64}")
+"""What Docker calls a volume that has no name."""
+
 ANSWER_SECONDS = 5.0
 PAUSE_TRIES = 20
 
@@ -267,6 +270,23 @@ def answers(container: str) -> bool:
 def docker_failure(subcommand: str, said: str) -> StackError:
     """The error for a docker command that failed."""
     return StackError(f"docker {subcommand} failed: {said.strip()}", cure="see what `docker info` says", code=FAILURE)
+
+
+@contextlib.contextmanager
+def without_leftover_volumes(name: str) -> Iterator[None]:
+    """Remove the nameless volumes that containers of a project had before the block and no container has after it.
+
+    A worker's /tmp is one. Compose removes them with `down --volumes` only, neither with a plain `down` nor when it
+    scales down (https://docs.docker.com/reference/cli/docker/compose/down/).
+    """
+    listed = docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}").split()
+    mounts = [mount for container in inspect(listed) for mount in container.get("Mounts", [])]
+    nameless = {mount["Name"] for mount in mounts if NAMELESS.fullmatch(mount.get("Name", ""))}
+    yield
+    if nameless:
+        unused = docker("volume", "ls", "--quiet", "--filter=dangling=true").split()
+        if leftover := sorted(nameless.intersection(unused)):
+            docker("volume", "rm", *leftover)
 
 
 def volumes(name: str) -> list[str]:

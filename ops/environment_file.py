@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
+from ops import container_limits
 from ops.errors import FAILURE, StackError
 from ops.project import (
     DATA_PROFILES,
@@ -41,6 +42,8 @@ PORTS = (
     "REDIS_PORT",
 )
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
+MAX_SLOTS = 64
+"""Slots of one worker; whoever needs more runs more workers."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
 
@@ -84,7 +87,10 @@ def read(project: Project) -> dict[str, str]:
     shown = project.shown(project.env_file)
     found = entries(project.env_file, shown)
     settings = defaults(project) | {key: value for _, key, value in found}
-    check(settings, shown, {key: number for number, key, _ in found})
+    lines = {key: number for number, key, _ in found}
+    check(settings, shown, lines)
+    if refused := container_limits.check_values(settings, container_limits.defaults(project.compose_directory)):
+        raise refusal(settings, shown, lines, *refused)
     return settings
 
 
@@ -144,8 +150,7 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     """
 
     def refuse(key: str, takes: str) -> StackError:
-        where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
-        return StackError(f"{key}={settings[key]} is not valid", where=where, cure=f"{key} takes {takes}")
+        return refusal(settings, shown, lines, key, takes)
 
     for key in PORTS:
         if not (settings[key].isdecimal() and 0 < int(settings[key]) < 65536):
@@ -166,7 +171,18 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key in ADDRESSES:
         if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
             raise refuse(key, "an address that begins with https:// or http://")
+    slots = settings.get("WORKER_CONCURRENCY") or "1"
+    if not (slots.isdecimal() and 1 <= int(slots) <= MAX_SLOTS):
+        raise refuse("WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}")
     check_profiles(profiles(settings), shown)
+
+
+def refusal(
+    settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None, key: str, takes: str
+) -> StackError:
+    """The error for a value that is not of its kind, with its line where it is in .env."""
+    where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
+    return StackError(f"{key}={settings[key]} is not valid", where=where, cure=f"{key} takes {takes}")
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:

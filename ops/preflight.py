@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ops import alertmanager_config, compose, credentials
+from ops import alertmanager_config, compose, container_limits, credentials
 from ops.environment_file import profiles
 from ops.errors import StackError
-from ops.project import DATA_PROFILES, POSTGRES_NODES, dags_folder
+from ops.project import DATA_PROFILES, POSTGRES_NODES, dags_folder, plugins_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,7 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
     credentials.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
     alertmanager_config.check_email(settings, credentials.optional(project), project.shown(project.env_file))
     check_ports(project, settings, own=frozenset[int]().union(*(instance.ports for instance in found)))
+    container_limits.check_machine(project, settings, machine_memory())
     if not any(instance.state == "running" for instance in found):
         check_memory(MEMORY_NEEDED + (REPLICAS_MEMORY if "data-ha" in profiles(settings) else 0))
         check_disk()
@@ -87,18 +88,23 @@ def check_docker() -> None:
 
 
 def check_dags(project: Project, settings: Mapping[str, str]) -> None:
-    """Refuses DAG files that the containers' user could not read."""
-    folder = dags_folder(project, settings)
-    if not folder.is_dir():
-        raise StackError("there is no such folder of DAGs", where=str(folder), cure="make it, or mend DAGS_DIR in .env")
-    for path in [folder, *sorted(folder.glob("*.py"))]:
-        needed = 0o005 if path.is_dir() else 0o004
-        if path.stat().st_mode & needed != needed:
+    """Refuse DAG files and plugins that the containers' user could not read."""
+    for variable, folder in (
+        ("DAGS_DIR", dags_folder(project, settings)),
+        ("PLUGINS_DIR", plugins_folder(project, settings)),
+    ):
+        if not folder.is_dir():
             raise StackError(
-                "the containers' user cannot read this DAG file or folder",
-                where=project.shown(path),
-                cure=f"chmod -R a+rX {project.shown(folder)}",
+                f"{variable} is no folder", where=str(folder), cure=f"make it, or put another {variable} into .env"
             )
+        for path in [folder, *sorted(folder.glob("*.py"))]:
+            needed = 0o005 if path.is_dir() else 0o004
+            if path.stat().st_mode & needed != needed:
+                raise StackError(
+                    f"the containers' user cannot read this file or folder of {variable}",
+                    where=project.shown(path),
+                    cure=f"chmod -R a+rX {project.shown(folder)}",
+                )
 
 
 def check_external(project: Project, settings: Mapping[str, str]) -> None:
@@ -179,6 +185,11 @@ def check_memory(needed: int = MEMORY_NEEDED) -> None:
             where="this machine",
             cure="end what uses it, or take a larger machine",
         )
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory of the machine that Docker runs on: on a laptop that may be a virtual one."""
+    return int(compose.docker("info", "--format", "{{.MemTotal}}").strip() or 0)
 
 
 def check_disk() -> None:

@@ -101,6 +101,11 @@ def dags_folder(project: Project, settings: Mapping[str, str]) -> Path:
     return (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
 
 
+def plugins_folder(project: Project, settings: Mapping[str, str]) -> Path:
+    """The folder that Airflow loads plugins and shared modules from, by .env."""
+    return (project.compose_directory / (settings.get("PLUGINS_DIR") or "../dags/plugins")).resolve()
+
+
 def replicas_variable(service: str) -> str:
     """The variable in .env that says how many instances of a service there are."""
     return service.upper().replace("-", "_") + "_REPLICAS"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ops import environment_file, generated_files
+from ops import compose, container_limits, environment_file, generated_files, preflight
 from ops.project import replicas_variable
 from ops.rollout import roll_out
 
@@ -27,6 +27,7 @@ def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], N
     """
     settings = environment_file.read(project)
     new = {replicas_variable(service): str(count) for service, count in wanted.items()}
+    container_limits.check_machine(project, settings | new, preflight.machine_memory())
     # No alert is to miss what is not there yet, or is no longer wanted.
     fewer = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
     for count in (fewer, new):
@@ -35,4 +36,5 @@ def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], N
         generated_files.load(project, settings["COMPOSE_PROJECT_NAME"])
         if count is fewer:
             # Only these: `migrate`, which everything waits for, need not run again.
-            roll_out(project, report, "--no-deps", "--no-recreate", *wanted)
+            with compose.without_leftover_volumes(settings["COMPOSE_PROJECT_NAME"]):
+                roll_out(project, report, "--no-deps", "--no-recreate", *wanted)

@@ -39,7 +39,8 @@ def down(
             report("there is no stack to stop")
             return
         if not volumes:
-            compose.run(project, report, "--profile=*", "down", "--remove-orphans")
+            with compose.without_leftover_volumes(name):
+                compose.run(project, report, "--profile=*", "down", "--remove-orphans")
             report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
             return
         doomed = compose.volumes(name)

@@ -11,6 +11,7 @@ import typer
 from ops import (
     airflow_client,
     compose,
+    container_limits,
     credentials,
     data_tier,
     environment_file,
@@ -103,6 +104,8 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     """Images, secrets and .env: all that `docker compose up` needs."""
     from ops.images import ImageError, resolve
 
+    machine = preflight.machine_memory()
+    settings |= container_limits.size_workers(settings, machine)
     # What was asked for outlives an interruption.
     environment_file.write(project, settings)
     try:
@@ -124,6 +127,7 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
         report(f"settings: {project.shown(project.env_file)}")
     if generated_files.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
+    report(container_limits.summary(settings, container_limits.total(compose.config(project)), machine))
 
 
 def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:

@@ -34,6 +34,7 @@ def _model() -> dict[str, Any]:
     merged = json.loads(json.dumps(merged))
     for service in merged["services"].values():
         limits = service["deploy"]["resources"]["limits"]
+        limits["pids"] = int(limits["pids"])
         limits["memory"] = int(limits["memory"].removesuffix("m")) * 1024**2
         replicas = service["deploy"].get("replicas")
         if replicas is not None:

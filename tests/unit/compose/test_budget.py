@@ -13,9 +13,9 @@ from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, c
 GIB = 1024**3
 
 MEMORY_BUDGET = {
-    ("data", "flower"): 8 * GIB,
-    ("data", "flower", "observability"): 10 * GIB,
-    ("data-ha", "flower", "observability"): 12 * GIB,
+    ("data", "flower"): 14 * GIB,
+    ("data", "flower", "observability"): 16 * GIB,
+    ("data-ha", "flower", "observability"): 18 * GIB,
 }
 """All limits of the core and these profiles together. One-shots are left out: they end before the others start."""
 

@@ -1,0 +1,126 @@
+"""Limits of the containers: taken from .env, checked, and sized for the machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ops import compose, container_limits, environment_file
+from ops.container_limits import GIB, MIB, size_workers
+from ops.errors import StackError
+from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
+
+KNOWN = container_limits.defaults(COMPOSE)
+
+
+def sized(gib: float, **settings: str) -> tuple[float, int]:
+    found = size_workers({"WORKER_REPLICAS": "2", **settings}, int(gib * GIB))
+    return container_limits.size(found["WORKER_MEMORY"]) / GIB, int(found["WORKER_CONCURRENCY"])
+
+
+@pytest.mark.parametrize(
+    ("machine", "memory", "slots"),
+    [(64, 4, 8), (23.6, 4, 8), (12.1, 4, 8), (10, 3, 8), (8, 2, 6), (6, 1, 2), (4, 1, 2)],
+)
+def test_workers_are_sized_for_the_machine(machine, memory, slots):
+    assert sized(machine) == (memory, slots)
+
+
+def test_defaults_hold_16_ordinary_tasks_of_200_mb():
+    """`t36_ordinary_tasks`: 8 tasks a worker, each 120 MiB of imports and 200 MB."""
+    memory, slots = sized(24)
+    assert memory * GIB >= container_limits.WORKER_BASE + slots * (120 * MIB + 200_000_000)
+
+
+def test_what_the_operator_set_is_kept():
+    assert sized(64, WORKER_MEMORY="2g") == (2, 6)
+    assert sized(64, WORKER_CONCURRENCY="16") == (7.5, 16)
+    assert sized(8, WORKER_CONCURRENCY="16") == (2.5, 16)
+    assert sized(8, WORKER_MEMORY="6g", WORKER_CONCURRENCY="3") == (6, 3)
+
+
+def test_four_workers_share_the_memory_of_two():
+    assert sized(12, WORKER_REPLICAS="4") == (2, 6)
+
+
+@pytest.mark.parametrize("gib", [2, 4, 6, 8, 16, 24, 64])
+@pytest.mark.parametrize("slots", ["", "1", "8", "64"])
+def test_sizes_pass_their_own_check(project, gib, slots):
+    settings = environment_file.read(project) | {"WORKER_CONCURRENCY": slots}
+    assert container_limits.check_values(settings | size_workers(settings, gib * GIB), KNOWN) is None
+
+
+def test_every_container_takes_its_limits_from_a_setting():
+    text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
+    limits = [line for line in text.splitlines() if "limits: {" in line]
+    fixed = [line for line in limits if len(container_limits.LIMIT.findall(line)) != 2]
+    assert len(fixed) == 1, "only otel-collector-volume, which changes the owner of a folder and ends"
+
+
+@pytest.mark.parametrize(
+    ("line", "takes"),
+    [
+        ("WORKER_MEMORY=lots", "at least"),
+        ("WORKER_MEMORY=0m", "at least"),
+        ("WORKER_MEMORY=-1g", "at least"),
+        ("WORKER_MEMORY=1g\nWORKER_CONCURRENCY=16", "at least 2560m with this WORKER_CONCURRENCY"),
+        ("REDIS_MEMORY=128m", "at least 256m"),
+        ("WORKERS_MEMORY=8g", "no container has this limit"),
+        ("WORKER_PIDS=10", "1024 or more"),
+        ("WORKER_CONCURRENCY=0", "1 to 64"),
+        ("WORKER_CONCURRENCY=many", "1 to 64"),
+    ],
+)
+def test_a_limit_that_cannot_work_is_refused_with_what_it_takes(project, line, takes):
+    project.env_file.write_text(line + "\n")
+    with pytest.raises(StackError) as refused:
+        environment_file.read(project)
+    assert takes in refused.value.cure
+    assert refused.value.where.endswith("line 1")
+
+
+def test_a_limit_beyond_the_machine_is_refused(project):
+    settings = environment_file.read(project)
+    container_limits.check_machine(project, settings | {"WORKER_MEMORY": "4g"}, 16 * GIB)
+    with pytest.raises(StackError, match="PROMETHEUS_MEMORY=32g is more than this machine has"):
+        container_limits.check_machine(project, settings | {"PROMETHEUS_MEMORY": "32g"}, 16 * GIB)
+    with pytest.raises(StackError, match="2 workers of 9g are more than this machine has"):
+        container_limits.check_machine(project, settings | {"WORKER_MEMORY": "9g"}, 16 * GIB)
+
+
+def test_summary_names_the_memory_of_a_task_and_warns_of_too_much():
+    settings = {"WORKER_REPLICAS": "2", "WORKER_MEMORY": "4096m", "WORKER_CONCURRENCY": "8"}
+    assert "448 MiB for a task" in container_limits.summary(settings, 15 * GIB, 24 * GIB)
+    assert "Lower WORKER_MEMORY" not in container_limits.summary(settings, 15 * GIB, 24 * GIB)
+    assert "Lower WORKER_MEMORY" in container_limits.summary(settings, 15 * GIB, 8 * GIB)
+
+
+def test_the_sum_of_limits_counts_every_instance_and_no_one_shot():
+    model = compose_model()
+    services = model["services"]
+    lasting = {name: service for name, service in services.items() if name not in ONE_SHOTS}
+    assert container_limits.total(model) == container_limits.total({"services": lasting})
+    one_less = {**lasting, "worker": {**lasting["worker"], "deploy": {**lasting["worker"]["deploy"], "replicas": 1}}}
+    assert container_limits.total(model) - container_limits.total({"services": one_less}) == 4 * GIB
+
+
+NAMELESS, OTHERS, NAMED = "a" * 64, "b" * 64, "airflow-ha_airflow-logs"
+
+
+def test_only_nameless_volumes_of_removed_containers_go(docker):
+    docker.answer("ps --all", out="one")
+    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": NAMELESS}, {"Name": NAMED}, {"Type": "bind"}]}]))
+    docker.answer("volume ls", out=f"{NAMELESS}\n{OTHERS}\n{NAMED}\n")
+    with compose.without_leftover_volumes("airflow-ha"):
+        assert not any("volume" in call for call in docker.calls())
+    assert docker.calls()[-1] == ["volume", "rm", NAMELESS]
+
+
+def test_nameless_volumes_in_use_stay(docker):
+    docker.answer("ps --all", out="one")
+    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": NAMELESS}]}]))
+    docker.answer("volume ls", out=f"{OTHERS}\n")
+    with compose.without_leftover_volumes("airflow-ha"):
+        pass
+    assert not any("rm" in call for call in docker.calls())
