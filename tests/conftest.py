@@ -22,3 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="chosen",
         help="of tests/resilience: the few of every run, or every drill of the catalogue",
     )
+    parser.addoption("--nightly", action="store_true", help="the tests marked nightly, minutes each, and only these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    nightly = config.getoption("--nightly")
+    left_out = [item for item in items if bool(item.get_closest_marker("nightly")) != nightly]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

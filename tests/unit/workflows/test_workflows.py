@@ -118,6 +118,11 @@ def test_every_drill_is_held_every_night_by_who_may():
     assert job["env"] == {"STACK_IMAGES": "official"}
 
 
+def test_long_tests_run_every_night():
+    (run,) = [words(command) for _, command in COMMANDS if "--nightly" in command]
+    assert "tests/integration" in run
+
+
 def test_the_tests_run_on_the_official_images_on_both_architectures():
     ci = load(WORKFLOWS["ci.yaml"])
     assert ci["env"] == {"STACK_IMAGES": "official"}
