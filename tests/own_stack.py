@@ -89,6 +89,7 @@ def own_stack(
         "COMPOSE_PROFILES": ",".join(profiles),
         **{port: free_port() for port in (*status.PAGES.values(), *alertmanager.PORTS)},
         "DAGS_DIR": copied,
+        "PLUGINS_DIR": copied / "plugins",
         "WORKER_STOP_GRACE": "1m",
         **(settings or {}),
     }
@@ -131,7 +132,8 @@ def free_port() -> int:
 def running_stack(dags: Path | None = None, *, reports: Path) -> Iterator[Stack]:
     """The stack that is up, with these DAGs too for as long as the block lasts."""
     running = Stack(state=ROOT / "compose", dags=ROOT / "dags", reports=reports)
-    copied = [Path(shutil.copy(file, running.dags)) for file in (dags.glob("*.py") if dags else ())]
+    files = [file.relative_to(dags) for file in dags.rglob("*.py")] if dags else []
+    copied = [Path(shutil.copy(dags / file, running.dags / file)) for file in files if dags]
     try:
         yield running
     finally:
