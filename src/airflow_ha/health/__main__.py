@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNHEALTHY = 1
 DEPENDENCY_AWAY = os.EX_TEMPFAIL
 TIMEOUT = 5.0
-"""Seconds for one answer; Docker's own limit on the probe is 10 s."""
+"""Seconds for one answer; guard.sh gives the whole probe 8 s."""
 
 OK = 200
 STATUS_LINE_BYTES = 256

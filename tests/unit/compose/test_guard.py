@@ -11,61 +11,159 @@ import pytest
 from tests.unit.compose.model import COMPOSE
 
 GUARD = COMPOSE / "health" / "guard.sh"
+LIMIT = 3
+MAIN_PROCESS = 7
+AWAY = f"exit {os.EX_TEMPFAIL}"
+TICK = 10_000_000
+"""Nanoseconds of CPU between two looks of guard.sh at its own account."""
 
 
-@pytest.fixture
-def guard(tmp_path: Path):
-    """Runs guard.sh once in a container of paper: its files are under tmp_path, and `kill` and `stat` are recorded."""
-    script = (
-        GUARD.read_text()
-        .replace("/tmp/guard-failures", str(tmp_path / "failures"))
-        .replace("/proc/1/task/1/children", str(tmp_path / "children"))
-    )
-    (tmp_path / "children").write_text("7 ")
-    stand_ins = tmp_path / "bin"
-    stand_ins.mkdir()
-    for name, body in {"stat": "echo ${STARTED}", "date": "echo 1000"}.items():
-        (stand_ins / name).write_text(f"#!/bin/sh\n{body}\n")
-        (stand_ins / name).chmod(0o755)
-    # `kill` is built into the shell: a function goes before it.
-    recording = f'kill() {{ echo "$@" >>{tmp_path}/kills; }}\n'
+class Container:
+    """A container on paper, in a folder: guard.sh reads its /proc there, and `kill` is recorded."""
 
-    def run(probe_exit: int, *, age: int = 1000, limit: int = 3) -> tuple[int, list[str]]:
-        (tmp_path / "kills").unlink(missing_ok=True)
+    def __init__(self, folder: Path, age: float = 1000) -> None:
+        self.folder = folder
+        self.now = 5000.0
+        self.waited = 0.0
+        self.exit_code = 0
+        (folder / "children").write_text(f"{MAIN_PROCESS} ")
+        (folder / "stat").write_text(f"1 (docker-init) S {'0 ' * 18}{(self.now - age) * 100:.0f} 0\n")
+        paths = {
+            "/tmp/guard-state": folder / "state",
+            "/proc/uptime": folder / "uptime",
+            "/proc/1/task/1/children": folder / "children",
+            "/proc/1/stat": folder / "stat",
+            "/proc/$main/schedstat": folder / "main-schedstat",
+        }
+        self.script = GUARD.read_text().replace("[ -r /proc/self/schedstat ]", "true")
+        self.script = self.script.replace("</proc/self/schedstat", '<"$(own_schedstat)"')
+        for path, ours in paths.items():
+            self.script = self.script.replace(path, str(ours))
+
+    def check(self, probe: str, *, seconds: float = 20, waiting: float = 0, slowed: float = 1) -> list[str]:
+        """Run guard.sh once and return the signals that it sends.
+
+        Args:
+            probe: A line of shell.
+            seconds: Since the last check.
+            waiting: For how many of these the main process waited for a CPU.
+            slowed: How many times longer than its CPU time anything takes in the container.
+        """
+        self.now += seconds
+        self.waited += waiting
+        kills, ticks, account = (self.folder / name for name in ("kills", "ticks", "own-schedstat"))
+        kills.write_text("")
+        ticks.write_text("0")
+        (self.folder / "uptime").write_text(f"{self.now:.2f} 0.00\n")
+        (self.folder / "main-schedstat").write_text(f"1 {self.waited * 1e9:.0f} 1\n")
+        # `kill` is built into the shell: a function goes before it.
+        functions = f"""
+            kill() {{ echo "$*" >>{kills}; }}
+            own_schedstat() {{
+              ticks=$(($(cat {ticks}) + 1))
+              echo "$ticks" >{ticks}
+              echo "$((ticks * {TICK})) $((ticks * {TICK * (slowed - 1):.0f})) 1" >{account}
+              echo {account}
+            }}
+        """
         result = subprocess.run(
-            ["sh", "-c", recording + script, "guard.sh", str(limit), "sh", "-c", f"exit {probe_exit}"],
-            env={"PATH": f"{stand_ins}:{os.environ['PATH']}", "STARTED": str(1000 - age)},
+            ["sh", "-c", functions + self.script, "guard.sh", str(LIMIT), "sh", "-c", probe],
+            env={"PATH": os.environ["PATH"], "GUARD_TIMEOUT": "0.2"},
             capture_output=True,
             text=True,
             check=False,
         )
-        kills = tmp_path / "kills"
-        return result.returncode, kills.read_text().splitlines() if kills.exists() else []
+        assert not result.stderr
+        self.exit_code = result.returncode
+        return kills.read_text().splitlines()
 
-    return run
-
-
-def test_a_probe_that_succeeds_is_healthy(guard):
-    assert guard(0) == (0, [])
-
-
-def test_below_the_limit_it_is_unhealthy_and_nothing_is_ended(guard):
-    assert [guard(1), guard(1)] == [(1, []), (1, [])]
+    def is_killed_by_docker(self) -> None:
+        """Leave what a guard leaves that Docker ended at its time-out."""
+        state = self.folder / "state"
+        state.write_text(state.read_text().strip() + " begun\n")
 
 
-def test_at_the_limit_the_main_process_is_asked_to_end_and_at_twice_the_limit_made_to(guard):
-    kills = [guard(1)[1] for _ in range(6)]
-    assert kills == [[], [], ["-s TERM 7"], ["-s TERM 7"], ["-s TERM 7"], ["-s KILL 7"]]
+TERM, KILL = [f"-s TERM {MAIN_PROCESS}"], [f"-s KILL {MAIN_PROCESS}"]
 
 
-def test_one_success_starts_the_count_anew(guard):
-    outcomes = [guard(code) for code in (1, 1, 0, 1, 1)]
-    assert [kills for _, kills in outcomes] == [[]] * 5
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path)
 
 
-def test_a_dependency_that_is_away_is_unhealthy_but_never_a_reason_to_restart(guard):
-    assert [guard(os.EX_TEMPFAIL) for _ in range(10)] == [(1, [])] * 10
+def test_a_probe_that_succeeds_is_healthy(container):
+    assert container.check("exit 0") == []
+    assert container.exit_code == 0
 
 
-def test_a_container_that_is_still_starting_is_not_ended(guard):
-    assert [guard(1, age=119) for _ in range(10)] == [(1, [])] * 10
+def test_below_the_limit_it_is_unhealthy_and_nothing_is_ended(container):
+    assert [container.check("exit 1"), container.check("exit 2")] == [[], []]
+    assert container.exit_code == 1
+
+
+def test_at_the_limit_sigterm_at_twice_the_limit_sigkill(container):
+    assert [container.check("exit 1") for _ in range(6)] == [[], [], TERM, TERM, TERM, KILL]
+
+
+def test_a_probe_without_an_answer_counts_as_failed(container):
+    assert [container.check("sleep 5") for _ in range(3)] == [[], [], TERM]
+    assert container.exit_code == 1
+
+
+def test_a_guard_that_docker_killed_counts_as_failed(container):
+    container.check("exit 1")
+    container.is_killed_by_docker()
+    assert container.check("exit 1") == TERM
+
+
+def test_a_guard_that_is_always_killed_ends_what_hangs(container):
+    container.check("exit 1")
+    signals = []
+    for _ in range(3):
+        container.is_killed_by_docker()
+        signals += container.check(AWAY)
+    assert signals == [*TERM, *TERM]
+
+
+def test_one_success_starts_the_count_anew(container):
+    assert [container.check(probe) for probe in ("exit 1", "exit 1", "exit 0", "exit 1", "exit 1")] == [[]] * 5
+
+
+def test_a_dependency_that_is_away_is_no_reason_to_restart(container):
+    assert [container.check(AWAY) for _ in range(10)] == [[]] * 10
+    assert container.exit_code == 1
+
+
+def test_a_container_that_is_still_starting_is_not_ended(tmp_path: Path):
+    container = Container(tmp_path, age=0)
+    assert [container.check("exit 1", seconds=10) for _ in range(11)] == [[]] * 11
+
+
+STARVED = [{"waiting": 11}, {"slowed": 15}, {"waiting": 19.9, "slowed": 100}]
+NOT_STARVED = [{"waiting": 9}, {"slowed": 8}, {"waiting": 9, "slowed": 8}]
+
+
+@pytest.mark.parametrize("state", STARVED)
+def test_a_starved_container_is_unhealthy_and_not_ended(container, state):
+    assert [container.check("exit 1", **state) for _ in range(12)] == [[]] * 12
+    assert container.exit_code == 1
+
+
+@pytest.mark.parametrize("state", NOT_STARVED)
+def test_what_hangs_on_a_busy_machine_is_ended(container, state):
+    assert [container.check("exit 1", **state) for _ in range(3)] == [[], [], TERM]
+
+
+def test_after_starvation_the_count_begins_anew(container):
+    container.check("exit 1")
+    container.check("exit 1")
+    container.check("exit 1", waiting=15)
+    assert [container.check("exit 1") for _ in range(3)] == [[], [], TERM]
+
+
+def test_a_guard_that_was_killed_while_starved_does_not_count(container):
+    container.check("exit 1")
+    container.check("exit 1")
+    container.is_killed_by_docker()
+    assert container.check(AWAY, waiting=15) == []
+    assert [container.check("exit 1") for _ in range(2)] == [[], []]

@@ -57,9 +57,20 @@ def test_a_service_restarts_also_when_it_is_unhealthy(name):
     assert command[:3] == ["CMD", "sh", "/usr/local/bin/guard.sh"]
     seconds = int(service["healthcheck"]["interval"].removesuffix("s")) * int(command[3])
     assert 20 <= seconds <= 60, "neither for a moment's load nor after more than a minute"
+    assert service["healthcheck"]["timeout"] == "30s", "guard.sh gives up a probe after 8 s, when it gets CPU"
     assert "./health/guard.sh:/usr/local/bin/guard.sh:ro" in service["volumes"]
     writable = [*service["tmpfs"], *service.get("volumes", [])]
     assert any(mount.startswith("/tmp") for mount in writable), "guard.sh counts in /tmp"
+
+
+def test_what_heartbeats_pass_through_gets_the_cpu_first():
+    default = 1024
+    shares = {name: service.get("cpu_shares", default) for name, service in SERVICES.items()}
+    first = {name for name, weight in shares.items() if weight > default}
+    assert first == {"gateway", "execution-api", "postgres", "redis"} | {
+        name for name, service in SERVICES.items() if service.get("profiles") == ["data-ha"]
+    }
+    assert {name for name, weight in shares.items() if weight < default} == {"api-server"}
 
 
 def test_only_pages_for_people_publish_a_port_and_only_on_loopback():
