@@ -200,6 +200,29 @@ def instances(name: str) -> dict[str, list[Instance]]:
     return {service: sorted(of, key=lambda one: one.created) for service, of in sorted(found.items())}
 
 
+@contextlib.contextmanager
+def endings(name: str) -> Iterator[Callable[[], list[str]]]:
+    """Watch the containers of a compose project for as long as the block lasts.
+
+    Yields:
+        Returns what ended since, or ran out of memory, each as `container: event`, in Docker's order.
+    """
+    watch = ["docker", "events", "--filter=type=container", f"--filter=label=com.docker.compose.project={name}"]
+    kinds = ["--filter=event=die", "--filter=event=oom", "--format={{.Actor.Attributes.name}}: {{.Action}}"]
+    with tempfile.TemporaryFile() as seen:
+        child = subprocess.Popen([*watch, *kinds], stdin=subprocess.DEVNULL, stdout=seen)
+
+        def endings_so_far() -> list[str]:
+            # Without a seek: the child writes at the same position.
+            return os.pread(seen.fileno(), os.fstat(seen.fileno()).st_size, 0).decode().splitlines()
+
+        try:
+            yield endings_so_far
+        finally:
+            child.terminate()
+            child.wait()
+
+
 def inspect(containers: list[str]) -> list[dict[str, Any]]:
     """What Docker says of containers, without those that went away meanwhile."""
     if not containers:

@@ -65,7 +65,7 @@ class Drill:
 
     Attributes:
         name: on the command line.
-        victims: struck at once.
+        victims: struck at once; none where the fault is the machine's.
         fault: how.
         hold: seconds until the fault is taken back.
         measure: what recovery means here.
@@ -78,6 +78,7 @@ class Drill:
             lack was committed, and none of them may take over.
         laden: whether the Redis that is struck has much in its file, and answers only that it is loading for a while.
         only_long: whether the load is long tasks alone: no short one tells early that a worker is away.
+        no_restarts: whether no container may end or run out of memory meanwhile.
         in_every_run: whether `./ops/stack test` holds it; all are held every night.
     """
 
@@ -94,6 +95,7 @@ class Drill:
     behind: tuple[Victim, ...] = ()
     laden: bool = False
     only_long: bool = False
+    no_restarts: bool = False
     in_every_run: bool = False
 
     @property
@@ -115,7 +117,7 @@ class Drill:
     @property
     def sentence(self) -> str:
         """What happens, for people."""
-        whom = " + ".join(victim.named for victim in self.victims)
+        whom = " + ".join(victim.named for victim in self.victims) or "the machine"
         held = f" for {self.hold:.0f} s" if self.hold else ""
         behind = "".join(f", {victim.named} behind" for victim in self.behind)
         laden = " with much to load" if self.laden else ""
@@ -184,6 +186,9 @@ def run_again(
         in_every_run=in_every_run,
     )
 
+
+STARVATION_MAY_ALERT: Final = ("AirflowMonitoringStale",)
+"""What is slow for minutes may be told; nothing may be told to be gone."""
 
 DRILLS: tuple[Drill, ...] = (
     Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", NOT_NOTICED),
@@ -320,6 +325,17 @@ DRILLS: tuple[Drill, ...] = (
     Drill("redis-nodes-gone", nodes("redis"), "kill", 60, "after return", 30, alert="RedisDown"),
     Drill("sentinel-crash", one("sentinel-1"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("sentinel-frozen", one("sentinel-1"), "freeze", 30, "interruption", NOT_NOTICED),
+    # Everything is slow, nothing is restarted, and all goes on when the CPU is back.
+    Drill(
+        "machine-starved",
+        (),
+        "starve",
+        300,
+        "after return",
+        30,
+        may_alert=STARVATION_MAY_ALERT,
+        no_restarts=True,
+    ),
     # What really comes together.
     Drill("primaries-gone", (*primary("patroni"), *primary("redis")), "kill", 45, "interruption", LOST_PRIMARY),
     run_again(

@@ -132,7 +132,7 @@ def conduct(
 
     wait(busy, BUSY_SECONDS, "the load is under way", report)
     victims = containers(name, drill.victims)
-    if not victims:
+    if drill.victims and not victims:
         raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", cure="./ops/stack status")
 
     before = data_tier.primaries(data_tier.members(name)) if replicated else set()
@@ -141,27 +141,29 @@ def conduct(
     def goes_on(since: float) -> bool:
         return any(entry.event == "start" and entry.at > since for entry in book.entries(run.run_id))
 
-    with left_behind(name, drill.behind, book.now, goes_on, report):
-        struck, struck_here = book.now(), time.time()
-        report(f"{drill.sentence}: {', '.join(victims)}")
-        heal = faults.strike(drill.fault, victims)
-        landed = book.now()
-    try:
-        ends = time.monotonic() + drill.hold
-        while time.monotonic() < ends:  # the time that the fault lasts is part of it
-            time.sleep(min(POLL_SECONDS, max(0.0, ends - time.monotonic())))
-    finally:
-        heal()
-    healed, healed_here = book.now(), time.monotonic()
+    with compose.endings(name) as endings:
+        with left_behind(name, drill.behind, book.now, goes_on, report):
+            struck, struck_here = book.now(), time.time()
+            report(f"{drill.sentence}: {', '.join(victims)}" if victims else drill.sentence)
+            heal = faults.strike(drill.fault, victims, settings.get("POSTGRES_IMAGE", ""))
+            landed = book.now()
+        try:
+            ends = time.monotonic() + drill.hold
+            while time.monotonic() < ends:  # the time that the fault lasts is part of it
+                time.sleep(min(POLL_SECONDS, max(0.0, ends - time.monotonic())))
+        finally:
+            heal()
+        healed, healed_here = book.now(), time.monotonic()
 
-    # Before the run's end: what is whole then may have been so for minutes.
-    whole_again: float | None
-    try:
-        wait(whole, drill.whole_again, "every service is healthy", report)
-        whole_again = time.monotonic() - healed_here
-    except StackError:
-        whole_again = None
-    ended = settle(api, run, report, patience)
+        # Before the run's end: what is whole then may have been so for minutes.
+        whole_again: float | None
+        try:
+            wait(whole, drill.whole_again, "every service is healthy", report)
+            whole_again = time.monotonic() - healed_here
+        except StackError:
+            whole_again = None
+        ended = settle(api, run, report, patience)
+        restarts = endings() if drill.no_restarts else []
     entries = book.entries(run.run_id)
     if ended == "success":
         ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
@@ -181,6 +183,7 @@ def conduct(
         alerts,
         moved=sorted(after - before),
         silent_here=silent_here,
+        restarts=restarts,
     )
 
 
@@ -220,7 +223,10 @@ def left_behind(
 
 def load_of(drill: Drill) -> dict[str, float]:
     """The load that a drill strikes."""
-    return {**LOAD, "short": 0, "long": ONLY_LONG} if drill.only_long else LOAD
+    if drill.only_long:
+        return {**LOAD, "short": 0, "long": ONLY_LONG}
+    # As long as the fault, where that takes no container away: what runs must get through all of it.
+    return LOAD if drill.victims else {**LOAD, "long_seconds": max(LOAD["long_seconds"], drill.hold)}
 
 
 def containers(name: str, victims: Sequence[Victim]) -> list[str]:
@@ -319,6 +325,7 @@ def judge(
     *,
     moved: Sequence[str] = (),
     silent_here: int = 0,
+    restarts: Sequence[str] = (),
 ) -> Outcome:
     """What it cost, against what was promised.
 
@@ -334,6 +341,7 @@ def judge(
         alerts: What people were sent; None when that cannot be known.
         moved: The nodes that have become a primary.
         silent_here: How many attempts a victim was given that never got to their first line.
+        restarts: The containers that ended or ran out of memory though none may.
     """
     wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
     tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
@@ -370,6 +378,8 @@ def judge(
         broken.append(f"recovery {shown}, promised within {drill.deadline:.0f} s")
     if whole_again is None or whole_again > drill.whole_again:
         broken.append(f"not every service healthy {drill.whole_again:.0f} s after, or a replica not in sync")
+    if restarts:
+        broken.append(f"not every container lived through it: {', '.join(restarts)}")
     if drill.primaries_stay and moved:
         broken.append(f"{' and '.join(moved)} took over without reason")
     if alerts is not None and drill.alert:

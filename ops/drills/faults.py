@@ -13,7 +13,7 @@ from ops.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow"]
+FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow", "starve"]
 
 MEANING: dict[FaultKind, str] = {
     "crash": "its main process gets SIGKILL, and Docker restarts it at once",
@@ -22,8 +22,15 @@ MEANING: dict[FaultKind, str] = {
     "freeze": "every process of it is stopped where it is (docker pause)",
     "cut": "it loses all its networks",
     "slow": "each packet it sends takes 200 ms longer, and one in twenty is lost",
+    "starve": "other containers take 90% of the CPU before anything else gets any",
 }
 SLOW = ("delay", "200ms", "loss", "5%")
+STARVED_OF = 0.9
+"""The part of the machine's CPU that is taken away."""
+LARGEST_WEIGHT = "262144"
+"""Docker's largest `--cpu-shares`, 256 times the default: what has it takes all that its quota allows."""
+LONGEST_STARVATION = 900
+"""Seconds after which the burner ends by itself, also where nobody lives to remove it."""
 
 
 def check(kind: FaultKind) -> None:
@@ -44,12 +51,13 @@ def check(kind: FaultKind) -> None:
         )
 
 
-def strike(kind: FaultKind, containers: Sequence[str]) -> Callable[[], None]:
+def strike(kind: FaultKind, containers: Sequence[str], image: str = "") -> Callable[[], None]:
     """Strikes all the containers at once; returns what takes the fault back.
 
     Args:
         kind: see MEANING.
-        containers: Docker's ids of what is struck.
+        containers: Docker's ids of what is struck; none where that is the machine.
+        image: One with a shell, for what takes the CPU away.
     """
     match kind:
         case "crash":
@@ -81,6 +89,9 @@ def strike(kind: FaultKind, containers: Sequence[str]) -> Callable[[], None]:
                 for interface in interfaces(process):
                     _tc(process, "add", interface, *SLOW)
             return lambda: _quicken(processes)
+        case "starve":
+            burner = _burn(image)
+            return lambda: _remove(burner)
 
 
 def why_not_slow() -> str:
@@ -139,3 +150,21 @@ def _quicken(processes: Sequence[int]) -> None:
     for process in processes:
         for interface in interfaces(process):
             _tc(process, "del", interface)
+
+
+def _burn(image: str) -> str:
+    """Start a container that takes STARVED_OF of this machine's CPU from all others, and return its id.
+
+    The weight puts it before them, on cgroup v1 and v2; the quota leaves them the rest.
+    """
+    cores = int(compose.docker("info", "--format={{.NCPU}}"))
+    loops = f"for _ in $(seq {cores}); do (while :; do :; done) & done; sleep {LONGEST_STARVATION}"
+    return compose.docker(
+        *("run", "--detach", "--rm", "--init", "--network=none", "--memory=32m", "--cap-drop=ALL"),
+        *(f"--cpu-shares={LARGEST_WEIGHT}", f"--cpus={cores * STARVED_OF:.2f}"),
+        *("--entrypoint=sh", image, "-c", loops),
+    ).strip()
+
+
+def _remove(container: str) -> None:
+    compose.docker("rm", "--force", "--volumes", container)

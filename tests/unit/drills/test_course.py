@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from ops.errors import StackError
 from ops.project import ROOT, Project
 
 PROJECT = Project(ROOT, ROOT / "compose")
-SETTINGS = {"COMPOSE_PROJECT_NAME": "x"}
+SETTINGS = {"COMPOSE_PROJECT_NAME": "x", "POSTGRES_IMAGE": "postgres"}
 REPLICA = Drill("replica", replica("patroni"), "crash", 0, "interruption", 5, whole_again=0.5)
 
 
@@ -39,6 +40,7 @@ class Stage:
         self.after = BEFORE
         self.states = ["success"]
         self.done: list[str] = []
+        self.ended: list[str] = []
         self.struck = False
 
     # The ledger's part.
@@ -59,6 +61,7 @@ class Stage:
     # Airflow's.
     def trigger(self, dag_id, conf):
         self.done.append("trigger")
+        self.load = conf
         return SimpleNamespace(run_id="r")
 
     def wait_for(self, run, report, timeout):
@@ -68,10 +71,14 @@ class Stage:
         return SimpleNamespace(state=self.states[-1])
 
     # The fault.
-    def strike(self, kind, victims):
+    def strike(self, kind, victims, image=""):
         self.done.append(f"{kind} {', '.join(victims)}")
         self.struck = True
         return lambda: self.done.append("heal")
+
+    @contextmanager
+    def endings(self, name):
+        yield lambda: self.ended
 
     def members(self, name):
         return self.after if self.struck else BEFORE
@@ -84,6 +91,7 @@ def stage(monkeypatch):
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(conduct.compose, "config", lambda project: {"services": made.services})
     monkeypatch.setattr(conduct.compose, "instances", lambda name: instances)
+    monkeypatch.setattr(conduct.compose, "endings", made.endings)
     monkeypatch.setattr(conduct.status, "all_whole", lambda model: True)
     monkeypatch.setattr(conduct.data_tier, "members", made.members)
     monkeypatch.setattr(conduct.slack, "is_there", lambda settings: False)
@@ -168,3 +176,23 @@ def test_an_alert_is_waited_for_only_when_no_earlier_one_mutes_it(stage, monkeyp
     gone = Drill("gone", one("patroni-1"), "kill", 0, "interruption", 5, alert="PostgresDown")
     assert held(stage, gone).broken == ("nobody was told: no PostgresDown",)
     assert stage.done[:3] == ["quiet?", "quiet?", "trigger"]
+
+
+STARVED = Drill("starved", (), "starve", 0, "after return", 5, no_restarts=True)
+
+
+def test_a_starved_machine_strikes_no_container_of_its_own(stage):
+    assert held(stage, STARVED).broken == ()
+    assert stage.done == ["trigger", "starve ", "heal"]
+
+
+def test_a_container_that_ends_on_a_starved_machine_breaks_the_promise(stage):
+    stage.ended = ["x-worker-1: oom", "x-worker-1: die"]
+    assert held(stage, STARVED).broken == ("not every container lived through it: x-worker-1: oom, x-worker-1: die",)
+    assert held(stage).broken == ()
+
+
+def test_the_load_lasts_as_long_as_the_machine_is_starved(stage):
+    held(stage, Drill("starved", (), "starve", 0, "after return", 5))
+    assert stage.load["long_seconds"] == conduct.LOAD["long_seconds"]
+    assert conduct.load_of(Drill("starved", (), "starve", 300, "after return", 5))["long_seconds"] == 300

@@ -83,3 +83,22 @@ def test_the_sentence_says_who_is_struck_and_for_how_long():
     )
     gone = Drill("x", (*nodes("redis"), *one("redis")), "kill", 60, "interruption", 5)
     assert gone.sentence == "kill all of Redis + the single Redis for 60 s"
+    assert Drill("x", (), "starve", 300, "after return", 5).sentence == "starve the machine for 300 s"
+
+
+def test_the_machine_is_starved_by_one_container_that_ends_by_itself(monkeypatch):
+    """It must leave exactly the rest to the others, and be gone when the drill is over or dead."""
+    asked: list[tuple[str, ...]] = []
+
+    def docker(*arguments: str) -> str:
+        asked.append(arguments)
+        return "4\n" if arguments[0] == "info" else "burner\n"
+
+    monkeypatch.setattr(faults.compose, "docker", docker)
+    heal = faults.strike("starve", [], "an-image")
+    _, run = asked
+    assert {"--rm", "--cpus=3.60", "--cpu-shares=262144", "an-image"} <= set(run)
+    assert f"seq 4); do (while :; do :; done) & done; sleep {faults.LONGEST_STARVATION}" in run[-1]
+    assert max(drill.hold for drill in DRILLS if drill.fault == "starve") < faults.LONGEST_STARVATION
+    heal()
+    assert asked[-1] == ("rm", "--force", "--volumes", "burner")
