@@ -40,9 +40,9 @@ def running(upstream):
 
 
 class Scheduler:
-    """One whose clock is ours, and which looks as the real one does."""
+    """One whose clock is ours, and which looks as the real one does; `starved` is its share of waiting for a CPU."""
 
-    def __init__(self, upstream, tasks) -> None:
+    def __init__(self, upstream, tasks, starved: float = 0.0) -> None:
         from airflow._shared.timezones import timezone
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
@@ -50,7 +50,7 @@ class Scheduler:
         self.tasks = tasks
         self.now = 1000.0
         self.began = timezone.utcnow()
-        self.patience = upstream.Patience(lambda: self.now)
+        self.patience = upstream.Patience(lambda: self.now, lambda: starved * self.now)
         self.job = SimpleNamespace(
             job=SimpleNamespace(id=7), _task_instance_heartbeat_timeout_secs=TIMEOUT, log=SchedulerJobRunner.logger()
         )
@@ -109,6 +109,22 @@ def test_after_an_absence_healthy_tasks_have_the_time_to_be_heard(upstream, sche
     assert scheduler.first_found(find, upstream.CONFIRM_SECONDS - LOOK) is None
     scheduler.heartbeat()
     assert scheduler.first_found(find, TIMEOUT - LOOK) is None
+
+
+@pytest.mark.parametrize(("share", "patience"), [(0.4, 1), (0.8, 5), (0.95, 20)])
+def test_a_starved_scheduler_gives_heartbeats_more_time(upstream, running, share, patience):
+    scheduler = Scheduler(upstream, running, starved=share)
+    scheduler.heartbeat()
+    found = scheduler.first_found(upstream.find_task_instances_without_heartbeats, 600)
+    early = TIMEOUT - upstream.CONFIRM_SECONDS
+    assert early + patience * upstream.CONFIRM_SECONDS <= found
+    assert found <= early + patience * upstream.CONFIRM_SECONDS + 3 * LOOK
+
+
+def test_a_thread_knows_how_long_it_waited_for_a_cpu(upstream, monkeypatch, tmp_path):
+    assert upstream.cpu_wait() >= 0
+    monkeypatch.setattr(upstream, "SCHEDSTAT", tmp_path / "absent")
+    assert upstream.cpu_wait() == 0.0
 
 
 def test_what_stays_silent_after_an_absence_is_dead(upstream, scheduler):
