@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from functools import cache
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ops.project import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CHECKS = ROOT / "src/airflow_ha/monitoring/checks.py"
 FOLDER = ROOT / alertmanager_config.FOLDER
 EMAIL = {"ALERT_EMAIL_SMARTHOST": "mail.test:587", "ALERT_EMAIL_FROM": "a@b.test", "ALERT_EMAIL_TO": "c@d.test"}
 
@@ -132,9 +134,36 @@ NOT_MUTED = {
     ],
     "AirflowErrorBudgetBurn severity=ticket": ["AirflowErrorBudgetBurn severity=page"],
     "AirflowPoolStarving pool_name=p source=monitoring_dag": ["AirflowPoolStarving pool_name=q"],
+    "AirflowImportErrors file=x.py source=monitoring_dag": [
+        "AirflowImportErrors",
+        "AirflowImportErrors file=y.py",
+        "AirflowImportErrors file=y.py source=monitoring_dag",
+    ],
+    "AirflowMonitoringMisconfigured variable=v source=monitoring_dag": ["AirflowMonitoringMisconfigured"],
+    "AirflowComponentDown component=worker source=monitoring_dag": ["AirflowComponentDown component=scheduler"],
+    "AirflowDagOverdue dag_id=d source=monitoring_dag": ["AirflowDagOverdue dag_id=e"],
     "TargetDown job=redis": NO_TASKS,
     "Watchdog": ["NotificationsFail", "PostgresDown"],
 }
+
+
+def finding_labels() -> set[str]:
+    """The names of the labels of all findings, as the checks' code has them."""
+    calls = [node for node in ast.walk(ast.parse(CHECKS.read_text())) if isinstance(node, ast.Call)]
+    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "labels"]
+    assert all(isinstance(each, ast.Dict) for each in given)
+    return {key.value for each in given for key in each.keys}
+
+
+def test_a_finding_mutes_only_the_rule_about_the_same():
+    (equal,) = [
+        set(rule["equal"])
+        for rule in config()["inhibit_rules"]
+        if (rule["source_matchers"], rule["target_matchers"]) == (['source="monitoring_dag"'], ['source=""'])
+    ]
+    assert finding_labels() - equal == set()
+
+
 AFTERMATH = ["PostgresDown", "RedisDown", "GatewayDown", "AirflowQueueNotConsumed", "AirflowCanaryStale"]
 
 
