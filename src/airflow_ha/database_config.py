@@ -1,6 +1,7 @@
 """Airflow's settings of a connection to its database: none. What mends upstream's faults there is loaded with them.
 
-So is what mends the Execution API's: it has no other place from which it could be loaded.
+So are the patches of the Execution API, the triggerer and the dag-processor: they have no other place from which they
+could be loaded.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from typing import Any, Final
 
 from airflow_ha.upstream import frozen_primary, last_host, lost_primary, scheduler_wake
 
-if os.environ.get("AIRFLOW_HA_COMPONENT") == "execution-api":
+COMPONENT: Final = os.environ.get("AIRFLOW_HA_COMPONENT")
+
+if COMPONENT == "execution-api":
     import airflow_ha.upstream.lean_middleware
     import airflow_ha.upstream.request_session
     import airflow_ha.upstream.setting_command
-    import airflow_ha.upstream.solved_once  # noqa: F401 (all are loaded for their effect)
+    import airflow_ha.upstream.solved_once
+elif COMPONENT in {"triggerer", "dag-processor"}:
+    import airflow_ha.upstream.masked_files  # noqa: F401
 
 LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}

@@ -137,6 +137,8 @@ def test_who_runs_user_code_or_a_page_holds_no_key_of_the_metadata_database(name
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_secret_is_in_the_environment(name):
     for key, value in SERVICES[name].get("environment", {}).items():
+        if key == "AIRFLOW__LOGGING__SECRET_MASK_ADAPTER":  # the name of a function
+            continue
         if re.search(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH", key):
             assert key.endswith(("_CMD", "_FILE")), key
             assert "/run/secrets/" in value
