@@ -18,7 +18,10 @@ if COMPONENT == "execution-api":
     import airflow_ha.upstream.request_session
     import airflow_ha.upstream.setting_command
     import airflow_ha.upstream.solved_once
-elif COMPONENT in {"triggerer", "dag-processor"}:
+elif COMPONENT == "triggerer":
+    import airflow_ha.upstream.masked_files
+    import airflow_ha.upstream.trigger_fault
+elif COMPONENT == "dag-processor":
     import airflow_ha.upstream.masked_files  # noqa: F401
 
 LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
