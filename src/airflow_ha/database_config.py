@@ -22,7 +22,8 @@ elif COMPONENT == "triggerer":
     import airflow_ha.upstream.masked_files
     import airflow_ha.upstream.trigger_fault
 elif COMPONENT == "dag-processor":
-    import airflow_ha.upstream.masked_files  # noqa: F401
+    import airflow_ha.upstream.masked_files
+    import airflow_ha.upstream.parser_exit  # noqa: F401
 
 LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
