@@ -1,0 +1,19 @@
+"""Airflow's logging settings with our reader of task logs, for `[logging] logging_config_class` of API servers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final
+
+from airflow.config_templates.airflow_local_settings import (
+    DEFAULT_LOGGING_CONFIG,
+    DEFAULT_REMOTE_CONN_ID,
+    REMOTE_TASK_LOG,
+)
+
+import airflow_ha.upstream.log_stream  # noqa: F401 (loaded for its effect)
+
+LOGGING_CONFIG: Final[dict[str, Any]] = copy.deepcopy(DEFAULT_LOGGING_CONFIG)
+LOGGING_CONFIG["handlers"]["task"]["class"] = "airflow_ha.task_logs.handler.BoundedTaskHandler"
+
+__all__ = ["DEFAULT_REMOTE_CONN_ID", "LOGGING_CONFIG", "REMOTE_TASK_LOG"]

@@ -1,0 +1,98 @@
+"""Reads the logs of tasks for the API: `[logging] logging_config_class` puts it in place of Airflow's own handler.
+
+Airflow 3.3.2 reads a whole log for each request, twice, keeps thousands of lines of any length, and a copy in /tmp: a
+log of 327 MB ended an API server. Here a request reads the beginning and the end of a large log; a download of the
+whole is passed on line by line.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.utils.log import file_task_handler
+from airflow.utils.log.file_task_handler import FileTaskHandler, StructuredLogMessage
+from airflow.utils.state import State, TaskInstanceState
+
+from airflow_ha.task_logs.excerpt import Excerpt, end_of_last_line, of_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STREAM_LIMIT: Final = 4_000_000
+"""Bytes of a log in one answer to the UI, which reads it as lines of JSON."""
+JSON_LIMIT: Final = 2_000_000
+"""The same as one JSON document, which is in memory several times, with 2 KB for each line."""
+STREAMED: Final = "streamed"
+"""In a request's metadata: its answer is lines of JSON (log_stream.py in airflow_ha.upstream)."""
+OFFSETS: Final = "offsets"
+"""In a request's metadata, and so in its continuation token: where each file is read on."""
+
+GOES_ON = (TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED)
+BETWEEN_TRIES = (TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE)
+
+
+class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is untyped here
+    """Airflow's handler of task logs, reading in bounded memory."""
+
+    def _read(self, ti: Any, try_number: int, metadata: Any = None) -> tuple[Any, Any]:
+        metadata = metadata or {}
+        streamed = metadata.get(STREAMED, False)
+        whole = streamed and metadata.get("download_logs", False)
+        limit = None if whole else STREAM_LIMIT if streamed else JSON_LIMIT
+        offsets: dict[str, int] = dict(metadata.get(OFFSETS, {}))
+        is_first = OFFSETS not in metadata
+        finished = ti.try_number != try_number or ti.state not in GOES_ON
+
+        relative = self._render_filename(ti, try_number)
+        sources: list[str] = []
+        streams: list[Iterator[str]] = []
+        with suppress(NotImplementedError):
+            found, logs = self._read_remote_logs(ti, try_number, metadata)
+            sources += found
+            if logs and isinstance(logs[0], str):
+                logs = [file_task_handler._get_compatible_log_stream(logs)]
+            streams += [of_lines(log, limit) for log in logs]
+        if not streams or ti.state in State.unfinished:
+            paths = self.local_files(Path(self.local_base, relative))
+            for path in paths:
+                end = path.stat().st_size if finished else end_of_last_line(path)
+                share = limit and limit // len(paths)
+                name = str(path)
+                streams.append(Excerpt(path, offsets.get(name, 0), end, share, f"{name} on the logs' volume").lines())
+                offsets[name] = end
+                sources.append(name)
+        is_over = ti.state not in State.unfinished or ti.state in BETWEEN_TRIES
+        if ti.state in GOES_ON or (is_over and not streams):
+            found, logs = self._read_from_logs_server(ti, relative)
+            sources += found
+            streams += [of_lines(log, limit) for log in logs]
+
+        events = merged(streams) if whole else file_task_handler._interleave_logs(*streams)
+        if is_first:
+            events = with_sources(sources, events)
+        return events, {"end_of_log": finished, OFFSETS: offsets}
+
+    def local_files(self, path: Path) -> list[Path]:
+        """Return a log's files, the triggerer's too; none that a link leads out of the log folder."""
+        base = Path(self.local_base).resolve()
+        found = (one.resolve() for one in sorted(path.parent.glob(path.name + "*")))
+        return [real for real in found if real.is_relative_to(base) and os.access(real, os.R_OK)]
+
+
+def with_sources(sources: list[str], events: Iterator[StructuredLogMessage]) -> Iterator[StructuredLogMessage]:
+    """Yield upstream's group that names a log's files, and then the log."""
+    yield StructuredLogMessage(event="::group::Log message source details")
+    yield from (StructuredLogMessage(event=source) for source in sources)
+    yield StructuredLogMessage(event="::endgroup::")
+    yield from events
+
+
+def merged(streams: list[Iterator[str]]) -> Iterator[StructuredLogMessage]:
+    """Yield the lines of several logs by their time; a single log stays in its own order."""
+    parsed = [file_task_handler._log_stream_to_parsed_log_stream(stream) for stream in streams]
+    for _, _, event in heapq.merge(*parsed, key=lambda line: file_task_handler._create_sort_key(line[0], line[1])):
+        yield event
