@@ -46,6 +46,10 @@ MAX_SLOTS = 64
 """Slots of one worker; whoever needs more runs more workers."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
+REQUEST_LIMITS = ("USER_REQUEST_LIMIT", "TASK_REQUEST_LIMIT")
+"""The largest bodies that the gateway passes on; optional, with their defaults in compose/airflow.yaml."""
+REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
+"""The least leaves room for what Airflow itself sends; above the greatest the servers' memory does not suffice."""
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 # As docker compose reads it: quoted, or up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
@@ -168,6 +172,9 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key in HOSTS:
         if not HOST.fullmatch(settings[key]):
             raise refuse(key, "a host name or an IP address, in [brackets] for IPv6")
+    for key in REQUEST_LIMITS:
+        if settings.get(key) and not is_request_limit(settings[key]):
+            raise refuse(key, "a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)")
     for key in ADDRESSES:
         if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
             raise refuse(key, "an address that begins with https:// or http://")
@@ -183,6 +190,15 @@ def refusal(
     """The error for a value that is not of its kind, with its line where it is in .env."""
     where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
     return StackError(f"{key}={settings[key]} is not valid", where=where, cure=f"{key} takes {takes}")
+
+
+def is_request_limit(text: str) -> bool:
+    """Return whether a text is a size within REQUEST_LIMIT_BYTES, as the gateway reads it."""
+    parts = re.fullmatch(r"(\d{1,9})([km]?)", text, re.ASCII)
+    if parts is None:
+        return False
+    least, most = REQUEST_LIMIT_BYTES
+    return least <= int(parts[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[parts[2]] <= most
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:

@@ -87,6 +87,10 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("COMPOSE_PROFILES=data,flour", "the profiles are: data"),
         ("POSTGRES_HOST=", "a host name"),
         ("REDIS_HOST=redis://cache", "a host name"),
+        ("TASK_REQUEST_LIMIT=4mb", "a size from 100k to 50m"),
+        ("TASK_REQUEST_LIMIT=99k", "a size from 100k to 50m"),
+        ("USER_REQUEST_LIMIT=-1m", "a size from 100k to 50m"),
+        ("USER_REQUEST_LIMIT=51m", "a size from 100k to 50m"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
