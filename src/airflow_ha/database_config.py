@@ -13,6 +13,8 @@ from airflow_ha.upstream import frozen_primary, last_host, lost_primary, schedul
 
 COMPONENT: Final = os.environ.get("AIRFLOW_HA_COMPONENT")
 
+if COMPONENT in ("api-server", "execution-api"):
+    import airflow_ha.upstream.xcom_values
 if COMPONENT == "execution-api":
     import airflow_ha.upstream.lean_middleware
     import airflow_ha.upstream.request_session
