@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import findings
@@ -13,15 +14,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_ha.monitoring.memory import Memory
-    from airflow_ha.monitoring.observations import FailingTask, Job, Observations, QueuedTask
+    from airflow_ha.monitoring.observations import FailingTask, Job, Observations, QueuedTask, ScheduledTask
     from airflow_ha.monitoring.thresholds import ThresholdError, Thresholds
 
 COMPONENTS = {"SchedulerJob": "scheduler", "DagProcessorJob": "dag-processor", "TriggererJob": "triggerer"}
 """The components that have a job, by the job's type."""
 
 SEEN_TWICE = 30.0
-"""Seconds for which a DAG must have been seen past its due time: at two checks. When Airflow was off for a night every
-DAG is hours late, for the second that the scheduler needs."""
+"""Seconds for which a DAG must have been seen past one due time: at two checks. When Airflow was off for a night every
+DAG is hours late, for the second that the scheduler needs; one that catches up is late for days, and moves on."""
+
+SCHEDULED_GRACE = 10.0
+"""Seconds for which a task may wait for a pool that is created beside its DAG."""
 
 FORGOTTEN = 3600.0
 """Seconds after which one that vanished beside others is taken for removed: its job stays "running" for ever."""
@@ -44,6 +48,7 @@ def check(seen: Observations, memory: Memory, thresholds: Thresholds, slots: int
         *failing_dags(seen, thresholds),
         *silent_jobs(seen.jobs, seen.at, thresholds),
         *starving_pools(seen, memory, thresholds),
+        *unschedulable_tasks(seen),
         *queued_too_long(seen, memory, thresholds),
         *full_workers(seen, memory, thresholds, slots),
         *overdue_dags(seen, memory, thresholds),
@@ -162,6 +167,58 @@ def starving_pools(seen: Observations, memory: Memory, thresholds: Thresholds) -
             )
 
 
+def unschedulable_tasks(seen: Observations) -> Iterator[Finding]:
+    """Yield one finding for each DAG and pool whose tasks no scheduler will ever queue, and why."""
+    slots = {pool.name: pool.slots for pool in seen.pools}
+    blocked: dict[tuple[str, str], list[ScheduledTask]] = {}
+    for task in seen.scheduled:
+        if (seen.at - task.scheduled).total_seconds() < SCHEDULED_GRACE:
+            continue
+        size = slots.get(task.pool)
+        if task.dag_id in seen.blocked_dags:
+            blocked.setdefault((task.dag_id, ""), []).append(task)
+        elif size is None or 0 <= size < task.pool_slots:
+            blocked.setdefault((task.dag_id, task.pool), []).append(task)
+    for (dag_id, pool), tasks in sorted(blocked.items()):
+        widest = max(tasks, key=lambda task: task.pool_slots)
+        reason, remedy = why_unschedulable(pool, slots.get(pool), widest.pool_slots)
+        count = Counter(task.task_id for task in tasks)
+        who = f"{dag_id}.{widest.task_id}" if len(count) == 1 else f"{dag_id}: {len(count)} tasks"
+        several = f" ({len(tasks)} instances)" if len(tasks) > 1 else ""
+        names = ", ".join(f"{task_id} ({number})" for task_id, number in count.most_common(LISTED))
+        more = f" and {len(count) - LISTED} more" if len(count) > LISTED else ""
+        yield Finding(
+            findings.TASKS_UNSCHEDULABLE,
+            "data",
+            summary=f"{who} cannot run{several}: {reason}",
+            description="They stay in the state scheduled, and their runs do not end, until somebody acts. "
+            f"{remedy} Waiting: {names}{more}.",
+            dashboard=findings.DAGS,
+            labels={"dag_id": dag_id} | ({"pool_name": pool} if pool else {}),
+            run_url=run_page(dag_id, tasks[0].run_id),
+        )
+
+
+def why_unschedulable(pool: str, size: int | None, wanted: int) -> tuple[str, str]:
+    """Return why a task can never be queued, and what to do about it.
+
+    Args:
+        pool: its name; empty where the DAG's own limit is the reason.
+        size: the pool's slots; None where there is no such pool.
+        wanted: the slots that the task takes.
+    """
+    if not pool:
+        return "max_active_tasks of the DAG is 0", "Raise max_active_tasks, or pause the DAG."
+    if size is None:
+        return f"pool {pool} does not exist", "Create the pool, or correct `pool=` in the DAG: a typo is likely."
+    if size == 0:
+        return f"pool {pool} has 0 slots", "Give the pool slots, or pause the DAG while the pool is closed."
+    return (
+        f"it takes {wanted} slots, pool {pool} has {size}",
+        "Raise the pool's slots, or lower `pool_slots=` in the DAG.",
+    )
+
+
 def queued_for(task: QueuedTask, memory: Memory, at: datetime) -> float:
     """Seconds since a task was first queued, whatever the scheduler did to it since then."""
     return max((at - task.queued).total_seconds(), memory.lasts(queued_key(task.id), at))
@@ -212,15 +269,18 @@ def full_workers(seen: Observations, memory: Memory, thresholds: Thresholds, slo
         )
 
 
-def overdue_for(seen: Observations) -> dict[str, float]:
-    """Seconds past its due time, by DAG; 0 for one that is not, or is held back."""
-    return {dag.dag_id: dag.late(seen.at) for dag in seen.due}
+def overdue_for(seen: Observations, memory: Memory) -> dict[str, float]:
+    """Return the seconds past the due time, by DAG; 0 for one that is not, is held back, or has just moved on."""
+    return {
+        dag.dag_id: dag.late(seen.at) if memory.lasts(overdue_key(dag), seen.at) >= SEEN_TWICE else 0.0
+        for dag in seen.due
+    }
 
 
 def overdue_dags(seen: Observations, memory: Memory, thresholds: Thresholds) -> Iterator[Finding]:
     """A DAG should have run and has not been started."""
-    for dag_id, late in sorted(overdue_for(seen).items()):
-        if late > thresholds.overdue_seconds and memory.lasts(overdue_key(dag_id), seen.at) >= SEEN_TWICE:
+    for dag_id, late in sorted(overdue_for(seen, memory).items()):
+        if late > thresholds.overdue_seconds:
             yield Finding(
                 findings.DAG_OVERDUE,
                 "data",

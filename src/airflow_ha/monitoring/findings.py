@@ -19,6 +19,7 @@ IMPORT_ERRORS = "AirflowImportErrors"
 MISCONFIGURED = "AirflowMonitoringMisconfigured"
 POOL_STARVING = "AirflowPoolStarving"
 QUEUED_TOO_LONG = "AirflowQueuedTooLong"
+TASKS_UNSCHEDULABLE = "AirflowTasksUnschedulable"
 WORKERS_FULL = "AirflowWorkersFull"
 
 ALERT_NAMES = (
@@ -30,6 +31,7 @@ ALERT_NAMES = (
     MISCONFIGURED,
     POOL_STARVING,
     QUEUED_TOO_LONG,
+    TASKS_UNSCHEDULABLE,
     WORKERS_FULL,
 )
 """Every name that a finding can have; each has its page in alerting/runbooks."""

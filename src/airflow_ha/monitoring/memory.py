@@ -19,7 +19,7 @@ from airflow_ha.monitoring.observations import DUE_GRACE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow_ha.monitoring.observations import Observations
+    from airflow_ha.monitoring.observations import DueDag, Observations
 
 VARIABLE = "monitoring_memory"
 DESCRIPTION = "Written by monitoring_dag: the alerts it has told, and since when it sees what. Not for editing."
@@ -30,6 +30,8 @@ off the queue and puts it at its end, every 30 s."""
 
 QUEUED_GRACE = timedelta(seconds=5)
 """A task that has been queued for no longer is on its way to a worker."""
+
+OVERDUE = "overdue:"
 
 REMEMBERED = 500
 """Conditions at most, those that have lasted longest: the Variable stays small in a flood."""
@@ -86,9 +88,14 @@ def queued_key(instance_id: str) -> str:
     return f"queued:{instance_id}"
 
 
-def overdue_key(dag_id: str) -> str:
-    """The condition that a DAG is past its due time."""
-    return f"overdue:{dag_id}"
+def overdue_key(dag: DueDag) -> str:
+    """Return the condition that a DAG is past this due time: one that catches up has another one each time."""
+    return f"{OVERDUE}{dag.dag_id}@{dag.due.isoformat()}"
+
+
+def overdue_dags(seen: Iterable[str]) -> set[str]:
+    """Return the DAGs that are past a due time, of the keys of conditions."""
+    return {key.removeprefix(OVERDUE).rpartition("@")[0] for key in seen if key.startswith(OVERDUE)}
 
 
 def pool_key(pool_name: str) -> str:
@@ -108,7 +115,7 @@ def conditions(seen: Observations, slots: int) -> dict[str, datetime]:
         slots: how many tasks one worker runs at a time.
     """
     found = {queued_key(task.id): task.queued for task in seen.queued if task.queued < seen.at - QUEUED_GRACE}
-    found |= {overdue_key(dag.dag_id): seen.at for dag in seen.due if dag.late(seen.at) > DUE_GRACE}
+    found |= {overdue_key(dag): seen.at for dag in seen.due if dag.late(seen.at) > DUE_GRACE}
     found |= {pool_key(pool.name): seen.at for pool in seen.pools if pool.starving}
     if seen.queued and seen.running and all(count >= slots for count in seen.running.values()):
         found[WORKERS_KEY] = seen.at

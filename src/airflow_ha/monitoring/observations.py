@@ -91,6 +91,18 @@ class QueuedTask:
     queued: datetime
 
 
+@dataclass(frozen=True)
+class ScheduledTask:
+    """A task instance whose dependencies are met, and that no scheduler has queued yet."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    pool: str
+    pool_slots: int
+    scheduled: datetime
+
+
 DUE_GRACE = 30.0
 """Seconds past its due time in which a DAG's run is made when all is well, and to spare."""
 
@@ -135,6 +147,8 @@ class Observations:
         jobs: those with the newest heartbeats.
         pools: all.
         queued: the oldest runs' first.
+        scheduled: of DAGs that are on, the oldest runs' first.
+        blocked_dags: DAGs that are on and whose `max_active_tasks` is 0.
         running: how many task instances run, by worker.
         due: the DAGs that are on and have a schedule.
         import_problems: all.
@@ -149,6 +163,8 @@ class Observations:
     jobs: tuple[Job, ...] = ()
     pools: tuple[Pool, ...] = ()
     queued: tuple[QueuedTask, ...] = ()
+    scheduled: tuple[ScheduledTask, ...] = ()
+    blocked_dags: frozenset[str] = frozenset()
     running: Mapping[str, int] = field(default_factory=dict)
     due: tuple[DueDag, ...] = ()
     import_problems: tuple[ImportProblem, ...] = ()

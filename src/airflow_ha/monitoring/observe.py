@@ -22,10 +22,11 @@ from airflow_ha.monitoring.observations import (
     Pool,
     QueuedTask,
     Runs,
+    ScheduledTask,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from airflow_ha.monitoring.airflow_api import AirflowApi
     from airflow_ha.monitoring.thresholds import Thresholds
@@ -77,6 +78,8 @@ def observe(api: AirflowApi, thresholds: Thresholds, at: datetime) -> Observatio
         success=everything.success - sum(each.success for each in of_own),
         failed=everything.failed - sum(each.failed for each in of_own),
     )
+    # Before the pools: one that is created meanwhile is not taken for missing.
+    scheduled = scheduled_tasks(scheduled_instances(api, cut), dags)
     succeeded = entries(
         "/dags", "dags", DAG_PAGES, order_by="dag_id", dag_run_state="success", dag_run_end_date_gte=since
     )
@@ -97,6 +100,10 @@ def observe(api: AirflowApi, thresholds: Thresholds, at: datetime) -> Observatio
         pools=tuple(map(pool_of, entries("/pools", "pools", OTHER_PAGES, order_by="id"))),
         queued=queued_tasks(
             entries(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="queued", order_by="run_after")
+        ),
+        scheduled=scheduled,
+        blocked_dags=frozenset(
+            dag_id for dag_id, dag in dags.items() if not dag["is_paused"] and dag["max_active_tasks"] == 0
         ),
         running=Counter(
             instance["hostname"]
@@ -178,6 +185,39 @@ def queued_tasks(answers: Iterable[dict[str, Any]]) -> tuple[QueuedTask, ...]:
         )
         for answer in answers
         if answer["queued_when"]
+    )
+
+
+def scheduled_instances(api: AirflowApi, cut: list[str]) -> list[dict[str, Any]]:
+    """Return the scheduled task instances: all, or the oldest and the newest runs' where they are too many.
+
+    Those that can never run are the oldest in the end; the newest are read for a fault of today behind a long backlog.
+
+    Args:
+        api: Airflow.
+        cut: takes the path when not all were read.
+    """
+    oldest, more = api.pages(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="scheduled", order_by="run_after")
+    if not more:
+        return oldest
+    cut.append(ALL_INSTANCES)
+    newest, _ = api.pages(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="scheduled", order_by="-run_after")
+    return list({instance["id"]: instance for instance in [*oldest, *newest]}.values())
+
+
+def scheduled_tasks(answers: Iterable[dict[str, Any]], dags: Mapping[str, dict[str, Any]]) -> tuple[ScheduledTask, ...]:
+    """Return the scheduled task instances of DAGs that are on; those of a paused DAG wait because they were told to."""
+    return tuple(
+        ScheduledTask(
+            dag_id=answer["dag_id"],
+            task_id=answer["task_id"],
+            run_id=answer["dag_run_id"],
+            pool=answer["pool"],
+            pool_slots=answer["pool_slots"],
+            scheduled=moment(answer["scheduled_when"]),
+        )
+        for answer in answers
+        if answer["scheduled_when"] and answer["dag_id"] in dags and not dags[answer["dag_id"]]["is_paused"]
     )
 
 

@@ -110,7 +110,7 @@ def check(
         set_variable(memory.VARIABLE, memory.dump(after))
 
     complete = delivery.reached or not alertmanagers
-    values = list(gauges.measured(seen, after, found))
+    values = list(gauges.measured(seen, before, after, found))
     record([*values, Measurement(gauges.LAST_SUCCESS, now().timestamp())] if complete else values)
     log.info("%s", summary(seen, checks.counts(found), delivery))
     delivery.require()

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_ha.monitoring import checks, findings
-from airflow_ha.monitoring.memory import Memory, Seen, queued_key
+from airflow_ha.monitoring.memory import Memory, Seen, conditions, overdue_key, queued_key, remember
 from airflow_ha.monitoring.observations import (
     DueDag,
     FailingTask,
@@ -18,6 +18,7 @@ from airflow_ha.monitoring.observations import (
     Pool,
     QueuedTask,
     Runs,
+    ScheduledTask,
 )
 from airflow_ha.monitoring.thresholds import ThresholdError, Thresholds
 from tests.unit.monitoring.conftest import NOON, SLOTS, ago
@@ -217,11 +218,19 @@ def test_a_dag_is_overdue_when_its_run_is_due_for_too_long(watch, late, is_found
 def test_a_dag_that_is_held_back_by_its_own_runs_is_not_overdue(watch):
     dag = DueDag("etl", ago(9000), held_back=True)
     assert found(*watch({"due": (dag,)}, 5)) == []
-    assert checks.overdue_for(seen(due=(dag, DueDag("b", ago(40)), DueDag("c", ago(-40))))) == {
-        "etl": 0,
-        "b": 40,
-        "c": 0,
-    }
+    everyone = {"due": (dag, DueDag("b", ago(100)), DueDag("c", ago(-40)))}
+    assert checks.overdue_for(*watch(everyone, 1)) == {"etl": 0, "b": 100, "c": 0}
+
+
+def test_a_dag_that_catches_up_is_never_overdue():
+    """Unpaused with old dates it is days late, with another due time at each check."""
+    memory = Memory()
+    for minute in range(5):
+        at = NOON + timedelta(minutes=minute)
+        now = Observations(at=at, due=(DueDag("etl", ago(90_000) + timedelta(hours=minute)),))
+        memory = Memory(seen=remember(memory.seen, conditions(now, SLOTS), at))
+        assert found(now, memory) == []
+        assert checks.overdue_for(now, memory) == {"etl": 0}
 
 
 def test_a_dag_is_not_overdue_at_the_first_look_after_a_night_without_airflow(watch):
@@ -254,7 +263,10 @@ def test_every_threshold_moves_its_check():
         "due": (DueDag("etl", ago(400)),),
     }
     lasting = Memory(
-        seen={key: Seen(ago(400), NOON) for key in ("pool:small", "workers", "overdue:etl", queued_key("i"))}
+        seen={
+            key: Seen(ago(400), NOON)
+            for key in ("pool:small", "workers", overdue_key(DueDag("etl", ago(400))), queued_key("i"))
+        }
     )
     everything = len(found(seen(**see), lasting))
     lax = {"failure_rate": 0.5, "min_ended_runs": 11}
@@ -290,3 +302,62 @@ def test_a_minute_is_the_interval_that_the_dag_has():
     from airflow_ha.monitoring.alerts import INTERVAL
 
     assert timedelta(minutes=1) == INTERVAL
+
+
+NARROW = Pool("ml_training", 2, 2, 0)
+
+
+def waiting(task="t", *, dag="etl", pool="default_pool", slots=1, since=60, run="r"):
+    return ScheduledTask(dag, task, run, pool, slots, ago(since))
+
+
+@pytest.mark.parametrize(
+    ("task", "pools", "figures"),
+    [
+        (waiting(pool="no_such_pool"), (NARROW,), ["etl.t", "no_such_pool", "does not exist"]),
+        (waiting(pool="ml_training", slots=50), (NARROW,), ["etl.t", "50 slots", "ml_training has 2"]),
+        (waiting(pool="closed"), (Pool("closed", 0, 0, 0),), ["etl.t", "closed has 0 slots"]),
+    ],
+    ids=["missing", "narrow", "closed"],
+)
+def test_a_task_that_its_pool_never_takes_is_found(task, pools, figures):
+    (finding,) = found(seen(scheduled=(task,), pools=pools))
+    assert (finding.alertname, finding.team) == (findings.TASKS_UNSCHEDULABLE, "data")
+    assert finding.labels == {"dag_id": "etl", "pool_name": task.pool}
+    assert [figure for figure in figures if figure not in finding.summary] == []
+    assert finding.run_url == "/dags/etl/runs/r"
+
+
+def test_a_dag_without_active_tasks_is_found():
+    (finding,) = found(seen(scheduled=(waiting(),), pools=(Pool("default_pool", 9, 9, 0),), blocked_dags={"etl"}))
+    assert finding.labels == {"dag_id": "etl"}
+    assert "max_active_tasks" in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("task", "pool"),
+    [
+        (waiting(pool="p", slots=2), Pool("p", 2, 0, 40)),
+        (waiting(pool="p", slots=900), Pool("p", -1, -1, 0)),
+        (waiting(pool="made_now", since=5), NARROW),
+    ],
+    ids=["full", "unlimited", "just scheduled"],
+)
+def test_a_task_that_merely_waits_is_not_unschedulable(task, pool):
+    assert found(seen(scheduled=(task,), pools=(pool,))) == []
+
+
+def test_many_tasks_of_a_dag_and_pool_are_one_finding():
+    tasks = [waiting("mapped", pool="gone") for _ in range(40)]
+    tasks += [waiting(f"t{number}", pool="gone") for number in range(20)]
+    tasks += [waiting("a", dag="other", pool="gone"), waiting("wide", pool="ml_training", slots=3)]
+    result = found(seen(scheduled=tuple(tasks), pools=(NARROW,)))
+    assert [(each.labels["dag_id"], each.labels["pool_name"]) for each in result] == [
+        ("etl", "gone"),
+        ("etl", "ml_training"),
+        ("other", "gone"),
+    ]
+    assert "21 tasks" in result[0].summary
+    assert "60 instances" in result[0].summary
+    assert "mapped (40)" in result[0].description
+    assert len(result[0].description) < 1000

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from airflow_ha.monitoring.airflow_api import AirflowApiError
-from airflow_ha.monitoring.observations import DueDag, FailingTask, ImportProblem, Job, Pool, QueuedTask, Runs
+from airflow_ha.monitoring.observations import (
+    DueDag,
+    FailingTask,
+    ImportProblem,
+    Job,
+    Pool,
+    QueuedTask,
+    Runs,
+    ScheduledTask,
+)
 from airflow_ha.monitoring.observe import COUNTED_DAGS, HELD_BACK_ASKED, observe
 from airflow_ha.monitoring.thresholds import Thresholds
 from tests.unit.monitoring.conftest import NOON, ago
@@ -18,6 +27,7 @@ def dag(dag_id, *tags, due=None, **more):
         "is_paused": False,
         "has_import_errors": False,
         "max_active_runs": 1,
+        "max_active_tasks": 16,
         "next_dagrun_run_after": due.isoformat() if due else None,
     } | more
 
@@ -36,7 +46,7 @@ class Airflow:
     def __init__(self):
         self.asked = []
         self.dags, self.succeeded, self.runs, self.active = [], [], {}, {}
-        self.instances = {"failed": [], "queued": [], "running": []}
+        self.instances = {"failed": [], "queued": [], "scheduled": [], "running": []}
         self.jobs, self.pools, self.errors = [], [], []
         self.too_long = set()
 
@@ -196,6 +206,34 @@ def test_pools_queued_and_running_tasks_and_import_errors_are_seen(airflow):
     assert seen.queued == (QueuedTask("etl.load", "etl", "load", "r1", "default", ago(60)),)
     assert seen.running == {"w1": 2, "w2": 1}
     assert seen.import_problems == (ImportProblem("a.py", "NameError: x"), ImportProblem("b.py", "No reason is given."))
+
+
+def scheduled(dag_id, **more):
+    return instance(dag_id, "t", "r1", pool="p", pool_slots=3, scheduled_when="2026-09-01T11:59:00Z") | more
+
+
+def test_scheduled_tasks_of_dags_that_are_on_are_seen(airflow):
+    airflow.dags = [dag("etl"), dag("paused", is_paused=True), dag("blocked", max_active_tasks=0)]
+    airflow.instances["scheduled"] = [
+        scheduled("etl"),
+        scheduled("paused"),
+        scheduled("removed"),
+        scheduled("etl", id="just left it", scheduled_when=None),
+    ]
+    seen = look(airflow)
+    assert seen.scheduled == (ScheduledTask("etl", "t", "r1", "p", 3, ago(60)),)
+    assert seen.blocked_dags == {"blocked"}
+    asked = [params.get("state", path) for path, params in airflow.asked]
+    assert asked.index("scheduled") < asked.index("/pools"), "a pool that is created meanwhile would be missing"
+
+
+def test_a_backlog_of_scheduled_tasks_is_read_from_both_ends(airflow):
+    airflow.dags = [dag("etl")]
+    airflow.instances["scheduled"] = [scheduled("etl")]
+    airflow.too_long = {"/dags/~/dagRuns/~/taskInstances"}
+    assert len(look(airflow).scheduled) == 1
+    orders = [params["order_by"] for _, params in airflow.asked if params.get("state") == "scheduled"]
+    assert orders == ["run_after", "-run_after"]
 
 
 def test_dags_are_due_that_are_on_import_and_have_a_schedule(airflow):

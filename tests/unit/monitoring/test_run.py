@@ -164,11 +164,23 @@ def test_every_dag_is_measured(world):
         "due": (DueDag("etl", ago(90)), DueDag("fine", ago(-90))),
     }
     world.check()
+    world.check()
     assert world.measured[(gauges.FAILURE_RATIO,)] == 0.1
     assert world.measured[(gauges.DAG_FAILURE_RATIO, "etl")] == 0.5
     assert world.measured[(gauges.DAG_FAILURE_RATIO, "fine")] == 0
-    assert world.measured[(gauges.DAG_OVERDUE, "etl")] == 90
+    assert world.measured[(gauges.DAG_OVERDUE, "etl")] == 150
     assert world.measured[(gauges.DAG_OVERDUE, "fine")] == 0
+
+
+def test_a_dag_that_is_gone_is_measured_as_not_overdue_once(world):
+    world.sees = {"due": (DueDag("etl", ago(9000)),)}
+    world.check()
+    world.check()
+    world.sees = {}
+    world.check()
+    assert world.measured[(gauges.DAG_OVERDUE, "etl")] == 0
+    world.check()
+    assert (gauges.DAG_OVERDUE, "etl") not in world.measured
 
 
 def test_in_a_task_it_takes_connection_variables_slots_and_alertmanagers_from_airflow(monkeypatch, tmp_path):
