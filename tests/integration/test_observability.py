@@ -256,7 +256,7 @@ def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
             "from airflow_ha.telemetry.otel import recording\n"
             "with recording(limit=5) as meter: meter.create_gauge('airflow_ha_probe').set(42)\n"
         )
-        ask = f"import urllib.request; print(urllib.request.urlopen('http://{name}:8889/metrics').read().decode())"
+        ask = f"import urllib.request; print(urllib.request.urlopen('http://{name}:8890/metrics').read().decode())"
 
         def served() -> bool:
             worker.execute("python", "-c", send, check=False)
