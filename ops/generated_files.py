@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import alertmanager_config, compose, credentials, status, wanted_instances
+from ops import alertmanager_config, compose, container_names, credentials, status, wanted_instances
 from ops.errors import FAILURE, StackError
 from ops.project import ALERTMANAGERS, RUNBOOK_BASE_URL
 
@@ -88,18 +88,19 @@ def _write(root: Path, name: str, text: str) -> bool:
 
 
 def load(project: Project, name: str) -> None:
-    """Tells those that run to read what is new.
+    """Tells those that run to read what is new: the containers' names too, which are known only now.
 
     Args:
         project: The stack.
         name: Its compose project.
     """
+    found = compose.instances(name)
+    _write(project.generated, "rules/containers.yaml", container_names.rules(found))
     marker = project.generated / TO_LOAD
     if not marker.exists():
         return
     folders = set(marker.read_text(encoding="utf-8").split())
     services = [service for folder, readers in READERS.items() if folder in folders for service in readers]
-    found = compose.instances(name)
     running = [one.id for service in services for one in found.get(service, []) if one.state == "running"]
     if running:
         compose.docker("kill", "--signal=HUP", *running)

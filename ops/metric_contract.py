@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
-from ops import wanted_instances
+from ops import container_names, wanted_instances
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -449,6 +449,7 @@ def known_metrics(root: Path, airflow: Path) -> set[str]:
         | own_metrics(root, rules)
         | recorded_metrics(root)
         | wanted_instances.recorded()
+        | {container_names.RECORDED}
         | {name for exporter in EXPORTED.values() for name in exporter.metrics}
     )
 

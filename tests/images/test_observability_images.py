@@ -77,12 +77,17 @@ def test_cadvisor_sees_the_machines_containers_without_dockers_socket(images, st
     service = SERVICES["cadvisor"]
     container = start(
         *("--network", "none", "--user", service["user"], "--tmpfs", "/tmp", "--volume", "/sys:/sys:ro"),
-        *("--entrypoint", service["entrypoint"][0], images["CADVISOR_IMAGE"].reference, *service["command"]),
+        *(f"--volume={COMPOSE}/cadvisor/{name}:/usr/local/bin/{name}:ro" for name in ("start.sh", "oom-kills.sh")),
+        *("--entrypoint", service["entrypoint"][0], images["CADVISOR_IMAGE"].reference),
+        *(*service["entrypoint"][1:], *service["command"]),
     )
     wait_for(container, *service["healthcheck"]["test"][4:])
     mine = docker("inspect", "--format", "{{.Id}}", container).output.strip()
     ask = f"wget -q -O - http://127.0.0.1:8080/metrics | grep '^container_memory_working_set_bytes.*{mine}'"
     assert float(wait_for(container, "sh", "-c", ask, seconds=30).output.split()[1]) > 0
+    # The image's own shell and awk take the script, and it sees this container.
+    ask = f"sh /usr/local/bin/oom-kills.sh && grep '^old {mine[:12]} [0-9]* 0$' /tmp/oom-kills"
+    assert wait_for(container, "sh", "-c", ask, seconds=30).output.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,11 @@ def test_who_reads_a_file_that_changed_is_told_once(project, docker):
     told = [call[2:] for call in docker.calls() if call[0] == "kill"]
     prometheus, alertmanager = (one["Id"][:12] for one in containers[:2])
     assert told == [[prometheus, alertmanager], [prometheus]]
+    # What the kernel knows by its id only.
+    names = (project.generated / "rules/containers.yaml").read_text()
+    for one in containers:
+        service = one["Config"]["Labels"]["com.docker.compose.service"]
+        assert f"labels: {{ service: {service}, airflow_instance: '{one['Id'][:12]}' }}" in names
 
 
 @pytest.mark.parametrize("value", ["airflow.test", "ftp://x", "https://a|b", "https://{{ . }}", "https://"])
