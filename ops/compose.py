@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from ops import environment_file
+from ops import compose_override, environment_file
 from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
 
@@ -61,11 +61,13 @@ class Instance:
 def command(project: Project, *arguments: str) -> list[str]:
     """The whole command line; by hand, in compose/, `docker compose …` does the same."""
     directory = project.compose_directory
+    override = compose_override.path(project)
     return [
         "docker",
         "compose",
         f"--project-directory={directory}",
         f"--file={directory / 'compose.yaml'}",
+        *([f"--file={override}"] if override else []),
         f"--env-file={project.env_file}",
         *arguments,
     ]

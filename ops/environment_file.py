@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from ops import container_limits
+from ops import compose_override, container_limits
 from ops.errors import FAILURE, StackError
 from ops.project import (
     DATA_PROFILES,
@@ -55,6 +55,8 @@ ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 # As docker compose reads it: quoted, or up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
 VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?|(?P<plain>[^'"#]?.*?)(\s+#.*)?""")
 ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
+DEFAULT_QUEUE = "default"
+QUEUES = re.compile(r"[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*")
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -79,6 +81,8 @@ def defaults(project: Project) -> dict[str, str]:
         "REDIS_HOST": "redis",
         "REDIS_PORT": "6379",
         **{replicas_variable(service): "1" if service == "triggerer" else "2" for service in SCALABLE},
+        **{replicas_variable(service): "1" for service in compose_override.own_workers(project)},
+        "WORKER_QUEUES": "default",
     }
 
 
@@ -159,10 +163,17 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key in PORTS:
         if not (settings[key].isdecimal() and 0 < int(settings[key]) < 65536):
             raise refuse(key, "a port, 1 to 65535")
-    for service in SCALABLE:
-        key = replicas_variable(service)
-        if not (settings[key].isdecimal() and 1 <= int(settings[key]) <= MAX_INSTANCES):
+    for key in settings:
+        if key.endswith("_REPLICAS") and not (settings[key].isdecimal() and 1 <= int(settings[key]) <= MAX_INSTANCES):
             raise refuse(key, f"a number of instances, 1 to {MAX_INSTANCES}")
+    if not QUEUES.fullmatch(settings["WORKER_QUEUES"]) or DEFAULT_QUEUE not in settings["WORKER_QUEUES"].split(","):
+        raise refuse(
+            "WORKER_QUEUES",
+            f"names separated by commas, without spaces, {DEFAULT_QUEUE!r} among them: tasks that name no queue run "
+            "there",
+        )
+    if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
+        raise refuse("PARALLELISM", "a number of tasks, 1 or more")
     try:
         ipaddress.ip_address(settings["BIND_ADDRESS"])
     except ValueError:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import alertmanager_config, compose, container_names, credentials, status, wanted_instances
+from ops import (
+    alertmanager_config,
+    compose,
+    compose_override,
+    container_names,
+    credentials,
+    status,
+    wanted_instances,
+)
 from ops.errors import FAILURE, StackError
 from ops.project import ALERTMANAGERS, RUNBOOK_BASE_URL
 
@@ -24,16 +32,22 @@ TO_LOAD: Final = ".to-load"
 """Names the folders with something new that nobody was told of yet: an `up` that was interrupted is made up for."""
 
 
-def texts(folder: Path, settings: Mapping[str, str], secrets: Collection[str]) -> dict[str, str]:
+def texts(
+    folder: Path,
+    settings: Mapping[str, str],
+    secrets: Collection[str],
+    own_workers: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Every generated file, by its path.
 
     Args:
         folder: alerting/alertmanager.
         settings: .env.
         secrets: Which optional secrets exist.
+        own_workers: The component of each worker service of the operator's own.
     """
     return {
-        "rules/wanted.yaml": wanted_instances.rules(settings),
+        "rules/wanted.yaml": wanted_instances.rules(settings, own_workers),
         "alertmanager/alertmanager.yaml": alertmanager_config.render(folder, settings, secrets),
         "alertmanager/links.tmpl": links(settings),
     }
@@ -58,7 +72,7 @@ def write(project: Project, settings: Mapping[str, str]) -> bool:
         StackError: This user may not.
     """
     folder = project.root / alertmanager_config.FOLDER
-    files = texts(folder, settings, credentials.optional(project))
+    files = texts(folder, settings, credentials.optional(project), compose_override.own_workers(project))
     try:
         changed = [name for name, text in files.items() if _write(project.generated, name, text)]
     except OSError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ops import compose, container_limits, environment_file, generated_files, preflight
-from ops.project import replicas_variable
+from ops import compose, container_limits, environment_file, generated_files, preflight, slots
+from ops.errors import StackError
+from ops.project import SCALABLE, replicas_variable
 from ops.rollout import roll_out
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], N
         report: Shows a line to people.
 
     Raises:
-        StackError: They do not become so many; the numbers are kept.
+        StackError: They do not become so many; the numbers are kept. Or compose.override.yaml fixes the number of one.
     """
     settings = environment_file.read(project)
     new = {replicas_variable(service): str(count) for service, count in wanted.items()}
@@ -35,6 +36,27 @@ def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], N
         generated_files.write(project, settings | count)
         generated_files.load(project, settings["COMPOSE_PROJECT_NAME"])
         if count is fewer:
+            model = compose.config(project)
+            refuse_fixed_numbers(model, wanted)
+            if told := slots.shortage(model):
+                report(told)
             # Only these: `migrate`, which everything waits for, need not run again.
             with compose.without_leftover_volumes(settings["COMPOSE_PROJECT_NAME"]):
                 roll_out(project, report, "--no-deps", "--no-recreate", *wanted)
+
+
+def refuse_fixed_numbers(model: Mapping[str, Any], wanted: Mapping[str, int]) -> None:
+    """Refuse to scale a service of the operator's own whose number does not come from .env.
+
+    Raises:
+        StackError: naming it and its variable.
+    """
+    planned = compose.wanted(model)
+    for service in wanted.keys() - set(SCALABLE):
+        if planned.get(service) != wanted[service]:
+            variable = replicas_variable(service)
+            raise StackError(
+                f"cannot scale {service}: its number of instances does not follow {variable}",
+                where="compose.override.yaml",
+                cure=f'give it `deploy: {{ replicas: "${{{variable}:-1}}" }}` there',
+            )

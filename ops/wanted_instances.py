@@ -31,16 +31,19 @@ groups:
 """
 
 
-def rules(settings: Mapping[str, str]) -> str:
+def rules(settings: Mapping[str, str], own_workers: Mapping[str, str] | None = None) -> str:
     """The recording rules, the same text for the same settings.
 
     Args:
         settings: of .env; see ops/environment_file.py.
+        own_workers: the component of each worker service of the operator's own; see ops/compose_override.py.
 
     Raises:
         ValueError: a number of instances is none.
     """
     wanted = {service: _replicas(settings, service) for service in SCALABLE} | dict.fromkeys(SINGLE, 1)
+    for service, component in (own_workers or {}).items():
+        wanted[component] = wanted.get(component, 0) + _replicas(settings, service)
     replicated = "data-ha" in settings.get("COMPOSE_PROFILES", "").split(",")
     return HEADER + "".join(
         [
@@ -64,7 +67,7 @@ def recorded() -> set[str]:
 
 
 def _replicas(settings: Mapping[str, str], service: str) -> int:
-    value = settings.get(replicas_variable(service), "") or str(DEFAULT_REPLICAS[service])
+    value = settings.get(replicas_variable(service), "") or str(DEFAULT_REPLICAS.get(service, 1))
     if not value.isdecimal():
         raise ValueError(f"{replicas_variable(service)} is {value!r}: a number of instances is wanted")
     return int(value)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import scaling, status
+from ops import compose_override, scaling, status
 from ops.commands.screen import report
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import MAX_INSTANCES, SCALABLE, current_project
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
-def parse_scale(argument: str) -> tuple[str, int]:
+
+def parse_scale(argument: str, own_workers: Collection[str] = ()) -> tuple[str, int]:
     """`worker=4` as its service and number.
+
+    Args:
+        argument: What was asked for.
+        own_workers: The worker services of compose.override.yaml, which scale too.
 
     Raises:
         StackError: It is not of that form, the service is not one that scales, or the number makes no sense.
@@ -22,8 +29,9 @@ def parse_scale(argument: str) -> tuple[str, int]:
     service, equals, number = argument.partition("=")
     if not equals:
         raise StackError(f"{argument!r} is not SERVICE=N", cure="for instance: worker=4")
-    if service not in SCALABLE:
-        raise StackError(f"{service!r} is not a service that scales", cure=f"these do: {', '.join(SCALABLE)}")
+    known = (*SCALABLE, *own_workers)
+    if service not in known:
+        raise StackError(f"{service!r} is not a service that scales", cure=f"these do: {', '.join(known)}")
     if not number.isdecimal() or not 1 <= int(number) <= MAX_INSTANCES:
         raise StackError(f"{number!r} is not a number of instances", where=argument, cure=f"take 1 to {MAX_INSTANCES}")
     return service, int(number)
@@ -38,7 +46,8 @@ def scale(
     it.
     """
     project = current_project()
-    wanted = dict(map(parse_scale, instances))
+    own_workers = compose_override.own_workers(project)
+    wanted = dict(parse_scale(argument, own_workers) for argument in instances)
     with when_interrupted("the number is kept: ./ops/stack up finishes it"), stack_lock(project, "scale", report):
         status.running_settings(project, cure="./ops/stack up --scale " + " --scale ".join(instances))
         scaling.scale(project, wanted, report)

@@ -11,12 +11,14 @@ import typer
 from ops import (
     airflow_client,
     compose,
+    compose_override,
     container_limits,
     credentials,
     data_tier,
     environment_file,
     generated_files,
     preflight,
+    slots,
     status,
 )
 from ops.alertmanager_config import stub_is_wanted
@@ -70,7 +72,8 @@ def up(
     the same. Running it again changes nothing that is as it should be.
     """
     project = current_project()
-    counts = dict(map(parse_scale, scale or []))
+    own_workers = compose_override.own_workers(project)
+    counts = dict(parse_scale(argument, own_workers) for argument in scale or [])
     names = [name for given in profile or [] for name in given.split(",") if name]
     environment_file.check_profiles(names, "--profile")
     with when_interrupted("the next ./ops/stack up finishes it"), stack_lock(project, "up", report):
@@ -154,6 +157,8 @@ def start(project: Project, name: str) -> None:
     found = compose.instances(name)
     # Compose leaves services of a profile that was switched off alone, as if it were on.
     model = compose.config(project)
+    if told := slots.shortage(model):
+        report(told)
     if surplus := found.keys() - model["services"].keys():
         known = compose.config(project, "--profile=*")["services"].keys()
         if off := sorted(surplus & known):

@@ -14,9 +14,11 @@ import airflow_ha.upstream.redis_failover
 if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
     import airflow_ha.upstream.asset_runs
     import airflow_ha.upstream.heartbeat_patience
+    import airflow_ha.upstream.leaked_slot
     import airflow_ha.upstream.result_connection
     import airflow_ha.upstream.run_fairness
-    import airflow_ha.upstream.settled_run  # noqa: F401 (all are loaded for their effect)
+    import airflow_ha.upstream.settled_run
+    import airflow_ha.upstream.unconsumed_queue  # noqa: F401 (all are loaded for their effect)
     from airflow_ha.upstream import scheduler_wake
 
     scheduler_wake.listen()

@@ -63,7 +63,9 @@ def component() -> str:
     name = os.environ.get("AIRFLOW_HA_COMPONENT") or "unknown"
     # Set by task_runner.main() in the forked child, before it sends its first metric; upstream tells tasks by it too
     # (airflow.sdk.execution_time.supervisor.ensure_secrets_backend_loaded).
-    if name == "worker" and hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS"):
+    if name.startswith("worker") and hasattr(
+        sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS"
+    ):
         return "task"
     return name
 

@@ -91,6 +91,11 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("TASK_REQUEST_LIMIT=99k", "a size from 100k to 50m"),
         ("USER_REQUEST_LIMIT=-1m", "a size from 100k to 50m"),
         ("USER_REQUEST_LIMIT=51m", "a size from 100k to 50m"),
+        ("WORKER_GPU_REPLICAS=many", "1 to 20"),
+        ("WORKER_QUEUES=default, gpu", "without spaces"),
+        ("WORKER_QUEUES=gpu", "'default' among them"),
+        ("WORKER_QUEUES=default,,gpu", "names separated by commas"),
+        ("PARALLELISM=0", "1 or more"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):

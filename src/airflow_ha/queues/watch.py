@@ -1,0 +1,88 @@
+"""A scheduler's view of the consumed queues, kept fresh by a thread: no scheduler loop waits for Redis."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_ha.queues import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFRESH_SECONDS: Final = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class BrokerReader:
+    """Reads the registry through a connection of Celery's, so that Sentinels and their passwords are as for tasks."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+
+    def __call__(self) -> frozenset[str] | None:
+        """Return the consumed queues.
+
+        Raises:
+            Exception: Redis does not answer; the next call connects anew.
+        """
+        try:
+            if self._connection is None:
+                from airflow.providers.celery.executors.celery_executor_utils import app
+
+                self._connection = app.connection_for_read()
+            with self._connection.default_channel.conn_or_acquire() as client:
+                return registry.consumed(client)
+        except Exception:
+            broken, self._connection = self._connection, None
+            if broken is not None:
+                broken.close()
+            raise
+
+
+class Watch:
+    """The consumed queues as last read.
+
+    After Redis did not answer, the queues that were consumed before count as consumed for CONSUMED_SECONDS: their
+    workers could not announce them either.
+    """
+
+    def __init__(self, read: Callable[[], frozenset[str] | None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._queues: frozenset[str] | None = None
+        self._before: frozenset[str] = frozenset()
+        self._grace_ends = 0.0
+
+    def consumed(self) -> frozenset[str] | None:
+        """Return the consumed queues; None while that is not known, and then no task may be held back for it."""
+        if self._thread is None:  # at the first call, so that no process forked before inherits half a thread
+            with self._lock:
+                if self._thread is None:
+                    self.refresh()
+                    self._thread = threading.Thread(target=self._run, name="consumed-queues", daemon=True)
+                    self._thread.start()
+        return self._queues
+
+    def refresh(self) -> None:
+        """Read the registry once."""
+        now = self._clock()
+        try:
+            queues = self._read()
+        except Exception as error:
+            if self._grace_ends <= now:
+                self._before = self._queues or frozenset()
+            self._grace_ends = now + registry.CONSUMED_SECONDS
+            log.warning("cannot read which queues are consumed: %s", error)
+            return
+        self._queues = queues | self._before if queues is not None and now < self._grace_ends else queues
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(REFRESH_SECONDS)
+            self.refresh()

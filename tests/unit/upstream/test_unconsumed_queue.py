@@ -1,0 +1,162 @@
+"""A scheduler selects no task of a queue without a worker, and these tasks stand in nobody's way."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+DAG = """
+from datetime import UTC, datetime
+
+from airflow.sdk import DAG, task
+
+with DAG("held", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, max_active_tasks=50):
+    @task(queue="gpu", priority_weight=100)
+    def train(n): ...
+    @task
+    def other(): ...
+    train.expand(n=list(range(30)))
+    other()
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    """The patch, as in a scheduler."""
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.providers.celery.executors.celery_executor import CeleryExecutor
+
+    names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued")
+    before = {name: getattr(SchedulerJobRunner, name) for name in names}
+    revoke = CeleryExecutor.revoke_task
+    import airflow_ha.upstream.unconsumed_queue as module
+
+    yield module
+    for name, function in before.items():
+        setattr(SchedulerJobRunner, name, function)
+    CeleryExecutor.revoke_task = revoke
+
+
+@pytest.fixture(scope="module")
+def run_id(upstream, tmp_path_factory):
+    """A run of 30 tasks for `gpu`, which come first, and one for the default queue."""
+    from airflow._shared.timezones import timezone
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.utils.db import initdb
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+    initdb()
+    folder = tmp_path_factory.mktemp("dags")
+    (folder / "held.py").write_text(DAG)
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(DagBag(dag_folder=folder), "dags-folder", None)
+    dag = SerializedDagModel.get_dag("held")
+    run = dag.create_dagrun(
+        run_id="held",
+        run_after=timezone.utcnow(),
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.TEST,
+        state="running",
+    )
+    return run.run_id
+
+
+@pytest.fixture
+def scheduler(upstream, run_id, monkeypatch):
+    """A scheduler, and how many tasks it would queue, by their queue."""
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.dag import DagModel
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    with create_session() as session:
+        session.execute(update(DagModel).where(DagModel.dag_id == "held").values(is_paused=False))
+        states = update(TaskInstance).where(TaskInstance.dag_id == "held")
+        session.execute(states.values(state="scheduled"))
+        session.execute(update(TaskInstance).where(TaskInstance.dag_id != "held").values(state="success"))
+    runner = SchedulerJobRunner(Job())
+
+    def select(consumed, *, max_tis=8, select=upstream.executable_task_instances_to_queued):
+        monkeypatch.setattr(upstream.watch, "consumed", lambda: None if consumed is None else frozenset(consumed))
+        with create_session() as session:
+            chosen = select(runner, max_tis, session=session)
+            queues = [ti.queue for ti in chosen]
+            session.rollback()
+        return {queue: queues.count(queue) for queue in queues}
+
+    return select
+
+
+def test_tasks_of_a_queue_without_a_worker_hide_no_other(scheduler):
+    assert scheduler({"default"}) == {"default": 1}
+
+
+def test_tasks_are_selected_when_their_queue_is_consumed(scheduler):
+    assert scheduler({"default", "gpu"}) == {"gpu": 8}
+    assert scheduler({"gpu"}, max_tis=31) == {"gpu": 30}
+
+
+def test_nothing_is_selected_while_no_queue_is_consumed(scheduler):
+    assert scheduler(set()) == {}
+
+
+def test_everything_is_selected_while_nothing_is_known(scheduler):
+    assert scheduler(None) == {"gpu": 8}
+
+
+def test_upstream_selects_tasks_of_a_queue_without_a_worker(scheduler, upstream):
+    """When this fails, Airflow has fixed it: delete airflow_ha.upstream.unconsumed_queue and this file."""
+    assert scheduler({"default"}, select=upstream._select) == {"gpu": 8}
+
+
+def test_what_is_held_back_is_counted_by_its_queue(scheduler, upstream):
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    with create_session() as session:
+        assert upstream.waiting({"default"}, session) == {"gpu": 30}
+        assert upstream.waiting({"default", "gpu"}, session) == {}
+        assert upstream.waiting(set(), session) == {"gpu": 30, "default": 1}
+        session.execute(update(DagModel).where(DagModel.dag_id == "held").values(is_paused=True))
+        assert upstream.waiting({"default"}, session) == {}
+        session.rollback()
+
+
+def test_a_queue_is_reported_once_more_when_nothing_waits_for_it(upstream, monkeypatch):
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr(upstream.stats, "gauge", lambda name, value, tags: sent.append((tags["queue"], value)))
+    upstream.report({"gpu": 3, "a,b=c": 1})
+    upstream.report({"gpu": 2})
+    upstream.report({})
+    upstream.report({})
+    assert sent == [("gpu", 3), ("a_b_c", 1), ("a_b_c", 0), ("gpu", 2), ("gpu", 0)]
+
+
+def test_a_message_that_is_withdrawn_is_removed_from_redis(upstream):
+    raws = [json.dumps({"headers": {"id": name}, "body": "x"}).encode() for name in ("one", "two", "three")]
+    redis = SimpleNamespace(
+        lrange=lambda queue, first, last: list(raws) if queue == "gpu" else [],
+        lrem=lambda queue, count, raw: raws.remove(raw),
+    )
+
+    @contextmanager
+    def acquire(**_):
+        @contextmanager
+        def client():
+            yield redis
+
+        yield SimpleNamespace(default_channel=SimpleNamespace(conn_or_acquire=client))
+
+    app = SimpleNamespace(pool=SimpleNamespace(acquire=acquire))
+    upstream._messages.clear()
+    for name in ("two", "never there", "one"):
+        upstream.remove_message(app, "gpu", name)
+    assert [json.loads(raw)["headers"]["id"] for raw in raws] == ["three"]
