@@ -99,7 +99,9 @@ def test_slots_of_a_queue_whose_workers_vanished_are_free_again(own_worker_stack
     end(stack, "own_queue", failed)
     # The one's slots leak no longer, the other's return with its tasks.
     wait_until(lambda: states(stack, "own_queue", abandoned) == {"scheduled"}, timeout=120, what="they are scheduled")
-    wait_until(lambda: stack.prometheus.value("sum(airflow_executor_running_tasks)") == 0, timeout=60, what="no slot is held")
+    wait_until(
+        lambda: stack.prometheus.value("sum(airflow_executor_running_tasks)") == 0, timeout=60, what="no slot is held"
+    )
     assert redis_length(stack, "gpu") <= 6
     workers[0].start()
     assert api.wait_for_run("own_queue", abandoned, timeout=90) == "success"

@@ -24,7 +24,6 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.observability import stats
-from airflow.providers.celery.executors.celery_executor import CeleryExecutor
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from cachetools import TTLCache
@@ -50,7 +49,7 @@ watch: Final = Watch(BrokerReader())
 
 _select: Any = SchedulerJobRunner._executable_task_instances_to_queued
 _requeue: Any = SchedulerJobRunner._handle_tasks_stuck_in_queued
-_revoke: Any = CeleryExecutor.revoke_task
+_requeue_one: Any = SchedulerJobRunner._maybe_requeue_stuck_ti
 
 _reported: set[str] = set()
 _logged: dict[str, float] = {}
@@ -132,15 +131,18 @@ def tag(queue: str) -> str:
     return queue.replace(",", "_").replace("=", "_")
 
 
-@functools.wraps(_revoke)
-def revoke_task(self: CeleryExecutor, *, ti: TaskInstance) -> None:
-    """Upstream's, which asks the workers of now to skip the message; removes it for those that come later."""
-    _revoke(self, ti=ti)
+@functools.wraps(_requeue_one)
+def maybe_requeue_stuck_ti(self: SchedulerJobRunner, *, ti: TaskInstance, session: Session, executor: Any) -> None:
+    """Upstream's, after the message that no worker took is removed.
+
+    Upstream has asked the workers of now to skip it; those that come later were not asked.
+    """
     if ti.external_executor_id:
         try:
-            remove_message(self.celery_app, ti.queue, ti.external_executor_id)
+            remove_message(executor.celery_app, ti.queue, ti.external_executor_id)
         except Exception as error:
             log.warning("cannot remove the message of %s from its queue: %s", ti.key, error)
+    _requeue_one(self, ti=ti, session=session, executor=executor)
 
 
 def remove_message(app: Any, queue: str, celery_id: str) -> None:
@@ -154,4 +156,4 @@ def remove_message(app: Any, queue: str, celery_id: str) -> None:
 
 SchedulerJobRunner._executable_task_instances_to_queued = executable_task_instances_to_queued
 SchedulerJobRunner._handle_tasks_stuck_in_queued = handle_tasks_stuck_in_queued
-CeleryExecutor.revoke_task = revoke_task
+SchedulerJobRunner._maybe_requeue_stuck_ti = maybe_requeue_stuck_ti

@@ -154,7 +154,7 @@ LOADED = """
 import os
 import sys
 os.environ["AIRFLOW_HA_COMPONENT"] = {component!r}
-import airflow.providers.celery.executors.celery_executor_utils
+import airflow.providers.celery.executors.celery_executor  # what loads Celery's settings first
 found = scheduler_job_runner.SchedulerJobRunner._find_task_instances_without_heartbeats
 left_out = "airflow_ha.upstream.settled_run" in sys.modules
 print(found.__module__, type(scheduler_job_runner.time.sleep).__module__, left_out)

@@ -27,17 +27,14 @@ with DAG("held", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, max
 def upstream():
     """The patch, as in a scheduler."""
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-    from airflow.providers.celery.executors.celery_executor import CeleryExecutor
 
-    names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued")
+    names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued", "_maybe_requeue_stuck_ti")
     before = {name: getattr(SchedulerJobRunner, name) for name in names}
-    revoke = CeleryExecutor.revoke_task
     import airflow_ha.upstream.unconsumed_queue as module
 
     yield module
     for name, function in before.items():
         setattr(SchedulerJobRunner, name, function)
-    CeleryExecutor.revoke_task = revoke
 
 
 @pytest.fixture(scope="module")
