@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_ha.queues import registry
 
@@ -15,32 +15,6 @@ if TYPE_CHECKING:
 REFRESH_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
-
-
-class BrokerReader:
-    """Reads the registry through a connection of Celery's, so that Sentinels and their passwords are as for tasks."""
-
-    def __init__(self) -> None:
-        self._connection: Any = None
-
-    def __call__(self) -> frozenset[str] | None:
-        """Return the consumed queues.
-
-        Raises:
-            Exception: Redis does not answer; the next call connects anew.
-        """
-        try:
-            if self._connection is None:
-                from airflow.providers.celery.executors.celery_executor_utils import app
-
-                self._connection = app.connection_for_read()
-            with self._connection.default_channel.conn_or_acquire() as client:
-                return registry.consumed(client)
-        except Exception:
-            broken, self._connection = self._connection, None
-            if broken is not None:
-                broken.close()
-            raise
 
 
 class Watch:
@@ -57,7 +31,8 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._queues: frozenset[str] | None = None
         self._before: frozenset[str] = frozenset()
-        self._grace_ends = 0.0
+        self._grace_ends = float("-inf")
+        self._failed = False
 
     def consumed(self) -> frozenset[str] | None:
         """Return the consumed queues; None while that is not known, and then no task may be held back for it."""
@@ -75,11 +50,14 @@ class Watch:
         try:
             queues = self._read()
         except Exception as error:
+            if not self._failed:
+                log.warning("cannot read which queues are consumed: %s", error)
             if self._grace_ends <= now:
                 self._before = self._queues or frozenset()
             self._grace_ends = now + registry.CONSUMED_SECONDS
-            log.warning("cannot read which queues are consumed: %s", error)
+            self._failed = True
             return
+        self._failed = False
         self._queues = queues | self._before if queues is not None and now < self._grace_ends else queues
 
     def _run(self) -> None:

@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
@@ -30,7 +31,9 @@ from cachetools import TTLCache
 from sqlalchemy import event, func, or_, select
 from sqlalchemy.orm import with_loader_criteria
 
-from airflow_ha.queues.watch import BrokerReader, Watch
+from airflow_ha.queues import registry
+from airflow_ha.queues.broker import Broker
+from airflow_ha.queues.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -45,7 +48,9 @@ MAX_QUEUES: Final = 20
 LOG_SECONDS: Final = 300.0
 """Seconds between two log lines about the same queue."""
 
-watch: Final = Watch(BrokerReader())
+watch: Final = Watch(partial(Broker().call, registry.consumed))
+broker: Final = Broker()
+"""For the scheduler's own thread; the other belongs to the thread of `watch`."""
 
 _select: Any = SchedulerJobRunner._executable_task_instances_to_queued
 _requeue: Any = SchedulerJobRunner._handle_tasks_stuck_in_queued
@@ -139,19 +144,18 @@ def maybe_requeue_stuck_ti(self: SchedulerJobRunner, *, ti: TaskInstance, sessio
     """
     if ti.external_executor_id:
         try:
-            remove_message(executor.celery_app, ti.queue, ti.external_executor_id)
+            broker.call(partial(remove_message, ti.queue, ti.external_executor_id))
         except Exception as error:
             log.warning("cannot remove the message of %s from its queue: %s", ti.key, error)
     _requeue_one(self, ti=ti, session=session, executor=executor)
 
 
-def remove_message(app: Any, queue: str, celery_id: str) -> None:
+def remove_message(queue: str, celery_id: str, client: Any) -> None:
     """Remove a task's message from its queue in Redis, if it is still there."""
-    with app.pool.acquire(block=True) as connection, connection.default_channel.conn_or_acquire() as client:
-        if queue not in _messages:
-            _messages[queue] = {json.loads(raw)["headers"]["id"]: raw for raw in client.lrange(queue, 0, -1)}
-        if raw := _messages[queue].pop(celery_id, None):
-            client.lrem(queue, 1, raw)
+    if queue not in _messages:
+        _messages[queue] = {json.loads(raw)["headers"]["id"]: raw for raw in client.lrange(queue, 0, -1)}
+    if raw := _messages[queue].pop(celery_id, None):
+        client.lrem(queue, 1, raw)
 
 
 SchedulerJobRunner._executable_task_instances_to_queued = executable_task_instances_to_queued

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -143,17 +142,7 @@ def test_a_message_that_is_withdrawn_is_removed_from_redis(upstream):
         lrange=lambda queue, first, last: list(raws) if queue == "gpu" else [],
         lrem=lambda queue, count, raw: raws.remove(raw),
     )
-
-    @contextmanager
-    def acquire(**_):
-        @contextmanager
-        def client():
-            yield redis
-
-        yield SimpleNamespace(default_channel=SimpleNamespace(conn_or_acquire=client))
-
-    app = SimpleNamespace(pool=SimpleNamespace(acquire=acquire))
     upstream._messages.clear()
     for name in ("two", "never there", "one"):
-        upstream.remove_message(app, "gpu", name)
+        upstream.remove_message("gpu", name, redis)
     assert [json.loads(raw)["headers"]["id"] for raw in raws] == ["three"]
