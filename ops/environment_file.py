@@ -44,6 +44,8 @@ PORTS = (
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; whoever needs more runs more workers."""
+SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
+"""Optional sizes, and the least that each takes: a task's process has that much before it does anything."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
 REQUEST_LIMITS = ("USER_REQUEST_LIMIT", "TASK_REQUEST_LIMIT")
@@ -192,6 +194,9 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     slots = settings.get("WORKER_CONCURRENCY") or "1"
     if not (slots.isdecimal() and 1 <= int(slots) <= MAX_SLOTS):
         raise refuse("WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}")
+    for key, least in SIZES.items():
+        if settings.get(key) and (container_limits.size(settings[key]) or 0) < least:
+            raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
     check_profiles(profiles(settings), shown)
 
 

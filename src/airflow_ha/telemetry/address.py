@@ -42,7 +42,9 @@ def shared_directory(purpose: str = "telemetry") -> Path | None:
     Args:
         purpose: what it is for; each has its own.
     """
-    directory = Path(os.environ.get("TMPDIR") or "/tmp") / f"airflow-ha-{purpose}-{os.geteuid()}"  # noqa: S108
+    # A task has a TMPDIR of its own, and shares this directory with its worker (task_process/run.py).
+    temporary = os.environ.get("AIRFLOW_HA_WORKER_TMP") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    directory = Path(temporary) / f"airflow-ha-{purpose}-{os.geteuid()}"
     try:
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)

@@ -18,6 +18,10 @@ from typing import Any, Final
 
 from airflow.dag_processing.importers import python_importer
 
+from airflow_ha.task_process.ending import name_of
+
+__all__ = ["FATAL", "end_at_fatal_signals", "name_of"]
+
 FATAL: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 """The signals that the kernel, or abort(), sends to a process that cannot go on."""
 STDERR: Final = 2
@@ -46,20 +50,6 @@ def end_at_fatal_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
     # The file descriptor, not sys.stderr: what it leads to may be replaced later.
     faulthandler.enable(file=STDERR, all_threads=True)
-
-
-def name_of(code: int) -> str:
-    """Return the name of the signal that ended a process, for example `SIGSEGV (Segmentation fault)`.
-
-    Args:
-        code: The process's exit code, the negative number of a signal.
-    """
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # a real-time signal
-        return f"signal {-code}"
-    description = signal.strsignal(-code)
-    return f"{name} ({description})" if description else name
 
 
 _importer.signal = SignalsOfImporter()

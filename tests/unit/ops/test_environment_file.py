@@ -96,6 +96,10 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("WORKER_QUEUES=gpu", "'default' among them"),
         ("WORKER_QUEUES=default,,gpu", "names separated by commas"),
         ("PARALLELISM=0", "1 or more"),
+        ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
+        ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
+        ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
+        ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):

@@ -1,0 +1,34 @@
+"""Sizes in settings, such as `512m` or `10g`, and in messages."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def size(text: str) -> int | None:
+    """Return the bytes that a setting says, None when it is empty.
+
+    Args:
+        text: A number with one of UNITS, as Docker writes it (`2g`, `512M`), or in bytes.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not text.strip():
+        return None
+    parts = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
+    if parts is None:
+        raise ValueError(f"not a size: {text!r}")
+    return int(parts[1]) * UNITS[parts[2] or "b"]
+
+
+def shown(number: float) -> str:
+    """Return a number of bytes as a reader would say it, for example `812 MiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
