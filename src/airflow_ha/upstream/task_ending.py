@@ -4,7 +4,7 @@ Problem: when a task's process is killed or exits, its supervisor reports FAILED
 callbacks of the task, nor sends its e-mails, and the log guesses ("Likely out of memory").
 Patch: the supervisor reports nothing and fails its Celery task. The scheduler finds a task that ended and is RUNNING,
 which it handles within seconds: retries, callbacks (by the DAG processor) and e-mails, as for a worker that was lost.
-The log says what ended the process, with its peak memory, and the counter `ha_task_killed` counts it.
+The log says what ended the process, with its peak memory; so do the metrics `ha_task_killed` and `ha_task_peak_bytes`.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`. Loaded by workers through `imports` in Celery's
 settings (compose/airflow.yaml).
 Upstream issue: none found.
@@ -24,7 +24,7 @@ from airflow.sdk.api.datamodels._generated import TaskInstanceState
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_ha.task_process import memory
-from airflow_ha.task_process.ending import Ending, Reason
+from airflow_ha.task_process.ending import Ending
 from airflow_ha.upstream import task_process
 
 _update_task_state: Any = ActivitySubprocess.update_task_state_if_needed
@@ -50,15 +50,15 @@ def metrics() -> Any:
     return stats
 
 
-def count(task: Any, reason: Reason) -> None:
-    """Count a task whose process ended before the task had.
-
-    Args:
-        task: The task instance.
-        reason: What ended it.
-    """
+def count(task: Any, ending: Ending) -> None:
+    """Count a task whose process ended before the task had, with its peak and its worker's limit, in bytes."""
+    tags = {"dag_id": task.dag_id, "task_id": task.task_id}
     with contextlib.suppress(Exception):
-        metrics().incr("ha_task_killed", tags={"dag_id": task.dag_id, "task_id": task.task_id, "reason": reason})
+        metrics().incr("ha_task_killed", tags={**tags, "reason": ending.reason})
+        if ending.peak:
+            metrics().gauge("ha_task_peak_bytes", ending.peak, tags=tags)
+        if ending.limit:
+            metrics().gauge("ha_task_limit_bytes", ending.limit, tags=tags)
 
 
 def update_task_state_if_needed(self: ActivitySubprocess) -> None:
@@ -86,7 +86,7 @@ def update_task_state_if_needed(self: ActivitySubprocess) -> None:
         ended_for=run.ended_for,
     )
     self.process_log.critical(ending.text)
-    count(self.ti, ending.reason)
+    count(self.ti, ending)
     raise TaskProcessEndedError(ending.text)
 
 
