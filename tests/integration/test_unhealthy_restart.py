@@ -1,8 +1,11 @@
-"""What stays unhealthy is restarted, though Docker itself would leave it."""
+"""What stays unhealthy is restarted, though Docker itself would leave it; what is starved of CPU is not."""
 
 from __future__ import annotations
 
-from tests.stack import Stack, wait_until
+from tests.stack import Stack, docker, wait_until
+
+FAILURES_IN_A_ROW = 4
+"""More than guard.sh's limit of an API server, which is 3."""
 
 
 def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
@@ -18,3 +21,25 @@ def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
         interval=2,
     )
     assert victim.inspect()["RestartCount"] >= 1
+
+
+def test_an_api_server_without_cpu_is_unhealthy_and_goes_on(healthy_stack: Stack):
+    starved = healthy_stack.containers("api-server")[0]
+    started = starved.inspect()["State"]["StartedAt"]
+    docker("update", "--cpu-period=100000", "--cpu-quota=1000", starved.id)
+    try:
+        wait_until(
+            lambda: starved.inspect()["State"]["Health"]["FailingStreak"] >= FAILURES_IN_A_ROW,
+            timeout=300,
+            what="the starved API server has failed its checks",
+            interval=1,
+        )
+    finally:
+        docker("update", "--cpu-quota=-1", starved.id)
+    wait_until(
+        lambda: starved.inspect()["State"]["Health"]["Status"] == "healthy",
+        timeout=120,
+        what="the API server is healthy once it gets CPU",
+        interval=1,
+    )
+    assert starved.inspect()["State"]["StartedAt"] == started
