@@ -48,7 +48,7 @@ SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
 """Optional sizes, and the least that each takes: a task's process has that much before it does anything."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
-REQUEST_LIMITS = ("USER_REQUEST_LIMIT", "TASK_REQUEST_LIMIT")
+REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
 """The largest bodies that the gateway passes on; optional, with their defaults in compose/airflow.yaml."""
 REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
 """The least leaves room for what Airflow itself sends; above the greatest the servers' memory does not suffice."""

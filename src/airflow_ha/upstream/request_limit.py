@@ -4,8 +4,8 @@ Problem: in Airflow 3.3.2 nothing limits what a task sends (an XCom, a Variable,
 the extra of an asset event): 40 MB took both Execution API servers down, and were sent again to each. An answer that
 refuses them fails the task like any other error, so it is retried; one to the report of the task's end is not even
 seen, and the task succeeds without its events.
-Patch: a request over TASK_REQUEST_LIMIT is refused in the task's process; where it grows over it later, in the
-supervisor; the gateway's 413 remains for all else. Each raises an AirflowFailException in the task.
+Patch: an XCom over XCOM_LIMIT, another request over REQUEST_LIMIT is refused in the task's process; if it grows later,
+in the supervisor; the gateway's 413 remains for all else. Each raises an AirflowFailException in the task.
 Applies to: `airflow.sdk.execution_time.comms`, `task_runner`, `airflow.sdk.api.client`; workers, by `imports`.
 Upstream issue: none was found.
 Remove when: `test_request_limit.py` says that upstream refuses such requests itself.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000}
 ADVICE: Final = (
     "hint: write the data to object storage or to /opt/airflow/artifacts, and pass on its path; "
-    "or raise TASK_REQUEST_LIMIT in compose/.env"
+    "or raise XCOM_LIMIT or REQUEST_LIMIT in compose/.env"
 )
 
 
@@ -42,16 +42,17 @@ def size(text: str) -> int:
     return int(parts[1]) * UNITS[parts[2]]
 
 
-LIMIT: Final = size(os.environ.get("TASK_REQUEST_LIMIT") or "4m")
+XCOM_LIMIT: Final = size(os.environ.get("XCOM_LIMIT") or "1m")
+LIMIT: Final = size(os.environ.get("REQUEST_LIMIT") or "256k")
 
 
 class RequestTooLargeError(AirflowFailException):  # type: ignore[misc]  # Airflow is untyped here
     """A request of a task is larger than the limit: another try would not be smaller."""
 
 
-def too_large(what: str, length: int) -> str:
+def too_large(what: str, length: int, limit: int) -> str:
     """Return the sentence for the task's log."""
-    return f"cannot send {what}: it has {length:,} bytes, more than the limit of {LIMIT:,}. {ADVICE}"
+    return f"cannot send {what}: it has {length:,} bytes, more than the limit of {limit:,}. {ADVICE}"
 
 
 def described(body: dict[str, Any] | None) -> str:
@@ -70,8 +71,9 @@ def as_bytes(self: _RequestFrame) -> bytearray:
         RequestTooLargeError: It is larger than the limit.
     """
     frame: bytearray = _as_bytes(self)
-    if len(frame) > LIMIT:
-        raise RequestTooLargeError(too_large(described(self.body), len(frame)))
+    limit = XCOM_LIMIT if self.body and self.body.get("type") == "SetXCom" else LIMIT
+    if len(frame) > limit:
+        raise RequestTooLargeError(too_large(described(self.body), len(frame), limit))
     return frame
 
 
@@ -81,8 +83,10 @@ _send: Any = Client.send
 def send(self: Client, request: httpx.Request, **options: Any) -> httpx.Response:
     """As httpx's; a body over the limit gets the gateway's answer, without being sent."""
     length = int(request.headers.get("content-length", 0))
-    if length > LIMIT:
-        detail = {"reason": "request_too_large", "message": too_large(f"{request.method} {request.url.path}", length)}
+    limit = XCOM_LIMIT if "/xcoms/" in request.url.path else LIMIT
+    if length > limit:
+        sentence = too_large(f"{request.method} {request.url.path}", length, limit)
+        detail = {"reason": "request_too_large", "message": sentence}
         answer = httpx.Response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, json={"detail": detail}, request=request)
         raise_on_4xx_5xx(answer)
     response: httpx.Response = _send(self, request, **options)
@@ -121,7 +125,7 @@ def ends_that_can_be_reported(run: Callable[..., tuple[Any, ...]]) -> Callable[.
         length = len(message.model_dump_json()) if message is not None else 0
         if length <= LIMIT:
             return state, message, error
-        refused = RequestTooLargeError(too_large(described(message.model_dump(include={"type"})), length))
+        refused = RequestTooLargeError(too_large(described(message.model_dump(include={"type"})), length, LIMIT))
         log.error("Task failed with exception", exc_info=refused)
         return task_runner.TaskInstanceState.FAILED, task_runner._terminal_failure(ti), refused
 

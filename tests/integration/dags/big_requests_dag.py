@@ -7,7 +7,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import Asset, BaseOperator, Metadata, Variable, dag, get_current_context, task
 
 BIG = 40_000_000
-FITS = 3_900_000
+FITS = 990_000
 SETTINGS = {
     "schedule": None,
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),

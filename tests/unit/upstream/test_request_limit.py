@@ -49,19 +49,23 @@ def client(answer) -> tuple[Client, list[int]]:
 
 
 def test_message_over_the_limit_fails_in_the_tasks_process(limit):
-    frame = _RequestFrame(id=1, body={"type": "SetXCom", "key": "return_value", "value": "x" * limit.LIMIT})
+    frame = _RequestFrame(id=1, body={"type": "SetXCom", "key": "return_value", "value": "x" * limit.XCOM_LIMIT})
     with pytest.raises(AirflowFailException, match=r"return_value.*object storage"):
         frame.as_bytes()
-    assert _RequestFrame(id=1, body={"type": "SetXCom", "value": "x" * (limit.LIMIT - 100)}).as_bytes()
+    assert _RequestFrame(id=1, body={"type": "SetXCom", "value": "x" * (limit.XCOM_LIMIT - 100)}).as_bytes()
+    with pytest.raises(AirflowFailException, match="PutVariable mine"):
+        _RequestFrame(id=1, body={"type": "PutVariable", "key": "mine", "value": "x" * limit.LIMIT}).as_bytes()
 
 
-def test_body_over_the_limit_is_not_sent(limit):
+@pytest.mark.parametrize(("path", "name"), [("xcoms/d/r/t/k", "XCOM_LIMIT"), ("variables/v", "LIMIT")])
+def test_body_over_the_limit_is_not_sent(limit, path, name):
+    most = getattr(limit, name)
     made, sent = client(httpx.Response(201))
     with pytest.raises(ServerResponseError) as refused:
-        made.post("xcoms/d/r/t/k", content="x" * (limit.LIMIT + 1))
+        made.post(path, content="x" * (most + 1))
     assert refused.value.response.status_code == 413
-    assert made.post("xcoms/d/r/t/k", content="x" * limit.LIMIT).status_code == 201
-    assert sent == [limit.LIMIT]
+    assert made.post(path, content="x" * most).status_code == 201
+    assert sent == [most]
 
 
 @pytest.mark.usefixtures("limit")

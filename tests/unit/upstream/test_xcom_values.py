@@ -10,7 +10,7 @@ from fastapi import HTTPException
 from sqlalchemy import JSON, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-MEGABYTE = "x" * 1_000_000
+VALUE = "x" * 300_000
 
 
 class Base(DeclarativeBase): ...
@@ -35,7 +35,7 @@ def session():
     engine = sqlalchemy.create_engine("sqlite://")
     Base.metadata.create_all(engine)
     with Session(engine) as session:
-        session.add_all([kind(id=one, value=MEGABYTE) for one in range(10) for kind in (XComModel, Other)])
+        session.add_all([kind(id=one, value=VALUE) for one in range(10) for kind in (XComModel, Other)])
         session.commit()
         yield session
     event.remove(Session, "do_orm_execute", patch.read_within_limits)
@@ -50,7 +50,7 @@ def statements(session) -> list[str]:
 
 def test_values_within_the_limit_are_read(session):
     rows = session.execute(select(XComModel.value).limit(3).order_by(XComModel.id)).all()
-    assert [row.value for row in rows] == [MEGABYTE] * 3
+    assert [row.value for row in rows] == [VALUE] * 3
     assert session.execute(select(XComModel.value).limit(0)).all() == []
 
 
@@ -65,12 +65,12 @@ def test_list_leaves_the_values_in_the_database(session):
     sent = statements(session)
     listed = session.scalars(select(XComModel).limit(5)).all()
     assert "value" not in sent[0]
-    assert listed[0].value == MEGABYTE
+    assert listed[0].value == VALUE
 
 
 def test_single_xcom_is_read_with_its_value(session):
     sent = statements(session)
-    assert session.scalars(select(XComModel).limit(1)).first().value == MEGABYTE
+    assert session.scalars(select(XComModel).limit(1)).first().value == VALUE
     assert len(sent) == 1
 
 
