@@ -17,7 +17,9 @@ from ops.drills.alarms import ALARMS, raise_alarm
 from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
-RESOLVED_SECONDS = 150.0
+RESOLVED_SECONDS = 240.0
+"""A check a minute, and the data team's groups are updated every two."""
+
 MINUTE = 60.0
 
 
@@ -53,10 +55,10 @@ def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_t
         for run, fails in runs.items():
             assert api.wait_for_run("three_in_ten", run, timeout=90) == ("failed" if fails else "success")
         ended = time.time()
-        wanted = {"alert": "AirflowDagRunsFailing", "dag_id": "three_in_ten"}
 
         def messages(*, firing: bool) -> list[slack.Message]:
-            return stack.slack.told(since, firing=firing, **wanted)
+            told = stack.slack.told(since, "AirflowDagRunsFailing", firing=firing)
+            return [message for message in told if "three_in_ten" in message.title + message.text]
 
         (message,) = wait_until(
             lambda: messages(firing=True), timeout=FINDING_SECONDS, what="the failing DAG is told in Slack"

@@ -88,7 +88,7 @@ def make_run(dag: Any, run_id: str, at: datetime, state: str, session: Any) -> A
 
 
 def fill(now: datetime) -> None:
-    """Ten runs of which three failed, a queued task, a running one, jobs, and a file that does not import."""
+    """Ten runs, three failed; a queued, a running and an unschedulable task; jobs; a file that does not import."""
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.jobs.job import Job
     from airflow.models.dag import DagModel
@@ -118,6 +118,8 @@ def fill(now: datetime) -> None:
         tasks = {instance.task_id: instance for instance in active.get_task_instances(session=session)}
         tasks["download_data"].state, tasks["download_data"].queued_dttm = "queued", now - timedelta(minutes=20)
         tasks["plan_run"].state, tasks["plan_run"].hostname = "running", "worker-1"
+        stuck = tasks["report_result"]
+        stuck.state, stuck.scheduled_dttm, stuck.pool = "scheduled", now - timedelta(minutes=1), "missing"
         session.execute(update(DagModel).values(is_paused=False, is_stale=False))
         session.add(
             ParseImportError(timestamp=now, filename="x.py", bundle_name="dags-folder", stacktrace="T\nNameError: y\n")

@@ -63,6 +63,7 @@ def test_it_sees_everything_that_the_checks_need(airflow):
         ("AirflowDagRunsFailing", "ml_pipeline_dag"),
         ("AirflowComponentDown", "triggerer"),
         ("AirflowQueuedTooLong",),
+        ("AirflowTasksUnschedulable", "ml_pipeline_dag", "missing"),
         ("AirflowImportErrors", "x.py"),
     }
     assert found["AirflowDagRunsFailing", "ml_pipeline_dag"] == (

@@ -1,0 +1,102 @@
+"""What on-call engineers read of DAGs that cannot run, of many that fail at once, and of containers out of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ops import slack
+from tests.stack import Stack, wait_until
+
+FINDING_SECONDS = 120.0
+FAILING = [f"one_cause_{number}" for number in range(6)]
+POOLS = {"tests_narrow": 2, "tests_closed": 0}
+
+
+@pytest.fixture
+def findings(healthy_stack: Stack) -> Iterator[Stack]:
+    """Two pools, and a single failed run that counts."""
+    http = healthy_stack.api.http
+    for name, slots in POOLS.items():
+        http.post("/api/v2/pools", json={"name": name, "slots": slots}).raise_for_status()
+    http.post("/api/v2/variables", json={"key": "monitoring_min_ended_runs", "value": "1"}).raise_for_status()
+    yield healthy_stack
+    http.delete("/api/v2/variables/monitoring_min_ended_runs")
+    for dag_id in FAILING:
+        for run in healthy_stack.api.get(f"/dags/{dag_id}/dagRuns", limit=100)["dag_runs"]:
+            http.delete(f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}")
+    for name in (*POOLS, "tests_missing"):
+        http.delete(f"/api/v2/pools/{name}")
+
+
+def told(stack: Stack, since: float, alert: str, *names: str) -> list[slack.Message]:
+    """The firing messages about an alert that have all the names in them."""
+    messages = stack.slack.told(since, alert, firing=True)
+    return [message for message in messages if all(name in message.title + message.text for name in names)]
+
+
+def active(stack: Stack, alert: str, dag_id: str) -> int:
+    """How many alerts of that name a DAG has."""
+    alerts = [one["labels"] for one in stack.alertmanagers[0].alerts()]
+    return len([one for one in alerts if one["alertname"] == alert and one.get("dag_id") == dag_id])
+
+
+def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
+    """All at once, since each waits for the same check; the check is started rather than awaited."""
+    stack, api, dag_id = findings, findings.api, "pools_that_never_take"
+    since = time.time()
+    runs = {one: api.trigger(one) for one in (*FAILING, dag_id)}
+    (triggerer, *_) = stack.containers("triggerer")
+    # The kernel takes this process, and no other of the container.
+    hog = "open('/proc/self/oom_score_adj', 'w').write('1000'); bytearray(4 << 30)"
+    assert triggerer.execute("python", "-c", hog, check=False).returncode == 137
+    for one in FAILING:
+        assert api.wait_for_run(one, runs[one], timeout=60) == "failed"
+    wait_until(
+        lambda: len(api.in_state(dag_id, runs[dag_id], "missing", "scheduled")) == 40,
+        timeout=60,
+        what="the tasks wait for their pools",
+    )
+    time.sleep(10)  # a task that has just been scheduled may wait for a pool that is created now
+    stuck = time.time()
+    api.trigger("monitoring_dag")
+
+    reasons = ["tests_missing does not exist", "50 slots", "tests_narrow has 2", "tests_closed has 0 slots", "(40)"]
+    wait_until(
+        lambda: told(stack, since, "AirflowTasksUnschedulable", *reasons),
+        timeout=FINDING_SECONDS,
+        what="one message has the three pools, each with its reason",
+    )
+    print(f"told {time.time() - stuck:.0f} s after the check was started")
+    assert active(stack, "AirflowTasksUnschedulable", dag_id) == 3, "one alert a DAG and pool"
+    wait_until(
+        lambda: told(stack, since, "AirflowDagRunsFailing", *FAILING),
+        timeout=FINDING_SECONDS,
+        what="one message names every failing DAG",
+    )
+    assert len(told(stack, since, "AirflowDagRunsFailing", FAILING[0])) <= 2
+    wait_until(
+        lambda: told(stack, since, "ContainerOutOfMemory", "triggerer", triggerer.id[:12]),
+        timeout=FINDING_SECONDS,
+        what="the container that lost a process for memory is named",
+    )
+
+    api.http.post("/api/v2/pools", json={"name": "tests_missing", "slots": 40}).raise_for_status()
+    for name in POOLS:
+        api.http.patch(f"/api/v2/pools/{name}", json={"name": name, "slots": 50}).raise_for_status()
+    assert api.wait_for_run(dag_id, runs[dag_id], timeout=90) == "success"
+    api.trigger("monitoring_dag")
+    wait_until(
+        lambda: not active(stack, "AirflowTasksUnschedulable", dag_id),
+        timeout=FINDING_SECONDS,
+        what="the alerts have resolved",
+    )
+
+
+def test_the_gauge_of_a_dag_that_is_gone_is_no_longer_late(healthy_stack: Stack):
+    """What Prometheus has of the monitoring DAG, and by which way: none that a collector keeps for a day."""
+    kept = healthy_stack.prometheus.query('{__name__=~"otel_airflow_ha_(dag|monitoring)_.+", service_name=""}')
+    assert kept == []
+    assert healthy_stack.prometheus.query("otel_airflow_ha_dag_overdue_seconds")
