@@ -2,23 +2,13 @@
 
 from datetime import UTC, datetime
 
-from airflow.sdk import dag, task
+from airflow.sdk import DAG, task
 
 QUEUES = {"own_queue": ("gpu", 6), "misspelt_queue": ("gqu", 40)}
 
-
-def train(queue: str, tasks: int) -> None:
-    # Before all others in the order of priority, so that they would be first to take every slot.
-    @task(queue=queue, priority_weight=100)
-    def work(number: int) -> int:
-        return number
-
-    work.expand(number=list(range(tasks)))
-
-
 for name, (queue, tasks) in QUEUES.items():
-    dag(
-        dag_id=name,
+    with DAG(
+        name,
         schedule=None,
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
@@ -26,4 +16,10 @@ for name, (queue, tasks) in QUEUES.items():
         max_active_tasks=64,
         default_args={"owner": "tests", "retries": 0},
         tags=["tests"],
-    )(train)(queue, tasks)
+    ):
+        # Before all others in the order of priority, so that they would be first to take every slot.
+        @task(queue=queue, priority_weight=100)
+        def work(number: int) -> int:
+            return number
+
+        work.expand(number=list(range(tasks)))
