@@ -19,7 +19,7 @@ def announce(consumer: Any) -> None:
         if queues := consumed_queues(consumer):
             # The channel's pool for calls that wait for their answer, the same by which messages are acknowledged.
             with consumer.task_consumer.channel.conn_or_acquire() as client:
-                registry.announce(client, queues)
+                registry.announce(client, consumer.hostname, consumer.pool.num_processes, queues)
     except Exception as error:
         log.warning("cannot announce the worker's queues: %s", error)
 

@@ -24,41 +24,43 @@ class Watch:
     workers could not announce them either.
     """
 
-    def __init__(self, read: Callable[[], frozenset[str] | None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, read: Callable[[], registry.Consumed | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._queues: frozenset[str] | None = None
-        self._before: frozenset[str] = frozenset()
+        self._consumed: registry.Consumed | None = None
+        self._before = registry.Consumed()
         self._grace_ends = float("-inf")
         self._failed = False
 
-    def consumed(self) -> frozenset[str] | None:
-        """Return the consumed queues; None while that is not known, and then no task may be held back for it."""
+    def consumed(self) -> registry.Consumed | None:
+        """Return what workers consume; None while that is not known, and then no task may be held back for it."""
         if self._thread is None:  # at the first call, so that no process forked before inherits half a thread
             with self._lock:
                 if self._thread is None:
                     self.refresh()
                     self._thread = threading.Thread(target=self._run, name="consumed-queues", daemon=True)
                     self._thread.start()
-        return self._queues
+        return self._consumed
 
     def refresh(self) -> None:
         """Read the registry once."""
         now = self._clock()
         try:
-            queues = self._read()
+            consumed = self._read()
         except Exception as error:
             if not self._failed:
                 log.warning("cannot read which queues are consumed: %s", error)
             if self._grace_ends <= now:
-                self._before = self._queues or frozenset()
+                self._before = self._consumed or registry.Consumed()
             self._grace_ends = now + registry.CONSUMED_SECONDS
             self._failed = True
             return
         self._failed = False
-        self._queues = queues | self._before if queues is not None and now < self._grace_ends else queues
+        self._consumed = self._before | consumed if consumed is not None and now < self._grace_ends else consumed
 
     def _run(self) -> None:
         while True:

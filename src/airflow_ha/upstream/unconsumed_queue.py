@@ -1,11 +1,11 @@
-"""A task for a queue without a worker stays scheduled, and takes no slot from others.
+"""A task for a queue without a worker, or with one that is full, stays scheduled and takes no slot from others.
 
 Problem: Airflow 3.3.2's scheduler queues a task whether or not a worker consumes its queue. It holds a slot of the
 executor and its pool, and every task_queued_timeout one more message is published for it: 40 such tasks took 31 of 32
 slots, and 290 MB of Redis a day.
-Patch: the scheduler selects only tasks of queues that a worker consumes (airflow_ha.queues). Tasks that were queued
-before return to `scheduled` by task_queued_timeout, which now removes their message. What is held back is counted and
-logged by its queue.
+Patch: the scheduler selects only tasks of queues that a worker consumes, and of an own worker service's queue only so
+many as its workers can use (airflow_ha.queues). Tasks that were queued before return to `scheduled` by
+task_queued_timeout, which now removes their message. What is held back is counted and logged by its queue.
 Applies to: airflow.jobs.scheduler_job_runner 3.3.2; loaded by schedulers (airflow_ha/celery_config.py).
 Upstream issue: none found that asks for it.
 Remove when: the test in test_unconsumed_queue.py that names upstream fails.
@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 METRIC: Final = "ha_unconsumed_queue_tasks"
 MAX_QUEUES: Final = 20
 """Queues that are reported, those with the most tasks first: a DAG's author may make up as many names as they like."""
+HOLDING: Final = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+"""The states in which a task takes a slot."""
+MIN_AHEAD: Final = 4
+"""Tasks that are queued beside those that run, or as many as there are slots: so that no slot waits for a scheduler."""
 LOG_SECONDS: Final = 300.0
 """Seconds between two log lines about the same queue."""
 
@@ -64,13 +68,48 @@ _messages: TTLCache[str, dict[str, bytes]] = TTLCache(maxsize=64, ttl=5.0)
 
 @functools.wraps(_select)
 def executable_task_instances_to_queued(self: SchedulerJobRunner, max_tis: int, session: Session) -> Any:
-    """Upstream's, without the tasks of queues that nobody consumes."""
+    """Upstream's, without the tasks of queues that nobody consumes, and with few of a queue that has few slots."""
     consumed = watch.consumed()
     if consumed is None:
         return _select(self, max_tis, session=session)
-    # In the query, before its LIMIT: a thousand tasks that are held back hide nobody. Tasks in other states are counted
-    # against limits by the same statements, and stay as they are.
-    selectable = or_(TaskInstance.state != TaskInstanceState.SCHEDULED, TaskInstance.queue.in_(consumed))
+    chosen: list[TaskInstance] = []
+    for queue, room in rooms(consumed.slots, session).items():
+        if (most := min(room, max_tis - len(chosen))) > 0:
+            chosen += select_of([queue], self, most, session)
+    if len(chosen) < max_tis:
+        chosen += select_of(consumed.queues - consumed.slots.keys(), self, max_tis - len(chosen), session)
+    return chosen
+
+
+def rooms(slots: Mapping[str, int], session: Session) -> dict[str, int]:
+    """Return how many more tasks may be queued of each queue, of those that have tasks to be queued.
+
+    Args:
+        slots: of each queue.
+        session: with which the database is asked.
+    """
+    if not slots:
+        return {}
+    counted = (
+        select(TaskInstance.queue, TaskInstance.state, func.count())
+        .where(TaskInstance.queue.in_(slots), TaskInstance.state.in_((TaskInstanceState.SCHEDULED, *HOLDING)))
+        .group_by(TaskInstance.queue, TaskInstance.state)
+    )
+    tasks = {(queue, state): number for queue, state, number in session.execute(counted)}
+    return {
+        queue: number + max(number, MIN_AHEAD) - sum(tasks.get((queue, state), 0) for state in HOLDING)
+        for queue, number in slots.items()
+        if (queue, TaskInstanceState.SCHEDULED) in tasks
+    }
+
+
+def select_of(queues: Collection[str], runner: SchedulerJobRunner, max_tis: int, session: Session) -> Any:
+    """Return upstream's selection of tasks of these queues.
+
+    In the query, before its LIMIT: a thousand tasks that are held back hide nobody. Tasks in other states are counted
+    against limits by the same statements, and stay as they are.
+    """
+    selectable = or_(TaskInstance.state != TaskInstanceState.SCHEDULED, TaskInstance.queue.in_(queues))
     option = with_loader_criteria(TaskInstance, selectable, propagate_to_loaders=False)
 
     def add_criteria(statement: ORMExecuteState) -> None:
@@ -79,7 +118,7 @@ def executable_task_instances_to_queued(self: SchedulerJobRunner, max_tis: int, 
 
     event.listen(session, "do_orm_execute", add_criteria)
     try:
-        return _select(self, max_tis, session=session)
+        return _select(runner, max_tis, session=session)
     finally:
         event.remove(session, "do_orm_execute", add_criteria)
 
@@ -91,7 +130,7 @@ def handle_tasks_stuck_in_queued(self: SchedulerJobRunner, *arguments: Any, **na
     try:
         consumed = watch.consumed()
         with create_session() as session:
-            report({} if consumed is None else waiting(consumed, session))
+            report({} if consumed is None else waiting(consumed.queues, session))
     except Exception:
         log.warning("cannot report the tasks of queues without a worker", exc_info=True)
 

@@ -20,6 +20,8 @@ def consumer(queues: tuple[str, ...]):
         connection=SimpleNamespace(connected=True),
         task_consumer=SimpleNamespace(channel=channel, queues=[SimpleNamespace(name=name) for name in queues]),
         timer=Timer(),
+        hostname="celery@a",
+        pool=SimpleNamespace(num_processes=8),
     )
 
 
@@ -38,9 +40,11 @@ def run_due(timer: Timer, seconds: float = 0.1) -> None:
 @pytest.fixture
 def announced(monkeypatch):
     """The announcements, many times a second."""
-    made: list[tuple[str, ...]] = []
+    made: list[tuple[object, ...]] = []
     monkeypatch.setattr(registry, "ANNOUNCE_SECONDS", 0.03)
-    monkeypatch.setattr(registry, "announce", lambda client, queues: made.append(queues))
+    monkeypatch.setattr(
+        registry, "announce", lambda client, worker, slots, queues: made.append((worker, slots, *queues))
+    )
     return made
 
 
@@ -50,7 +54,7 @@ def test_a_worker_announces_its_queues_at_once_and_again(announced):
     assert announced == []  # it has not subscribed yet
     run_due(worker.timer)
     assert len(announced) >= 2
-    assert set(announced) == {("default", "gpu")}
+    assert set(announced) == {("celery@a", 8, "default", "gpu")}
 
 
 def test_a_worker_that_does_not_consume_announces_nothing(announced):
@@ -70,8 +74,8 @@ def test_a_worker_that_lost_its_connection_announces_nothing(announced):
 
 
 def test_a_redis_that_does_not_answer_does_not_stop_the_worker(announced, monkeypatch):
-    def refuse(client, queues):
-        announced.append(queues)
+    def refuse(client, worker, slots, queues):
+        announced.append(worker)
         raise ConnectionError("no Redis")
 
     monkeypatch.setattr(registry, "announce", refuse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_ha.queues.registry import Consumed
 from airflow_ha.queues.watch import Watch
 
 
@@ -14,7 +15,7 @@ class Source:
         self.now = 0.0
         self.queues: frozenset[str] | Exception | None = None
 
-    def __call__(self) -> frozenset[str] | None:
+    def __call__(self) -> Consumed | None:
         if isinstance(self.queues, Exception):
             raise self.queues
         return self.queues
@@ -34,15 +35,16 @@ def watch(source, monkeypatch):
 
 def after(watch, source, queues, seconds=0.0):
     """What is consumed after another read."""
-    source.queues = frozenset(queues) if isinstance(queues, set) else queues
+    source.queues = Consumed(frozenset(queues)) if isinstance(queues, set) else queues
     source.now += seconds
     watch.refresh()
-    return watch.consumed()
+    consumed = watch.consumed()
+    return None if consumed is None else consumed.queues
 
 
 def test_the_first_answer_is_read_before_it_is_given(watch, source):
-    source.queues = frozenset({"default"})
-    assert watch.consumed() == {"default"}
+    source.queues = Consumed(frozenset({"default"}))
+    assert watch.consumed() == source.queues
 
 
 def test_nothing_is_known_while_redis_never_answered(watch, source):
@@ -68,3 +70,10 @@ def test_a_queue_that_nobody_consumed_does_not_count_in_an_outage(watch, source)
 def test_a_registry_that_was_emptied_holds_nothing_back(watch, source):
     after(watch, source, {"default"})
     assert after(watch, source, None, 2) is None
+
+
+def test_slots_are_those_read_last_or_before_the_outage(watch, source):
+    after(watch, source, Consumed(frozenset({"a", "b"}), {"a": 2, "b": 2}))
+    after(watch, source, ConnectionError(), 2)
+    after(watch, source, Consumed(frozenset({"a"}), {"a": 4}), 2)
+    assert watch.consumed() == Consumed(frozenset({"a", "b"}), {"a": 4, "b": 2})

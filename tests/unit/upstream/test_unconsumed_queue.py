@@ -72,6 +72,8 @@ def scheduler(upstream, run_id, monkeypatch):
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
+    from airflow_ha.queues.registry import Consumed
+
     with create_session() as session:
         session.execute(update(DagModel).where(DagModel.dag_id == "held").values(is_paused=False))
         states = update(TaskInstance).where(TaskInstance.dag_id == "held")
@@ -79,9 +81,12 @@ def scheduler(upstream, run_id, monkeypatch):
         session.execute(update(TaskInstance).where(TaskInstance.dag_id != "held").values(state="success"))
     runner = SchedulerJobRunner(Job())
 
-    def select(consumed, *, max_tis=8, select=upstream.executable_task_instances_to_queued):
-        monkeypatch.setattr(upstream.watch, "consumed", lambda: None if consumed is None else frozenset(consumed))
+    def select(consumed, *, max_tis=8, slots=None, running=0, select=upstream.executable_task_instances_to_queued):
+        view = None if consumed is None else Consumed(frozenset(consumed), slots or {})
+        monkeypatch.setattr(upstream.watch, "consumed", lambda: view)
         with create_session() as session:
+            taken = (TaskInstance.queue == "gpu") & (TaskInstance.map_index < running)
+            session.execute(update(TaskInstance).where(TaskInstance.dag_id == "held", taken).values(state="running"))
             chosen = select(runner, max_tis, session=session)
             queues = [ti.queue for ti in chosen]
             session.rollback()
@@ -105,6 +110,18 @@ def test_nothing_is_selected_while_no_queue_is_consumed(scheduler):
 
 def test_everything_is_selected_while_nothing_is_known(scheduler):
     assert scheduler(None) == {"gpu": 8}
+
+
+@pytest.mark.parametrize(
+    ("slots", "running", "selected"),
+    [(1, 0, 5), (2, 0, 6), (2, 2, 4), (2, 6, 0), (2, 20, 0), (8, 0, 16), (8, 10, 6), (30, 0, 29)],
+)
+def test_an_own_queue_gets_what_its_workers_can_use(scheduler, slots, running, selected):
+    """In a scheduler with 30 free slots, of which one is left for the task of the default queue that comes last."""
+    expected = {"default": 1} | ({"gpu": selected} if selected else {})
+    if slots == 30:
+        expected = {"gpu": 30}
+    assert scheduler({"default", "gpu"}, slots={"gpu": slots}, running=running, max_tis=30) == expected
 
 
 def test_upstream_selects_tasks_of_a_queue_without_a_worker(scheduler, upstream):
