@@ -46,6 +46,11 @@ class Watch:
                     self._thread.start()
         return self._consumed
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether Redis answered the last read."""
+        return not self._failed
+
     def refresh(self) -> None:
         """Read the registry once."""
         now = self._clock()

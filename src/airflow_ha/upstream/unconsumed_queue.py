@@ -49,6 +49,8 @@ HOLDING: Final = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInsta
 """The states in which a task takes a slot."""
 MIN_AHEAD: Final = 4
 """Tasks that are queued beside those that run, or as many as there are slots: so that no slot waits for a scheduler."""
+REST_SECONDS: Final = 30.0
+"""Seconds without a call after one that failed."""
 LOG_SECONDS: Final = 300.0
 """Seconds between two log lines about the same queue."""
 
@@ -62,6 +64,8 @@ _requeue_one: Any = SchedulerJobRunner._maybe_requeue_stuck_ti
 
 _reported: set[str] = set()
 _logged: dict[str, float] = {}
+_next_removal = [float("-inf")]
+"""When, by the monotonic clock, a message may be removed again."""
 _messages: TTLCache[str, dict[str, bytes]] = TTLCache(maxsize=64, ttl=5.0)
 """By queue and Celery's id; shorter than task_queued_timeout, so a message that is stuck is never newer than this."""
 
@@ -181,10 +185,12 @@ def maybe_requeue_stuck_ti(self: SchedulerJobRunner, *, ti: TaskInstance, sessio
 
     Upstream has asked the workers of now to skip it; those that come later were not asked.
     """
-    if ti.external_executor_id:
+    # One call takes up to 6 s while Redis does not answer, and a scheduler that stands still for 20 s counts as dead.
+    if ti.external_executor_id and watch.is_reading and time.monotonic() > _next_removal[0]:
         try:
             broker.call(partial(remove_message, ti.queue, ti.external_executor_id))
         except Exception as error:
+            _next_removal[0] = time.monotonic() + REST_SECONDS
             log.warning("cannot remove the message of %s from its queue: %s", ti.key, error)
     _requeue_one(self, ti=ti, session=session, executor=executor)
 

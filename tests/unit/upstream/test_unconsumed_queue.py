@@ -163,3 +163,20 @@ def test_a_message_that_is_withdrawn_is_removed_from_redis(upstream):
     for name in ("two", "never there", "one"):
         upstream.remove_message("gpu", name, redis)
     assert [json.loads(raw)["headers"]["id"] for raw in raws] == ["three"]
+
+
+def test_a_redis_that_does_not_answer_is_asked_once_for_many_messages(upstream, monkeypatch):
+    asked: list[object] = []
+    requeued: list[str] = []
+
+    def refuse(use):
+        asked.append(use)
+        raise TimeoutError
+
+    monkeypatch.setattr(upstream, "broker", SimpleNamespace(call=refuse))
+    monkeypatch.setattr(upstream, "_next_removal", [float("-inf")])
+    monkeypatch.setattr(upstream, "_requeue_one", lambda runner, *, ti, session, executor: requeued.append(ti.key))
+    for key in "abc":
+        ti = SimpleNamespace(key=key, queue="gpu", external_executor_id=key)
+        upstream.maybe_requeue_stuck_ti(None, ti=ti, session=None, executor=None)
+    assert (len(asked), requeued) == (1, ["a", "b", "c"])
