@@ -19,7 +19,9 @@ from tests.stack import Stack, wait_until
 @pytest.fixture(scope="package")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A healthy stack with the DAGs of dags/ and of tests/integration/dags/."""
-    with stack_for(request, tmp_path_factory, dags=Path(__file__).parent / "dags") as stack:
+    # A limit that a test can reach without filling the machine's disk.
+    settings = {"TASK_SCRATCH_LIMIT": "200m"}
+    with stack_for(request, tmp_path_factory, dags=Path(__file__).parent / "dags", settings=settings) as stack:
         yield stack
 
 

@@ -98,7 +98,9 @@ class TaskRun:
     def __init__(self, where: Path, home: Path) -> None:
         self.limits = limits()
         self.started = time.monotonic()
-        self.kept = descendants.children()
+        self.kept = descendants.reap(descendants.children())
+        self.pid: int | None = None
+        """The task's process, once it is there: who waits for it learns how it ended."""
         self.peak: int | None = None
         """The most memory that the task's process, or one of those it waited for, had at once, in bytes."""
         self.ended_for: str | None = None
@@ -154,7 +156,7 @@ class TaskRun:
         while not self._over.wait(pause):
             begun = time.monotonic()
             self.note_oom_kills()
-            descendants.reap(descendants.children() - self.kept)
+            descendants.reap(descendants.children() - self.kept - {self.pid})
             with suppress(psutil.Error, OSError):  # it has ended by itself
                 if self.ended_for:
                     send(signal.SIGKILL)

@@ -64,8 +64,8 @@ class AccountedTracker(PsutilTracker):  # type: ignore[misc]  # Airflow has no t
             return super().wait(timeout)
         try:
             pid, status, used = os.wait4(self.pid, os.WNOHANG)
-        except ChildProcessError:  # not ours, or somebody else has waited for it
-            return super().wait(timeout)
+        except ChildProcessError:  # somebody else has waited for it: how it ended is not known
+            return 1
         if not pid:
             raise self.TimeoutExpired(timeout, pid=self.pid)
         if current:
@@ -76,6 +76,8 @@ class AccountedTracker(PsutilTracker):  # type: ignore[misc]  # Airflow has no t
 
 def prepare_worker(**_: Any) -> None:
     """Remove what an earlier life of this worker left; called by Celery in the main process."""
+    with suppress(OSError):
+        scratch.base().mkdir(parents=True, exist_ok=True)
     scratch.remove_leftovers(scratch.base(), scratch.TMP, psutil.Process(1).create_time())
     _worker_files.update(entry.name for entry in scratch.own_entries(scratch.TMP))
 
@@ -103,6 +105,8 @@ def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
     _supervisor = os.getpid()
     with memory.forks_go_first():
         process: WatchedSubprocess = _start(cls, **kwargs)
+    if current:
+        current.pid = process.pid
     with suppress(OSError):
         ended = io.FileIO(os.pidfd_open(process.pid))
         process.selector.register(ended, selectors.EVENT_READ, (lambda _: False, process._on_socket_closed))

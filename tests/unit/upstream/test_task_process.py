@@ -110,6 +110,19 @@ def task():
 def found():
     return Path("/proc/self/oom_score_adj").read_text()
 """,
+    "ends while watched": """
+run.WATCH_AFTER_SECONDS = task_process.WATCH_AFTER_SECONDS = 0.1
+run.WATCH_SECONDS = run.CHECK_SHARE = 0
+def task():
+    if not os.fork() and not os.fork():
+        time.sleep(0.2)  # an orphan, which ends before the task
+        os._exit(0)
+    time.sleep(1)
+    supervisor = os.getppid()
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    print(children == [str(os.getpid())], flush=True)
+    os._exit(3)
+""",
     "memory limit": """
 run.limits.cache_clear()
 os.environ["AIRFLOW_HA_TASK_MEMORY_LIMIT"] = "1g"
@@ -187,6 +200,11 @@ def test_what_a_task_wrote_comes_before_the_reason(ends):
 def test_peak_memory_is_what_the_task_had(ends):
     idle, busy = (int(ends[name]["error"].split(" MiB")[0].split()[-1]) for name in ("exits", "killed"))
     assert busy - idle == pytest.approx(100_000_000 / 2**20, abs=10)
+
+
+def test_orphan_that_ends_is_no_zombie_while_the_task_runs(ends):
+    assert log_of(ends["ends while watched"])[0] == "True"
+    assert "exit code 3" in ends["ends while watched"]["error"]
 
 
 def test_what_a_task_leaves_behind_ends_at_once(ends):
