@@ -164,6 +164,10 @@ def test_tasks_run_as_ever_while_all_telemetry_is_away(healthy_stack: Stack, how
 RIGHTLY_ABSENT = {
     "airflow_component_gone": "only while one is",
     "airflow_deadline_alerts_deadline_missed": "only after one was missed",
+    "airflow_ha_task_killed": "only after one was",
+    "airflow_ha_task_killed_total": "only after one was",
+    "airflow_ha_task_limit_bytes": "only after one was",
+    "airflow_ha_task_peak_bytes": "only after one was",
     "airflow_pool_starving_tasks": "only while a pool is full",
     "airflow_scheduler_tasks_killed_externally": "only after one was",
     "airflow_task_instances_without_heartbeats_killed": "only after a worker died",
