@@ -113,13 +113,13 @@ def begun(name: str) -> float:
 
 
 def own_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what this user has made in a folder, but for Airflow's settings and sockets."""
-    settings = os.environ.get("AIRFLOW_CONFIG")
+    """Yield what this user has made in a folder, but for Airflow's settings, the home folder, and sockets."""
+    kept = {os.environ.get("AIRFLOW_CONFIG"), os.environ.get("HOME")}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
-                if status.st_uid == os.geteuid() and entry.path != settings and not stat.S_ISSOCK(status.st_mode):
+                if status.st_uid == os.geteuid() and entry.path not in kept and not stat.S_ISSOCK(status.st_mode):
                     yield entry
 
 

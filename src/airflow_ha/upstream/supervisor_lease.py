@@ -119,8 +119,9 @@ class Lease:
         self.suspended = True
         with contextlib.suppress(psutil.Error, OSError):
             _signal_subprocess(self.task, signal.SIGSTOP)
-            # Those that left its process group, as the shell of a BashOperator does, and what they start meanwhile.
-            while found := set(psutil.Process(self.task.pid).children(recursive=True)) - self._others:
+            # Those that left its process group, as the shell of a BashOperator does, and what they start meanwhile;
+            # its orphans are children of this process (task_process.py).
+            while found := set(psutil.Process().children(recursive=True)) - self._others:
                 self._others |= found
                 for process in found:
                     with contextlib.suppress(psutil.Error):

@@ -33,7 +33,10 @@ def changed(monkeypatch):
 
 def test_worker_starts_without_what_its_earlier_life_left(tmp, changed, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONFIG", str(tmp / "airflow.cfg"))
+    monkeypatch.setenv("HOME", str(tmp / "home"))
     (tmp / "folder").mkdir()
+    (tmp / "home").mkdir()
+    changed(tmp / "home", 10)
     for name in ("folder/inner", "left", "airflow.cfg"):
         changed((tmp / name).parent, 10)
         (tmp / name).write_text("x")
@@ -44,7 +47,7 @@ def test_worker_starts_without_what_its_earlier_life_left(tmp, changed, monkeypa
     (tmp / "new").write_text("x")
     scratch.remove_leftovers(tmp, tmp, time.time() - 5)
     assert not mine.exists()
-    assert {path.name for path in tmp.iterdir()} == {"airflow.cfg", "new", "task-00000000-1-other"}
+    assert {path.name for path in tmp.iterdir()} == {"airflow.cfg", "home", "new", "task-00000000-1-other"}
 
 
 def test_sweep_takes_old_files_that_no_running_task_wrote(tmp, changed):
@@ -52,7 +55,8 @@ def test_sweep_takes_old_files_that_no_running_task_wrote(tmp, changed):
     (tmp / "folder/young").write_text("x")
     changed(tmp / "folder", 2 * DAY)
     for name in ("old", "kept", "airflow-ha-telemetry"):
-        changed(tmp / name, 2 * DAY) if (tmp / name).write_text("x") else None
+        (tmp / name).write_text("x")
+        changed(tmp / name, 2 * DAY)
     (tmp / "young").write_text("x")
     scratch.sweep(tmp, tmp, {"kept"}, time.time())
     assert {path.name for path in tmp.iterdir()} == {"folder", "kept", "airflow-ha-telemetry", "young"}
