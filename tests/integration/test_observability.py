@@ -163,6 +163,9 @@ def test_tasks_run_as_ever_while_all_telemetry_is_away(healthy_stack: Stack, how
 
 RIGHTLY_ABSENT = {
     "airflow_component_gone": "only while one is",
+    "airflow_ha_container_oom_kills": "only after one",
+    "airflow_ha_container_oom_kills_total": "only after one",
+    "airflow_ha_failed_callbacks": "only after one",
     "airflow_deadline_alerts_deadline_missed": "only after one was missed",
     "airflow_ha_task_killed": "only after one was",
     "airflow_ha_task_killed_total": "only after one was",
