@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ops import credentials, preflight
+from ops import container_limits, credentials, preflight
 from ops.commands.test import checks
 from ops.environment_file import defaults
 from ops.images import read_images_env
@@ -73,10 +73,13 @@ def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it()
             assert credentials.READERS[folder] == users[service], f"{service} reads {secret}"
 
 
-def test_a_first_start_is_asked_for_nearly_half_of_what_the_limits_allow():
+def test_first_start_asks_for_nearly_half_of_the_limits():
+    """Of the workers, whose limits are for their tasks, what they hold at rest."""
+
     def limits(without: str) -> int:
         return sum(
-            int(model["deploy"].get("replicas", 1)) * model["deploy"]["resources"]["limits"]["memory"]
+            int(model["deploy"].get("replicas", 1))
+            * (container_limits.WORKER_BASE if name == "worker" else model["deploy"]["resources"]["limits"]["memory"])
             for name, model in SERVICES.items()
             if name not in ONE_SHOTS and without not in model.get("profiles", [])
         )

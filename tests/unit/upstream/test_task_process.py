@@ -30,7 +30,7 @@ if "airflow_ha.upstream.task_process" in sys.modules:
     task_process.prepare_supervisor()
     counted = []
     task_ending = sys.modules["airflow_ha.upstream.task_ending"]
-    task_ending.count = lambda ti, reason: counted.append(reason)
+    task_ending.count = lambda ti, ending: counted.append(ending.reason)
 
 def task():
     pass
