@@ -187,8 +187,29 @@ def run_again(
     )
 
 
-STARVATION_MAY_ALERT: Final = ("AirflowMonitoringStale",)
-"""What is slow for minutes may be told; nothing may be told to be gone."""
+STARVATION_MAY_ALERT: Final = (
+    "AirflowCanaryLate",
+    "AirflowCanaryStale",
+    "AirflowComponentDown",
+    "AirflowComponentGone",
+    "AirflowDagOverdue",
+    "AirflowDagProcessingSlow",
+    "AirflowErrorBudgetBurn",
+    "AirflowMonitoringStale",
+    "AirflowQueueNotConsumed",
+    "AirflowQueuedTooLong",
+    "AirflowSchedulerSlow",
+    "AirflowSchedulingDelay",
+    "AlertmanagerDown",
+    "ApiErrors",
+    "ApiSlow",
+    "GatewayDown",
+    "MetricsDropped",
+    "PostgresDown",
+    "RedisDown",
+    "TargetDown",
+)
+"""Late, or not answering in time, is so where there is no CPU. That anything was lost or replaced may not be told."""
 
 DRILLS: tuple[Drill, ...] = (
     Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", NOT_NOTICED),

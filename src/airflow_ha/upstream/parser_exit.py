@@ -25,7 +25,8 @@ import psutil
 from airflow._shared.timezones import timezone
 from airflow.dag_processing import processor
 from airflow.dag_processing.manager import DagFileProcessorManager
-from airflow.dag_processing.processor import DagFileParsingResult, DagFileProcessorProcess
+from airflow.dag_processing.processor import DagFileParseRequest, DagFileParsingResult, DagFileProcessorProcess
+from airflow.sdk.execution_time import task_runner
 from airflow.utils.session import create_session
 from sqlalchemy.exc import OperationalError
 
@@ -40,12 +41,15 @@ log = logging.getLogger(__name__)
 SLOW_SECONDS: Final = 5.0
 """A failing file that takes longer than this rests."""
 REST_FACTOR: Final = 4
-STARVED_SHARE: Final = 0.3
-"""A runnable process that got less than this share of a processor has been starved, not stuck."""
+LONGEST_REST: Final = 180.0
+"""Seconds: less than the alert AirflowDagProcessingSlow allows between two parses (300), with the parse itself."""
+STARVED_SECONDS: Final = 4.0
+"""Of CPU time: a runnable process that has had less at its time-out has been starved, not stuck."""
 DRAIN_SECONDS: Final = 2.0
 """How long what a dead parser has written is waited for, while a process that it left behind holds its sockets."""
 ERROR_CHARACTERS: Final = 100_000
 
+_parse_file: Any = processor._parse_file
 _parse_file_entrypoint: Any = processor._parse_file_entrypoint
 _start: Any = DagFileProcessorProcess.start.__func__
 _is_ready: Any = DagFileProcessorProcess.is_ready.fget
@@ -60,12 +64,33 @@ _oom_kills_before: dict[int, int] = {}
 
 # ---- the parser
 
+_request: DagFileParseRequest | None = None
+"""What this process was asked to parse."""
+
+
+def parse_file(msg: DagFileParseRequest, *args: Any) -> DagFileParsingResult | None:
+    """As upstream's; what was asked is known to who handles its failure."""
+    global _request
+    _request = msg
+    result: DagFileParsingResult | None = _parse_file(msg, *args)
+    return result
+
 
 def parse_file_entrypoint() -> None:
     """As upstream's, in a process that ends at a fatal signal, and that the kernel takes before its parent."""
     prefer_as_oom_target()
     end_at_fatal_signals()
-    _parse_file_entrypoint()
+    try:
+        _parse_file_entrypoint()
+    except Exception as error:  # such as a result that cannot be sent
+        if _request is None or _request.callback_requests:
+            raise
+        log.exception("Cannot parse %s", _request.file)
+        reason = storable(f"What this file defines cannot be sent: {type(error).__name__}: {error}")
+        rel_path = os.path.relpath(_request.file, _request.bundle_path)
+        task_runner.SUPERVISOR_COMMS.send(
+            DagFileParsingResult(fileloc=_request.file, serialized_dags=[], import_errors={rel_path: reason})
+        )
 
 
 def start(cls: type[DagFileProcessorProcess], /, **kwargs: Any) -> DagFileProcessorProcess:
@@ -145,12 +170,12 @@ def persist_parsing_result(self: DagFileProcessorManager, **kwargs: Any) -> None
         _persist_parsing_result(self, **{**kwargs, "parsing_result": refused})
 
 
-def is_starved(pid: int, seconds: float) -> bool:
-    """Return whether a process wants a processor and has had little of one in its lifetime of so many seconds."""
+def is_starved(pid: int) -> bool:
+    """Return whether a process wants a processor and has had little of one."""
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        return process.status() == psutil.STATUS_RUNNING and times.user + times.system < STARVED_SHARE * seconds
+        return process.status() == psutil.STATUS_RUNNING and times.user + times.system < STARVED_SECONDS
     except psutil.Error:
         return False
 
@@ -159,7 +184,7 @@ def kill_timed_out_processors(self: DagFileProcessorManager) -> None:
     """As upstream's; a file whose parser was killed has failed, unless the parser had its result already."""
     now = time.monotonic()
     overdue = {file: proc for file, proc in self._processors.items() if now - proc.start_time > self.processor_timeout}
-    starved = {file for file, proc in overdue.items() if is_starved(proc.pid, now - proc.start_time)}
+    starved = {file for file, proc in overdue.items() if is_starved(proc.pid)}
     _kill_timed_out_processors(self)
     for file, proc in overdue.items():
         if file in self._processors or proc.had_callbacks:
@@ -186,7 +211,7 @@ def rests(self: DagFileProcessorManager, file: DagFileInfo) -> bool:
         changed = file.absolute_path.stat().st_mtime > stat.last_finish_time.timestamp()
     except OSError:
         return False
-    return since < REST_FACTOR * (stat.last_duration or 0) and not changed
+    return since < min(REST_FACTOR * (stat.last_duration or 0), LONGEST_REST) and not changed
 
 
 def prepare_file_queue(self: DagFileProcessorManager, **kwargs: Any) -> None:
@@ -196,6 +221,7 @@ def prepare_file_queue(self: DagFileProcessorManager, **kwargs: Any) -> None:
         del self._file_queue[file]
 
 
+processor._parse_file = parse_file
 DagFileProcessorProcess.start = classmethod(start)
 DagFileProcessorProcess.is_ready = property(is_ready)
 DagFileProcessorProcess.close = close

@@ -50,6 +50,12 @@ EVENT_BYTES: Final = 4 * 2**20
 MESSAGE_BYTES: Final = 2 * EVENT_BYTES
 """Events that go to the supervisor together."""
 REASON_CHARACTERS: Final = 32_000
+BUSY_SECONDS: Final = 4.0
+"""Of CPU time: a step that has had less in a longer time, and does not sleep, is starved."""
+LONGEST_LOOK: Final = 5.0
+"""Seconds between two looks at the runner that count at most."""
+READ_SECONDS: Final = 2.0
+"""The longest that the supervisor reads what the runner writes before it does its other work."""
 HOLD: Final = timedelta(hours=1)
 HELD: Final = "airflow-ha-held-until-"
 """With a time after it, the queue of a held trigger, which no triggerer serves."""
@@ -206,6 +212,7 @@ _on_trigger_failure: Any = TriggerRunnerSupervisor.on_trigger_failure
 _create_workload: Any = TriggerRunnerSupervisor._create_workload
 _load_triggers: Any = TriggerRunnerSupervisor.load_triggers
 _process_log_messages: Any = TriggerRunnerSupervisor._process_log_messages_from_subprocess
+_service_subprocess: Any = TriggerRunnerSupervisor._service_subprocess
 _heartbeat: Any = TriggerRunnerSupervisor.heartbeat
 _run: Any = TriggerRunnerSupervisor.run
 
@@ -290,36 +297,48 @@ def process_log_messages(self: TriggerRunnerSupervisor) -> Any:
             upstreams = None
 
 
-class StepWatch:
-    """How long the runner has been in one and the same step.
+def service_subprocess(self: TriggerRunnerSupervisor, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:
+    """As upstream's, until the runner has written nothing more.
 
-    Time in which it waited for a processor does not count, nor time in which this process stood still with it.
+    Upstream reads 4 KiB between two rounds of database queries: a long log line would block the runner meanwhile.
+    """
+    until = time.monotonic() + READ_SECONDS
+    code: int | None = _service_subprocess(self, max_wait_time, *args, **kwargs)
+    while code is None and time.monotonic() < until and self.selector.select(timeout=0):
+        code = _service_subprocess(self, 0.0, *args, **kwargs)
+    return code
+
+
+class StepWatch:
+    """How long the runner has been blocked in one and the same step.
+
+    A step that waits for a processor is not blocked, nor one that stood still because this process did too.
     """
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self.oom_kills_before = oom_kills()
-        self._step = 0
-        self._seconds = 0.0
-        self._at = time.monotonic()
-        self._cpu = 0.0
+        self._step = -1
+        self._at = self._cpu = self._passed = self._slept = self._worked = 0.0
 
     def seconds(self) -> float:
-        """Return the seconds so far; asked about once a second."""
-        now = time.monotonic()
-        passed, self._at = min(now - self._at, 5.0), now
+        """Return the seconds so far, 0 while it may be starved; asked about once a second."""
         try:
             times = self._process.cpu_times()
             sleeps = self._process.status() == psutil.STATUS_SLEEPING
         except psutil.Error:
             return 0.0
-        cpu, self._cpu = times.user + times.system - self._cpu, times.user + times.system
-        step, self._step = self._step, _cells[NUMBER]
-        if not culprit() or step != self._step:
-            self._seconds = 0.0
+        now, cpu = time.monotonic(), times.user + times.system
+        if culprit() and _cells[NUMBER] == self._step:
+            passed = min(now - self._at, LONGEST_LOOK)
+            self._passed += passed
+            self._slept += passed if sleeps else 0.0
+            self._worked += cpu - self._cpu
         else:
-            self._seconds += passed if sleeps else min(cpu, passed)
-        return self._seconds
+            self._step = _cells[NUMBER]
+            self._passed = self._slept = self._worked = 0.0
+        self._at, self._cpu = now, cpu
+        return self._passed if self._slept > self._passed / 2 or self._worked > BUSY_SECONDS else 0.0
 
 
 _watch: StepWatch | None = None
@@ -354,6 +373,7 @@ TriggerRunnerSupervisor.on_trigger_failure = on_trigger_failure
 TriggerRunnerSupervisor._create_workload = create_workload
 TriggerRunnerSupervisor.load_triggers = load_triggers
 TriggerRunnerSupervisor._process_log_messages_from_subprocess = process_log_messages
+TriggerRunnerSupervisor._service_subprocess = service_subprocess
 TriggerRunnerSupervisor.heartbeat = heartbeat
 TriggerRunnerSupervisor.run = run
 TriggerRunner.create_triggers = create_triggers

@@ -37,7 +37,7 @@ def main() -> None:
     if "upstream" not in sys.argv:
         import airflow_ha.upstream.parser_exit as patch
 
-        patch.STARVED_SHARE = 0.0  # the machine that tests may be starved itself
+        patch.STARVED_SECONDS = 0.0  # the machine that tests may be starved itself
     manager = DagFileProcessorManager(max_runs=-1, processor_timeout=TIMEOUT)
     manager._api_server = None
     manager.selector = selectors.DefaultSelector()

@@ -31,6 +31,7 @@ FAULTS = {
     "stuck": ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\nwhile True: pass", "6 s"),
     "raises_nul": (r"raise ValueError('a\0b')", r"a\x00b"),
     "refused": ("", "cannot contain NUL"),  # by dag_processor.py
+    "surrogate": ("", r"\ud800"),
 }
 
 
@@ -58,7 +59,8 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dags")
     statements = {**GOOD, **{name: statement for name, (statement, _) in FAULTS.items()}}
     for name, statement in statements.items():
-        (folder / f"{name}.py").write_text(FILE.format(name=name, statement=statement))
+        text = FILE.format(name=name, statement=statement)
+        (folder / f"{name}.py").write_text(text.replace('"surrogate"', r'"surrogate", description="a\ud800b"'))
     return parse(folder, tmp_path_factory.mktemp("airflow"))
 
 
@@ -122,8 +124,16 @@ def dag_file(path):
     return DagFileInfo(path.relative_to(path.parent), "b", path.parent)
 
 
-def test_a_process_that_sleeps_is_not_starved(patch):
-    with subprocess.Popen(["sleep", "100"]) as process:
-        assert not patch.is_starved(process.pid, 50.0)
-        process.kill()
-    assert not patch.is_starved(process.pid, 50.0)
+@pytest.mark.parametrize(
+    ("status", "cpu", "starved"), [("running", 1.0, True), ("running", 10.0, False), ("sleeping", 0.1, False)]
+)
+def test_only_a_process_that_wants_a_processor_is_starved(patch, monkeypatch, status, cpu, starved):
+    process = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=cpu, system=0.0), status=lambda: status)
+    monkeypatch.setattr(patch.psutil, "Process", lambda _: process)
+    assert patch.is_starved(1) is starved
+
+
+def test_a_process_that_has_ended_is_not_starved(patch):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert not patch.is_starved(process.pid)

@@ -164,6 +164,7 @@ def supervise(names: list[str]) -> dict[str, Any]:
         patch.create_session = create_session
         patch._cells[0] = patch._cells[1] = patch._cells[2] = 0
         patch._ended = False
+        patch.BUSY_SECONDS = 0.5
     process = supervisor.start(job=SimpleNamespace(id=1, hostname="here"), capacity=100, logger=None)
     deadline = time.monotonic() + SECONDS
     supervisor.should_stop = lambda self: not database.ids() or time.monotonic() > deadline
