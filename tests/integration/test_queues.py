@@ -73,7 +73,7 @@ def test_a_queue_without_worker_is_told_and_an_own_worker_runs_its_queue(own_wor
             lambda: [
                 message
                 for message in stack.slack.told(since, "AirflowQueueWithoutWorker", firing=True)
-                if "gqu" in message.text and "40" in message.text
+                if "gqu" in (said := message.title + message.text) and "40" in said
             ],
             timeout=TOLD_SECONDS,
             what="the queue without a worker is told",
