@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ REPORT_SECONDS = 10.0
 """Never longer without a word."""
 
 ENDED = ("success", "failed")
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
+"""How the line of a traceback begins that has the exception; advice or notes may follow it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Run:
     state: str
     started: float
     duration: float | None
+
+
+def import_reason(traceback: str) -> str:
+    """Return the last exception of a traceback without the advice after it, or the last line where there is none."""
+    lines = traceback.strip().splitlines()
+    return next((line for line in reversed(lines) if EXCEPTION.match(line)), lines[-1] if lines else "")
 
 
 class AirflowClient:
@@ -150,9 +159,9 @@ class AirflowClient:
                 return sorted(found)
 
     def import_errors(self, *, wait: float = 0) -> list[dict[str, str]]:
-        """The DAG files that do not import: `file` and the last line of its `error`."""
+        """The DAG files that do not import: `file` and the line of its traceback that has the `error`."""
         found = self._json("GET", "/importErrors", wait=wait, params={"limit": 100})["import_errors"]
-        return [{"file": error["filename"], "error": error["stack_trace"].strip().splitlines()[-1]} for error in found]
+        return [{"file": error["filename"], "error": import_reason(error["stack_trace"])} for error in found]
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
         """Starts one run of a DAG, which is taken out of its pause if it is in one: the run would wait for ever.

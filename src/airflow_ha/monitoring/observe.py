@@ -6,6 +6,7 @@ thousand at most; what lies beyond is said in the log.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,9 @@ COUNTED_DAGS = 100
 
 HELD_BACK_ASKED = 50
 """DAGs at most that this is looked up for: one request each."""
+
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
+"""How the line of a traceback begins that has the exception; advice or notes may follow it."""
 
 ALL_RUNS = "/dags/~/dagRuns"
 ALL_INSTANCES = "/dags/~/dagRuns/~/taskInstances"
@@ -241,5 +245,8 @@ def due_dags(api: AirflowApi, dags: Iterable[dict[str, Any]], at: datetime) -> I
 
 def import_problem(answer: dict[str, Any]) -> ImportProblem:
     """A file that does not import."""
-    lines = [line.strip() for line in (answer["stack_trace"] or "").splitlines() if line.strip()]
-    return ImportProblem(file=answer["filename"], error=lines[-1][:500] if lines else "No reason is given.")
+    lines = [line.rstrip() for line in (answer["stack_trace"] or "").splitlines() if line.strip()]
+    # A time-out has four lines of advice after the exception.
+    last = lines[-1].strip() if lines else "No reason is given."
+    reason = next((line for line in reversed(lines) if EXCEPTION.match(line)), last)
+    return ImportProblem(file=answer["filename"], error=reason[:500])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import mmap
+import multiprocessing
 import os
 import resource
 import signal
@@ -125,6 +126,8 @@ class TaskRun:
         """Take the task's folder as working directory and for temporary files, and the limits."""
         if self.limits.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (self.limits.memory, self.limits.memory))
+        # Celery's pool marks its processes as daemons, which may have no children (multiprocessing.Process.start).
+        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
         # The folder would be where a core is dumped.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if self.folder and self.use:

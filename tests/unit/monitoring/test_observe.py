@@ -198,7 +198,7 @@ def test_pools_queued_and_running_tasks_and_import_errors_are_seen(airflow):
     ]
     airflow.instances["running"] = [{"hostname": "w1"}, {"hostname": "w2"}, {"hostname": "w1"}, {"hostname": ""}]
     airflow.errors = [
-        {"filename": "a.py", "stack_trace": "Traceback:\n  line\nNameError: x\n\n"},
+        {"filename": "a.py", "stack_trace": "Traceback:\n  line\nNameError: x\nDid you mean: y\n\n"},
         {"filename": "b.py", "stack_trace": None},
     ]
     seen = look(airflow)
