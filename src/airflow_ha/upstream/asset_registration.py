@@ -5,7 +5,7 @@ the queue's row, or has locked the partition's, it does not see the event that i
 row under it: no run sees the event. Two tasks that update the same assets in another order deadlock, too.
 Patch: a transaction queues its events last, in one order, and shares a lock on each row until it is committed; a
 scheduler leaves locked rows alone (SKIP LOCKED). A task waits 2 s for a scheduler at most, then tries again.
-A partition's row is locked and checked alike, and made once for two assets.
+Events of partitions are registered one transaction at a time, with a lock on the partition's row.
 Applies to: Airflow 3.3.2, `airflow.assets.manager`, on PostgreSQL; loaded by `[core] asset_manager_class`.
 Upstream issue: https://github.com/apache/airflow/issues/54659, changed in 3.4 by pull request 70972; partitions 71070.
 Remove when: the test that names upstream in `test_asset_registration.py` fails.
@@ -30,7 +30,16 @@ LOCK_TIMEOUT: Final = {"execution-api": "2s"}
 QUEUE: Final = "airflow_ha_asset_queue"
 """What a session's transaction has yet to queue: pairs of asset and DAG."""
 
+PARTITIONS: Final = 0x6169_7266_6C6F_7701
+"""The advisory lock of transactions that register events of partitions: one at a time, so that none deadlock."""
+
 _get_or_create_apdr: Any = AssetManager._get_or_create_apdr
+
+
+def bound_waits(session: Session) -> None:
+    """Let the rest of a task's transaction fail, and be tried again, rather than wait long for a lock."""
+    if timeout := LOCK_TIMEOUT.get(os.environ.get("AIRFLOW_HA_COMPONENT", "")):
+        session.execute(select(func.set_config("lock_timeout", timeout, True)))
 
 
 def queue_later(_: type[AssetManager], asset_id: int, dags_to_queue: set[DagModel], session: Session) -> None:
@@ -47,8 +56,7 @@ def queue(session: Session) -> None:
         return
     key = tuple_(AssetDagRunQueue.asset_id, AssetDagRunQueue.target_dag_id)
     queued = select(AssetDagRunQueue.asset_id, AssetDagRunQueue.target_dag_id)
-    if timeout := LOCK_TIMEOUT.get(os.environ.get("AIRFLOW_HA_COMPONENT", "")):
-        session.execute(select(func.set_config("lock_timeout", timeout, True)))
+    bound_waits(session)
     while rows:  # again for a row that a scheduler has deleted in between
         values = [{"asset_id": asset_id, "target_dag_id": dag_id} for asset_id, dag_id in rows]
         session.execute(insert(AssetDagRunQueue).values(values).on_conflict_do_nothing())
@@ -65,8 +73,8 @@ def get_or_create_apdr(
     _: type[AssetManager], /, *, target_key: str, target_dag: DagModel, session: Session, **how: Any
 ) -> AssetPartitionDagRun:
     """Return the pending run of a partition, with a lock that keeps it pending until the transaction ends."""
-    partition = func.hashtextextended(f"{target_dag.dag_id} {target_key}", 0)
-    session.execute(select(func.pg_advisory_xact_lock(partition)))
+    bound_waits(session)
+    session.execute(select(func.pg_advisory_xact_lock(PARTITIONS)))
     while True:
         apdr = _get_or_create_apdr(target_key=target_key, target_dag=target_dag, session=session, **how)
         pending = session.scalar(
