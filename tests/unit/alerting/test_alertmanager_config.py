@@ -80,6 +80,9 @@ MUTED = {
     "RedisDown": [
         *NO_TASKS,
         "AirflowComponentGone component=worker",
+        "AirflowComponentGone component=worker-gpu",
+        "AirflowQueueWithoutWorker queue=gpu",
+        "AirflowSchedulerSlotsLeak",
         "AirflowWorkersFull",
         "RedisMemory",
         "TargetDown job=redis",
@@ -101,6 +104,7 @@ MUTED = {
     "AirflowComponentGone component=dag-processor": ["AirflowDagProcessingSlow"],
     "AirflowComponentGone component=api-server": ["ApiErrors", "AirflowMonitoringStale"],
     "AirflowQueueNotConsumed": ["AirflowQueueGrowing", "AirflowQueuedTooLong", "AirflowCanaryStale"],
+    "AirflowSchedulerSlotsLeak": ["AirflowExecutorFull"],
     "AirflowCanaryStale": ["AirflowCanaryLate", "AirflowMonitoringStale"],
     "AirflowErrorBudgetBurn severity=page": ["AirflowErrorBudgetBurn severity=ticket"],
     "AirflowDagRunsFailing dag_id=d source=monitoring_dag": [

@@ -208,9 +208,7 @@ def test_an_import_error_is_its_file_and_the_last_line_of_its_trace():
 
 
 def test_import_reason_is_the_exception_and_not_the_advice_after_it():
-    trace = (
-        "Traceback:\n  raise x\na.b.AirflowTaskTimeout: after 30.0s.\nPlease look at\n* https://docs, PID: 7\n"
-    )
+    trace = "Traceback:\n  raise x\na.b.AirflowTaskTimeout: after 30.0s.\nPlease look at\n* https://docs, PID: 7\n"
     assert airflow_client.import_reason(trace) == "a.b.AirflowTaskTimeout: after 30.0s."
     assert airflow_client.import_reason("The process was ended by SIGSEGV\n") == "The process was ended by SIGSEGV"
 
