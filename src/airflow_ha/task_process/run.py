@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import mmap
-import multiprocessing
+import multiprocessing.process
 import os
 import resource
 import signal
 import struct
+import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -124,10 +126,14 @@ class TaskRun:
 
     def settle_in(self) -> None:
         """Take the task's folder as working directory and for temporary files, and the limits."""
+        # Celery's pool is of daemons, which may have no children, has a key of billiard's, which no other process is
+        # given, and a main module that fails where Airflow's database is refused: a task may fork and spawn.
+        sys.modules["__main__"] = ModuleType("__main__")
+        config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+        key = multiprocessing.process.AuthenticationString(bytes(config["authkey"]))  # type: ignore[attr-defined]
+        config.update(daemon=False, authkey=key)
         if self.limits.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (self.limits.memory, self.limits.memory))
-        # Celery's pool marks its processes as daemons, which may have no children (multiprocessing.Process.start).
-        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
         # The folder would be where a core is dumped.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if self.folder and self.use:
