@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 """From <linux/prctl.h>."""
+OWN_END_SECONDS: Final = 0.2
+"""For a process that ends by itself when its parent has, as multiprocessing's resource tracker does."""
 GRACE_SECONDS: Final = 1.0
 """For a process that was told to end (SIGTERM), before it is killed."""
 GIVE_UP_SECONDS: Final = 10.0
@@ -86,7 +88,7 @@ def end_all(kept: Collection[int] = ()) -> list[str]:
         waited = time.monotonic() - begun
         if waited > GIVE_UP_SECONDS:
             break
-        for pid in left:
+        for pid in left if waited > OWN_END_SECONDS else ():
             if pid not in ended:
                 ended[pid] = f"{name_of(pid)} ({pid})"
                 send(pid, signal.SIGTERM)
