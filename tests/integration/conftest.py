@@ -19,8 +19,8 @@ from tests.stack import Stack, wait_until
 @pytest.fixture(scope="package")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A healthy stack with the DAGs of dags/ and of tests/integration/dags/."""
-    # A limit that a test can reach without filling the machine's disk.
-    settings = {"TASK_SCRATCH_LIMIT": "200m"}
+    # A limit that a test can reach without filling the machine's disk, above an ordinary file of 1.2 GB.
+    settings = {"TASK_SCRATCH_LIMIT": "1500m"}
     with stack_for(request, tmp_path_factory, dags=Path(__file__).parent / "dags", settings=settings) as stack:
         yield stack
 

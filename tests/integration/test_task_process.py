@@ -144,7 +144,7 @@ def test_files_of_a_task_are_gone(ended: Ended):
 
 
 def test_task_that_fills_the_disk_ends_alone(ended: Ended):
-    if ended.stack.settings.get("TASK_SCRATCH_LIMIT") != "200m":
+    if ended.stack.settings.get("TASK_SCRATCH_LIMIT") != "1500m":
         pytest.skip("the stack that is up has another limit")
     assert ended.state("task_leaves", "fills") == ("failed", 1)
     log = ended.log("task_leaves", "fills")

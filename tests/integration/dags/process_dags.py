@@ -102,9 +102,9 @@ def task_leaves():
         return str(Path.cwd())
 
     @task
-    def fills(limit: int = 300) -> None:
-        for number in range(limit * 32):
-            Path(f"part-{number}").write_bytes(b"x" * 65536)
+    def fills(mebibytes: int = 2000) -> None:
+        for number in range(mebibytes):
+            Path(f"part-{number}").write_bytes(b"x" * 2**20)
         time.sleep(10)
 
     processes(), files(), fills()
