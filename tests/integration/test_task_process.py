@@ -149,7 +149,7 @@ def test_task_that_fills_the_disk_ends_alone(ended: Ended):
     assert ended.state("task_leaves", "fills") == ("failed", 1)
     log = ended.log("task_leaves", "fills")
     assert "No space left on device" in log
-    assert "200 MiB" in log
+    assert "1.5 GiB" in log
 
 
 @pytest.mark.parametrize("task", ["processes", "joblib", "places", "virtual_environment", "other_interpreter", "bash"])
