@@ -102,3 +102,6 @@ def prints():
         print("a log that the test makes larger")
 
     long_line(), log()
+
+
+too_big(), fits(), prints()
