@@ -85,8 +85,8 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
 
     api.http.post("/api/v2/pools", json={"name": "tests_missing", "slots": 40}).raise_for_status()
     for name in POOLS:
-        slots = {"params": {"update_mask": "slots"}, "json": {"slots": 50}}
-        api.http.patch(f"/api/v2/pools/{name}", **slots).raise_for_status()
+        body = {"pool": name, "slots": 50, "include_deferred": False}
+        api.http.patch(f"/api/v2/pools/{name}", params={"update_mask": "slots"}, json=body).raise_for_status()
     assert api.wait_for_run(dag_id, runs[dag_id], timeout=90) == "success"
     api.trigger("monitoring_dag")
     wait_until(
