@@ -122,7 +122,7 @@ def test_task_that_sends_too_much_fails_once_and_says_why(api: Airflow):
     assert len(instances) == 8
     for ti in instances:
         log = api.log("too_big", run, ti["task_id"])
-        assert ("1,000,000" if ti["task_id"] in ("xcom", "escaped_xcom", "pushed") else "256,000") in log, ti["task_id"]
+        assert ("2,000,000" if ti["task_id"] in ("xcom", "escaped_xcom", "pushed") else "256,000") in log, ti["task_id"]
         assert "XCOM_LIMIT" in log, ti["task_id"]
 
 

@@ -42,7 +42,7 @@ def size(text: str) -> int:
     return int(parts[1]) * UNITS[parts[2]]
 
 
-XCOM_LIMIT: Final = size(os.environ.get("XCOM_LIMIT") or "1m")
+XCOM_LIMIT: Final = size(os.environ.get("XCOM_LIMIT") or "2m")
 LIMIT: Final = size(os.environ.get("REQUEST_LIMIT") or "256k")
 
 

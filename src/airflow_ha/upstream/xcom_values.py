@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session, defer
 if TYPE_CHECKING:
     from sqlalchemy.orm import ORMExecuteState
 
-SLICE: Final = 1_000_000
+SLICE: Final = 2_000_000
 """Bytes of the values in one answer, as JSON."""
 AT_ONCE: Final = 4
 """Values that are fetched from the database at a time."""
