@@ -24,7 +24,13 @@ def test_workers_scale_up_and_down_under_load_with_no_attempt_lost(healthy_stack
     assert tries == [1] * 60
 
 
-@pytest.mark.parametrize("service", ["scheduler", "api-server", "execution-api", "triggerer"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        "scheduler",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("api-server", "execution-api", "triggerer")),
+    ],
+)
 def test_a_service_scales_up_and_back(healthy_stack: Stack, service: str):
     before = len(healthy_stack.containers(service))
     healthy_stack.command("scale", f"{service}={before + 1}")
