@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from airflow_ha.upstream.fatal_signals import name_of
+from airflow_ha.task_process import memory
+from airflow_ha.task_process.ending import name_of
 
-CGROUP: Final = Path("/sys/fs/cgroup")
-"""The container's own, version 2; below `memory` in version 1."""
+CGROUP: Final = memory.CGROUP
 MIB: Final = 2**20
 
 
 def oom_kills() -> int:
     """Return how many processes of this container the kernel has killed for memory, 0 where it does not count them."""
-    for name in ("memory.events", "memory/memory.oom_control"):
-        with suppress(OSError):
-            if found := re.search(r"^oom_kill (\d+)$", (CGROUP / name).read_text(), re.MULTILINE):
-                return int(found[1])
-    return 0
+    return memory.oom_kills(CGROUP)
 
 
 def memory_limit() -> int | None:
     """Return the container's memory limit in bytes, None where there is none."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # ValueError: "max"
-            limit = int((CGROUP / name).read_text())
-            return limit if limit < 2**60 else None
-    return None
+    return memory.memory_limit(CGROUP)
 
 
 def prefer_as_oom_target() -> None:
