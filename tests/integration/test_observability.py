@@ -167,6 +167,7 @@ RIGHTLY_ABSENT = {
     "airflow_ha_container_oom_kills_total": "only after one",
     "airflow_ha_failed_callbacks": "only after one",
     "airflow_deadline_alerts_deadline_missed": "only after one was missed",
+    "airflow_ha_unconsumed_queue_tasks": "only while a queue has no worker",
     "airflow_ha_task_killed": "only after one was",
     "airflow_ha_task_killed_total": "only after one was",
     "airflow_ha_task_limit_bytes": "only after one was",
