@@ -122,7 +122,7 @@ ADVICE: Final = (
         "([tested](../../tests/unit/compose/test_budget.py)); ten times that is a server process each. Before it is "
         "raised: PgBouncer for the API servers alone, in transaction mode and from 1.21 on, which passes on prepared "
         "statements. Not for schedulers, which listen on a channel of Postgres "
-        "([why](../../src/airflow_ha/upstream/scheduler_wake.py)): that needs a connection of one's own.",
+        "([why](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)): that needs a connection of one's own.",
         f"With {ONE_WORKER} and with {ALL_WORKERS} there were up to {{}} and {{}} connections during a fan-out.",
         (Quote("workers", ONE_WORKER, CONNECTIONS), Quote("workers", ALL_WORKERS, CONNECTIONS)),
     ),

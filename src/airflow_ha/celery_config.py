@@ -9,18 +9,18 @@ import os
 
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 
-import airflow_ha.upstream.redis_failover
+import airflow_ha.patches.redis_failover_errors
 
 if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
-    import airflow_ha.upstream.asset_runs
-    import airflow_ha.upstream.heartbeat_patience
-    import airflow_ha.upstream.leaked_slot
-    import airflow_ha.upstream.result_connection
-    import airflow_ha.upstream.run_fairness
-    import airflow_ha.upstream.settled_run
-    import airflow_ha.upstream.unconsumed_queue  # noqa: F401 (all are loaded for their effect)
-    from airflow_ha.upstream import scheduler_wake
+    import airflow_ha.patches.asset_triggered_runs
+    import airflow_ha.patches.confirm_lost_heartbeats
+    import airflow_ha.patches.dag_run_examination_order
+    import airflow_ha.patches.hold_unconsumed_queues
+    import airflow_ha.patches.keep_result_connection
+    import airflow_ha.patches.release_leaked_slots
+    import airflow_ha.patches.skip_idle_dag_runs  # noqa: F401 (all are loaded for their effect)
+    from airflow_ha.patches import scheduler_notify_wakeup
 
-    scheduler_wake.listen()
+    scheduler_notify_wakeup.listen()
 
 CELERY_CONFIG = DEFAULT_CELERY_CONFIG

@@ -9,24 +9,29 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from airflow_ha.upstream import frozen_primary, last_host, lost_primary, scheduler_wake
+from airflow_ha.patches import (
+    close_stale_primary_connections,
+    db_connect_retry,
+    prefer_last_good_host,
+    scheduler_notify_wakeup,
+)
 
 COMPONENT: Final = os.environ.get("AIRFLOW_HA_COMPONENT")
 
 if COMPONENT in ("api-server", "execution-api"):
-    import airflow_ha.upstream.xcom_values
+    import airflow_ha.patches.bound_xcom_reads
 if COMPONENT == "execution-api":
-    import airflow_ha.upstream.lean_middleware
-    import airflow_ha.upstream.request_session
-    import airflow_ha.upstream.setting_command
-    import airflow_ha.upstream.solved_once
+    import airflow_ha.patches.cache_config_commands
+    import airflow_ha.patches.inline_api_middleware
+    import airflow_ha.patches.open_session_on_event_loop
+    import airflow_ha.patches.reuse_cadwyn_dependencies
 elif COMPONENT == "triggerer":
-    import airflow_ha.upstream.masked_files
-    import airflow_ha.upstream.trigger_fault
+    import airflow_ha.patches.isolate_trigger_faults
+    import airflow_ha.patches.mask_mounted_secrets
 elif COMPONENT == "dag-processor":
-    import airflow_ha.upstream.masked_files
-    import airflow_ha.upstream.parser_exit  # noqa: F401
+    import airflow_ha.patches.mask_mounted_secrets
+    import airflow_ha.patches.report_parser_exit  # noqa: F401
 
-LOADED: Final = (frozen_primary, last_host, lost_primary, scheduler_wake)
+LOADED: Final = (close_stale_primary_connections, prefer_last_good_host, db_connect_retry, scheduler_notify_wakeup)
 CONNECT_ARGS: Final[dict[str, Any]] = {}
 """For `[database] sql_alchemy_connect_args` (compose/airflow.yaml)."""

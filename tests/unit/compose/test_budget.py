@@ -113,11 +113,11 @@ def test_a_dead_workers_tasks_run_again_within_45_seconds(services):
 
 
 def test_after_an_outage_heartbeats_come_before_a_scheduler_judges(services):
-    from airflow_ha.upstream import heartbeat_patience
+    from airflow_ha.patches import confirm_lost_heartbeats
 
     look = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
-    assert HEARTBEAT_INTERVAL + API_TIMEOUT < heartbeat_patience.CONFIRM_SECONDS
-    assert look < heartbeat_patience.COUNTED_SECONDS
+    assert HEARTBEAT_INTERVAL + API_TIMEOUT < confirm_lost_heartbeats.CONFIRM_SECONDS
+    assert look < confirm_lost_heartbeats.COUNTED_SECONDS
 
 
 @pytest.mark.parametrize("name", ["api-server", "execution-api"])

@@ -1,0 +1,46 @@
+"""A task that is told to end, ends.
+
+The fault, in Airflow 3.3.2's `airflow.sdk.execution_time.task_runner`: on SIGTERM a task's process calls the operator's
+`on_kill` and then goes on where it was. When Airflow says that a task is no longer this attempt's, since it was started
+elsewhere or somebody cleared it, the first attempt runs for 5 s more beside the second, until the supervisor sends
+SIGKILL.
+
+The work-round: after `on_kill` the process ends by the signal. Its callbacks are not called: what becomes of the task
+is for the supervisor, or the scheduler, to tell.
+
+https://github.com/apache/airflow/issues/73006. It can go when the test in `test_end_task_after_sigterm.py` that names
+upstream fails. Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml); tasks are forked from
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.execution_time import task_runner
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_prepare: Any = task_runner._prepare
+
+
+def prepare(*args: Any, **kwargs: Any) -> Any:
+    """As upstream's, which is called right after its handler is in place."""
+    on_kill = signal.getsignal(signal.SIGTERM)
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        try:
+            if callable(on_kill):
+                on_kill(signum, frame)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    return _prepare(*args, **kwargs)
+
+
+task_runner._prepare = prepare
