@@ -1,1 +1,1 @@
-"""Faults of Airflow and Celery that we work round: one file a fault, with its issue's link and when it can go."""
+"""Patches of Airflow, Celery and their libraries: one file a patch, listed in registry.py, applied by loader.py."""

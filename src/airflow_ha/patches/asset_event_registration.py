@@ -87,8 +87,10 @@ def get_or_create_apdr(
             return pending
 
 
-_manager: Any = AssetManager
-_manager._queue_dagruns_nonpartitioned_postgres = classmethod(queue_later)
-_manager._get_or_create_apdr = classmethod(get_or_create_apdr)
-event.listen(Session, "before_commit", queue)
-event.listen(Session, "after_rollback", forget)
+def apply() -> None:
+    """Queue a transaction's events last, with locks."""
+    manager: Any = AssetManager
+    manager._queue_dagruns_nonpartitioned_postgres = classmethod(queue_later)
+    manager._get_or_create_apdr = classmethod(get_or_create_apdr)
+    event.listen(Session, "before_commit", queue)
+    event.listen(Session, "after_rollback", forget)

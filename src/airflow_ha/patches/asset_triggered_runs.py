@@ -152,5 +152,7 @@ def create_dag_runs(self: SchedulerJobRunner, *, dag_models: Collection[DagModel
             self.log.error("Dag '%s' has no serialized version that is triggered by assets.", model.dag_id)
 
 
-_runner: Any = SchedulerJobRunner
-_runner._create_dag_runs_asset_triggered = create_dag_runs
+def apply() -> None:
+    """Give each asset event to one run of each consumer."""
+    runner: Any = SchedulerJobRunner
+    runner._create_dag_runs_asset_triggered = create_dag_runs

@@ -115,5 +115,7 @@ def make_buffered_socket_reader(
     return read, on_close
 
 
-_supervisor: Any = supervisor
-_supervisor.make_buffered_socket_reader = make_buffered_socket_reader
+def apply() -> None:
+    """Read long lines in pieces."""
+    module: Any = supervisor
+    module.make_buffered_socket_reader = make_buffered_socket_reader

@@ -65,4 +65,6 @@ def counted(state: ORMExecuteState) -> IteratorResult[Any]:
     return IteratorResult(SimpleResultMetaData(["value"]), iter(rows))
 
 
-event.listen(Session, "do_orm_execute", read_within_limits)
+def apply() -> None:
+    """Count the values that a query reads."""
+    event.listen(Session, "do_orm_execute", read_within_limits)

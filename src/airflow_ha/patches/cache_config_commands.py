@@ -18,4 +18,7 @@ import functools
 
 from airflow._shared.configuration import parser
 
-parser.run_command = functools.cache(parser.run_command)
+
+def apply() -> None:
+    """Keep what each setting's command has said."""
+    parser.run_command = functools.cache(parser.run_command)

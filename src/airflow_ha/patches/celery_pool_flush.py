@@ -28,4 +28,6 @@ def flush(self: AsynPool) -> None:
     self._busy_workers.update(busy & {process.inqW_fd for process in owners if process and process._is_alive()})
 
 
-AsynPool.flush = flush
+def apply() -> None:
+    """Remember busy processes when the broker is lost."""
+    AsynPool.flush = flush

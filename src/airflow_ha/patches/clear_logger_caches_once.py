@@ -47,4 +47,6 @@ def quickly(configure: Callable[[int], None]) -> Callable[[int], None]:
     return configured
 
 
-supervisor._configure_logs_over_json_channel = quickly(supervisor._configure_logs_over_json_channel)
+def apply() -> None:
+    """Clear the loggers' caches once."""
+    supervisor._configure_logs_over_json_channel = quickly(supervisor._configure_logs_over_json_channel)

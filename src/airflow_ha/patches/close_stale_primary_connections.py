@@ -179,8 +179,10 @@ def start_in(component: str | None) -> None:
         os.register_at_fork(after_in_child=start)
 
 
-# A worker's own process when its pool is there, and each process of the pool.
-worker_ready.connect(start)
-worker_process_init.connect(start)
-if secret("sql_alchemy_conn"):
-    start_in(os.environ.get("AIRFLOW_HA_COMPONENT"))
+def apply() -> None:
+    """Watch the connections of this process."""
+    # A worker's own process when its pool is there, and each process of the pool.
+    worker_ready.connect(start)
+    worker_process_init.connect(start)
+    if secret("sql_alchemy_conn"):
+        start_in(os.environ.get("AIRFLOW_HA_COMPONENT"))

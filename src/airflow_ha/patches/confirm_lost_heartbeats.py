@@ -102,4 +102,6 @@ def find_task_instances_without_heartbeats(self: SchedulerJobRunner, *, session:
     return [one for one in _find(self, session=session) if one.id in dead] if dead else []
 
 
-SchedulerJobRunner._find_task_instances_without_heartbeats = find_task_instances_without_heartbeats
+def apply() -> None:
+    """Confirm that a task is silent before it counts as dead."""
+    SchedulerJobRunner._find_task_instances_without_heartbeats = find_task_instances_without_heartbeats

@@ -52,4 +52,6 @@ def end_at_fatal_signals() -> None:
     faulthandler.enable(file=STDERR, all_threads=True)
 
 
-_importer.signal = SignalsOfImporter()
+def apply() -> None:
+    """Let DAG files be read without handlers of fatal signals."""
+    _importer.signal = SignalsOfImporter()

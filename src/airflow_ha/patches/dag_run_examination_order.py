@@ -181,7 +181,9 @@ def schedule_dag_run(self: SchedulerJobRunner, dag_run: DagRun, session: Session
     return callback
 
 
-_model: Any = DagRun
-_model.get_running_dag_runs_to_examine = classmethod(retry_db_transaction(running_dag_runs_to_examine))
-_model.get_queued_dag_runs_to_set_running = classmethod(retry_db_transaction(queued_dag_runs_to_set_running))
-SchedulerJobRunner._schedule_dag_run = schedule_dag_run
+def apply() -> None:
+    """Examine runs with something to decide first."""
+    model: Any = DagRun
+    model.get_running_dag_runs_to_examine = classmethod(retry_db_transaction(running_dag_runs_to_examine))
+    model.get_queued_dag_runs_to_set_running = classmethod(retry_db_transaction(queued_dag_runs_to_set_running))
+    SchedulerJobRunner._schedule_dag_run = schedule_dag_run

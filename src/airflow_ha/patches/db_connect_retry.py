@@ -18,22 +18,17 @@ Loaded with the database's settings (compose/airflow.yaml).
 from __future__ import annotations
 
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-import airflow_ha.patches.prefer_last_good_host  # noqa: F401 (whoever makes a connection is asked last: it must be there first)
-
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
 
 log = logging.getLogger(__name__)
 
-PATIENT: Final = frozenset({"scheduler", "dag-processor", "triggerer"})
-"""Components that nobody waits for: they may."""
 PATIENCE_SECONDS: float = 40.0
 """Longer than a fail-over of Postgres takes, shorter than a health check's patience (guard.sh: six times 10 s)."""
 RETRY_SECONDS: Final = 0.25
@@ -61,10 +56,6 @@ def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: 
             time.sleep(RETRY_SECONDS)
 
 
-def start() -> None:
-    """From now on every connection of this process is waited for."""
+def apply() -> None:
+    """Wait for every connection of this process."""
     event.listen(Engine, "do_connect", connect)
-
-
-if os.environ.get("AIRFLOW_HA_COMPONENT") in PATIENT:
-    start()

@@ -43,4 +43,6 @@ def prepare(*args: Any, **kwargs: Any) -> Any:
     return _prepare(*args, **kwargs)
 
 
-task_runner._prepare = prepare
+def apply() -> None:
+    """End a task's process after on_kill."""
+    task_runner._prepare = prepare

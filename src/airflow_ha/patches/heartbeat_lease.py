@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,6 @@ import psutil
 from airflow.sdk.api.client import Client
 from airflow.sdk.execution_time import supervisor
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
-
-import airflow_ha.patches.reap_ended_task  # noqa: F401 (its wait is under the one here: it must be there first)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -213,10 +212,13 @@ def sleep(seconds: float) -> None:
     _sleep(seconds)
 
 
-ActivitySubprocess._monitor_subprocess = monitor_subprocess
-ActivitySubprocess._send_heartbeat_if_needed = send_heartbeat_if_needed
-ActivitySubprocess._signal_subprocess = signal_subprocess
-ActivitySubprocess._service_subprocess = service_subprocess
-ActivitySubprocess.send_msg = send_msg
-_call.retry.retry = try_again
-_call.retry.sleep = sleep
+def apply() -> None:
+    """Suspend a task whose lease has run out, in place of ending it after some failed heartbeats."""
+    supervisor.MAX_FAILED_HEARTBEATS = sys.maxsize
+    ActivitySubprocess._monitor_subprocess = monitor_subprocess
+    ActivitySubprocess._send_heartbeat_if_needed = send_heartbeat_if_needed
+    ActivitySubprocess._signal_subprocess = signal_subprocess
+    ActivitySubprocess._service_subprocess = service_subprocess
+    ActivitySubprocess.send_msg = send_msg
+    _call.retry.retry = try_again
+    _call.retry.sleep = sleep

@@ -203,6 +203,8 @@ def remove_message(queue: str, celery_id: str, client: Any) -> None:
         client.lrem(queue, 1, raw)
 
 
-SchedulerJobRunner._executable_task_instances_to_queued = executable_task_instances_to_queued
-SchedulerJobRunner._handle_tasks_stuck_in_queued = handle_tasks_stuck_in_queued
-SchedulerJobRunner._maybe_requeue_stuck_ti = maybe_requeue_stuck_ti
+def apply() -> None:
+    """Hold back tasks of queues without a worker."""
+    SchedulerJobRunner._executable_task_instances_to_queued = executable_task_instances_to_queued
+    SchedulerJobRunner._handle_tasks_stuck_in_queued = handle_tasks_stuck_in_queued
+    SchedulerJobRunner._maybe_requeue_stuck_ti = maybe_requeue_stuck_ti

@@ -54,5 +54,7 @@ async def call(self: BaseHTTPMiddleware, scope: Scope, receive: Receive, send: S
     await response(scope, receive, send)
 
 
-_middleware: Any = BaseHTTPMiddleware
-_middleware.__call__ = call
+def apply() -> None:
+    """Await what is inside a middleware."""
+    middleware: Any = BaseHTTPMiddleware
+    middleware.__call__ = call

@@ -30,7 +30,6 @@ from airflow.sdk.execution_time import coordinator, supervisor
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTracker, WatchedSubprocess
 from celery.signals import worker_init, worker_process_init
 
-import airflow_ha.patches.heartbeat_lease  # noqa: F401 (it suspends what is watched here: it must be there first)
 from airflow_ha.patches.dag_import_signals import end_at_fatal_signals
 from airflow_ha.task_process import descendants, memory, scratch
 from airflow_ha.task_process.run import WATCH_AFTER_SECONDS, TaskRun
@@ -167,11 +166,13 @@ def execute_task(self: Any, **kwargs: Any) -> Any:
             scratch.sweep(where, scratch.TMP, _worker_files, time.time())
 
 
-supervisor._fork_main = fork_main
-supervisor.PsutilTracker = AccountedTracker
-WatchedSubprocess.start = classmethod(start)  # type: ignore[arg-type]
-ActivitySubprocess._service_subprocess = service_subprocess
-ActivitySubprocess._check_subprocess_exit = check_subprocess_exit
-_python.execute_task = execute_task
-worker_init.connect(prepare_worker)
-worker_process_init.connect(prepare_supervisor)
+def apply() -> None:
+    """Give each task's process limits and a folder."""
+    supervisor._fork_main = fork_main
+    supervisor.PsutilTracker = AccountedTracker
+    WatchedSubprocess.start = classmethod(start)  # type: ignore[arg-type]
+    ActivitySubprocess._service_subprocess = service_subprocess
+    ActivitySubprocess._check_subprocess_exit = check_subprocess_exit
+    _python.execute_task = execute_task
+    worker_init.connect(prepare_worker)
+    worker_process_init.connect(prepare_supervisor)

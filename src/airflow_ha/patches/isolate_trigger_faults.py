@@ -367,15 +367,17 @@ def run(self: TriggerRunnerSupervisor) -> None:
         fail_culprit(self, trigger_id, exit_reason(self._exit_code, _watch.oom_kills_before))
 
 
-TriggerRunnerSupervisor.run_in_process = classmethod(run_in_process)
-TriggerRunnerSupervisor.on_trigger_event = on_trigger_event
-TriggerRunnerSupervisor.on_trigger_failure = on_trigger_failure
-TriggerRunnerSupervisor._create_workload = create_workload
-TriggerRunnerSupervisor.load_triggers = load_triggers
-TriggerRunnerSupervisor._process_log_messages_from_subprocess = process_log_messages
-TriggerRunnerSupervisor._service_subprocess = service_subprocess
-TriggerRunnerSupervisor.heartbeat = heartbeat
-TriggerRunnerSupervisor.run = run
-TriggerRunner.create_triggers = create_triggers
-TriggerRunner.run_trigger = run_trigger
-TriggerRunner.process_trigger_events = process_trigger_events
+def apply() -> None:
+    """Fail the trigger at fault, and no other."""
+    TriggerRunnerSupervisor.run_in_process = classmethod(run_in_process)
+    TriggerRunnerSupervisor.on_trigger_event = on_trigger_event
+    TriggerRunnerSupervisor.on_trigger_failure = on_trigger_failure
+    TriggerRunnerSupervisor._create_workload = create_workload
+    TriggerRunnerSupervisor.load_triggers = load_triggers
+    TriggerRunnerSupervisor._process_log_messages_from_subprocess = process_log_messages
+    TriggerRunnerSupervisor._service_subprocess = service_subprocess
+    TriggerRunnerSupervisor.heartbeat = heartbeat
+    TriggerRunnerSupervisor.run = run
+    TriggerRunner.create_triggers = create_triggers
+    TriggerRunner.run_trigger = run_trigger
+    TriggerRunner.process_trigger_events = process_trigger_events

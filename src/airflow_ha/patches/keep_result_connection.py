@@ -25,4 +25,6 @@ def get_engine(self: SessionManager, dburi: str, **options: Any) -> Any:
     return _get_engine(self, dburi, **options)
 
 
-SessionManager.get_engine = get_engine
+def apply() -> None:
+    """Keep a scheduler's engine of the result backend."""
+    SessionManager.get_engine = get_engine

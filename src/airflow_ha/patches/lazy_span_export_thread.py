@@ -67,6 +67,8 @@ def emit(self: BatchProcessor[Any], data: Any) -> None:
         thread.begin()
 
 
-_processor.emit = emit
-# The module's own name for it: at a fork the SDK calls a method that it noted when the processor was made.
-_module.threading = SimpleNamespace(Thread=LateThread, Lock=threading.Lock, Event=threading.Event)
+def apply() -> None:
+    """Start the exporting thread when it is needed."""
+    _processor.emit = emit
+    # The module's own name for it: at a fork the SDK calls a method that it noted when the processor was made.
+    _module.threading = SimpleNamespace(Thread=LateThread, Lock=threading.Lock, Event=threading.Event)

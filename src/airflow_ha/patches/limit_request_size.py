@@ -132,8 +132,10 @@ def ends_that_can_be_reported(run: Callable[..., tuple[Any, ...]]) -> Callable[.
     return run_and_check
 
 
-_frame: Any = _RequestFrame
-_frame.as_bytes = as_bytes
-Client.send = send
-CommsDecoder._from_frame = from_frame
-task_runner._run_task_and_map_outcome = ends_that_can_be_reported(task_runner._run_task_and_map_outcome)
+def apply() -> None:
+    """Refuse requests over the limits."""
+    frame: Any = _RequestFrame
+    frame.as_bytes = as_bytes
+    Client.send = send
+    CommsDecoder._from_frame = from_frame
+    task_runner._run_task_and_map_outcome = ends_that_can_be_reported(task_runner._run_task_and_map_outcome)

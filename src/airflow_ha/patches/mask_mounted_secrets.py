@@ -50,9 +50,11 @@ def keeping(patterns: set[str], reset: Callable[[Any], None]) -> Callable[[Any],
     return reset_masker
 
 
-for module in (core, sdk):
-    masker: Any = module._secrets_masker()
-    files = file_patterns(masker.min_length_to_mask)
-    masker.patterns |= files
-    masker.replacer = one_of(masker.patterns)
-    module.SecretsMasker.reset_masker = keeping(files, module.SecretsMasker.reset_masker)
+def apply() -> None:
+    """Mask the mounted secrets in both copies of the masker."""
+    for module in (core, sdk):
+        masker: Any = module._secrets_masker()
+        files = file_patterns(masker.min_length_to_mask)
+        masker.patterns |= files
+        masker.replacer = one_of(masker.patterns)
+        module.SecretsMasker.reset_masker = keeping(files, module.SecretsMasker.reset_masker)

@@ -76,4 +76,6 @@ async def solve_generator(*, dependant: Dependant, stack: AsyncExitStack, sub_va
     return await _solve_generator(dependant=dependant, stack=stack, sub_values=sub_values)
 
 
-utils._solve_generator = solve_generator
+def apply() -> None:
+    """Make sessions on the event loop."""
+    utils._solve_generator = solve_generator

@@ -46,5 +46,7 @@ def remember(connection: Any, _record: object) -> None:
     _took_the_last = getattr(info, "host", None) or _took_the_last
 
 
-event.listen(Engine, "do_connect", put_first)
-event.listen(Pool, "connect", remember)
+def apply() -> None:
+    """Try the host that took the last connection first."""
+    event.listen(Engine, "do_connect", put_first)
+    event.listen(Pool, "connect", remember)

@@ -89,12 +89,14 @@ def freeze(**_: Any) -> None:
     gc.freeze()
 
 
-for kind in SHARED:
-    adapter(kind)
-for module in (comms, task_runner):
-    module.TypeAdapter = adapter
-remember(ExecutorWorkload)
-# Celery sends worker_init in the main process before it starts the pool, and loads `imports` before that.
-worker_init.connect(rehearse)
-worker_init.connect(freeze)
-worker_process_init.connect(freeze)
+def apply() -> None:
+    """Build the decoders, and prepare the rest before the pool is forked."""
+    for kind in SHARED:
+        adapter(kind)
+    for module in (comms, task_runner):
+        module.TypeAdapter = adapter
+    remember(ExecutorWorkload)
+    # Celery sends worker_init in the main process before it starts the pool, and import_modules before that.
+    worker_init.connect(rehearse)
+    worker_init.connect(freeze)
+    worker_process_init.connect(freeze)

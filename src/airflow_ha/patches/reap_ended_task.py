@@ -41,4 +41,6 @@ def service_subprocess(self: WatchedSubprocess, max_wait_time: float, *args: Any
     return code
 
 
-WatchedSubprocess._service_subprocess = service_subprocess
+def apply() -> None:
+    """Wait for a process that has closed its sockets."""
+    WatchedSubprocess._service_subprocess = service_subprocess

@@ -31,11 +31,6 @@ class PrimaryIsElsewhereError(RedisConnectionError):
     """This Redis takes no writes at present: another may be the primary."""
 
 
-BaseParser.EXCEPTION_CLASSES.update(NOREPLICAS=PrimaryIsElsewhereError, UNBLOCKED=PrimaryIsElsewhereError)
-
-Transport.recoverable_connection_errors = Transport.connection_errors
-Transport.recoverable_channel_errors = ()
-
 _connparams = Channel._connparams
 
 
@@ -46,4 +41,10 @@ def connparams(self: Any, *args: Any, **kwargs: Any) -> Any:
     return _connparams(self, *args, **kwargs)
 
 
-Channel._connparams = connparams
+def apply() -> None:
+    """Treat all of them as lost connections."""
+    elsewhere = dict.fromkeys(("NOREPLICAS", "UNBLOCKED"), PrimaryIsElsewhereError)
+    BaseParser.EXCEPTION_CLASSES = {**BaseParser.EXCEPTION_CLASSES, **elsewhere}
+    Transport.recoverable_connection_errors = Transport.connection_errors
+    Transport.recoverable_channel_errors = ()
+    Channel._connparams = connparams

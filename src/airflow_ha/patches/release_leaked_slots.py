@@ -90,4 +90,6 @@ def unknown(executor: CeleryExecutor, session: Session) -> Iterator[tuple[TaskIn
             yield key, message
 
 
-SchedulerJobRunner._handle_tasks_stuck_in_queued = handle_tasks_stuck_in_queued
+def apply() -> None:
+    """Compare the executor's slots with the database."""
+    SchedulerJobRunner._handle_tasks_stuck_in_queued = handle_tasks_stuck_in_queued

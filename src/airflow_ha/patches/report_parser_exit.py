@@ -221,11 +221,13 @@ def prepare_file_queue(self: DagFileProcessorManager, **kwargs: Any) -> None:
         del self._file_queue[file]
 
 
-processor._parse_file = parse_file
-DagFileProcessorProcess.start = classmethod(start)
-DagFileProcessorProcess.is_ready = property(is_ready)
-DagFileProcessorProcess.close = close
-DagFileProcessorManager.handle_parsing_result = handle_parsing_result
-DagFileProcessorManager.persist_parsing_result = persist_parsing_result
-DagFileProcessorManager._kill_timed_out_processors = kill_timed_out_processors
-DagFileProcessorManager.prepare_file_queue = prepare_file_queue
+def apply() -> None:
+    """Report how a file's parser ended as its import error."""
+    processor._parse_file = parse_file
+    DagFileProcessorProcess.start = classmethod(start)
+    DagFileProcessorProcess.is_ready = property(is_ready)
+    DagFileProcessorProcess.close = close
+    DagFileProcessorManager.handle_parsing_result = handle_parsing_result
+    DagFileProcessorManager.persist_parsing_result = persist_parsing_result
+    DagFileProcessorManager._kill_timed_out_processors = kill_timed_out_processors
+    DagFileProcessorManager.prepare_file_queue = prepare_file_queue

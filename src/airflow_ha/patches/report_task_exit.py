@@ -90,4 +90,6 @@ def update_task_state_if_needed(self: ActivitySubprocess) -> None:
     raise TaskProcessEndedError(ending.text)
 
 
-ActivitySubprocess.update_task_state_if_needed = update_task_state_if_needed
+def apply() -> None:
+    """Leave a task whose process ended to the scheduler."""
+    ActivitySubprocess.update_task_state_if_needed = update_task_state_if_needed

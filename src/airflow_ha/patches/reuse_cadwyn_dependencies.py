@@ -72,5 +72,7 @@ async def convert(
     return {**made, **solved}
 
 
-_bundle: Any = VersionBundle
-_bundle._convert_endpoint_kwargs_to_version = convert
+def apply() -> None:
+    """Solve dependencies once for calls in the newest version."""
+    bundle: Any = VersionBundle
+    bundle._convert_endpoint_kwargs_to_version = convert

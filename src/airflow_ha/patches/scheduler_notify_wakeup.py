@@ -292,5 +292,9 @@ def rested(timer: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
     return timed
 
 
-if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:
-    announce()
+def apply() -> None:
+    """Announce what schedulers act on; in a scheduler, listen."""
+    if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:
+        announce()
+    else:
+        listen()

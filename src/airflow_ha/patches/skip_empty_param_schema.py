@@ -33,4 +33,6 @@ def check_schema(schema: Any, *args: Any, **options: Any) -> None:
         _check_schema(schema, *args, **options)
 
 
-_validator.check_schema = check_schema
+def apply() -> None:
+    """Accept an empty schema unseen."""
+    _validator.check_schema = check_schema

@@ -151,5 +151,7 @@ def schedule_all_dag_runs(self: SchedulerJobRunner, guard: Any, dag_runs: Iterab
     return _schedule(self, guard, [run for run in runs if run not in out], session)
 
 
-DagRun.task_instance_scheduling_decisions = task_instance_scheduling_decisions
-SchedulerJobRunner._schedule_all_dag_runs = schedule_all_dag_runs
+def apply() -> None:
+    """Leave out runs with nothing to decide."""
+    DagRun.task_instance_scheduling_decisions = task_instance_scheduling_decisions
+    SchedulerJobRunner._schedule_all_dag_runs = schedule_all_dag_runs

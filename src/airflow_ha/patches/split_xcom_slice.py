@@ -44,4 +44,6 @@ def get_sequence_slice(
     return answer
 
 
-XComOperations.get_sequence_slice = get_sequence_slice
+def apply() -> None:
+    """Ask for the values of a large slice one by one."""
+    XComOperations.get_sequence_slice = get_sequence_slice

@@ -10,6 +10,7 @@ Remove when: `test_task_log_stream.py` says that upstream's pieces are bounded, 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.utils.log.log_reader import TaskLogReader
@@ -37,4 +38,7 @@ def read_log_stream(self: TaskLogReader, ti: Any, try_number: int | None, metada
     yield "".join(piece)
 
 
-TaskLogReader.read_log_stream = read_log_stream
+def apply() -> None:
+    """Stream logs in pieces of bounded size; upstream is to hand them on line by line."""
+    os.environ.setdefault("AIRFLOW__API__LOG_STREAM_BUFFER_SIZE", "1")  # read when the API's routes are made
+    TaskLogReader.read_log_stream = read_log_stream

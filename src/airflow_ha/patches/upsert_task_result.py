@@ -43,5 +43,7 @@ def store_result(
         session.commit()
 
 
-_backend: Any = DatabaseBackend
-_backend._store_result = retry(store_result)
+def apply() -> None:
+    """Write results with one statement."""
+    backend: Any = DatabaseBackend
+    backend._store_result = retry(store_result)

@@ -35,8 +35,11 @@ def main() -> None:
     DagFileProcessorManager.persist_parsing_result = persist
     DagFileProcessorManager.client = None
     if "upstream" not in sys.argv:
-        import airflow_ha.patches.report_parser_exit as patch
+        from airflow_ha.patches import dag_import_signals
+        from airflow_ha.patches import report_parser_exit as patch
 
+        dag_import_signals.apply()
+        patch.apply()
         patch.STARVED_SECONDS = 0.0  # the machine that tests may be starved itself
     manager = DagFileProcessorManager(max_runs=-1, processor_timeout=TIMEOUT)
     manager._api_server = None

@@ -9,23 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 
 @pytest.fixture(scope="module")
 def patch():
-    """Our patch, loaded as by Airflow's setting."""
-    from airflow.assets.manager import AssetManager
-    from sqlalchemy import event
-    from sqlalchemy.orm import Session
-
-    names = ("_queue_dagruns_nonpartitioned_postgres", "_get_or_create_apdr")
-    before = {name: vars(AssetManager)[name] for name in names}
-    import airflow_ha.patches.asset_event_registration as module
-
-    yield module
-    for name, method in before.items():
-        setattr(AssetManager, name, method)
-    event.remove(Session, "before_commit", module.queue)
-    event.remove(Session, "after_rollback", module.forget)
+    """The patch, as in a component."""
+    with applied("asset_event_registration") as module:
+        yield module
 
 
 class Transaction:

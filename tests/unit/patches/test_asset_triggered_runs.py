@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 DAG = """
 from datetime import UTC, datetime
 
@@ -21,13 +23,8 @@ for name, schedule in {"one": [a], "both": a & b, "either": a | b}.items():
 @pytest.fixture(scope="module")
 def patch():
     """Our patch, loaded as in a scheduler."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-
-    before = SchedulerJobRunner._create_dag_runs_asset_triggered
-    import airflow_ha.patches.asset_triggered_runs as module
-
-    yield module
-    SchedulerJobRunner._create_dag_runs_asset_triggered = before
+    with applied("asset_triggered_runs") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

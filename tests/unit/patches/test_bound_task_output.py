@@ -9,12 +9,12 @@ import time
 import pytest
 from airflow.sdk.execution_time import supervisor
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def patched():
-    with loaded("bound_task_output", supervisor, "make_buffered_socket_reader"):
+    with applied("bound_task_output"):
         yield
 
 

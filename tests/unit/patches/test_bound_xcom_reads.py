@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import sqlalchemy
 from fastapi import HTTPException
 from sqlalchemy import JSON, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from tests.unit.patches.loading import applied
 
 VALUE = "x" * 300_000
 
@@ -30,16 +30,12 @@ class Other(Base):
 
 @pytest.fixture
 def session():
-    import airflow_ha.patches.bound_xcom_reads as patch
-
     engine = sqlalchemy.create_engine("sqlite://")
     Base.metadata.create_all(engine)
-    with Session(engine) as session:
+    with applied("bound_xcom_reads"), Session(engine) as session:
         session.add_all([kind(id=one, value=VALUE) for one in range(10) for kind in (XComModel, Other)])
         session.commit()
         yield session
-    event.remove(Session, "do_orm_execute", patch.read_within_limits)
-    del sys.modules[patch.__name__]
 
 
 def statements(session) -> list[str]:

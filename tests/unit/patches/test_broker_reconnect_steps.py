@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from celery import Celery
-from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
 from kombu import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ops.project import ROOT
+from tests.unit.patches.loading import applied
 
 SETTINGS = json.loads(
     yaml.safe_load((ROOT / "compose/airflow.yaml").read_text())["x-airflow-environment"][
@@ -52,7 +52,8 @@ class Broker:
 
 @pytest.mark.parametrize("away", [0, 1, 7, 600])
 def test_a_broker_is_found_a_second_after_it_is_back_however_long_it_was_away(monkeypatch, away):
-    found = Broker(monkeypatch, refuses_for=away).is_found_after(symbol_by_name(SETTINGS["worker_consumer"]))
+    with applied("broker_reconnect_steps"):
+        found = Broker(monkeypatch, refuses_for=away).is_found_after(Consumer)
     assert away <= found <= away + 1.001
 
 

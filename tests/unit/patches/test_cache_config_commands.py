@@ -6,16 +6,15 @@ import asyncio
 
 import pytest
 import svcs
-from airflow._shared.configuration import parser
 from airflow.configuration import conf
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("cache_config_commands", parser, "run_command"):
+    with applied("cache_config_commands"):
         yield
 
 

@@ -33,7 +33,7 @@ print(json.dumps([len(cleared), levels, chatty.isEnabledFor(logging.INFO), line[
 @pytest.fixture(scope="module")
 def set_up():
     """What is so after a task's process has set up its logging, with and without our work-round."""
-    load = "from airflow_ha.patches import clear_logger_caches_once"
+    load = "from airflow_ha.patches import clear_logger_caches_once as patch; patch.apply()"
     ours, upstreams = in_forks(IMPORTS, [SET_UP.format(load=load) for load in (load, "")])
     return SimpleNamespace(ours=json.loads(ours), upstreams=json.loads(upstreams))
 

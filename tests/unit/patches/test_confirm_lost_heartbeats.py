@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.forks import in_forks
+from tests.unit.patches.loading import applied
 
 TIMEOUT = 35.0
 LOOK = 3.0
@@ -17,9 +17,8 @@ LOOK = 3.0
 @pytest.fixture(scope="module")
 def upstream():
     """Our work-round, loaded as in a scheduler."""
-    import airflow_ha.patches.confirm_lost_heartbeats as module
-
-    return module
+    with applied("confirm_lost_heartbeats") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -148,25 +147,3 @@ def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
     """When this fails, Airflow has mended it: delete airflow_ha.patches.confirm_lost_heartbeats and this file."""
     scheduler.now += 120
     assert scheduler.looks(upstream._find) == set(scheduler.tasks)
-
-
-LOADED = """
-import os
-import sys
-os.environ["AIRFLOW_HA_COMPONENT"] = {component!r}
-import airflow.providers.celery.executors.celery_executor  # what loads Celery's settings first
-found = scheduler_job_runner.SchedulerJobRunner._find_task_instances_without_heartbeats
-left_out = "airflow_ha.patches.skip_idle_dag_runs" in sys.modules
-print(found.__module__, type(scheduler_job_runner.time.sleep).__module__, left_out)
-"""
-
-
-def test_what_schedulers_alone_need_is_loaded_with_celerys_settings():
-    assert in_forks(
-        "from airflow.jobs import scheduler_job_runner",
-        [LOADED.format(component=component) for component in ("scheduler", "worker")],
-        AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS="airflow_ha.celery_config.CELERY_CONFIG",
-    ) == [
-        "airflow_ha.patches.confirm_lost_heartbeats airflow_ha.patches.scheduler_notify_wakeup True",
-        "airflow.jobs.scheduler_job_runner builtins False",
-    ]

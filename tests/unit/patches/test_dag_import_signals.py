@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ops.project import ROOT
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 READ_AND_FAULT = """
 import ctypes, os, signal, sys
@@ -30,7 +30,7 @@ for case in cases:
         os._exit(0)
     print("ended by", -os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-OURS = "from airflow_ha.patches.dag_import_signals import end_at_fatal_signals; end_at_fatal_signals()"
+OURS = "from airflow_ha.patches import dag_import_signals as patch; patch.apply(); patch.end_at_fatal_signals()"
 SEGFAULT = "ctypes.string_at(0)"
 CASES = {
     "SIGSEGV": (OURS, SEGFAULT),
@@ -72,7 +72,7 @@ def test_importer_may_still_set_other_handlers():
     from airflow.dag_processing.importers import python_importer
 
     before = signal.getsignal(signal.SIGALRM)
-    with loaded("dag_import_signals", python_importer, "signal"):
+    with applied("dag_import_signals"):
         python_importer.signal.signal(python_importer.signal.SIGALRM, signal.SIG_IGN)
         assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
         python_importer.signal.signal(signal.SIGALRM, before)

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 DAG = """
 from datetime import UTC, datetime
 
@@ -23,19 +25,8 @@ LIMIT = 4
 @pytest.fixture(scope="module")
 def patch():
     """Our patch, loaded as in a scheduler."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-    from airflow.models.dagrun import DagRun
-
-    before = {
-        name: vars(DagRun)[name] for name in ("get_running_dag_runs_to_examine", "get_queued_dag_runs_to_set_running")
-    }
-    schedule = SchedulerJobRunner._schedule_dag_run
-    import airflow_ha.patches.dag_run_examination_order as module
-
-    yield module
-    for name, method in before.items():
-        setattr(DagRun, name, method)
-    SchedulerJobRunner._schedule_dag_run = schedule
+    with applied("dag_run_examination_order") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 import sqlalchemy
@@ -19,7 +17,7 @@ def patient(monkeypatch):
     """As in a scheduler, and quicker."""
     monkeypatch.setattr(lost_primary, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(lost_primary, "PATIENCE_SECONDS", 0.2)
-    lost_primary.start()
+    lost_primary.apply()
     yield
     event.remove(Engine, "do_connect", lost_primary.connect)
 
@@ -54,7 +52,7 @@ def test_without_the_work_round_the_first_refusal_is_an_error(database):
     event.remove(Engine, "do_connect", lost_primary.connect)
     with pytest.raises(sqlalchemy.exc.OperationalError):
         engine.connect()
-    lost_primary.start()
+    lost_primary.apply()
 
 
 def test_patience_ends(database):
@@ -74,19 +72,3 @@ def test_what_no_waiting_mends_is_an_error_at_once(database, said):
     with pytest.raises(sqlalchemy.exc.OperationalError, match=said[:8]):
         engine.connect()
     assert refusals == ["Connection refused"]
-
-
-@pytest.mark.parametrize(("component", "waits"), [("scheduler", True), ("execution-api", False), ("worker", False)])
-def test_only_components_that_nobody_waits_for_are_patient(component, waits):
-    program = (
-        "from airflow_ha.patches import db_connect_retry as p; from sqlalchemy import event; "
-        "from sqlalchemy.engine import Engine; print(event.contains(Engine, 'do_connect', p.connect))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"AIRFLOW_HA_COMPONENT": component, "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == str(waits)

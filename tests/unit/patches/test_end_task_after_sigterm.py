@@ -45,7 +45,7 @@ def terminated(load: str) -> tuple[int, list[str]]:
 
 
 def test_it_ends_by_the_signal_after_on_kill():
-    code, output = terminated("import airflow_ha.patches.end_task_after_sigterm")
+    code, output = terminated("from airflow_ha.patches import end_task_after_sigterm as patch; patch.apply()")
     assert (code, output) == (-signal.SIGTERM, ["on_kill"])
 
 

@@ -16,6 +16,9 @@ import psutil
 import pytest
 import structlog
 import tenacity
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+
+from tests.unit.patches.loading import applied
 
 LEASE = 0.8
 """Seconds, in place of minutes."""
@@ -44,9 +47,8 @@ while True:
 @pytest.fixture(scope="module")
 def lease():
     """Our work-round, loaded as in a worker."""
-    import airflow_ha.patches.heartbeat_lease as module
-
-    return module
+    with applied("reap_ended_task"), applied("heartbeat_lease", ActivitySubprocess) as module:
+        yield module
 
 
 class Api:

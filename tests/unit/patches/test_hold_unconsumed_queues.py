@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 DAG = """
 from datetime import UTC, datetime
 
@@ -25,15 +27,8 @@ with DAG("held", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, max
 @pytest.fixture(scope="module")
 def upstream():
     """The patch, as in a scheduler."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-
-    names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued", "_maybe_requeue_stuck_ti")
-    before = {name: getattr(SchedulerJobRunner, name) for name in names}
-    import airflow_ha.patches.hold_unconsumed_queues as module
-
-    yield module
-    for name, function in before.items():
-        setattr(SchedulerJobRunner, name, function)
+    with applied("hold_unconsumed_queues") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("inline_api_middleware", BaseHTTPMiddleware, "__call__"):
+    with applied("inline_api_middleware"):
         yield
 
 

@@ -75,7 +75,11 @@ print(json.dumps({{
     "found": globals().get("found", lambda: None)(),
 }}))
 """
-OURS = "import airflow_ha.patches.isolate_task_process, airflow_ha.patches.report_task_exit"
+OURS = """
+import importlib
+for name in ("reap_ended_task", "heartbeat_lease", "dag_import_signals", "isolate_task_process", "report_task_exit"):
+    importlib.import_module(f"airflow_ha.patches.{name}").apply()
+"""
 LEAVES_A_PROCESS = """
 import subprocess
 def task():

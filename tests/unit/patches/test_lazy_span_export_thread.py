@@ -38,7 +38,7 @@ if not os.fork():
 os.wait()
 print(os.read(reader, 1000).decode())
 """
-LOAD = "import airflow_ha.patches.lazy_span_export_thread"
+LOAD = "from airflow_ha.patches import lazy_span_export_thread as patch; patch.apply()"
 SHORT = "end('one', 'two'); provider.force_flush()"
 CASES = {
     "loaded first": (SHORT, LOAD, ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from types import SimpleNamespace
 
 import httpx
@@ -13,27 +12,16 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder, SucceedTask, _RequestFrame, _ResponseFrame
 
-PATCHED = (
-    (_RequestFrame, "as_bytes"),
-    (Client, "send"),
-    (CommsDecoder, "_from_frame"),
-    (task_runner, "_run_task_and_map_outcome"),
-)
+from tests.unit.patches.loading import applied
+
 REFUSED = {"detail": {"reason": "request_too_large", "message": "the gateway's sentence"}}
 
 
 @pytest.fixture
 def limit():
     """The limit, with the patch in place for one test."""
-    upstreams = [(holder, name, getattr(holder, name)) for holder, name in PATCHED]
-    import airflow_ha.patches.limit_request_size as patch
-
-    try:
+    with applied("limit_request_size", Client, _RequestFrame) as patch:
         yield patch
-    finally:
-        for holder, name, value in upstreams:
-            setattr(holder, name, value)
-        del sys.modules[patch.__name__]
 
 
 def client(answer) -> tuple[Client, list[int]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from urllib.parse import quote
 
 import pytest
 
 from airflow_ha import secret_masking
+from tests.unit.patches.loading import applied
 
 URL = "redis://:s3cret%2Fword@redis:6379/0"
 
@@ -24,16 +24,13 @@ def maskers(tmp_path, monkeypatch):
     mounted = secret_masking.mounted_secrets
     monkeypatch.setattr(secret_masking, "mounted_secrets", lambda: mounted(tmp_path))
     masker_of = {module.SecretsMasker: module._secrets_masker() for module in (core, sdk)}
-    before = [(kind, kind.reset_masker, masker.patterns, masker.replacer) for kind, masker in masker_of.items()]
+    before = [(masker, masker.patterns, masker.replacer) for masker in masker_of.values()]
     for masker in masker_of.values():
         masker.patterns = set(masker.patterns)
-    import airflow_ha.patches.mask_mounted_secrets  # noqa: F401 (loaded for its effect)
-
-    yield list(masker_of.values())
-    for kind, reset, patterns, replacer in before:
-        kind.reset_masker = reset
-        masker_of[kind].patterns, masker_of[kind].replacer = patterns, replacer
-    del sys.modules["airflow_ha.patches.mask_mounted_secrets"]
+    with applied("mask_mounted_secrets"):
+        yield list(masker_of.values())
+    for masker, patterns, replacer in before:
+        masker.patterns, masker.replacer = patterns, replacer
 
 
 def test_files_are_masked_before_and_after_a_reset(maskers):

@@ -8,18 +8,17 @@ from types import SimpleNamespace
 import anyio.to_thread
 import pytest
 from fastapi import Depends, FastAPI
-from fastapi.dependencies import utils
 from fastapi.testclient import TestClient
 from sqlalchemy import StaticPool, create_engine, text
 from sqlalchemy.orm import Session
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("open_session_on_event_loop", utils, "_solve_generator"):
+    with applied("open_session_on_event_loop"):
         yield
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
-from airflow_ha.patches import prefer_last_good_host as last_host
+from tests.unit.patches.loading import applied
 
 
 class Connection(sqlite3.Connection):
@@ -40,8 +40,9 @@ class Nodes:
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    monkeypatch.setattr(last_host, "_took_the_last", None)
+def last_host():
+    with applied("prefer_last_good_host") as module:
+        yield module
 
 
 def test_a_frozen_node_is_waited_for_once(monkeypatch):

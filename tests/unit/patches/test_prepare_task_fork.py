@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import importlib
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from ops.project import ROOT
 from tests.unit.forks import in_forks
+from tests.unit.patches.loading import applied
 
 IMPORTS = """
 import _abc, signal, sys
@@ -44,7 +43,10 @@ print(*decoders, decorators, sending, reading, untouched)
 """
 """In a process of its own: the work-round is for a whole process."""
 REHEARSED = ROOT / "src/airflow_ha/patches"
-LOAD = "from airflow_ha.patches import prepare_task_fork as task_start; task_start.rehearse(sender=None, signal=None)"
+LOAD = (
+    "from airflow_ha.patches import prepare_task_fork as task_start; task_start.apply(); "
+    "task_start.rehearse(sender=None, signal=None)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +76,11 @@ def test_upstream_still_makes_them_for_each_task(ready):
 def task_start():
     """Our module, without its effect on the tests' own process."""
     from airflow.executors.workloads import ExecutorWorkload
-    from airflow.sdk.execution_time import comms, task_runner
-    from pydantic import TypeAdapter
 
-    # Not `from airflow_ha.patches import`, which finds the package's attribute, and does not load it a second time.
-    yield importlib.import_module("airflow_ha.patches.prepare_task_fork")
-    comms.TypeAdapter = task_runner.TypeAdapter = TypeAdapter
+    with applied("prepare_task_fork") as module:
+        yield module
     for name in ("core_schema", "validator", "serializer"):
         delattr(ExecutorWorkload, f"__pydantic_{name}__")
-    sys.modules.pop("airflow_ha.patches.prepare_task_fork", None)
 
 
 def test_template_fields_come_out_as_upstreams(task_start):

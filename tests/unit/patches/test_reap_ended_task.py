@@ -11,15 +11,16 @@ import time
 import psutil
 import pytest
 
+from tests.unit.patches.loading import applied
+
 
 @pytest.fixture(scope="module")
 def supervisor():
     """Upstream's supervisor module, with our work-round loaded as in a worker."""
     import airflow.sdk.execution_time.supervisor as module
 
-    import airflow_ha.patches.reap_ended_task  # noqa: F401
-
-    return module
+    with applied("reap_ended_task"):
+        yield module
 
 
 @pytest.fixture

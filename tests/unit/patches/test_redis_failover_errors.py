@@ -16,7 +16,7 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from airflow_ha.patches import redis_failover_errors
+from tests.unit.patches.loading import applied
 
 ANSWERS = [
     "NOREPLICAS Not enough good replicas to write.",
@@ -24,8 +24,16 @@ ANSWERS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def redis_failover_errors():
+    with applied("redis_failover_errors") as module:
+        yield module
+
+
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_an_answer_of_a_redis_that_is_no_longer_the_primary_is_a_lost_connection_to_kombu(answer):
+def test_an_answer_of_a_redis_that_is_no_longer_the_primary_is_a_lost_connection_to_kombu(
+    redis_failover_errors, answer
+):
     error = BaseParser.parse_error(answer)
     assert isinstance(error, redis_failover_errors.PrimaryIsElsewhereError)
     assert isinstance(error, get_redis_error_classes().connection_errors)
@@ -67,7 +75,7 @@ print(tries)
 
 @pytest.mark.parametrize(
     ("load", "tries"),
-    [("import airflow_ha.patches.redis_failover_errors", 5), ("", 2)],
+    [("from airflow_ha.patches import redis_failover_errors as patch; patch.apply()", 5), ("", 2)],
     ids=["is tried until it succeeds", "upstream gives up: when this fails that work-round can go"],
 )
 def test_a_task_whose_publishing_fails_again_after_a_new_connection(load, tries):
@@ -84,7 +92,7 @@ def closed(connection: SimpleNamespace | None) -> Channel:
 
 
 @pytest.mark.parametrize("connection", [None, SimpleNamespace(client=None)], ids=["channel", "connection"])
-def test_a_channel_that_was_closed_is_a_lost_connection(connection):
+def test_a_channel_that_was_closed_is_a_lost_connection(redis_failover_errors, connection):
     channel = closed(connection)
     with pytest.raises(RedisConnectionError, match="channel was closed"):
         channel._connparams()
@@ -104,9 +112,3 @@ def test_the_sentinels_transport_has_it_too():
     transport = kombu.Connection("sentinel://127.0.0.1:1").get_transport_cls()
     assert transport.recoverable_connection_errors == transport.connection_errors
     assert issubclass(transport.Channel, Channel)
-
-
-def test_schedulers_workers_and_flower_load_it_with_celerys_settings():
-    from airflow_ha.celery_config import CELERY_CONFIG
-
-    assert CELERY_CONFIG["broker_transport_options"]

@@ -6,17 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 
 @pytest.fixture(scope="module")
 def upstream():
     """The patch, as in a scheduler."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-
-    before = SchedulerJobRunner._handle_tasks_stuck_in_queued
-    import airflow_ha.patches.release_leaked_slots as module
-
-    yield module
-    SchedulerJobRunner._handle_tasks_stuck_in_queued = before
+    with applied("release_leaked_slots") as module:
+        yield module
 
 
 class Scheduler:

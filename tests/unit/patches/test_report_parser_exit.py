@@ -84,18 +84,9 @@ def test_upstream_writes_nothing_of_a_file_that_exits(tmp_path):
 @pytest.fixture(scope="module")
 def patch():
     """The module, without its effect on the Airflow of the other tests."""
-    from airflow.dag_processing import manager, processor
+    from airflow_ha.patches import report_parser_exit
 
-    holders = [manager.DagFileProcessorManager, processor.DagFileProcessorProcess]
-    before = [(holder, dict(vars(holder))) for holder in holders]
-    import airflow_ha.patches.report_parser_exit as module
-
-    for holder, attributes in before:
-        for name, value in attributes.items():
-            if vars(holder)[name] is not value:
-                setattr(holder, name, value)
-    yield module
-    del sys.modules["airflow_ha.patches.report_parser_exit"]
+    return report_parser_exit
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from fastapi import Depends, Query
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 NEWEST, OLDER = "2026-01-01", "2025-01-01"
 
@@ -52,7 +52,7 @@ class Spelled(VersionChange):
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("reuse_cadwyn_dependencies", VersionBundle, "_convert_endpoint_kwargs_to_version"):
+    with applied("reuse_cadwyn_dependencies"):
         yield
 
 

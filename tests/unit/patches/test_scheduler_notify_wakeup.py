@@ -395,8 +395,9 @@ def test_upstream_still_sleeps_through_it():
 
 
 LOADED = """
-import airflow_ha.database_config
+import airflow.jobs.scheduler_job_runner
 from airflow_ha.patches import scheduler_notify_wakeup as scheduler_wake
+scheduler_wake.apply()
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 print(event.contains(Engine, "commit", scheduler_wake._commit))
@@ -405,7 +406,6 @@ print(event.contains(Engine, "commit", scheduler_wake._commit))
 
 @pytest.mark.parametrize(("component", "says"), [("execution-api", True), ("scheduler", False)])
 def test_api_servers_say_what_they_commit(component, says):
-    # That schedulers hear it: test_heartbeat_patience.py.
     done = subprocess.run(
         [sys.executable, "-c", LOADED],
         env={**os.environ, "AIRFLOW_HA_COMPONENT": component, "PYTHONPATH": ":".join(sys.path)},

@@ -10,13 +10,13 @@ from airflow.sdk.exceptions import ParamValidationError
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("skip_empty_param_schema", Draft202012Validator, "check_schema"):
+    with applied("skip_empty_param_schema", Draft202012Validator):
         yield
 
 

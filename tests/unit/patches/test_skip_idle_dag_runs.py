@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.patches.loading import applied
+
 DAG = """
 from datetime import UTC, datetime, timedelta
 
@@ -20,14 +22,8 @@ with DAG("settled", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, 
 @pytest.fixture(scope="module")
 def upstream():
     """Our work-round, loaded as in a scheduler."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-    from airflow.models.dagrun import DagRun
-
-    before = DagRun.task_instance_scheduling_decisions, SchedulerJobRunner._schedule_all_dag_runs
-    import airflow_ha.patches.skip_idle_dag_runs as module
-
-    yield module
-    DagRun.task_instance_scheduling_decisions, SchedulerJobRunner._schedule_all_dag_runs = before
+    with applied("skip_idle_dag_runs") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from airflow.sdk.api.client import Client, ServerResponseError, XComOperations
+from airflow.sdk.api.client import Client, ServerResponseError
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 VALUES = list("abcdef")
 
 
 @pytest.fixture(autouse=True)
 def _patched():
-    with loaded("split_xcom_slice", XComOperations, "get_sequence_slice"):
+    with applied("split_xcom_slice"):
         yield
 
 

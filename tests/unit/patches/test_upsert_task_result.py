@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 import sqlalchemy
 from celery import Celery
-from celery.backends.database import DatabaseBackend
 from sqlalchemy import event
 
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
 def ours():
     """Our work-round, for one test."""
-    with loaded("upsert_task_result", DatabaseBackend, "_store_result"):
+    with applied("upsert_task_result"):
         yield
 
 

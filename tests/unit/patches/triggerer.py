@@ -182,7 +182,9 @@ def supervise(names: list[str]) -> dict[str, Any]:
 def main() -> None:
     for group in sys.argv[1:]:
         if not group.startswith("upstream:"):
-            import airflow_ha.patches.isolate_trigger_faults  # noqa: F401 (loaded for its effect)
+            from airflow_ha.patches import isolate_trigger_faults
+
+            isolate_trigger_faults.apply()
         found = supervise(group.removeprefix("upstream:").split(","))
         print("RESULT", json.dumps(found), flush=True)
 

@@ -10,7 +10,7 @@ from airflow.utils.log.log_reader import TaskLogReader
 
 from airflow_ha.task_logs import handler
 from airflow_ha.task_logs.handler import BoundedTaskHandler
-from tests.unit.patches.loading import loaded
+from tests.unit.patches.loading import applied
 
 LINES = 200_000
 
@@ -24,7 +24,7 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_read_from_logs_server", lambda *_: ([], []))
     made.__dict__["log_handler"] = reading
     (tmp_path / "attempt=1.log").write_text("".join(line(number) for number in range(LINES)))
-    with loaded("task_log_stream", TaskLogReader, "read_log_stream"):
+    with applied("task_log_stream"):
         yield made
 
 
