@@ -25,9 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def send(states: Mapping[str, State]) -> None:
-    """Send one gauge for each patch."""
-    for name, found in states.items():
-        stats.gauge("ha_patch_state", 1, tags={"patch": name, "state": found.state})
+    """Send one gauge for each patch; an error ends neither the thread nor a worker's event loop."""
+    try:
+        for name, found in states.items():
+            stats.gauge("ha_patch_state", 1, tags={"patch": name, "state": found.state})
+    except Exception:
+        log.warning("cannot send the state of the patches", exc_info=True)
 
 
 def report(states: Mapping[str, State]) -> None:
@@ -40,9 +43,6 @@ def report(states: Mapping[str, State]) -> None:
     def run() -> None:
         while not pause.wait(INTERVAL):
             with sending:
-                try:
-                    send(states)
-                except Exception:
-                    log.warning("cannot send the state of the patches", exc_info=True)
+                send(states)
 
     threading.Thread(target=run, name="patch-state", daemon=True).start()

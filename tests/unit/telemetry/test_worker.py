@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from airflow.observability import stats
 
-from airflow_ha.telemetry import worker
+from airflow_ha.telemetry import patch_state, worker
 
 
 class Timer:
@@ -56,7 +56,8 @@ def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consume
     step = worker.WorkerMetrics(consumer)
     step.start(consumer)
     assert told[0] == ("ha_worker_heartbeat", 1)
-    assert consumer.timer.calls == [(5.0, worker.tell, (consumer,))]
+    assert consumer.timer.calls[0] == (5.0, worker.tell, (consumer,))
+    assert consumer.timer.calls[1][:2] == (30.0, patch_state.send)
     step.stop(consumer)
     assert consumer.timer.cancelled
 
