@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from ops import compose_override, container_limits
+from ops import compose_override, container_limits, patches
 from ops.errors import FAILURE, StackError
 from ops.project import (
     DATA_PROFILES,
@@ -197,6 +197,8 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key, least in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < least:
             raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
+    if refused := patches.check_settings(settings):
+        raise refuse(*refused)
     check_profiles(profiles(settings), shown)
 
 

@@ -63,6 +63,10 @@ def print_status(found: stack_status.Status) -> None:
     for target in found["targets"] or []:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
+    for one in found["patches"]:
+        colour = "red" if one["state"] == "skipped" else "yellow"
+        state = f"[{colour}]the patch {one['patch']} is {one['state']}[/] in {one['components']}"
+        console.print(f"{state}: {escape(one['reason'])}", soft_wrap=True)
     print_table_of_urls(found["urls"], found["services"], found["login"])
     images = Table("image", "reference", "origin")
     for key, image in found["images"].items():

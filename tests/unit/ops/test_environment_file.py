@@ -100,6 +100,8 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
+        ("PATCHES=some", "one of all, safety, none"),
+        ("PATCHES_DISABLED=heartbeat_lease,busy_pool", "celery_pool_flush"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
