@@ -6,7 +6,7 @@ row under it: no run sees the event. Two tasks that update the same assets in an
 Patch: a transaction queues its events last, in one order, and shares a lock on each row until it is committed; a
 scheduler leaves locked rows alone (SKIP LOCKED). A task waits 2 s for a scheduler at most, then tries again.
 Events of partitions are registered one transaction at a time, with a lock on the partition's row.
-Applies to: Airflow 3.3.2, `airflow.assets.manager`, on PostgreSQL; loaded by `[core] asset_manager_class`.
+Applies to: Airflow 3.3.2, `airflow.assets.manager`, on PostgreSQL.
 Upstream issue: https://github.com/apache/airflow/issues/54659, changed in 3.4 by pull request 70972; partitions 71070.
 Remove when: the test that names upstream in `test_asset_event_registration.py` fails.
 """

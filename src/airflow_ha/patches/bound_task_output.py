@@ -4,7 +4,7 @@ Problem: in Airflow 3.3.2 `airflow.sdk.execution_time.supervisor.make_buffered_s
 whole, and searches all of it for its end after each 4 KB: 30 MB take some 10 s of a core, 300 MB a quarter of an hour.
 Patch: what a task prints is logged in lines of LINE bytes, each but the last with a word that it goes on; a record of
 its loggers is cut after RECORD bytes, with a word that says so.
-Applies to: that function; workers, by `imports` in Celery's settings.
+Applies to: Airflow 3.3.2, that function.
 Upstream issue: none was found.
 Remove when: `test_bound_task_output.py` says that upstream reads a long line in time that grows with its length.
 """

@@ -4,8 +4,7 @@ Problem: in Airflow 3.3.2 `xcom_pull` of a mapped task's values makes the Execut
 whatever their size, and the UI's list of XComs reads the values of a hundred of them, of which it shows none.
 Patch: values that are read for a slice are counted; over SLICE bytes the answer is 413, and the worker asks for them
 one by one (split_xcom_slice.py). A list of XComs leaves the values in the database.
-Applies to: every SQLAlchemy session, by its event `do_orm_execute`; Execution API and API servers, by
-database_config.py.
+Applies to: every SQLAlchemy session, by its event `do_orm_execute`.
 Upstream issue: none was found.
 Remove when: `test_bound_xcom_reads.py` says that upstream's slice and list leave values in the database.
 """

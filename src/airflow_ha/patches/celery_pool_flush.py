@@ -1,14 +1,13 @@
 """After the broker was away, a task is given to a process that is free.
 
-The fault, in celery 5.6.3's `celery.concurrency.asynpool`: when a worker loses its broker, `AsynPool.flush` forgets
-which processes of its pool are at work. The next tasks are handed to these as to any other and wait behind what runs
-there, for hours if that takes hours, while others are idle; Airflow's `task_queued_timeout` does not help, since the
-worker has the task. Every fail-over of Redis met it with long tasks about (`./ops/stack drill redis-primary-gone`).
-
-The work-round: those that run an accepted task still count as busy afterwards, as in upstream's own mend,
-https://github.com/celery/celery/pull/10346. It can go with the release that has it: then the test in
-`test_celery_pool_flush.py` that names upstream fails. Loaded by workers through `imports` in Celery's settings
-(compose/airflow.yaml).
+Problem: when a worker loses its broker, `AsynPool.flush` forgets which processes of its pool are busy. The next tasks
+are handed to these as to any other and wait behind what runs there, for hours if that takes hours, while others are
+idle. `task_queued_timeout` does not help, since the worker has the task. Every failover of Redis beside long tasks met
+it.
+Patch: processes that run an accepted task still count as busy afterwards, as in upstream's pull request.
+Applies to: celery 5.6.3, `celery.concurrency.asynpool`.
+Upstream issue: https://github.com/celery/celery/pull/10346
+Remove when: the test in `test_celery_pool_flush.py` that names upstream fails.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """A task's process sets up its logging without going through all loggers again and again.
 
-The fault, in Airflow 3.3.2: each task's process, which has inherited every logger of its worker, sets up logging anew
-(`airflow.sdk.execution_time.supervisor._configure_logs_over_json_channel`), and Python's `logging.config.dictConfig`
-clears the caches of all loggers each time that it sets the level of one: hundreds of Airflow's own, times all of them.
-A sixth of the CPU time of a task that does little.
-
-The work-round: the caches are cleared once, at the end. Nothing is logged meanwhile.
-
-No upstream issue was found. It can go when the test in `test_clear_logger_caches_once.py` that names upstream fails.
-Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml).
+Problem: each task's process, which has inherited every logger of its worker, sets up logging anew, and Python's
+`logging.config.dictConfig` clears the caches of all loggers each time that it sets the level of one: hundreds of
+Airflow's own, times all of them. A sixth of the CPU time of a task that does little.
+Patch: the caches are cleared once, at the end. Nothing is logged meanwhile.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor._configure_logs_over_json_channel`.
+Upstream issue: none found.
+Remove when: the test in `test_clear_logger_caches_once.py` that names upstream fails.
 """
 
 from __future__ import annotations

@@ -1,18 +1,14 @@
 """A task counts as dead when the scheduler has seen it silent for a while, not when it looks after an absence.
 
-The fault, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: the scheduler compares each running task's last
-heartbeat with the clock, once. Where the database was away, nobody could write a heartbeat. A scheduler that got an
-error has ended and comes back later than the heartbeats do; but one that only waited (on a frozen database, or frozen
-itself) goes on the moment it can, finds every heartbeat too old, and runs every healthy task a second time. A clock
-that jumps forward does the same.
-
-The work-round: a task must have been silent at every look for CONFIRM_SECONDS, and in these a long time between two
-looks counts as a short one. The first look comes that much earlier, so that a dead worker's tasks wait no longer.
-Where the scheduler waited for a CPU in more than half of the time between two looks, only the rest of it counts: on
-such a machine heartbeats are late too.
-
-No upstream issue was found. It can go when the test in `test_confirm_lost_heartbeats.py` that names upstream fails.
-Loaded by schedulers with Celery's settings (airflow_ha/celery_config.py).
+Problem: the scheduler compares each running task's last heartbeat with the clock, once. A scheduler that only waited
+(on a frozen database, or frozen itself) finds every heartbeat too old the moment it goes on, and runs every healthy
+task a second time. A clock that jumps forward does the same.
+Patch: a task must have been silent at every look for CONFIRM_SECONDS; a long time between two looks counts as a short
+one. The first look comes that much earlier, so that a dead worker's tasks wait no longer. Where the scheduler waited
+for a CPU in more than half of the time between two looks, only the rest of it counts: heartbeats are late too.
+Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`.
+Upstream issue: none found.
+Remove when: the test in `test_confirm_lost_heartbeats.py` that names upstream fails.
 """
 
 from __future__ import annotations

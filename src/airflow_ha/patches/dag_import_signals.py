@@ -4,8 +4,7 @@ Problem: reading a DAG file sets a Python handler for SIGSEGV. The handler retur
 which faults again, for ever: a core and a slot are lost, and no timeout ends it.
 Patch: no handler is set while a DAG file is read. `end_at_fatal_signals()` sets the default action for each of FATAL,
 after a Python traceback on standard error.
-Applies to: Airflow 3.3.2, `airflow.dag_processing.importers.python_importer`. Loaded by workers
-(isolate_task_process.py) and by the DAG processor.
+Applies to: Airflow 3.3.2, `airflow.dag_processing.importers.python_importer`.
 Upstream issue: https://github.com/apache/airflow/issues/57174
 Remove when: the test in `test_dag_import_signals.py` that names upstream fails.
 """

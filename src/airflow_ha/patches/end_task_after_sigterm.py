@@ -1,16 +1,13 @@
 """A task that is told to end, ends.
 
-The fault, in Airflow 3.3.2's `airflow.sdk.execution_time.task_runner`: on SIGTERM a task's process calls the operator's
-`on_kill` and then goes on where it was. When Airflow says that a task is no longer this attempt's, since it was started
-elsewhere or somebody cleared it, the first attempt runs for 5 s more beside the second, until the supervisor sends
-SIGKILL.
-
-The work-round: after `on_kill` the process ends by the signal. Its callbacks are not called: what becomes of the task
-is for the supervisor, or the scheduler, to tell.
-
-https://github.com/apache/airflow/issues/73006. It can go when the test in `test_end_task_after_sigterm.py` that names
-upstream fails. Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml); tasks are forked from
-them.
+Problem: on SIGTERM a task's process calls the operator's `on_kill` and then goes on where it was. When Airflow says
+that a task is no longer this try's, since it was started elsewhere or cleared, the first try runs for 5 s more beside
+the second, until the supervisor sends SIGKILL.
+Patch: after `on_kill` the process ends by the signal. Its callbacks are not called: what becomes of the task is decided
+by the supervisor or the scheduler.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.task_runner`.
+Upstream issue: https://github.com/apache/airflow/issues/73006
+Remove when: the test in `test_end_task_after_sigterm.py` that names upstream fails.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ slots, and 290 MB of Redis a day.
 Patch: the scheduler selects only tasks of queues that a worker consumes, and of an own worker service's queue only so
 many as its workers can use (airflow_ha.queues). Tasks that were queued before return to `scheduled` by
 task_queued_timeout, which now removes their message. What is held back is counted and logged by its queue.
-Applies to: airflow.jobs.scheduler_job_runner 3.3.2; loaded by schedulers (airflow_ha/celery_config.py).
+Applies to: airflow.jobs.scheduler_job_runner 3.3.2.
 Upstream issue: none found that asks for it.
 Remove when: the test in test_hold_unconsumed_queues.py that names upstream fails.
 """

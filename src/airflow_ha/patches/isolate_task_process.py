@@ -5,8 +5,7 @@ memory. It shares /tmp and its working directory with all, a process that it lea
 (`[workers] socket_cleanup_timeout`) and lives on, and when its supervisor is killed it runs on beside its next try.
 Patch: at the fork, see `task_process/`: the OOM score, a folder, limits, fatal signals. The end of the process wakes
 the supervisor (pidfd), which ends its descendants, also in sessions of their own: orphans become its children.
-Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor` and `.coordinator`. Loaded by workers through
-`imports` in Celery's settings (compose/airflow.yaml).
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor` and `.coordinator`.
 Upstream issue: https://github.com/apache/airflow/issues/65505 (the process group only).
 Remove when: the test in `test_isolate_task_process.py` that names upstream fails, and scratch folders are no longer
 wanted.

@@ -7,7 +7,7 @@ Patch: what cannot be delivered or written fails its own trigger, with a reason 
   in memory that it shares with its supervisor, whose step the event loop runs: when the runner dies or does not get on
   in a step, that trigger is failed before the restart. An asset's trigger, which no task waits for, is held for an
   hour.
-Applies to: Airflow 3.3.2, `airflow.jobs.triggerer_job_runner`. Loaded by the triggerer (database_config.py).
+Applies to: Airflow 3.3.2, `airflow.jobs.triggerer_job_runner`.
 Upstream issue: https://github.com/apache/airflow/issues/70385
 Remove when: the tests in `test_isolate_trigger_faults.py` that name upstream fail.
 """

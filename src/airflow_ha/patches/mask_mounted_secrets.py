@@ -4,8 +4,7 @@ Problem: before each task the supervisor forgets what Airflow masked of its own 
   `conf.get("celery", "broker_url")` prints the password; a URL's password is not masked by itself in any process.
 Patch: what the mounted secret files hold is masked from the start, and is still masked after the masker is reset.
   Its patterns are compiled once, before processes are forked.
-Applies to: Airflow 3.3.2, both copies of `secrets_masker`. Loaded by workers through `imports` in Celery's settings
-  (compose/airflow.yaml), and by the dag-processor and the triggerer (database_config.py).
+Applies to: Airflow 3.3.2, both copies of `secrets_masker`.
 Upstream issue: none found.
 Remove when: the test in `test_mask_mounted_secrets.py` that names upstream fails.
 """

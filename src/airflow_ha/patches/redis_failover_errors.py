@@ -1,21 +1,16 @@
 """A Redis that is replaced costs a connection: not the worker, and not the task that is just being queued.
 
-Three faults, in redis-py 6.4 and kombu 5.6. Only the third has an issue upstream that was found.
-
-1. A Redis that was the primary and no longer is answers READONLY, which redis-py takes for a lost connection, but just
-   as well NOREPLICAS (it has come back alone, and takes no writes) or UNBLOCKED (it became a replica while a worker
-   waited for a task). Those two are plain errors: a worker ends with "Unrecoverable error" and takes its running tasks
-   with it. Here all of them are lost connections, which kombu and Celery repair.
+Problem: three errors that nothing repairs.
+1. NOREPLICAS (a former primary came back alone) and UNBLOCKED (it became a replica while a worker waited) are plain
+   errors to redis-py, where READONLY is a lost connection: a worker ends, and takes its running tasks with it.
 2. kombu publishes again once after a lost connection, whatever `task_publish_retry_policy` says, unless its transport
-   names the errors that can be recovered from; its Redis transport does not. A connection to the old primary that works
-   for one more moment is enough to fail the task. Here it names them.
-3. A channel that was closed, or whose connection was, fails with "'NoneType' object has no attribute 'client'" or
-   "…'hostname'" (https://github.com/celery/kombu/issues/582), which nothing repairs. A publisher fails its task. A
-   worker whose Redis comes back loading its file, and which then acknowledges a task of an earlier connection, ends
-   with "Unrecoverable error", and takes nothing more until what runs in it has ended. Here it is a lost connection.
-
-Each can go when its test in `test_redis_failover_errors.py` fails.
-Loaded by schedulers, workers and Flower with Celery's settings (airflow_ha/celery_config.py).
+   names the errors that can be recovered from; its Redis transport does not.
+3. A channel that was closed, or whose connection was, fails with "'NoneType' object has no attribute …": a publisher
+   fails its task; a worker that acknowledges a task of an earlier connection ends.
+Patch: all of them are lost connections, which kombu and Celery repair.
+Applies to: redis-py 6.4.0, `redis._parsers.base`; kombu 5.6.2, `kombu.transport.redis`.
+Upstream issue: https://github.com/celery/kombu/issues/582 for the third; none found for the others.
+Remove when: its tests in `test_redis_failover_errors.py` that name upstream fail.
 """
 
 from __future__ import annotations

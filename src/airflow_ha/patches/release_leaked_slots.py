@@ -5,7 +5,7 @@ worker will ever take (its queue has no worker, or Redis lost it) has none: when
 cleared, its slot is lost until the scheduler restarts.
 Patch: every 10 s the executor's tasks are compared with those that the database has queued or running. What is missing
 there twice, LEAK_SECONDS apart, is dropped.
-Applies to: airflow.jobs.scheduler_job_runner 3.3.2; loaded by schedulers (airflow_ha/celery_config.py).
+Applies to: airflow.jobs.scheduler_job_runner 3.3.2.
 Upstream issue: none found.
 Remove when: the test in test_release_leaked_slots.py that names upstream fails.
 """

@@ -7,7 +7,7 @@ Problem: when the process that parses a file is killed, exits or exceeds `[dag_p
 Patch: the exit code, signal, memory limit or time-out is the file's import error. The parser is the kernel's first
   choice when memory runs out, and has a process group of its own. A slow failing file rests until it is changed, or for
   four times as long as it took. A parser that waited for a processor rather than ran is no error of its file.
-Applies to: Airflow 3.3.2, `airflow.dag_processing.manager`. Loaded by the dag-processor (database_config.py).
+Applies to: Airflow 3.3.2, `airflow.dag_processing.manager`.
 Upstream issue: none found.
 Remove when: the tests in `test_report_parser_exit.py` that name upstream fail.
 """

@@ -5,8 +5,7 @@ callbacks of the task, nor sends its e-mails, and the log guesses ("Likely out o
 Patch: the supervisor reports nothing and fails its Celery task. The scheduler finds a task that ended and is RUNNING,
 which it handles within seconds: retries, callbacks (by the DAG processor) and e-mails, as for a worker that was lost.
 The log says what ended the process, with its peak memory; so do the metrics `ha_task_killed` and `ha_task_peak_bytes`.
-Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`. Loaded by workers through `imports` in Celery's
-settings (compose/airflow.yaml).
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`.
 Upstream issue: none found.
 Remove when: the test in `test_report_task_exit.py` that names upstream fails.
 """

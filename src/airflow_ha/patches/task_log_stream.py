@@ -3,7 +3,7 @@
 Problem: in Airflow 3.3.2 a task log handler cannot tell a request that is streamed from one whose answer is built in
 memory, and the stream is sent in pieces of `[api] log_stream_buffer_size` lines, whatever their length.
 Patch: the request's metadata says that it is streamed; pieces are counted in bytes (that setting is 1 here).
-Applies to: `airflow.utils.log.log_reader.TaskLogReader`; API servers, by airflow_ha/task_logs/config.py.
+Applies to: `airflow.utils.log.log_reader.TaskLogReader`.
 Upstream issue: none was found.
 Remove when: `test_task_log_stream.py` says that upstream's pieces are bounded, and handlers are told.
 """
