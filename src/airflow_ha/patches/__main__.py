@@ -4,7 +4,7 @@ By default for every component, by the files that are installed; exit code 1 if 
 
     --running       what the main process of this container has noted; exit code 1 if it has noted nothing
     --digests       the digest of each source that patches replace
-    --root FOLDER   look at the packages in a folder, such as those of another version, and not at the installed ones
+    --root FOLDER   look at the packages in a folder, such as those of another version, before the installed ones
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_ha.patches import registry
-from airflow_ha.patches.guard import Guard
+from airflow_ha.patches.guard import Guard, installed_roots
 from airflow_ha.patches.loader import SKIPPED, decide, state_file
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     what.add_argument("--digests", action="store_true")
     parser.add_argument("--root", type=Path)
     asked = parser.parse_args()
-    guard = Guard([asked.root] if asked.root else None)
+    guard = Guard([asked.root, *installed_roots()] if asked.root else None)
     if asked.running:
         try:
             print(state_file().read_text())

@@ -28,7 +28,7 @@ class Guard:
     """
 
     def __init__(self, roots: Sequence[Path] | None = None) -> None:
-        self._roots = [Path(entry or ".") for entry in sys.path] if roots is None else list(roots)
+        self._roots = installed_roots() if roots is None else list(roots)
         self._versions: dict[str, str | None] = {}
 
     def misfits(self, patches: Iterable[Patch]) -> dict[str, str]:
@@ -80,6 +80,11 @@ class Guard:
     def _version(self, distribution: str) -> str | None:
         found = metadata.distributions(name=distribution, path=[str(root) for root in self._roots])
         return next((one.version for one in found), None)
+
+
+def installed_roots() -> list[Path]:
+    """Return the folders from which this interpreter imports."""
+    return [Path(entry or ".") for entry in sys.path]
 
 
 def changed_source(replaces: Mapping[str, str], digests: Mapping[str, str]) -> str:

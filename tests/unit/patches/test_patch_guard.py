@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from airflow_ha.patches import registry
-from airflow_ha.patches.guard import Guard
+from airflow_ha.patches.guard import Guard, changed_source, installed_roots
 from airflow_ha.patches.loader import SKIPPED, decide
+from ops.project import ROOT
 
 MODULE = '''
 class Worker:
@@ -97,7 +98,7 @@ def test_a_distribution_that_is_missing_does_not_fit(package, patch):
 IMPORTED = """
 import sys
 from airflow_ha.patches.__main__ import installed
-from airflow_ha.patches.guard import Guard
+from airflow_ha.patches.guard import Guard, changed_source, installed_roots
 installed(Guard())
 print([name for name in ("airflow", "celery", "sqlalchemy") if name in sys.modules])
 """
@@ -133,12 +134,48 @@ def test_the_command_says_what_would_be_applied_and_fails_if_something_is_skippe
     assert worker["heartbeat_lease"]["state"] == "applied"
     assert worker["celery_pool_flush"] == {"state": "off", "reason": "PATCHES_DISABLED"}
     assert worker["reap_ended_task"]["reason"] == "PATCHES=safety"
-    elsewhere = run("--root", str(tmp_path))
-    assert elsewhere.returncode == 1
-    assert "not installed" in json.loads(elsewhere.stdout)["components"]["worker"]["heartbeat_lease"]["reason"]
+    (tmp_path / "celery-6.dist-info").mkdir()
+    (tmp_path / "celery-6.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: celery\nVersion: 6.0\n")
+    another = run("--root", str(tmp_path))
+    assert another.returncode == 1
+    worker = json.loads(another.stdout)["components"]["worker"]
+    assert worker["celery_pool_flush"]["reason"].startswith("celery is 6.0")
+    assert worker["heartbeat_lease"]["state"] == "applied"
 
 
 def test_the_command_prints_what_the_main_process_noted(tmp_path):
     nothing = run("--running", TMPDIR=str(tmp_path))
     assert nothing.returncode == 1
     assert "no main process of Airflow has started" in nothing.stderr
+
+
+NEXT = {"apache-airflow-core": "3.4.0b2", "apache-airflow-task-sdk": "1.4.0b2"}
+SAME_SOURCE = {
+    "bound_task_output",
+    "cache_config_commands",
+    "clear_logger_caches_once",
+    "dag_import_signals",
+    "end_task_after_sigterm",
+    "mask_mounted_secrets",
+    "open_session_on_event_loop",
+    "reap_ended_task",
+    "release_leaked_slots",
+}
+"""Patches of Airflow for which only the version differs in NEXT: what they replace is as it was."""
+
+
+@pytest.mark.nightly
+def test_in_the_next_airflow_every_patch_of_airflow_is_skipped_and_the_others_stay(tmp_path):
+    requirements = [f"{name}=={version}" for name, version in NEXT.items()]
+    pip = ROOT / ".bootstrap/bin/pip"
+    subprocess.run([pip, "install", "--quiet", "--no-deps", "--target", tmp_path, *requirements], check=True)
+    components = json.loads(run("--root", str(tmp_path)).stdout)["components"]
+    states = {name: found for patches in components.values() for name, found in patches.items()}
+    for patch in registry.PATCHES:
+        changes = [f"{name} is {NEXT[name]}" for name in patch.written_for if name in NEXT]
+        assert states[patch.name]["state"] == (SKIPPED if changes else "applied"), patch.name
+        assert not changes or states[patch.name]["reason"].startswith(changes[0]), patch.name
+    guard = Guard([tmp_path, *installed_roots()])
+    of_airflow = [patch for patch in registry.PATCHES if NEXT.keys() & patch.written_for]
+    digests = guard.digests(target for patch in of_airflow for target in patch.replaces)
+    assert {patch.name for patch in of_airflow if not changed_source(patch.replaces, digests)} == SAME_SOURCE
