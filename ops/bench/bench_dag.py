@@ -1,4 +1,4 @@
-"""The loads of the benches: a pair of tasks, a fan-out, and a fan-out that waits for a pool."""
+"""The loads of the benches: a pair of tasks, a fan-out, one that waits for a pool, and ordinary data tasks."""
 
 # mypy: allow-untyped-decorators
 # (Airflow's decorators are not followed by the type checker.)
@@ -53,7 +53,27 @@ def fan_out(pool: str) -> None:
     work.expand(number=numbers())
 
 
+@dag(dag_id="bench_ordinary", params={"tasks": 16, "megabytes": 200}, **SETTINGS)
+def ordinary() -> None:
+    """As many tasks as the run says, each with a library for data and some of it in memory for 20 s."""
+
+    @task
+    def numbers() -> list[int]:
+        return list(range(int(get_current_context()["params"]["tasks"])))
+
+    @task
+    def work(number: int) -> int:
+        import sklearn.ensemble  # noqa: F401 (its memory is the load)
+
+        data = bytearray(b"x" * (int(get_current_context()["params"]["megabytes"]) * 1_000_000))
+        time.sleep(20)
+        return len(data)
+
+    work.expand(number=numbers())
+
+
 pair()
+ordinary()
 for name, pool in (("bench_fanout", "default_pool"), ("bench_held", POOL)):
     with DAG(dag_id=name, params={"tasks": 100, "seconds": 0.0}, **SETTINGS):
         fan_out(pool)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ops.airflow_client import AirflowClient, Run
 
-PAIR, FAN_OUT, HELD = "bench_pair", "bench_fanout", "bench_held"
+PAIR, FAN_OUT, HELD, ORDINARY = "bench_pair", "bench_fanout", "bench_held", "bench_ordinary"
 POOL = "bench_closed"
 """The pool of HELD's tasks, as in bench_dag.py."""
 RUN_SECONDS = 900.0
@@ -64,7 +64,7 @@ class DagFile:
                 api.ask("DELETE", dag_path(dag_id), missing=True, timeout=MANY_ROWS_SECONDS)
 
 
-DAGS = DagFile(ROOT / "ops/bench/bench_dag.py", (PAIR, FAN_OUT, HELD))
+DAGS = DagFile(ROOT / "ops/bench/bench_dag.py", (PAIR, FAN_OUT, HELD, ORDINARY))
 
 
 @dataclass(frozen=True)

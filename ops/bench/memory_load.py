@@ -1,0 +1,87 @@
+"""What each service holds at rest, at most under ordinary data tasks on every slot, and after ten thousand tasks."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ops import compose
+from ops.bench import accounting
+from ops.bench.catalogue import MEMORY, MIB, RUN_LIMIT
+from ops.bench.figures import by_service
+from ops.bench.loads import FAN_OUT, ORDINARY, run_to_end
+from ops.bench.side import CONCURRENCY, turns
+from ops.waiting import wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ops.bench.figures import Sample
+    from ops.bench.side import Side
+    from ops.project import Project
+
+NAME = "memory-load"
+RUNS = 10
+HELD_MB = 200
+REST_SECONDS = 60.0
+"""After a load, for what is given back at once; long enough for each process's periodic work."""
+POLL_SECONDS = 0.5
+AT_REST = "at rest"
+LOADED = f"at most, under tasks of {HELD_MB} MB on all slots"
+AFTER = f"after {RUNS * RUN_LIMIT:,} tasks"
+SENTENCE = (
+    f"Memory of each service at rest, at most while a task on each slot imports scikit-learn and holds {HELD_MB} MB, "
+    f"and {REST_SECONDS:.0f} s after {RUNS} fan-outs of {RUN_LIMIT:,} no-ops."
+)
+
+
+def held(side: Side) -> dict[str, float]:
+    """Return bytes by service."""
+    return accounting.memory(accounting.read(accounting.containers(side.project)))
+
+
+def most_held(side: Side, tasks: int, report: Callable[[str], None]) -> dict[str, float]:
+    """Return the most bytes of each service while as many ordinary tasks run at once."""
+    most = held(side)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(run_to_end, side.api, ORDINARY, {"tasks": tasks, "megabytes": HELD_MB}, report)
+        while not run.done():
+            most = {service: max(most.get(service, 0.0), now) for service, now in held(side).items()}
+            time.sleep(POLL_SECONDS)
+    run.result()  # raises what the run has raised
+    return most
+
+
+def rest(report: Callable[[str], None]) -> None:
+    """Let time pass, in which processes give back what they can."""
+    ends = time.monotonic() + REST_SECONDS
+    wait(lambda: time.monotonic() > ends, 2 * REST_SECONDS, f"{REST_SECONDS:.0f} s have passed", report)
+
+
+def compare(
+    _project: Project, side: Side, rounds: int, taken: dict[str, list[Sample]], report: Callable[[str], None]
+) -> None:
+    """Take the three in order, `rounds` times. See Comparison."""
+    slots = int(side.model["services"]["worker"]["environment"][CONCURRENCY]) * compose.wanted(side.model)["worker"]
+    for number in range(1, rounds + 1):
+        with turns([side], report) as turn:
+            turn(side)
+            rest(report)
+            steps = (
+                (AT_REST, partial(held, side)),
+                (LOADED, partial(most_held, side, slots, report)),
+                (AFTER, partial(after_tasks, side, report)),
+            )
+            for name, take in steps:
+                taken.setdefault(name, []).append(by_service(MEMORY, take(), MIB))
+                report(f"round {number} of {rounds}, {name}")
+
+
+def after_tasks(side: Side, report: Callable[[str], None]) -> dict[str, float]:
+    """Return bytes by service after the fan-outs and a rest."""
+    for _ in range(RUNS):
+        run_to_end(side.api, FAN_OUT, {"tasks": RUN_LIMIT}, report)
+    rest(report)
+    return held(side)
