@@ -113,7 +113,8 @@ def _commit(connection: Connection) -> None:
 
 
 def _roll_back(connection: Connection) -> None:
-    connection.info.pop(_SAID, None)
+    if not connection.invalidated:  # it has no `info` then: that raises PendingRollbackError
+        connection.info.pop(_SAID, None)
 
 
 def announce() -> None:

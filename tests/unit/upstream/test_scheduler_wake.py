@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -108,6 +110,72 @@ def test_what_is_rolled_back_is_not_said(database):
         connection.execute(END, {"state": "running"})
         connection.commit()
     assert said == []
+
+
+class CutServer:
+    """A Postgres server of 3 statements a connection: it cuts the connection at the third, and keeps what was said."""
+
+    OK = b"R\0\0\0\x08\0\0\0\0"
+    READY = b"Z\0\0\0\x05"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed by the test
+            while True:
+                connection, _ = self._socket.accept()
+                with connection, connection.makefile("rwb") as stream:
+                    self._answer(stream)
+
+    def _answer(self, stream) -> None:
+        stream.read(struct.unpack("!i", stream.read(4))[0] - 4)
+        settings = self._setting("client_encoding", "UTF8") + self._setting("DateStyle", "ISO")
+        stream.write(self.OK + settings + self.READY + b"I")
+        for _ in range(2):
+            stream.flush()
+            self._next(stream)
+            stream.write(b"C" + struct.pack("!i", 5) + b"\0" + self.READY + b"T")
+        stream.flush()
+        self._next(stream)
+
+    def _next(self, stream) -> None:
+        _, length = struct.unpack("!ci", stream.read(5))
+        self.said.append(stream.read(length - 4).rstrip(b"\0").decode())
+
+    def _setting(self, name: str, value: str) -> bytes:
+        pair = f"{name}\0{value}\0".encode()
+        return b"S" + struct.pack("!i", 4 + len(pair)) + pair
+
+
+@pytest.fixture
+def cut_server():
+    server = CutServer()
+    yield server
+    server.close()
+
+
+def test_a_rollback_after_a_cut_connection_raises_nothing(cut_server, announcing):
+    url = f"postgresql+psycopg2://a@127.0.0.1:{cut_server.port}/a?sslmode=disable&gssencmode=disable"
+    # Without what SQLAlchemy asks at the first connection.
+    engine = sqlalchemy.create_engine(url, use_native_hstore=False, _initialize=False)
+    with Session(engine) as session:
+        for _ in range(2):  # the second connection is the first one's successor
+            session.execute(END, {"state": "success"})
+            with pytest.raises(sqlalchemy.exc.OperationalError, match="closed the connection"):
+                session.execute(END, {"state": "failed"})
+            session.rollback()
+    assert cut_server.said == 2 * [
+        "BEGIN",
+        "UPDATE task_instance SET state='success'",
+        "UPDATE task_instance SET state='failed'",
+    ]
 
 
 class Postgres:
