@@ -425,6 +425,70 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
     assert [at for _, at, _ in told] == pytest.approx([0, 0.1, 0.9, 7.9])
 
 
+@pytest.mark.parametrize(
+    ("worked", "factor", "idle_cores", "rests"),
+    [
+        (0.2, 3.0, 0.0, 0.6),
+        (0.2, 3.0, 0.5, 0.3),
+        (0.2, 3.0, 1.0, 0.0),
+        (0.2, 3.0, 62.0, 0.0),
+        (0.2, 3.0, -0.1, 0.6),
+        (0.2, 1.0, 0.0, 0.2),
+        (0.05, 3.0, 0.0, 0.05),
+        (0.05, 3.0, 1.0, 0.0),
+        (0.05, 0.0, 0.0, 0.0),
+        (0.2, 0.0, 0.0, 0.0),
+    ],
+)
+def test_a_whole_idle_core_or_a_factor_of_0_ends_all_rest(worked, factor, idle_cores, rests):
+    assert scheduler_wake.rest_after(worked, factor, idle_cores) == pytest.approx(rests)
+
+
+def test_idle_cores_are_those_of_the_last_window(monkeypatch):
+    clock, idle = Clock(), iter([100.0, 103.0, 103.5])
+    monkeypatch.setattr(scheduler_wake, "time", clock)
+    cores = scheduler_wake.IdleCores(lambda: next(idle))
+    counted = []
+    for passed in (0.5, 1.5, 0.5, 0.5):
+        clock.now += passed
+        counted.append(cores())
+    assert counted == pytest.approx([0.0, 1.5, 1.5, 0.5])
+
+
+def test_only_cores_that_the_process_may_use_are_idle_for_it(tmp_path, monkeypatch):
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  9 9 9 900 90 9 9 9 0 0\n"
+        "cpu0 1 1 1 100 10 1 1 1 0 0\n"
+        "cpu1 1 1 1 200 20 1 1 1 0 0\n"
+        "cpu10 1 1 1 600 60 1 1 1 0 0\n"
+        "intr 5 5\n"
+    )
+    monkeypatch.setattr(scheduler_wake, "PROC_STAT", stat)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    assert scheduler_wake.idle_seconds() == pytest.approx(3.3)
+
+
+def test_idle_time_of_this_machine_is_no_more_than_its_cores_have():
+    started, idle = time.monotonic(), scheduler_wake.idle_seconds()
+    time.sleep(0.2)  # what is measured over
+    most = (time.monotonic() - started + 0.05) * len(os.sched_getaffinity(0))
+    assert 0 <= scheduler_wake.idle_seconds() - idle <= most
+
+
+@pytest.mark.parametrize(("given", "idle", "rests"), [("", 0.0, 0.6), ("1", 0.0, 0.2), ("0", 0.0, 0.0), ("", 1.0, 0.0)])
+def test_a_schedulers_rest_follows_its_setting_and_idle_cores(monkeypatch, given, idle, rests):
+    from airflow.jobs import scheduler_job_runner
+
+    monkeypatch.setenv(scheduler_wake.REST_FACTOR, given)
+    monkeypatch.setattr(scheduler_wake, "IdleCores", lambda: lambda: idle)
+    for name in ("time", "stats"):
+        monkeypatch.setattr(scheduler_job_runner, name, getattr(scheduler_job_runner, name))
+    scheduler_wake.listen()
+    assert scheduler_job_runner.time.sleep._rest_after(0.2) == pytest.approx(rests)
+
+
 def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
     clock = Clock()
     sleep = scheduler_wake.Sleep(channel, never)
