@@ -470,7 +470,7 @@ def test_only_cores_that_the_process_may_use_are_idle_for_it(tmp_path, monkeypat
     assert scheduler_wake.idle_seconds() == pytest.approx(3.3)
 
 
-def test_idle_time_of_this_machine_is_no_more_than_its_cores_have():
+def test_idle_time_is_no_more_than_the_cores_have():
     started, idle = time.monotonic(), scheduler_wake.idle_seconds()
     time.sleep(0.2)  # what is measured over
     most = (time.monotonic() - started + 0.05) * len(os.sched_getaffinity(0))
