@@ -18,6 +18,11 @@ While no core is idle a scheduler rests between two rounds: as long as the one b
 rare. What comes thick and fast is dealt with together, and most of the time is the tasks'. Half an idle core halves
 the rest, and with a whole one there is none: nobody needs the time, on two cores as on sixty-four.
 
+The price: Postgres commits those that notify one after the other, under one lock that is kept until the commit is on
+disk, the synchronous replica's too. So completions are capped at what one connection commits: about 950 a second with
+a replica on the same disk, 6,300 without NOTIFY (2 busy cores; `./ops/stack bench commits`). A replica elsewhere adds
+the network's round trip to each.
+
 No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
 the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
 hear it (airflow_ha/celery_config.py).
