@@ -59,6 +59,7 @@ VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?
 ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
 DEFAULT_QUEUE = "default"
 QUEUES = re.compile(r"[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*")
+FACTOR = re.compile(r"\d{1,2}(\.\d+)?", re.ASCII)
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -176,6 +177,8 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
         )
     if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
         raise refuse("PARALLELISM", "a number of tasks, 1 or more")
+    if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
+        raise refuse("SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5")
     try:
         ipaddress.ip_address(settings["BIND_ADDRESS"])
     except ValueError:

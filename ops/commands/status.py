@@ -57,7 +57,9 @@ def print_status(found: stack_status.Status) -> None:
     console.print(table)
     print_data(found["data"] or [])
     if found["dags"] is None:
-        console.print("[yellow]Airflow does not answer, so that DAG files that do not import cannot be told.[/]")
+        console.print(
+            "[yellow]Airflow does not answer or refuses the log-in: import errors of DAG files are unknown.[/]"
+        )
     for error in (found["dags"] or {}).get("import_errors", []):
         console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
     for target in found["targets"] or []:

@@ -13,9 +13,15 @@ the next scheduled run is due. So it can sleep longer: compose/airflow.yaml. Wha
 replaced for instance, and what nobody says, as the end of a task's `retry_delay`, is found at the end of the sleep.
 One that found the pools locked does not sleep.
 
-Between two rounds a scheduler rests: as long as the one before took, and three times as long after one that was long,
-because the machine is busy, unless a run is to begin meanwhile: people wait for that, and it is rare. What comes thick
-and fast is dealt with together, and most of the time is the tasks'.
+While no core is idle a scheduler rests between two rounds: as long as the one before took, and three times as long
+(SCHEDULER_REST_FACTOR) after one that was long, unless a run is to begin meanwhile: people wait for that, and it is
+rare. What comes thick and fast is dealt with together, and most of the time is the tasks'. Half an idle core halves
+the rest, and with a whole one there is none: nobody needs the time, on two cores as on sixty-four.
+
+The price: Postgres commits those that notify one after the other, under one lock that is kept until the commit is on
+disk, the synchronous replica's too. So completions are capped at what one connection commits: about 950 a second with
+a replica on the same disk, 6,300 without NOTIFY (2 busy cores; `./ops/stack bench commits`). A replica elsewhere adds
+the network's round trip to each.
 
 No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
 the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
@@ -32,6 +38,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +84,12 @@ LONG_ROUND: Final = 0.1
 """Seconds; a round for a run of a few tasks takes half of it."""
 LONGEST_REST: Final = 1.0
 """Seconds between two rounds of a busy scheduler, as upstream's between two of an idle one."""
+REST_FACTOR: Final = "AIRFLOW_HA_SCHEDULER_REST_FACTOR"
+"""The environment variable with the factor of a rest after a long round; 0 is no rest at all."""
+DEFAULT_REST_FACTOR: Final = 3.0
+IDLE_WINDOW_SECONDS: Final = 1.0
+"""Idle cores are counted over a second or more, since the kernel counts their time in hundredths."""
+PROC_STAT: Final = Path("/proc/stat")
 
 _SAID = "airflow_ha_work"
 
@@ -113,7 +126,8 @@ def _commit(connection: Connection) -> None:
 
 
 def _roll_back(connection: Connection) -> None:
-    connection.info.pop(_SAID, None)
+    if not connection.invalidated:  # it has no `info` then: that raises PendingRollbackError
+        connection.info.pop(_SAID, None)
 
 
 def announce() -> None:
@@ -173,13 +187,50 @@ def due() -> float | None:
     return (first - asked).total_seconds() if first else None
 
 
-def rest_after(worked: float) -> float:
-    """How long a scheduler rests after a round, unless a run is to begin.
+def idle_seconds() -> float:
+    """Return for how long the cores that this process may use have been idle since the machine started, together.
+
+    Without the time that a hypervisor gave to others. Cores of a container that `cpuset` keeps it from do not count.
+    """
+    cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    fields = (line.split() for line in PROC_STAT.read_text(encoding="ascii").splitlines() if line.startswith("cpu"))
+    ticks = sum(int(idle) + int(iowait) for name, _, _, _, idle, iowait, *_ in fields if name in cores)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class IdleCores:
+    """How many cores were idle lately, such as 0.5: 0 until a window has passed.
+
+    Args:
+        idle_seconds: returns for how long all cores together have been idle.
+    """
+
+    def __init__(self, idle_seconds: Callable[[], float] = idle_seconds) -> None:
+        self._idle_seconds = idle_seconds
+        self._window_start = time.monotonic()
+        self._idle_at_start = idle_seconds()
+        self._cores = 0.0
+
+    def __call__(self) -> float:
+        """Return the cores that were idle in the last window, which may be longer than IDLE_WINDOW_SECONDS."""
+        now = time.monotonic()
+        if (passed := now - self._window_start) >= IDLE_WINDOW_SECONDS:
+            idle = self._idle_seconds()
+            self._cores = (idle - self._idle_at_start) / passed
+            self._window_start, self._idle_at_start = now, idle
+        return self._cores
+
+
+def rest_after(worked: float, factor: float = DEFAULT_REST_FACTOR, idle_cores: float = 0.0) -> float:
+    """Return for how many seconds a scheduler rests after a round, unless a run is to begin.
 
     Args:
         worked: Seconds that the round took.
+        factor: How many times as long the rest after a long round is.
+        idle_cores: How many cores nobody needs.
     """
-    return worked if worked <= LONG_ROUND else 3 * worked
+    times = factor if worked > LONG_ROUND else min(1.0, factor)
+    return worked * times * min(1.0, max(0.0, 1.0 - idle_cores))
 
 
 class Sleep:
@@ -188,13 +239,18 @@ class Sleep:
     Args:
         hear: Tells of work; raises when it can do so no longer, and is called again.
         due: Seconds until there is work that nobody tells of; None when that is not known.
+        rest: Seconds of rest after a round, by the seconds that the round took.
     """
 
     def __init__(
-        self, hear: Callable[[Callable[[str], None]], None] = hear, due: Callable[[], float | None] = due
+        self,
+        hear: Callable[[Callable[[str], None]], None] = hear,
+        due: Callable[[], float | None] = due,
+        rest: Callable[[float], float] = rest_after,
     ) -> None:
         self._hear = hear
         self._due = due
+        self._rest_after = rest
         self._work = threading.Event()
         self._run = threading.Event()
         self._listener: threading.Thread | None = None
@@ -227,7 +283,7 @@ class Sleep:
 
     def _rest(self, most: float) -> float:
         worked = time.monotonic() - self._begun
-        seconds = min(most, rest_after(worked))
+        seconds = min(most, self._rest_after(worked))
         time.sleep(min(worked, seconds))
         if seconds > worked:
             self._run.wait(seconds - worked)
@@ -252,7 +308,8 @@ def listen() -> None:
     from airflow.jobs import scheduler_job_runner
 
     module: Any = scheduler_job_runner
-    sleep = Sleep()
+    factor, idle_cores = float(os.environ.get(REST_FACTOR) or DEFAULT_REST_FACTOR), IdleCores()
+    sleep = Sleep(rest=lambda worked: rest_after(worked, factor, idle_cores()))
     module.time = SimpleNamespace(**{**vars(time), "sleep": sleep})
     heard = {"timer": rested(module.stats.timer, sleep), "incr": counted(module.stats.incr, sleep)}
     module.stats = SimpleNamespace(**{**vars(module.stats), **heard})

@@ -7,8 +7,9 @@ takes a second, and everybody else's runs wait for it.
 
 The work-round: for which runs there is nothing to decide a scheduler first asks the database, in one query, and leaves
 those out of the round. There is something when a task has not been scheduled yet, waits for its next attempt or its
-next look, or when none is left; when the DAG has another version; and when the run's `dagrun_timeout` is over. That
-nothing else matters is not relied on: each scheduler looks at all the tasks of every run once, and again every
+next look, or when none is left; when the DAG has another version than the run's tasks; and when the run's
+`dagrun_timeout` is over. All of that is in the database, so a scheduler that has just started leaves out the same runs.
+That nothing else matters is not relied on: each scheduler looks at all the tasks of every run once, and again every
 LOOK_SECONDS, but in a round at those of one such run at most.
 
 Upstream's issue is https://github.com/apache/airflow/issues/31185, open. It can go when the test in
@@ -33,12 +34,14 @@ from airflow.ti_deps.dependencies_states import SCHEDULEABLE_STATES
 from airflow.utils.session import NEW_SESSION
 from airflow.utils.state import State
 from cachetools import LRUCache
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
+    from uuid import UUID
 
+    from airflow.models.dagbag import DBDagBag
     from sqlalchemy.orm import Session
 
 MANY: Final = 20
@@ -58,19 +61,11 @@ class Look:
 
     Attributes:
         tasks: how many there were.
-        version: of its DAG, the newest; None of a run of few tasks.
-        timeout: when the run's time is over.
         at: when that was, by the monotonic clock.
     """
 
     tasks: int
-    version: int | None
-    timeout: datetime | None
     at: float
-
-    def still_holds(self, version: int | None) -> bool:
-        """Whether the DAG has no other version, and the run has time left."""
-        return version == self.version and (self.timeout is None or timezone.utcnow() < self.timeout)
 
 
 _looks: LRUCache[int, Look] = LRUCache(RUNS)
@@ -80,12 +75,7 @@ _decide: Any = DagRun.task_instance_scheduling_decisions
 _schedule: Any = SchedulerJobRunner._schedule_all_dag_runs
 
 
-def newest_version(dag_id: Any) -> Select[tuple[int | None]]:
-    """Asks for the number of a DAG's newest version."""
-    return select(func.max(DagVersion.version_number)).where(DagVersion.dag_id == dag_id)
-
-
-def settled(runs: Sequence[DagRun], session: Session) -> dict[int, int | None]:
+def settled(runs: Sequence[DagRun], session: Session) -> dict[int, UUID]:
     """Those in which tasks are left, with nothing to decide for any of them.
 
     Args:
@@ -98,46 +88,67 @@ def settled(runs: Sequence[DagRun], session: Session) -> dict[int, int | None]:
     tasks = select(TaskInstance.id).where(TaskInstance.dag_id == DagRun.dag_id, TaskInstance.run_id == DagRun.run_id)
     left = tasks.where(TaskInstance.state.in_(DECIDED)).exists()
     undecided = tasks.where(or_(TaskInstance.state.is_(None), TaskInstance.state.in_(UNDECIDED))).exists()
-    newest = newest_version(DagRun.dag_id).scalar_subquery()
-    found = select(DagRun.id, newest).where(DagRun.id.in_([run.id for run in runs]), left, ~undecided)
+    latest: Any = DagVersion._latest_version_select(DagRun.dag_id)
+    newest = latest.with_only_columns(DagVersion.id).correlate(DagRun).scalar_subquery()
+    # Upstream moves the tasks that are left to the newest version, but those of a bundle's version keep theirs.
+    has_newest = tasks.where(TaskInstance.dag_version_id == newest).exists()
+    up_to_date = or_(func.coalesce(DagRun.bundle_version, "") != "", has_newest)
+    found = select(DagRun.id, newest).where(DagRun.id.in_([run.id for run in runs]), left, ~undecided, up_to_date)
     return dict(session.execute(found).tuples().all())
 
 
-def to_be_left_out(runs: Sequence[DagRun], session: Session) -> list[DagRun]:
+def is_over(run: DagRun, newest: UUID, dags: DBDagBag, session: Session) -> bool:
+    """Whether a run's `dagrun_timeout` is over, or is not known: upstream then says what is wrong with its DAG.
+
+    Args:
+        run: The run.
+        newest: The newest version of its DAG.
+        dags: From which its DAG is taken.
+        session: with which the database is asked when it is not there.
+    """
+    version = run.created_dag_version_id if run.bundle_version else None
+    try:
+        dag = dags.get_dag(version or newest, session)
+    except DBAPIError:  # the transaction is rolled back and tried again
+        raise
+    except Exception:
+        return True
+    if dag is None:
+        return True
+    limit = dag.dagrun_timeout
+    return bool(run.start_date and limit and timezone.utcnow() - run.start_date > limit)
+
+
+def to_be_left_out(runs: Sequence[DagRun], dags: DBDagBag, session: Session) -> list[DagRun]:
     """Those for which there is nothing to decide, but for one whose turn it is to be looked at.
 
     Args:
         runs: of these.
+        dags: From which their DAGs are taken.
         session: with which the database is asked.
     """
-    asked = [
-        run
+    asked = {
+        run.id: run
         for run in runs
         if run.last_scheduling_decision and ((look := _looks.get(run.id)) is None or look.tasks >= MANY)
-    ]
+    }
     if not asked:
         return []
     looked: dict[int, float] = {}
-    for run_id, version in settled(asked, session).items():
-        look = _looks.get(run_id)
-        if look is None or look.still_holds(version):
-            looked[run_id] = look.at if look else -math.inf
+    for run_id, newest in settled(list(asked.values()), session).items():
+        if not is_over(asked[run_id], newest, dags, session):
+            looked[run_id] = look.at if (look := _looks.get(run_id)) else -math.inf
     longest_ago = min(looked, key=looked.__getitem__, default=None)
     if longest_ago is not None and time.monotonic() - looked[longest_ago] > LOOK_SECONDS:
         del looked[longest_ago]
-    return [run for run in asked if run.id in looked]
+    return [run for run_id, run in asked.items() if run_id in looked]
 
 
 @functools.wraps(_decide)
 def task_instance_scheduling_decisions(self: DagRun, *, session: Session = NEW_SESSION) -> Any:
     """As upstream's; remembers what it has seen."""
     decision = _decide(self, session=session)
-    tasks, version, timeout = len(decision.tis), None, None
-    if tasks >= MANY:
-        version = session.scalar(newest_version(self.dag_id))
-        limit = self.get_dag().dagrun_timeout
-        timeout = self.start_date + limit if limit and self.start_date else None
-    _looks[self.id] = Look(tasks, version, timeout, time.monotonic())
+    _looks[self.id] = Look(len(decision.tis), time.monotonic())
     return decision
 
 
@@ -145,7 +156,7 @@ def task_instance_scheduling_decisions(self: DagRun, *, session: Session = NEW_S
 def schedule_all_dag_runs(self: SchedulerJobRunner, guard: Any, dag_runs: Iterable[DagRun], session: Session) -> Any:
     """As upstream's, without the runs for which there is nothing to decide."""
     runs = list(dag_runs)
-    out = to_be_left_out(runs, session)
+    out = to_be_left_out(runs, self.scheduler_dag_bag, session)
     for run in out:
         run.last_scheduling_decision = timezone.utcnow()  # it is others' turn
     return _schedule(self, guard, [run for run in runs if run not in out], session)

@@ -96,6 +96,8 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("WORKER_QUEUES=gpu", "'default' among them"),
         ("WORKER_QUEUES=default,,gpu", "names separated by commas"),
         ("PARALLELISM=0", "1 or more"),
+        ("SCHEDULER_REST_FACTOR=-1", "0 to 99"),
+        ("SCHEDULER_REST_FACTOR=inf", "0 to 99"),
         ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),

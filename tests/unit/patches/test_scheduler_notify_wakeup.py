@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -108,6 +110,72 @@ def test_what_is_rolled_back_is_not_said(database):
         connection.execute(END, {"state": "running"})
         connection.commit()
     assert said == []
+
+
+class CutServer:
+    """A Postgres server of 3 statements a connection: it cuts the connection at the third, and keeps what was said."""
+
+    OK = b"R\0\0\0\x08\0\0\0\0"
+    READY = b"Z\0\0\0\x05"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed by the test
+            while True:
+                connection, _ = self._socket.accept()
+                with connection, connection.makefile("rwb") as stream:
+                    self._answer(stream)
+
+    def _answer(self, stream) -> None:
+        stream.read(struct.unpack("!i", stream.read(4))[0] - 4)
+        settings = self._setting("client_encoding", "UTF8") + self._setting("DateStyle", "ISO")
+        stream.write(self.OK + settings + self.READY + b"I")
+        for _ in range(2):
+            stream.flush()
+            self._next(stream)
+            stream.write(b"C" + struct.pack("!i", 5) + b"\0" + self.READY + b"T")
+        stream.flush()
+        self._next(stream)
+
+    def _next(self, stream) -> None:
+        _, length = struct.unpack("!ci", stream.read(5))
+        self.said.append(stream.read(length - 4).rstrip(b"\0").decode())
+
+    def _setting(self, name: str, value: str) -> bytes:
+        pair = f"{name}\0{value}\0".encode()
+        return b"S" + struct.pack("!i", 4 + len(pair)) + pair
+
+
+@pytest.fixture
+def cut_server():
+    server = CutServer()
+    yield server
+    server.close()
+
+
+def test_a_rollback_after_a_cut_connection_raises_nothing(cut_server, announcing):
+    url = f"postgresql+psycopg2://a@127.0.0.1:{cut_server.port}/a?sslmode=disable&gssencmode=disable"
+    # Without what SQLAlchemy asks at the first connection.
+    engine = sqlalchemy.create_engine(url, use_native_hstore=False, _initialize=False)
+    with Session(engine) as session:
+        for _ in range(2):  # the second connection is the first one's successor
+            session.execute(END, {"state": "success"})
+            with pytest.raises(sqlalchemy.exc.OperationalError, match="closed the connection"):
+                session.execute(END, {"state": "failed"})
+            session.rollback()
+    assert cut_server.said == 2 * [
+        "BEGIN",
+        "UPDATE task_instance SET state='success'",
+        "UPDATE task_instance SET state='failed'",
+    ]
 
 
 class Postgres:
@@ -355,6 +423,70 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
     assert clock.slept == pytest.approx([0, 0.05, 0.2, 0.4, scheduler_wake.LONGEST_REST])
     # The rest is over when the round is timed.
     assert [at for _, at, _ in told] == pytest.approx([0, 0.1, 0.9, 7.9])
+
+
+@pytest.mark.parametrize(
+    ("worked", "factor", "idle_cores", "rests"),
+    [
+        (0.2, 3.0, 0.0, 0.6),
+        (0.2, 3.0, 0.5, 0.3),
+        (0.2, 3.0, 1.0, 0.0),
+        (0.2, 3.0, 62.0, 0.0),
+        (0.2, 3.0, -0.1, 0.6),
+        (0.2, 1.0, 0.0, 0.2),
+        (0.05, 3.0, 0.0, 0.05),
+        (0.05, 3.0, 1.0, 0.0),
+        (0.05, 0.0, 0.0, 0.0),
+        (0.2, 0.0, 0.0, 0.0),
+    ],
+)
+def test_a_whole_idle_core_or_a_factor_of_0_ends_all_rest(worked, factor, idle_cores, rests):
+    assert scheduler_wake.rest_after(worked, factor, idle_cores) == pytest.approx(rests)
+
+
+def test_idle_cores_are_those_of_the_last_window(monkeypatch):
+    clock, idle = Clock(), iter([100.0, 103.0, 103.5])
+    monkeypatch.setattr(scheduler_wake, "time", clock)
+    cores = scheduler_wake.IdleCores(lambda: next(idle))
+    counted = []
+    for passed in (0.5, 1.5, 0.5, 0.5):
+        clock.now += passed
+        counted.append(cores())
+    assert counted == pytest.approx([0.0, 1.5, 1.5, 0.5])
+
+
+def test_only_cores_that_the_process_may_use_are_idle_for_it(tmp_path, monkeypatch):
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  9 9 9 900 90 9 9 9 0 0\n"
+        "cpu0 1 1 1 100 10 1 1 1 0 0\n"
+        "cpu1 1 1 1 200 20 1 1 1 0 0\n"
+        "cpu10 1 1 1 600 60 1 1 1 0 0\n"
+        "intr 5 5\n"
+    )
+    monkeypatch.setattr(scheduler_wake, "PROC_STAT", stat)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    assert scheduler_wake.idle_seconds() == pytest.approx(3.3)
+
+
+def test_idle_time_is_no_more_than_the_cores_have():
+    started, idle = time.monotonic(), scheduler_wake.idle_seconds()
+    time.sleep(0.2)  # what is measured over
+    most = (time.monotonic() - started + 0.05) * len(os.sched_getaffinity(0))
+    assert 0 <= scheduler_wake.idle_seconds() - idle <= most
+
+
+@pytest.mark.parametrize(("given", "idle", "rests"), [("", 0.0, 0.6), ("1", 0.0, 0.2), ("0", 0.0, 0.0), ("", 1.0, 0.0)])
+def test_a_schedulers_rest_follows_its_setting_and_idle_cores(monkeypatch, given, idle, rests):
+    from airflow.jobs import scheduler_job_runner
+
+    monkeypatch.setenv(scheduler_wake.REST_FACTOR, given)
+    monkeypatch.setattr(scheduler_wake, "IdleCores", lambda: lambda: idle)
+    for name in ("time", "stats"):
+        monkeypatch.setattr(scheduler_job_runner, name, getattr(scheduler_job_runner, name))
+    scheduler_wake.listen()
+    assert scheduler_job_runner.time.sleep._rest_after(0.2) == pytest.approx(rests)
 
 
 def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):

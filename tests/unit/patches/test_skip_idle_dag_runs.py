@@ -103,6 +103,14 @@ class Scheduler:
             schedule(self.runner, guard, iter(found), session)
         return [self.run_ids.index(run_id) for run_id in self.looked]
 
+    def states(self) -> list[str]:
+        """The runs' states, as the database has them."""
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            return [session.get(DagRun, run_id).state for run_id in self.run_ids]
+
     def run(self):
         """The first run, as the database has it."""
         from airflow.models.dagrun import DagRun
@@ -186,12 +194,60 @@ def test_another_version_of_its_dag_is_something(scheduler, upstream):
     assert [scheduler.round(), scheduler.round()] == [[0], []]
     run = scheduler.run()
     with create_session() as session:
-        assert upstream.to_be_left_out([run], session) == [run]
-        newest = session.scalar(upstream.newest_version("settled"))
+        assert upstream.settled([run], session).keys() == {run.id}
+        newest = DagVersion.get_latest_version("settled", session=session).version_number
         session.add(DagVersion(dag_id="settled", version_number=newest + 1, bundle_name="dags-folder"))
         session.flush()
-        assert upstream.to_be_left_out([run], session) == []
+        assert upstream.settled([run], session) == {}
+        run.bundle_version = "a1b2c3"
+        session.merge(run)
+        session.flush()
+        assert upstream.settled([run], session).keys() == {run.id}, "upstream keeps its tasks' version"
         session.rollback()
+
+
+@pytest.mark.parametrize("problem", ["gone", "unreadable"])
+def test_a_dag_that_cannot_be_read_is_left_to_upstream(scheduler, upstream, monkeypatch, problem):
+    scheduler.set("running", runs=slice(3))
+    for _ in range(3):
+        scheduler.round(slice(3))
+    assert scheduler.round(slice(3)) == []
+
+    def get_dag(_version, _session):
+        if problem == "unreadable":
+            raise ValueError
+
+    monkeypatch.setattr(scheduler.runner.scheduler_dag_bag, "get_dag", get_dag)
+    assert scheduler.round(slice(3)) == [0, 1, 2]
+
+
+def test_after_a_restart_all_overdue_runs_fail_at_once(scheduler, monkeypatch):
+    from airflow._shared.timezones import timezone
+
+    scheduler.set("deferred", runs=slice(3))
+    later = timezone.utcnow() + timedelta(hours=1, seconds=1)
+    monkeypatch.setattr(timezone, "utcnow", lambda: later)
+    scheduler.round(slice(3))
+    assert scheduler.states() == ["failed"] * 3
+
+
+def test_after_a_restart_a_new_version_examines_all_runs(scheduler, monkeypatch):
+    from airflow.models.dag_version import DagVersion
+    from airflow.utils.session import create_session
+
+    scheduler.set("deferred", runs=slice(3))
+    with create_session() as session:
+        newest = DagVersion.get_latest_version("settled", session=session).version_number
+        session.add(DagVersion(dag_id="settled", version_number=newest + 1, bundle_name="dags-folder"))
+    try:
+        # The new version has no DAG in this database: upstream says so of each run that it examines.
+        examined = []
+        monkeypatch.setattr(scheduler.runner, "_schedule_dag_run", lambda run, **_: examined.append(run.id))
+        scheduler.round(slice(3))
+        assert examined == scheduler.run_ids
+    finally:
+        with create_session() as session:
+            session.delete(DagVersion.get_latest_version("settled", session=session))
 
 
 def test_a_run_whose_time_is_over_fails_as_upstreams_does(scheduler, monkeypatch):
