@@ -100,6 +100,10 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
+        ("TASK_SUSPENSION=no", "on or off"),
+        ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
