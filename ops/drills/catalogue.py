@@ -200,6 +200,7 @@ STARVATION_MAY_ALERT: Final = (
     "AirflowQueuedTooLong",
     "AirflowSchedulerSlow",
     "AirflowSchedulingDelay",
+    "AirflowTasksSuspended",
     "AlertmanagerDown",
     "ApiErrors",
     "ApiSlow",
