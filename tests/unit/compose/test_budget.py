@@ -155,6 +155,12 @@ def test_a_queued_tasks_token_is_accepted_for_as_long_as_upstream_would(services
     assert lifetime + leeway == 600
 
 
+def test_a_process_of_the_pool_has_a_minute_to_start(services):
+    """Celery kills it after 4 s, and starts another: on a starved host, for ever."""
+    settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
+    assert settings["worker_proc_alive_timeout"] >= 60
+
+
 def test_a_suspension_ends_before_the_tasks_token_is_refused(services):
     """Upstream reissues a token in the last fifth of its life, at a heartbeat (JWTReissueMiddleware)."""
     execution_api, worker = services["execution-api"], services["worker"]
