@@ -46,6 +46,8 @@ MAX_SLOTS = 64
 """Slots of one worker; whoever needs more runs more workers."""
 SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
 """Optional sizes, and the least that each takes: a task's process has that much before it does anything."""
+SUSPENSION_SECONDS = (10, 600)
+"""A suspended task asks every second or few; its token is refused from some 660 s on (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
 REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
@@ -202,6 +204,12 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
             raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
     if refused := patches.check_settings(settings):
         raise refuse(*refused)
+    if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
+        raise refuse("TASK_SUSPENSION", "on or off")
+    least, most = SUSPENSION_SECONDS
+    limit = settings.get("TASK_SUSPENSION_LIMIT") or str(most)
+    if not (limit.isdecimal() and least <= int(limit) <= most):
+        raise refuse("TASK_SUSPENSION_LIMIT", f"for how long a task may be suspended, {least} to {most} seconds")
     check_profiles(profiles(settings), shown)
 
 

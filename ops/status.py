@@ -31,11 +31,12 @@ PAGE_PROFILE = {"prometheus": "observability", "alertmanager": "observability", 
 
 
 class InstanceStatus(TypedDict):
-    """One container."""
+    """One container; `suspended_tasks` are those that block slots of a worker."""
 
     id: str
     state: str
     health: str
+    suspended_tasks: int
 
 
 class ServiceStatus(TypedDict):
@@ -76,7 +77,12 @@ def services(model: Mapping[str, Any]) -> list[ServiceStatus]:
             wanted=wanted.get(name, 0),
             healthy=sum(instance.ok for instance in found.get(name, [])),
             instances=[
-                InstanceStatus(id=instance.id, state=instance.state, health=instance.health)
+                InstanceStatus(
+                    id=instance.id,
+                    state=instance.state,
+                    health=instance.health,
+                    suspended_tasks=instance.suspended_tasks,
+                )
                 for instance in found.get(name, [])
             ],
         )

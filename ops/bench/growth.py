@@ -143,7 +143,7 @@ ADVICE: Final = (
     Advice(
         "**Completions a second.** Commits that wake schedulers wait for one another, also for the replica of each: "
         "far above what tasks cost on this machine, and first on one with very many cores or a distant replica "
-        "([why](../../src/airflow_ha/upstream/scheduler_wake.py)).",
+        "([why](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).",
         "With a replica on the same disk there were {} a second, and {} without NOTIFY.",
         tuple(
             Quote(commits.NAME, commits.SIDES["replicated", how], commits.figure(commits.CONNECTIONS[-1]))

@@ -50,6 +50,7 @@ def print_status(found: stack_status.Status) -> None:
         ok = stack_status.is_whole(service)
         instances = "\n".join(
             f"{instance['id']}  [{COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
+            + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
             for instance in service["instances"]
         )
         colour = "green" if ok else "red"

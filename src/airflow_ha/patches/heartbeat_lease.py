@@ -1,26 +1,17 @@
-"""A task that may have been given to another is suspended, until Airflow says whose it is.
+"""A task that may have been given to another is suspended, until Airflow says whose it is, or for too long.
 
-The faults, in Airflow 3.3.2's `airflow.sdk.execution_time.supervisor`:
-
-1. A task whose worker is cut off, or was frozen, goes on beside the attempt that the scheduler starts elsewhere after
-   `[scheduler] task_instance_heartbeat_timeout`. Nobody can tell it, and it does not ask itself.
-2. A heartbeat is tried `[workers] execution_api_retries` times, for minutes, in which the supervisor does nothing else
-   (https://github.com/apache/airflow/pull/73244).
-3. So does any other call that is tried again: meanwhile no heartbeat is sent, and a healthy task counts as dead.
-4. After `[workers] max_failed_heartbeats` a task is killed, also while the database is away and nobody can start it
-   anew. Whether one is cut off, or all are, cannot be told from here: the gateway's 503, a time-out and a refused
-   connection can each mean both.
-5. A heartbeat follows the start of a task at once, though the start was one: a fifth of the calls of a short task.
-
-The work-round: an accepted heartbeat is a lease, for LEASE_SECONDS from when it was sent: less than the scheduler
-waits. When it runs out a thread stops the task with all its processes (SIGSTOP), whatever the supervisor is waiting
-for. The next accepted heartbeat continues it, and an answer that it is no longer this attempt's ends it, as always. So
-an outage costs no attempt, however long it lasts, and none runs beside its successor. Heartbeats are tried once, every
-5 s from the start on, and between the tries of other calls too; `max_failed_heartbeats` is set out of reach
-(compose/airflow.yaml).
-
-It can go when upstream has a lease (asked for in https://github.com/apache/airflow/issues/7925) and the tests in
-`test_supervisor_lease.py` that name upstream fail. Loaded by workers through `imports` in Celery's settings.
+Problem: a task whose worker is cut off, or was frozen, goes on beside the try that the scheduler starts elsewhere
+after `[scheduler] task_instance_heartbeat_timeout`. A heartbeat, like any call, is retried for minutes, in which no
+other is sent (https://github.com/apache/airflow/pull/73244). One that is refused (401, 403) ends no task: only
+`max_failed_heartbeats` does, which ends healthy tasks too while the database is away.
+Patch: an accepted heartbeat is a lease, for LEASE_SECONDS from when it was sent: less than the scheduler waits. When it
+runs out a thread stops the task's processes (SIGSTOP); the next accepted heartbeat continues them. The task ends on
+404, 409 and 410 as upstream's, on 401 and 403 once its lease has run out, and after `TASK_SUSPENSION_LIMIT`.
+Heartbeats are tried once, every 5 s from the start on, and between the tries of other calls too.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`, `.task_runner` and `airflow.sdk.api.client`.
+Workers. What it guarantees, and what not: task_process/SUSPENSION.md.
+Upstream issue: https://github.com/apache/airflow/issues/7925
+Remove when: the tests in test_heartbeat_lease.py that name upstream fail.
 """
 
 from __future__ import annotations
@@ -31,30 +22,63 @@ import signal
 import sys
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from airflow.sdk.api.client import Client
-from airflow.sdk.execution_time import supervisor
+from airflow.sdk.api.client import API_TIMEOUT, Client, ServerResponseError
+from airflow.sdk.exceptions import AirflowConfigException
+from airflow.sdk.execution_time import supervisor, task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+from celery.signals import worker_process_init
+
+from airflow_ha.task_process import suspension
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tenacity import RetryCallState
 
-ANSWER_SECONDS = 5.0
-"""The longest that a call is under way before it is answered (`[workers] execution_api_timeout`)."""
-LEASE_SECONDS = supervisor.HEARTBEAT_TIMEOUT - ANSWER_SECONDS
+
+def lease_seconds(timeout: float, interval: float, answer: float) -> float:
+    """Return for how long an accepted heartbeat is a lease.
+
+    Args:
+        timeout: Seconds without a heartbeat after which the scheduler counts a task as dead.
+        interval: Seconds between two heartbeats.
+        answer: The longest that a call is under way before it is answered.
+
+    Raises:
+        AirflowConfigException: A heartbeat that is answered in time would come after the lease's end.
+    """
+    if timeout - answer <= interval + answer:
+        raise AirflowConfigException(
+            f"cannot lease tasks: [scheduler] task_instance_heartbeat_timeout ({timeout:g} s) is not over "
+            f"{interval + 2 * answer:g} s, [workers] min_heartbeat_interval ({interval:g} s) and twice "
+            f"execution_api_timeout ({answer:g} s). hint: raise the first, or lower the last"
+        )
+    return timeout - answer
+
+
+ANSWER_SECONDS = API_TIMEOUT
+LEASE_SECONDS = lease_seconds(supervisor.HEARTBEAT_TIMEOUT, supervisor.MIN_HEARTBEAT_INTERVAL, ANSWER_SECONDS)
 """From when an accepted heartbeat was sent: the scheduler counts from when it was written."""
+IS_ON = suspension.is_on()
+LIMIT_SECONDS = suspension.limit_seconds()
 ASK_AGAIN_SECONDS = 1.0
 """Between two looks at a suspended task."""
+REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+"""The Execution API does not accept the task's token: it has expired, or was signed with another secret. The gateway's
+own answers are no JSON, and do not count (ServerResponseError). One may be transient, as when two servers have
+different secrets for a while: hence not before the lease has run out."""
 
 _monitor_subprocess = ActivitySubprocess._monitor_subprocess
 _send_heartbeat_if_needed = ActivitySubprocess._send_heartbeat_if_needed
+_handle_heartbeat_failures = ActivitySubprocess._handle_heartbeat_failures
 _signal_subprocess = ActivitySubprocess._signal_subprocess
 _service_subprocess = ActivitySubprocess._service_subprocess
 _send_msg = ActivitySubprocess.send_msg
+_prepare: Any = task_runner._prepare
 _call: Any = Client.request
 _retry, _sleep = _call.retry.retry, _call.retry.sleep
 
@@ -76,6 +100,8 @@ class Lease:
         self.suspended = False
         self._others: set[psutil.Process] = set()
         self._expires = begun + LEASE_SECONDS
+        self._expired_at: float | None = None
+        """When its end was noticed; None while it holds."""
         self._changed = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._watch, name="task-lease", daemon=True)
@@ -93,26 +119,59 @@ class Lease:
             self._over = True
             self._changed.notify()
         self._thread.join()
+        suspension.forget()
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the task may have been started elsewhere."""
+        return time.monotonic() >= self._expires
 
     def renew(self, expires: float) -> None:
         """It holds until then, by the monotonic clock; a suspended task goes on."""
         with self._changed:
             # A later end is found at the earlier one: every look at a task renews, and to wake a thread is not free.
-            must_know = self.suspended or expires < self._expires
+            must_know = self._expired_at is not None or expires < self._expires
             self._expires = expires
             if self.suspended:
                 self._resume()
+            self._expired_at = None
             if must_know:
                 self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:
             while not self._over:
-                left = self._expires - time.monotonic()
-                if left <= 0 and not self.suspended:
-                    self._suspend()
-                # Until it is renewed, where it has run out; a thread cannot wait for ever by number.
-                self._changed.wait(left if 0 < left < threading.TIMEOUT_MAX else None)
+                left = self._due() - time.monotonic()
+                if left > 0:
+                    # A thread cannot wait for ever by number.
+                    self._changed.wait(left if left < threading.TIMEOUT_MAX else None)
+                elif self._expired_at is None:
+                    self._expire()
+                else:
+                    self._end()
+
+    def _due(self) -> float:
+        """Return when something must be done next, by the monotonic clock."""
+        if self._expired_at is None:
+            return self._expires
+        return self._expired_at + LIMIT_SECONDS if self.suspended else math.inf
+
+    def _expire(self) -> None:
+        self._expired_at = time.monotonic()
+        what = "No heartbeat was accepted for too long: the task may be started elsewhere. "
+        if not IS_ON:
+            self.task.process_log.warning(what + "It goes on (TASK_SUSPENSION=off)", seconds=LEASE_SECONDS)
+        elif suspension.has_opted_out(self.task.pid):
+            self.task.process_log.warning(
+                what + f"It goes on, as its executor_config says ({suspension.OPT_OUT!r})", seconds=LEASE_SECONDS
+            )
+        else:
+            self._suspend()
+            self.task.process_log.warning(
+                what + "It is suspended until Airflow answers that it is still this try's",
+                seconds=LEASE_SECONDS,
+                limit=LIMIT_SECONDS,
+            )
 
     def _suspend(self) -> None:
         self.suspended = True
@@ -125,14 +184,11 @@ class Lease:
                 for process in found:
                     with contextlib.suppress(psutil.Error):
                         process.suspend()
-        self.task.process_log.warning(
-            "No heartbeat was accepted for too long: the task may be started elsewhere. "
-            "It is suspended until Airflow answers that it is still this attempt's",
-            seconds=LEASE_SECONDS,
-        )
 
     def _resume(self) -> None:
         self.suspended = False
+        if self._expired_at is not None:
+            suspension.add_held(time.monotonic() - self._expired_at)
         for process in self._others:
             with contextlib.suppress(psutil.Error):
                 process.resume()
@@ -140,6 +196,22 @@ class Lease:
         with contextlib.suppress(psutil.Error, OSError):
             _signal_subprocess(self.task, signal.SIGCONT)
         self.task.process_log.info("The task is no longer suspended")
+
+    def _end(self) -> None:
+        """End the task, which nobody can ask whose it is; its supervisor reports nothing, as when a server ends it."""
+        self.suspended = False
+        self.task._terminal_state = supervisor.SERVER_TERMINATED
+        self.task.process_log.error(
+            "No heartbeat was accepted while the task was suspended, for as long as a suspension may last "
+            "(TASK_SUSPENSION_LIMIT). The task is ended (SIGKILL); the scheduler decides whether it is retried",
+            limit=LIMIT_SECONDS,
+        )
+        for process in self._others:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._others.clear()
+        with contextlib.suppress(psutil.Error, OSError):
+            _signal_subprocess(self.task, signal.SIGKILL)
 
 
 _lease: Lease | None = None
@@ -168,6 +240,28 @@ def send_heartbeat_if_needed(self: ActivitySubprocess) -> None:
             _lease.renew(self._last_heartbeat_attempt + LEASE_SECONDS)
 
 
+def handle_heartbeat_failures(self: ActivitySubprocess, exc: Exception) -> None:
+    """As upstream's; a task that is refused when its lease has run out is ended, as on 409."""
+    if not (
+        _lease
+        and _lease.task is self
+        and _lease.has_expired
+        and isinstance(exc, ServerResponseError)
+        and exc.response.status_code in REFUSED
+    ):
+        _handle_heartbeat_failures(self, exc)
+        return
+    self.process_log.error(
+        "The Execution API refuses this task's token, and its lease has run out: the task was silent for longer than "
+        "the token lives, or the signing secret was changed. The task is ended; the scheduler decides whether it is "
+        "retried",
+        status_code=exc.response.status_code,
+        detail=exc.detail,
+    )
+    self.kill(signal.SIGTERM, force=True)
+    self._terminal_state = supervisor.SERVER_TERMINATED
+
+
 def signal_subprocess(self: ActivitySubprocess, sig: signal.Signals) -> None:
     """As upstream's; a suspended task goes on with that signal first of all, so that it can act on it."""
     _signal_subprocess(self, sig)
@@ -191,6 +285,13 @@ def send_msg(self: ActivitySubprocess, *args: Any, **kwargs: Any) -> None:
         if _lease.suspended:
             _sleep(ASK_AGAIN_SECONDS)
     _send_msg(self, *args, **kwargs)
+
+
+def prepare(ti: Any, *args: Any, **kwargs: Any) -> Any:
+    """As upstream's, in the task's process, before anything of the task runs; a task that opts out says so first."""
+    if (getattr(ti.task, "executor_config", None) or {}).get(suspension.OPT_OUT) is False:
+        suspension.opt_out()
+    return _prepare(ti, *args, **kwargs)
 
 
 def try_again(state: RetryCallState) -> bool:
@@ -217,8 +318,11 @@ def apply() -> None:
     supervisor.MAX_FAILED_HEARTBEATS = sys.maxsize
     ActivitySubprocess._monitor_subprocess = monitor_subprocess
     ActivitySubprocess._send_heartbeat_if_needed = send_heartbeat_if_needed
+    ActivitySubprocess._handle_heartbeat_failures = handle_heartbeat_failures
     ActivitySubprocess._signal_subprocess = signal_subprocess
     ActivitySubprocess._service_subprocess = service_subprocess
     ActivitySubprocess.send_msg = send_msg
+    task_runner._prepare = prepare
     _call.retry.retry = try_again
     _call.retry.sleep = sleep
+    worker_process_init.connect(suspension.share_with_tasks)

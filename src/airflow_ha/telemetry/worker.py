@@ -1,4 +1,4 @@
-"""What a Celery worker tells about itself: that it lives, its slots, how many are taken, and how full the disk is.
+"""What a Celery worker reports of itself: that it lives, its slots, how many are taken or blocked, and its disk.
 
 Airflow's own metrics say nothing of a worker that has no task. Loaded by workers (patches/loader.py).
 """
@@ -15,6 +15,7 @@ from airflow.observability.metrics import stats_utils
 from celery import bootsteps, current_app
 from celery.worker import state
 
+from airflow_ha.health.blocked_slots import blocked_slots
 from airflow_ha.patches import loader
 from airflow_ha.telemetry import patch_state
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def tell(consumer: Any) -> None:
-    """Sends a heartbeat, the worker's slots, how many are taken, and how full the disk of the logs is.
+    """Send a heartbeat, the worker's slots, how many are taken, or blocked, and how full the disk of the logs is.
 
     Nothing it meets stops the worker.
     """
@@ -33,6 +34,7 @@ def tell(consumer: Any) -> None:
         stats.incr("ha_worker_heartbeat")
         stats.gauge("ha_worker_slots", consumer.pool.num_processes)
         stats.gauge("ha_worker_busy_slots", len(state.active_requests))
+        stats.gauge("ha_suspended_tasks", blocked_slots())
         stats.gauge("ha_disk_used_ratio", disk_used(conf.get("logging", "base_log_folder")))
     except Exception:
         log.warning("the worker's metrics were not sent", exc_info=True)

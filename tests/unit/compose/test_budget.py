@@ -8,6 +8,8 @@ import re
 import pytest
 import yaml
 
+from airflow_ha.task_process import suspension
+from ops.environment_file import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3
@@ -151,6 +153,22 @@ def test_a_queued_tasks_token_is_accepted_for_as_long_as_upstream_would(services
     lifetime = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT")
     leeway = seconds(services["execution-api"], "AIRFLOW__API_AUTH__JWT_LEEWAY")
     assert lifetime + leeway == 600
+
+
+def test_a_process_of_the_pool_has_a_minute_to_start(services):
+    """Celery kills it after 4 s, and starts another: on a starved host, for ever."""
+    settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
+    assert settings["worker_proc_alive_timeout"] >= 60
+
+
+def test_a_suspension_ends_before_the_tasks_token_is_refused(services):
+    """Upstream reissues a token in the last fifth of its life, at a heartbeat (JWTReissueMiddleware)."""
+    execution_api, worker = services["execution-api"], services["worker"]
+    lifetime = float(environment(execution_api, "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME", "600"))
+    accepted = 0.2 * lifetime + seconds(execution_api, "AIRFLOW__API_AUTH__JWT_LEEWAY")
+    lease = seconds(worker, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT") - API_TIMEOUT
+    assert lease + SUSPENSION_SECONDS[1] + API_TIMEOUT < accepted
+    assert seconds(worker, "AIRFLOW_HA_TASK_SUSPENSION_LIMIT") == suspension.DEFAULT_LIMIT_SECONDS
 
 
 def test_no_setting_loads_a_patch(services):

@@ -104,6 +104,10 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
         ("PATCHES=some", "one of all, safety, none"),
         ("PATCHES_DISABLED=heartbeat_lease,busy_pool", "celery_pool_flush"),
+        ("TASK_SUSPENSION=no", "on or off"),
+        ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):

@@ -1,4 +1,4 @@
-"""A process of one component, as far as its patches: for test_patch_loader.py, which gives it an operator's own settings.
+"""A process of one component, as far as its patches: for test_patch_loader.py, with an operator's settings.
 
 Run as a program; AIRFLOW_HA_COMPONENT names the component. Prints a line of JSON.
 """

@@ -1,7 +1,12 @@
-"""No attempt goes on once another may have begun, and none is lost to an outage."""
+"""A task stops before its next try may begin, goes on while it is the current try, and ends when it is not."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +15,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import psutil
@@ -57,6 +63,7 @@ class Api:
     def __init__(self) -> None:
         self.status: int | None = 204
         self.other_calls = 204
+        self.is_airflow = True
         self.asked: Counter[str] = Counter()
         self.port = 0
         self.released = threading.Event()
@@ -78,8 +85,10 @@ class Api:
                 self.answer(api.other_calls)
 
             def answer(self, status: int) -> None:
-                # As the API refuses; the gateway's 503 has no such body.
-                body = b'{"detail": {"reason": "not_running"}}' if status == 409 else b""
+                # As the API refuses; the gateway's own answers have no such body.
+                refusals = {401: "Missing auth token", 403: "Invalid auth token", 409: {"reason": "not_running"}}
+                said = refusals.get(status) if api.is_airflow else None
+                body = json.dumps({"detail": said}).encode() if said else b""
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -153,7 +162,8 @@ class Task:
 
     def end(self) -> None:
         for process in [*self.tree, self.process]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         if self.watching:  # it is who reaps the task
             self.watching.join(5)
             assert not self.watching.is_alive()
@@ -353,8 +363,151 @@ def test_a_task_is_never_left_behind_suspended(lease, task, api):
     assert task.goes_on()
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_suspended_task_that_is_refused_is_ended(lease, task, api, status):
+    task.watch(lease.monitor_subprocess)
+    fall_silent(api, "no answer")
+    wait_until(task.is_still, "it is suspended")
+    api.status = status
+    api.released.set()
+    wait_until(lambda: task.supervisor._terminal_state == "SERVER_TERMINATED", "it is ended")
+    assert task.supervisor._exit_code == 0, "by itself, not with SIGKILL"
+    assert task.lines().count("told to end") == 1
+
+
+def test_a_task_that_is_refused_for_less_than_its_lease_runs_on(lease, task, api, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 60.0)
+    task.watch(lease.monitor_subprocess)
+    api.status = 403
+    refused = api.asked["heartbeat"]
+    wait_until(lambda: api.asked["heartbeat"] > refused + 3, "heartbeats are refused")
+    assert not task.is_still()
+    assert task.supervisor._terminal_state is None
+
+
+def test_a_task_that_a_gateway_refuses_is_only_suspended(lease, task, api):
+    task.watch(lease.monitor_subprocess)
+    api.is_airflow, api.status = False, 403
+    wait_until(task.is_still, "it is suspended")
+    asked = api.asked["heartbeat"]
+    wait_until(lambda: api.asked["heartbeat"] > asked + 2, "it is refused while suspended")
+    api.status = 204
+    assert task.goes_on()
+
+
+def test_upstream_goes_on_with_a_task_that_is_refused(lease, task, api):
+    """When this fails upstream ends it: `handle_heartbeat_failures` can go."""
+    task.watch(lease._monitor_subprocess)
+    api.status = 403
+    lease._handle_heartbeat_failures(task.supervisor, RuntimeError("refused"))
+    wait_until(lambda: task.supervisor.failed_heartbeats > 12, "heartbeats are refused")
+    assert task.supervisor._exit_code is None
+
+
+@pytest.fixture
+def short_limit(lease, monkeypatch):
+    monkeypatch.setattr(lease, "LIMIT_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_task_that_is_suspended_for_too_long_is_killed_with_its_children(lease, task, api):
+    task.watch(lease.monitor_subprocess)
+    fall_silent(api, "503")
+    wait_until(task.is_still, "it is suspended")
+    wait_until(lambda: task.supervisor._exit_code is not None, "it is ended")
+    assert task.supervisor._exit_code == -signal.SIGKILL
+    assert task.supervisor.final_state == "SERVER_TERMINATED", "nothing is reported, which could not be"
+    task.watching.join(5)
+    assert not task.watching.is_alive(), "the slot is free"
+    wait_until(lambda: not any(child.is_running() for child in task.tree), "no child is left")
+    assert "told to end" not in task.lines()
+
+
+def test_a_call_for_a_task_that_was_suspended_for_too_long_is_given_up(lease, task, api, monkeypatch):
+    api.other_calls = api.status = 503
+    # The last of upstream's tries would be in 0.6 s.
+    monkeypatch.setattr(lease, "LIMIT_SECONDS", 0.2)
+    with lease.Lease(task.supervisor, time.monotonic() - LEASE), pytest.raises(lease.TaskEndedError):
+        task.supervisor.client.get("variables/a")
+    assert task.process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_task_that_goes_on_in_time_may_be_suspended_again_for_as_long(lease, task, api):
+    task.watch(lease.monitor_subprocess)
+    for _ in range(3):
+        fall_silent(api, "503")
+        wait_until(task.is_still, "it is suspended")
+        api.status = 204
+        assert task.goes_on()
+
+
+@pytest.mark.usefixtures("short_limit")
+@pytest.mark.parametrize("by", ["the stack's setting", "its DAG"])
+def test_a_task_that_must_not_be_suspended_goes_on_until_it_is_refused(lease, task, api, monkeypatch, by):
+    if by == "its DAG":
+        monkeypatch.setattr(lease.suspension, "has_opted_out", lambda pid: pid == task.process.pid)
+    else:
+        monkeypatch.setattr(lease, "IS_ON", False)
+    task.watch(lease.monitor_subprocess)
+    fall_silent(api, "503")
+    ends = time.monotonic() + 2 * LEASE + lease.LIMIT_SECONDS
+    while time.monotonic() < ends:  # all the while
+        assert not task.is_still()
+    api.status = 403
+    wait_until(lambda: task.supervisor._terminal_state == "SERVER_TERMINATED", "it is ended")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"), [({"suspend": False}, True), ({"suspend": True}, False), ({}, False), (None, False)]
+)
+def test_a_task_opts_out_by_its_executor_config(lease, monkeypatch, config, says):
+    """In its own process, before any of it runs; the supervisor reads it, and forgets it with the task."""
+    monkeypatch.setattr(lease, "_prepare", lambda *_: None)
+    ti = SimpleNamespace(task=SimpleNamespace(executor_config=config))
+    if not (pid := os.fork()):
+        lease.prepare(ti, None, {})
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert lease.suspension.has_opted_out(pid) == says
+    with lease.Lease(SimpleNamespace(pid=pid), math.inf):
+        assert lease.suspension.has_opted_out(pid) == says
+    assert not lease.suspension.has_opted_out(pid)
+
+
+def test_a_task_is_prepared_with_our_opt_out(lease):
+    from airflow.sdk.execution_time import task_runner
+
+    assert task_runner._prepare is lease.prepare
+
+
+def test_the_time_of_each_suspension_is_counted(lease, task, api):
+    before = lease.suspension.held_seconds()
+    task.watch(lease.monitor_subprocess)
+    fall_silent(api, "503")
+    wait_until(task.is_still, "it is suspended")
+    since = time.monotonic()
+    ends = since + 0.3
+    wait_until(lambda: time.monotonic() > ends, "it is suspended for a while")
+    api.status = 204
+    assert task.goes_on()
+    assert lease.suspension.held_seconds() - before >= 0.3
+
+
 def test_the_lease_ends_before_the_scheduler_may_start_the_task_again(lease):
     from airflow.sdk.api.client import API_TIMEOUT
     from airflow.sdk.execution_time.supervisor import HEARTBEAT_TIMEOUT
 
     assert lease.LEASE_SECONDS + API_TIMEOUT <= HEARTBEAT_TIMEOUT
+    assert lease.ANSWER_SECONDS == API_TIMEOUT
+
+
+@pytest.mark.parametrize(("answer", "is_possible"), [(5.0, True), (14.9, True), (15.0, False), (40.0, False)])
+def test_a_lease_is_longer_than_a_heartbeat_takes_or_the_settings_are_refused(lease, answer, is_possible):
+    from airflow.sdk.exceptions import AirflowConfigException
+
+    if is_possible:
+        assert lease.lease_seconds(35.0, 5.0, answer) == 35.0 - answer
+        return
+    with pytest.raises(AirflowConfigException, match="execution_api_timeout"):
+        lease.lease_seconds(35.0, 5.0, answer)

@@ -121,6 +121,35 @@ def test_main_process_prepares_and_freezes_before_the_fork(task_start):
     assert ours.index(task_start.rehearse) < ours.index(task_start.freeze)
 
 
+def test_a_process_of_the_pool_rehearses_nothing(task_start):
+    """Celery kills one that is not up in time: a starved host would kill each, and start it again for ever."""
+    from celery.signals import worker_process_init
+
+    assert all(receiver() is not task_start.rehearse for _, receiver in worker_process_init.receivers)
+
+
+def test_celery_prepares_before_it_makes_the_pool(task_start, monkeypatch):
+    from celery import Celery
+    from celery.signals import worker_init
+    from celery.worker.components import Pool
+
+    class MadeThePoolError(Exception):
+        pass
+
+    def make(*_: object) -> None:
+        assert prepared
+        raise MadeThePoolError
+
+    prepared: list[object] = []
+    worker_init.connect(lambda sender, **_: prepared.append(sender), weak=False, dispatch_uid="test")
+    monkeypatch.setattr(Pool, "create", make)
+    try:
+        with pytest.raises(MadeThePoolError):
+            Celery(broker="memory://").Worker(pool="prefork", concurrency=1)
+    finally:
+        worker_init.disconnect(dispatch_uid="test")
+
+
 def test_what_a_workers_process_was_born_with_is_left_out_of_collections(task_start):
     from celery.signals import worker_process_init
 
