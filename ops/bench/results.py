@@ -72,7 +72,8 @@ With a quarter of the others' share of the processor ([cpu_shares](../../compose
 while tasks need it; before, the fan-out was slowed 2.21 times. A stock Airflow answers people and tasks by one server.
 """,
     "commits": """\
-A task that ends is one commit with a NOTIFY ([scheduler_notify_wakeup](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).
+A task that ends is one commit with a NOTIFY
+([scheduler_notify_wakeup](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).
 Postgres takes one lock for those until each is on disk, and on the replica's: the last column bounds the completions a
 second of the whole stack, whatever is scaled. A replica elsewhere adds the network's round trip to each commit.
 """,
