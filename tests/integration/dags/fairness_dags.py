@@ -32,12 +32,15 @@ def fairness_waiting():
     wait >> after()
 
 
-@dag(**SETTINGS, schedule="@daily", max_active_runs=3)
-def fairness_backfilled():
+def daily():
     @task
     def work() -> None: ...
 
     work()
+
+
+for name in ("fairness_backfilled", "fairness_backfilled_too"):
+    dag(name, **SETTINGS, schedule="@daily", max_active_runs=3)(daily)()
 
 
 @dag(**SETTINGS, schedule=None)
@@ -98,7 +101,6 @@ def fairness_consumer_or_yearly():
 
 
 fairness_waiting()
-fairness_backfilled()
 fairness_triggered()
 fairness_producer()
 fairness_consumer()
