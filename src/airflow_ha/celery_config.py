@@ -16,6 +16,7 @@ if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
     import airflow_ha.upstream.heartbeat_patience
     import airflow_ha.upstream.leaked_slot
     import airflow_ha.upstream.result_connection
+    import airflow_ha.upstream.result_engine
     import airflow_ha.upstream.run_fairness
     import airflow_ha.upstream.settled_run
     import airflow_ha.upstream.unconsumed_queue  # noqa: F401 (all are loaded for their effect)
