@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow._shared.timezones import timezone
@@ -23,6 +22,8 @@ from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
+
+from airflow_ha.cpu_wait import cpu_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,17 +44,7 @@ COUNTED_SECONDS = 5.0
 STARVED_SHARE = 0.5
 """A thread that waits for a CPU in more of its time is starved: 55% to 81% with a tenth of two cores for the stack."""
 
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
-
 _find: Any = SchedulerJobRunner._find_task_instances_without_heartbeats
-
-
-def cpu_wait() -> float:
-    """Return the seconds that this thread has waited for a CPU so far; 0 where the kernel does not count them."""
-    try:
-        return int(SCHEDSTAT.read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
 
 
 class Patience:

@@ -10,7 +10,8 @@ time on each second connection. https://www.postgresql.org/docs/17/libpq-connect
 https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.do_connect is the hook. It can go
 when libpq remembers a node that timed out.
 
-Loaded with the database's settings, and by workers through `imports` in Celery's (compose/airflow.yaml).
+Only for the metadata database and Celery's results: an engine of a DAG file's keeps its order. Loaded with the
+database's settings, and by workers through `imports` in Celery's (compose/airflow.yaml).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.pool import Pool
+
+from airflow_ha.patches.engines import on_metadata_engine, on_result_engine
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import Dialect
 
 _took_the_last: str | None = None
@@ -46,7 +48,13 @@ def remember(connection: Any, _record: object) -> None:
     _took_the_last = getattr(info, "host", None) or _took_the_last
 
 
+def attach(engine: Engine) -> None:
+    """Have this engine's connections begin with the node that took the last one."""
+    event.listen(engine, "do_connect", put_first)
+    event.listen(engine, "connect", remember)
+
+
 def apply() -> None:
-    """Try the host that took the last connection first."""
-    event.listen(Engine, "do_connect", put_first)
-    event.listen(Pool, "connect", remember)
+    """Try the host first that took the last connection to the metadata database, or to Celery's results."""
+    on_metadata_engine(attach)
+    on_result_engine(attach)

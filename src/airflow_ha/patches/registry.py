@@ -106,6 +106,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
         replaces={},
     ),
     Patch(
+        name="attach_to_result_engine",
+        kind="safety",
+        components=frozenset({"scheduler", "worker"}),
+        benefit="Connections to Celery's results have the patches of connections to Postgres too",
+        cost="None",
+        written_for=CELERY,
+        replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
+    ),
+    Patch(
         name="db_connect_retry",
         kind="safety",
         components=frozenset({"scheduler", "dag-processor", "triggerer"}),

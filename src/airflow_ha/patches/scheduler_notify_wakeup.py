@@ -44,11 +44,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from airflow_ha.patches.engines import on_metadata_engine
+
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +132,14 @@ def _roll_back(connection: Connection) -> None:
 
 
 def announce() -> None:
-    """From now on this process says what it commits for schedulers."""
-    event.listen(Engine, "before_cursor_execute", _look)
-    event.listen(Engine, "commit", _commit)
-    event.listen(Engine, "rollback", _roll_back)
+    """Notify schedulers of what this process commits to the metadata database from now on."""
+    on_metadata_engine(_attach)
+
+
+def _attach(engine: Engine) -> None:
+    event.listen(engine, "before_cursor_execute", _look)
+    event.listen(engine, "commit", _commit)
+    event.listen(engine, "rollback", _roll_back)
 
 
 def hear(wake: Callable[[str], None]) -> None:

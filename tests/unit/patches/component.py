@@ -67,7 +67,7 @@ def main() -> None:
         if service == "worker":
             app.loader.import_default_modules()
             steps = sorted(step.__name__ for step in app.steps["consumer"])
-    wired = set().union(*map(files_of, [*listening, *engines._attach]))
+    wired = set().union(*map(files_of, [*listening, *engines._METADATA, *engines._RESULTS]))
     for patch in registry.of_component(component):
         for holder in holders(patch):
             inner = (

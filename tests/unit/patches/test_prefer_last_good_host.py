@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
+from airflow_ha.patches import engines
 from tests.unit.patches.loading import applied
 
 
@@ -22,6 +23,7 @@ class Nodes:
 
     def __init__(self, monkeypatch, **given):
         self.engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.NullPool, connect_args=given)
+        engines.metadata_engine_created(self.engine)
         self.frozen: set[str] = set()
         self.tried: list[dict[str, str]] = []
         monkeypatch.setattr(self.engine.dialect, "connect", self._connect)
@@ -40,7 +42,9 @@ class Nodes:
 
 
 @pytest.fixture(autouse=True)
-def last_host():
+def last_host(monkeypatch):
+    monkeypatch.setattr(engines, "_METADATA", [])
+    monkeypatch.setattr(engines, "_RESULTS", [])
     with applied("prefer_last_good_host") as module:
         yield module
 

@@ -20,9 +20,10 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
+from airflow_ha.patches import engines
 from airflow_ha.patches import scheduler_notify_wakeup as scheduler_wake
 
 RUN, TASK = scheduler_wake.RUN, scheduler_wake.TASK
@@ -52,19 +53,17 @@ def test_a_run_and_the_end_of_a_task_are_work(statement, parameters, work):
 
 
 @pytest.fixture
-def announcing():
+def announcing(monkeypatch):
     """As in an API server."""
+    monkeypatch.setattr(engines, "_METADATA", [])
     scheduler_wake.announce()
-    yield
-    event.remove(Engine, "before_cursor_execute", scheduler_wake._look)
-    event.remove(Engine, "commit", scheduler_wake._commit)
-    event.remove(Engine, "rollback", scheduler_wake._roll_back)
 
 
 @pytest.fixture
 def database(tmp_path, monkeypatch, announcing):
     """A database with tasks, which passes for Postgres; and what was said on its channel."""
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database", paramstyle="named")
+    engines.metadata_engine_created(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE task_instance (state TEXT)")
         connection.exec_driver_sql("CREATE TABLE dag_run (state TEXT)")
@@ -165,6 +164,7 @@ def test_a_rollback_after_a_cut_connection_raises_nothing(cut_server, announcing
     url = f"postgresql+psycopg2://a@127.0.0.1:{cut_server.port}/a?sslmode=disable&gssencmode=disable"
     # Without what SQLAlchemy asks at the first connection.
     engine = sqlalchemy.create_engine(url, use_native_hstore=False, _initialize=False)
+    engines.metadata_engine_created(engine)
     with Session(engine) as session:
         for _ in range(2):  # the second connection is the first one's successor
             session.execute(END, {"state": "success"})
@@ -528,11 +528,11 @@ def test_upstream_still_sleeps_through_it():
 
 LOADED = """
 import airflow.jobs.scheduler_job_runner
+from airflow import settings
 from airflow_ha.patches import scheduler_notify_wakeup as scheduler_wake
-scheduler_wake.apply()
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-print(event.contains(Engine, "commit", scheduler_wake._commit))
+from sqlalchemy import create_engine, event
+assert not event.contains(create_engine("sqlite://"), "commit", scheduler_wake._commit)
+print(event.contains(settings.get_engine(), "commit", scheduler_wake._commit))
 """
 
 
