@@ -6,7 +6,7 @@ never reported, so it stays as SQLAlchemy makes it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,9 @@ def on_metadata_engine(attach: Attach) -> None:
 
 def metadata_engine_created(engine: Engine | AsyncEngine) -> None:
     """Call what is registered; with the engine underneath when it is an asynchronous one."""
+    found: Any = engine
     for attach in _METADATA:
-        attach(getattr(engine, "sync_engine", engine))
+        attach(getattr(found, "sync_engine", found))
 
 
 def on_result_engine(attach: Attach) -> None:

@@ -106,15 +106,6 @@ PATCHES: Final[tuple[Patch, ...]] = (
         replaces={},
     ),
     Patch(
-        name="attach_to_result_engine",
-        kind="safety",
-        components=frozenset({"scheduler", "worker"}),
-        benefit="Connections to Celery's results have the patches of connections to Postgres too",
-        cost="None",
-        written_for=CELERY,
-        replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
-    ),
-    Patch(
         name="db_connect_retry",
         kind="safety",
         components=frozenset({"scheduler", "dag-processor", "triggerer"}),
@@ -133,6 +124,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
         cost="A thread in each process where Postgres or Redis has replicas",
         written_for=CELERY,
         replaces={},
+    ),
+    Patch(
+        name="attach_to_result_engine",
+        kind="safety",
+        components=frozenset({"scheduler", "worker"}),
+        benefit="Connections to Celery's results have the patches of connections to Postgres too",
+        cost="None",
+        written_for=CELERY,
+        replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
     ),
     # ---- Redis
     Patch(
