@@ -17,7 +17,7 @@ from tests.images.conftest import ROOT, docker
 ETCD = ("etcd-1", "etcd-2", "etcd-3")
 WHO_IS_THE_PRIMARY = (
     "from airflow_ha.patches import close_stale_primary_connections as f; "
-    "print(*(find() for find in f.find_primaries().values()))"
+    "print(*(min(service.primary()) for service in f.replicated_services()))"
 )
 
 

@@ -121,9 +121,9 @@ PATCHES: Final[tuple[Patch, ...]] = (
         components=DATABASE_USERS | {"worker", "migrate"},
         early=DATABASE_USERS | {"migrate"},
         benefit="A connection to a primary that froze is closed as soon as there is another",
-        cost="A thread in each process where Postgres or Redis has replicas",
-        written_for=CELERY,
-        replaces={},
+        cost="A thread where Postgres or Redis has replicas; in a worker's pool only during a write of a result",
+        written_for=CELERY | SQLALCHEMY,
+        replaces={"celery.backends.base:Backend.store_result": "ebaaba67f619"},
     ),
     Patch(
         name="attach_to_result_engine",
