@@ -1,27 +1,25 @@
 """A call of the Execution API is passed through its three middlewares as it is, not through tasks and streams.
 
-The fault, in Airflow 3.3.2 and Cadwyn 7.0: what wraps each call (the correlation ID, the token that is issued anew,
-the API's version) is a `BaseHTTPMiddleware` of Starlette's, made for answers that are streamed while they are written.
-Each makes a group of tasks, a task, a stream in memory and an event for a call, one inside the other: a fifth of the
-server's own work for answers of some hundred bytes (https://github.com/encode/starlette/issues/1678).
-
-The work-round: in the Execution API, which streams nothing, a middleware awaits what is inside it, and has the whole
-answer then. What each adds to it is upstream's own `dispatch`.
-Measured on 2 cores: with request_session, a task costs the Execution API 0.052 CPU-seconds instead of 0.065.
-
-It can go when the tests in `test_lean_middleware.py` say that upstream has mended it.
-Loaded by the Execution API with the settings of its database (database_config.py).
+Problem: what wraps each call in Airflow 3.3.2 and Cadwyn 7.0 (the correlation ID, the token that is issued anew, the
+API's version) is a `BaseHTTPMiddleware` of Starlette's, made for answers that are streamed while they are written. Each
+makes a group of tasks, a task, a stream in memory and an event for a call: a fifth of the server's own work.
+Patch: these three await what is inside them, and have the whole answer then; what each adds is its own `dispatch`. With
+open_session_on_event_loop a task costs the API 0.052 CPU-seconds instead of 0.065, on 2 cores. Another middleware, such
+as a plugin's, stays as it is: it may stream, or read the body before its endpoint does.
+Applies to: execution-api.
+Upstream issue: https://github.com/encode/starlette/issues/1678
+Remove when: the tests in `test_inline_api_middleware.py` say that upstream has changed it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 if TYPE_CHECKING:
+    from starlette.middleware.base import BaseHTTPMiddleware
     from starlette.types import Message, Receive, Scope, Send
 
 
@@ -55,6 +53,10 @@ async def call(self: BaseHTTPMiddleware, scope: Scope, receive: Receive, send: S
 
 
 def apply() -> None:
-    """Await what is inside a middleware."""
-    middleware: Any = BaseHTTPMiddleware
-    middleware.__call__ = call
+    """Await what is inside each of upstream's three middlewares."""
+    from airflow.api_fastapi.execution_api import app
+    from cadwyn.middleware import VersionPickingMiddleware
+
+    middlewares: tuple[Any, ...] = (app.CorrelationIdMiddleware, app.JWTReissueMiddleware, VersionPickingMiddleware)
+    for middleware in middlewares:
+        middleware.__call__ = call

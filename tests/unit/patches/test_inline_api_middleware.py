@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from airflow.api_fastapi.execution_api import app as execution_api
+from cadwyn.middleware import VersionPickingMiddleware
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -18,6 +20,9 @@ def ours():
     """Our work-round, for one test."""
     with applied("inline_api_middleware"):
         yield
+
+
+UPSTREAMS = (execution_api.CorrelationIdMiddleware, execution_api.JWTReissueMiddleware, VersionPickingMiddleware)
 
 
 class Client:
@@ -34,7 +39,7 @@ class Client:
             return response
 
         for _ in range(2):
-            app.add_middleware(BaseHTTPMiddleware, dispatch=adds)
+            app.add_middleware(execution_api.CorrelationIdMiddleware, dispatch=adds)
 
         @app.post("/answer/{status}")
         async def answer(status: int, body: dict[str, int]):
@@ -62,7 +67,7 @@ def test_an_answer_is_as_upstreams_and_made_in_one_task(request, status):
     assert client.shown(status) == expected
     assert expected[1]["added"] == "this"
     assert len(set(client.tasks)) == 1
-    assert len(set(upstreams.tasks)) == 3, "Starlette has mended it: delete lean_middleware and this file"
+    assert len(set(upstreams.tasks)) == 3, "Starlette has changed it: delete inline_api_middleware and this file"
 
 
 @pytest.mark.usefixtures("ours")
@@ -78,16 +83,63 @@ def test_what_is_no_call_is_passed_on():
     async def app(scope, *_):
         said.append(scope["type"])
 
-    asyncio.run(BaseHTTPMiddleware(app, None)({"type": "lifespan"}, None, None))
+    asyncio.run(execution_api.JWTReissueMiddleware(app)({"type": "lifespan"}, None, None))
     assert said == ["lifespan"]
 
 
-def test_upstreams_middlewares_still_are_of_that_kind_and_nothing_is_streamed():
-    """When this fails, Airflow has mended it (delete the work-round), or streams what would now be held in memory."""
-    from airflow.api_fastapi.execution_api import app, routes
-    from cadwyn.middleware import VersionPickingMiddleware
+async def answer_to_a_post(app: FastAPI) -> list[int]:
+    """Return the statuses of the answer to a POST whose body comes in one message."""
+    messages = [{"type": "http.request", "body": b'{"a": 1}', "more_body": False}]
+    statuses = []
 
-    for kind in (app.CorrelationIdMiddleware, app.JWTReissueMiddleware, VersionPickingMiddleware):
+    async def receive():
+        if not messages:
+            await asyncio.Event().wait()  # a server has nothing more to give until the client goes away
+        return messages.pop()
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"8")]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    await asyncio.wait_for(app(scope, receive, send), 10)
+    return statuses
+
+
+@pytest.mark.usefixtures("ours")
+def test_a_plugins_middleware_may_read_the_body_of_a_post():
+    bodies = []
+
+    class OfAPlugin(BaseHTTPMiddleware):
+        async def dispatch(self, request, call_next):
+            bodies.append(await request.body())
+            return await call_next(request)
+
+    app = FastAPI()
+    app.add_middleware(execution_api.JWTReissueMiddleware)
+    app.add_middleware(OfAPlugin)
+
+    @app.post("/")
+    async def answer(body: dict[str, int]):
+        bodies.append(body)
+
+    assert asyncio.run(answer_to_a_post(app)) == [200]
+    assert bodies == [b'{"a": 1}', {"a": 1}]
+
+
+@pytest.mark.usefixtures("ours")
+def test_only_upstreams_three_middlewares_are_changed():
+    assert "inline_api_middleware" not in BaseHTTPMiddleware.__call__.__code__.co_filename
+    for kind in UPSTREAMS:
+        assert "inline_api_middleware" in kind.__call__.__code__.co_filename
+
+
+def test_upstreams_middlewares_still_are_of_that_kind_and_nothing_is_streamed():
+    """When this fails, Airflow has changed it (delete the patch), or streams what would now be held in memory."""
+    from airflow.api_fastapi.execution_api import routes
+
+    for kind in UPSTREAMS:
         assert issubclass(kind, BaseHTTPMiddleware)
     for route in routes.execution_api_router.routes:
         assert "Stream" not in str(route.endpoint.__annotations__.get("return"))
