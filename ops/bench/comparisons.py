@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ops.bench import dag_files, instances, memory_load, telemetry
+from ops.bench import commits, dag_files, instances, memory_load, telemetry
 from ops.bench.catalogue import BENCHES
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ COMPARISONS = (
     ),
     Comparison(dag_files.NAME, dag_files.SENTENCE, dag_files.named(dag_files.SIZES[0]), dag_files.compare),
     Comparison(memory_load.NAME, memory_load.SENTENCE, memory_load.AT_REST, memory_load.compare),
+    Comparison(commits.NAME, commits.SENTENCE, commits.BASE, commits.compare),
     # Last: it is refused where there is no telemetry.
     Comparison(telemetry.NAME, telemetry.SENTENCE, telemetry.OFF, telemetry.compare),
 )

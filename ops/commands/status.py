@@ -50,6 +50,7 @@ def print_status(found: stack_status.Status) -> None:
         ok = stack_status.is_whole(service)
         instances = "\n".join(
             f"{instance['id']}  [{COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
+            + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
             for instance in service["instances"]
         )
         colour = "green" if ok else "red"
@@ -57,12 +58,18 @@ def print_status(found: stack_status.Status) -> None:
     console.print(table)
     print_data(found["data"] or [])
     if found["dags"] is None:
-        console.print("[yellow]Airflow does not answer, so that DAG files that do not import cannot be told.[/]")
+        console.print(
+            "[yellow]Airflow does not answer or refuses the log-in: import errors of DAG files are unknown.[/]"
+        )
     for error in (found["dags"] or {}).get("import_errors", []):
         console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
     for target in found["targets"] or []:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
+    for one in found["patches"]:
+        colour = "red" if one["state"] == "skipped" else "yellow"
+        state = f"[{colour}]the patch {one['patch']} is {one['state']}[/] in {one['components']}"
+        console.print(f"{state}: {escape(one['reason'])}", soft_wrap=True)
     print_table_of_urls(found["urls"], found["services"], found["login"])
     images = Table("image", "reference", "origin")
     for key, image in found["images"].items():

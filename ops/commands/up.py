@@ -17,6 +17,7 @@ from ops import (
     data_tier,
     environment_file,
     generated_files,
+    patches,
     preflight,
     slots,
     status,
@@ -116,6 +117,7 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     except ImageError as error:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
+    patches.check_image(settings["AIRFLOW_IMAGE"], settings)
     switch_observability(settings, set(resolved), credentials.optional(project))
     # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in environment_file.profiles(settings) else "data"

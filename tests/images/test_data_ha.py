@@ -16,7 +16,8 @@ from tests.images.conftest import ROOT, docker
 
 ETCD = ("etcd-1", "etcd-2", "etcd-3")
 WHO_IS_THE_PRIMARY = (
-    "from airflow_ha.upstream import frozen_primary as f; print(*(find() for find in f.find_primaries().values()))"
+    "from airflow_ha.patches import close_stale_primary_connections as f; "
+    "print(*(find() for find in f.find_primaries().values()))"
 )
 
 

@@ -10,6 +10,7 @@ from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
 STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "data", "ready"}
+INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks"}
 
 
 def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack):
@@ -19,7 +20,7 @@ def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack):
     assert services["worker"]["wanted"] == services["worker"]["healthy"] == 2
     assert services["scheduler"]["healthy"] == services["api-server"]["healthy"] == 2
     assert services["execution-api"]["healthy"] == 2
-    assert all(set(i) == {"id", "state", "health"} for service in services.values() for i in service["instances"])
+    assert all(set(i) == INSTANCE_KEYS for service in services.values() for i in service["instances"])
     assert status["urls"].keys() >= {"airflow", "flower", "prometheus"}
     assert {image["origin"] for image in status["images"].values()} <= {"official", "airgap"}
     assert status["login"]["user"] == "admin"

@@ -1,0 +1,1 @@
+"""Patches of Airflow, Celery and their libraries: one file a patch, listed in registry.py, applied by loader.py."""
