@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     Attach = Callable[[Engine], None]
 
@@ -25,10 +24,10 @@ def on_metadata_engine(attach: Attach) -> None:
     _METADATA.append(attach)
 
 
-def metadata_engine_created(engine: Engine | AsyncEngine) -> None:
-    """Call what is registered; with the engine underneath when it is an asynchronous one."""
+def metadata_engine_created(engine: Engine) -> None:
+    """Call what is registered; of an asynchronous engine, report its `sync_engine`."""
     for attach in _METADATA:
-        attach(getattr(engine, "sync_engine", engine))
+        attach(engine)
 
 
 def on_result_engine(attach: Attach) -> None:

@@ -120,12 +120,6 @@ def test_a_starved_scheduler_gives_heartbeats_more_time(upstream, running, share
     assert found <= early + patience * upstream.CONFIRM_SECONDS + 3 * LOOK
 
 
-def test_a_thread_knows_how_long_it_waited_for_a_cpu(upstream, monkeypatch, tmp_path):
-    assert upstream.cpu_wait() >= 0
-    monkeypatch.setattr(upstream, "SCHEDSTAT", tmp_path / "absent")
-    assert upstream.cpu_wait() == 0.0
-
-
 def test_what_stays_silent_after_an_absence_is_dead(upstream, scheduler):
     find = upstream.find_task_instances_without_heartbeats
     scheduler.now += 120

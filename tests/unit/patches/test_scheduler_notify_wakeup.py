@@ -19,7 +19,6 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
-from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
