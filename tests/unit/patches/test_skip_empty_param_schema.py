@@ -43,7 +43,7 @@ def test_one_without_a_schema_has_none_checked():
 
 
 def test_upstream_still_checks_it():
-    """When this fails, Airflow has mended it: delete param_schema and this file."""
+    """When this fails, Airflow has mended it: delete skip_empty_param_schema and this file."""
     assert steps(Param(1)) > 10
 
 
@@ -56,3 +56,11 @@ def test_one_with_a_schema_is_checked_as_ever():
         Param(1, type="whole").resolve(2)
     with pytest.raises(SchemaError, match="is not of type"):
         Draft202012Validator.check_schema([])
+
+
+@pytest.mark.usefixtures("ours")
+def test_a_validators_own_schema_is_checked_by_the_validator_too():
+    schema = {"type": "integer"}
+    Draft202012Validator(schema).check_schema(schema)
+    with pytest.raises(SchemaError, match="'whole' is not valid"):
+        Draft202012Validator(schema).check_schema({"type": "whole"})
