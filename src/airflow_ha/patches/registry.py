@@ -305,8 +305,13 @@ PATCHES: Final[tuple[Patch, ...]] = (
         components=EXECUTION_API,
         benefit="Middlewares make no tasks and streams for a call: with the next, 20% of the API's CPU",
         cost="An answer is in memory as a whole",
-        written_for=STARLETTE,
-        replaces={"starlette.middleware.base:BaseHTTPMiddleware.__call__": "67b971af8c16"},
+        written_for=CORE | CADWYN | STARLETTE,
+        replaces={
+            "airflow.api_fastapi.execution_api.app:CorrelationIdMiddleware": "d0cae5a1805a",
+            "airflow.api_fastapi.execution_api.app:JWTReissueMiddleware": "153a0eaaaca0",
+            "cadwyn.middleware:VersionPickingMiddleware": "3239d7fac815",
+            "starlette.middleware.base:BaseHTTPMiddleware.__call__": "67b971af8c16",
+        },
         issue="https://github.com/encode/starlette/issues/1678",
     ),
     Patch(
