@@ -130,11 +130,24 @@ PATCHES: Final[tuple[Patch, ...]] = (
         components=DATABASE_USERS | {"worker", "migrate"},
         early=DATABASE_USERS | {"migrate"},
         benefit="A connection to a primary that froze is closed as soon as there is another",
-        cost="A thread in each process where Postgres or Redis has replicas",
-        written_for=CELERY,
+        cost="A thread in each process where Postgres has replicas; a worker's has it while it writes a result",
+        written_for=SQLALCHEMY,
         replaces={},
     ),
     # ---- Redis
+    Patch(
+        name="close_stale_broker_connections",
+        kind="safety",
+        components=WORKER,
+        benefit="A worker whose Redis froze takes tasks again as soon as there is another primary",
+        cost="A thread in a worker's main process where Redis has replicas",
+        written_for=KOMBU | REDIS,
+        replaces={
+            "kombu.transport.redis:SentinelChannel": "bd92f0892cf7",
+            "redis.connection:AbstractConnection.connect_check_health": "c38a5eb5614f",
+            "redis.sentinel:SentinelManagedConnection": "649247bc33fe",
+        },
+    ),
     Patch(
         name="redis_failover_errors",
         kind="safety",

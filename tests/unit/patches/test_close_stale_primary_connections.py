@@ -1,117 +1,177 @@
-"""A connection to a primary that froze is broken once another is the primary, and no other connection ever."""
+"""A query that waits for a frozen Postgres fails once another node is the primary; only Airflow's own engines know."""
 
 from __future__ import annotations
 
+import asyncio
+import http.server
 import os
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
+import threading
 
 import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from airflow_ha.patches import close_stale_primary_connections as frozen_primary
+from airflow_ha.patches import engines, stale_connections
+from tests.unit.patches.frozen import Postgres
+from tests.unit.patches.loading import applied
 
-
-@pytest.fixture
-def server():
-    """Accepts and never answers, as a frozen process does: its kernel goes on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener.getsockname()[1]
-
-
-@pytest.fixture
-def waiting(server, monkeypatch):
-    """A connection that has waited for its answer for longer than it may."""
-    monkeypatch.setattr(frozen_primary, "OVERDUE_SECONDS", 0.05)
-    with socket.create_connection(("127.0.0.1", server)) as connection:
-        connection.sendall(b"SELECT 1")
-        deadline = time.monotonic() + 5
-        while not frozen_primary.overdue(connection):
-            assert time.monotonic() < deadline
-        yield connection
-
-
-def test_a_call_that_waits_for_a_frozen_primary_ends_once_another_is_the_primary(server, waiting):
-    assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 1
-    waiting.settimeout(5)
-    assert waiting.recv(1) == b""
-
-
-def test_a_connection_that_nobody_reads_is_shut_once(server, waiting):
-    assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 1
-    assert frozen_primary.look({server: lambda: "192.0.2.1"}) == 0
-
-
-def test_an_answer_that_takes_long_is_waited_for_where_the_primary_is_who_was_asked(server, waiting):
-    assert frozen_primary.look({server: lambda: "127.0.0.1"}) == 0
-
-
-def test_while_there_is_no_other_primary_everything_is_waited_for(server, waiting):
-    assert frozen_primary.look({server: lambda: None}) == 0
-
-
-def test_connections_to_anything_else_are_left_alone(server, waiting):
-    assert frozen_primary.look({server + 1: lambda: "192.0.2.1"}) == 0
-
-
-def test_nobody_is_asked_while_answers_come(server):
-    with socket.create_connection(("127.0.0.1", server)) as connection:
-        connection.sendall(b"SELECT 1")
-
-        def asked() -> str | None:
-            raise AssertionError("asked who is the primary, though nothing is overdue")
-
-        assert frozen_primary.look({server: asked}) == 0
-
-
-def test_a_look_leaves_no_file_open(server, waiting):
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    with Path(os.devnull).open():
-        before = open_files()
-        for _ in range(3):
-            frozen_primary.look({server: lambda: None})
-        assert open_files() == before
+ONE = sqlalchemy.text("SELECT 1")
 
 
 @pytest.fixture
-def secrets(tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen_primary, "SECRETS", tmp_path)
-    return tmp_path
+def patroni():
+    """Of both nodes: `localhost`, on which Postgres is, and `127.0.0.1`; the name of the primary can be set."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_primary = self.headers["Host"].split(":")[0] == self.server.primary
+            self.send_response(200 if is_primary else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.primary = "localhost"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
-def test_with_replicas_patroni_and_the_sentinels_are_asked(secrets, monkeypatch):
-    url = "db+postgresql+psycopg2://u:p@/d?host=patroni-1:5432&host=patroni-2:5432&target_session_attrs=read-write"
-    (secrets / "celery_result_backend").write_text(url)
-    (secrets / "celery_broker_url").write_text("sentinel://:p@sentinel:26379/0;sentinel://:p@sentinel-1:26379/0")
-    (secrets / "celery_sentinel_kwargs").write_text('{"password": "p"}')
-    asked: list[object] = []
-    monkeypatch.setattr(frozen_primary, "postgres_primary", lambda nodes: asked.append(nodes))
-    monkeypatch.setattr(frozen_primary, "redis_primary", lambda *given: asked.append(given))
-    for find in frozen_primary.find_primaries().values():
-        find()
-    assert asked == [["patroni-1", "patroni-2"], (["sentinel", "sentinel-1"], "airflow", {"password": "p"})]
+@pytest.fixture
+def module(monkeypatch, patroni):
+    """The patch, applied, with a short patience."""
+    monkeypatch.setattr(engines, "_METADATA", [])
+    monkeypatch.setattr(engines, "_RESULTS", [])
+    monkeypatch.setattr(stale_connections, "_watched", {})
+    monkeypatch.setattr(stale_connections, "_watcher", None)
+    monkeypatch.setattr(stale_connections, "OVERDUE_SECONDS", 0.1)
+    monkeypatch.setattr(stale_connections, "CHECK_SECONDS", 0.05)
+    with applied("close_stale_primary_connections") as patch:
+        patch.PATRONI_PORT = patroni.server_port
+        yield patch
+    if stale_connections._watcher is not None:
+        stale_connections._watcher.end()
 
 
-def test_without_replicas_nothing_is_watched(secrets):
-    (secrets / "sql_alchemy_conn").write_text("postgresql+psycopg2://u:p@postgres:5432/d?connect_timeout=3")
-    (secrets / "celery_broker_url").write_text("redis://:p@redis:6379/0")
-    assert frozen_primary.find_primaries() == {}
+@pytest.fixture
+def postgres():
+    server = Postgres()
+    yield server
+    server.close()
 
 
-def test_a_patroni_that_does_not_answer_is_not_the_primary(monkeypatch):
-    monkeypatch.setattr(frozen_primary, "PATRONI_PORT", 1)
-    assert frozen_primary.postgres_primary(["127.0.0.1"]) is None
+def url(postgres: Postgres, driver: str = "psycopg2", other: str = "&host=127.0.0.1:{port}") -> str:
+    return f"postgresql+{driver}://u:p@/d?host=localhost:{postgres.port}" + other.format(port=postgres.port)
+
+
+def watchers() -> int:
+    return sum(isinstance(one, stale_connections.Watcher) for one in threading.enumerate())
+
+
+def fail(connection: sqlalchemy.Connection) -> None:
+    """A query that somebody ends."""
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        connection.execute(ONE)
+
+
+@pytest.mark.parametrize("created", [engines.metadata_engine_created, engines.result_engine_created])
+@pytest.mark.usefixtures("module")
+def test_a_query_to_a_frozen_primary_ends_once_there_is_another(postgres, patroni, created):
+    engine = sqlalchemy.create_engine(url(postgres))
+    created(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(ONE) == "1"
+        patroni.primary = "127.0.0.1"
+        postgres.is_frozen.set()
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            connection.execute(ONE)
+
+
+@pytest.mark.usefixtures("module")
+def test_an_asynchronous_query_ends_too(postgres, patroni):
+    async def query() -> None:
+        engine = create_async_engine(url(postgres, "psycopg_async"))
+        engines.metadata_engine_created(engine.sync_engine)
+        async with engine.connect() as connection:
+            patroni.primary = "127.0.0.1"
+            postgres.is_frozen.set()
+            with pytest.raises(sqlalchemy.exc.OperationalError):
+                await connection.execute(ONE)
+
+    asyncio.run(asyncio.wait_for(query(), 20))
+
+
+@pytest.mark.usefixtures("module")
+def test_an_engine_of_a_dags_own_to_the_same_server_waits(postgres, patroni):
+    airflows, own = (sqlalchemy.create_engine(url(postgres)) for _ in range(2))
+    engines.metadata_engine_created(airflows)
+    with airflows.connect() as connection, own.connect() as untouched:
+        patroni.primary = "127.0.0.1"
+        postgres.is_frozen.set()
+        slow = threading.Thread(target=fail, args=(untouched,))
+        slow.start()
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            connection.execute(ONE)
+        slow.join(1)
+        is_waiting = slow.is_alive()
+        postgres.close()
+        slow.join(10)
+    assert is_waiting
+
+
+@pytest.mark.usefixtures("module")
+def test_a_slow_query_on_the_primary_is_waited_for(postgres, patroni):
+    engine = sqlalchemy.create_engine(url(postgres))
+    engines.metadata_engine_created(engine)
+    with engine.connect() as connection:
+        postgres.is_frozen.set()
+        slow = threading.Thread(target=fail, args=(connection,))
+        slow.start()
+        slow.join(1)
+        assert slow.is_alive()
+        patroni.primary = "127.0.0.1"
+        slow.join(10)
+        assert not slow.is_alive()
+
+
+@pytest.mark.usefixtures("module")
+def test_a_process_of_a_workers_pool_has_no_thread_when_it_forks(postgres):
+    engine = sqlalchemy.create_engine(url(postgres))
+    engines.result_engine_created(engine)
+    for _ in range(2):
+        with engine.connect() as connection:
+            connection.execute(ONE)
+            assert watchers() == 1
+        assert watchers() == 0
+
+
+@pytest.mark.usefixtures("module")
+def test_without_replicas_nothing_is_watched(postgres):
+    for created in (engines.metadata_engine_created, engines.result_engine_created):
+        engine = sqlalchemy.create_engine(url(postgres, other=""))
+        created(engine)
+        with engine.connect() as connection:
+            connection.execute(ONE)
+            assert watchers() == 0
+    assert stale_connections._watched == {}
+
+
+def test_a_patroni_that_does_not_answer_is_not_the_primary(module):
+    module.PATRONI_PORT = 1
+    assert module.postgres_primary(("127.0.0.1", "localhost")) is None
 
 
 FORK = """
-import multiprocessing, pathlib, sys, threading
-from airflow_ha.patches import close_stale_primary_connections as frozen_primary
-frozen_primary.SECRETS = pathlib.Path(sys.argv[2])
-frozen_primary.start_in(sys.argv[1])
+import multiprocessing, sys, threading
+import sqlalchemy
+from airflow_ha.patches import close_stale_primary_connections, engines
+close_stale_primary_connections.apply()
+engine = sqlalchemy.create_engine(sys.argv[1])
+engines.metadata_engine_created(engine)
+connection = engine.connect()
 def threads():
     print([thread.name for thread in threading.enumerate()])
 health_server = multiprocessing.get_context("fork").Process(target=threads)
@@ -120,10 +180,14 @@ health_server.join()
 """
 
 
-@pytest.mark.parametrize(("component", "watched"), [("scheduler", True), ("dag-processor", False)])
-def test_a_schedulers_health_server_is_watched_too(secrets, component, watched):
-    (secrets / "sql_alchemy_conn").write_text("postgresql+psycopg2://u:p@/d?host=patroni-1:5432&host=patroni-2:5432")
+@pytest.mark.parametrize(("component", "is_watched"), [("scheduler", True), ("dag-processor", False)])
+def test_a_schedulers_health_server_is_watched_too(postgres, component, is_watched):
     done = subprocess.run(
-        [sys.executable, "-c", FORK, component, str(secrets)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FORK, url(postgres)],
+        env={**os.environ, "AIRFLOW_HA_COMPONENT": component},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
-    assert ("frozen-primary" in done.stdout) is watched
+    assert ("stale-connections" in done.stdout) is is_watched
