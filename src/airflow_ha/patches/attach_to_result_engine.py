@@ -1,9 +1,9 @@
 """The engines of Celery's results get what patches attach to them (engines.py).
 
-Problem: celery 5.6.3's `celery.backends.database.session` makes an engine and has no hook for it: a scheduler or a
-worker then waits for a frozen node at each connection, and for a frozen primary without end.
+Problem: Celery makes an engine for its results and has no hook for it: a scheduler or a worker then waits
+for a frozen node at each connection, and for a frozen primary without end.
 Patch: each engine that it creates is reported to engines.py.
-Applies to: schedulers (airflow_ha/celery_config.py) and workers (`imports` in compose/airflow.yaml).
+Applies to: celery 5.6.3, `celery.backends.database.session`. Schedulers and workers.
 Upstream issue: none found.
 Remove when: `[celery] database_engine_options` takes listeners, or no patch attaches to results.
 """

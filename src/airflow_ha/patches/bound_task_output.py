@@ -5,7 +5,7 @@ whole, and searches all of it for its end after each 4 KB: 30 MB take some 10 s 
 Patch: what a task prints is logged in lines of LINE bytes, each but the last with a word that it goes on; a record of
 its loggers is cut after RECORD bytes, with a word that says so.
 Applies to: Airflow 3.3.2, that function.
-Upstream issue: none was found.
+Upstream issue: none found.
 Remove when: `test_bound_task_output.py` says that upstream reads a long line in time that grows with its length.
 """
 

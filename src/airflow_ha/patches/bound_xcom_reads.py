@@ -5,7 +5,7 @@ whatever their size, and the UI's list of XComs reads the values of a hundred of
 Patch: values that are read for a slice are counted; over SLICE bytes the answer is 413, and the worker asks for them
 one by one (split_xcom_slice.py). A list of XComs leaves the values in the database.
 Applies to: every SQLAlchemy session, by its event `do_orm_execute`.
-Upstream issue: none was found.
+Upstream issue: none found.
 Remove when: `test_bound_xcom_reads.py` says that upstream's slice and list leave values in the database.
 """
 

@@ -1,20 +1,15 @@
 """A scheduler, dag-processor or triggerer waits for its database to come back, rather than ending.
 
-The fault, in Airflow 3.3.2: while a new primary is elected (2 to 30 s) no connection can be had, and whatever query
-comes first ends the process. Both schedulers, the dag-processor and the triggerer end within the same second, are
-started again at once, and import Airflow side by side: half a minute of two cores, in the very moment when the new
-primary, its replica and every waiting task want them.
-
-The work-round: those three take their time over a connection: a host that refuses, is read-only or still starts is
-tried again, for PATIENCE_SECONDS, without the time for which this thread waited for a CPU. An error in the middle of a
-transaction is still an error, and what Airflow retries by itself then gets its connection. What Postgres refuses for
-good by its SQLSTATE (a wrong password, a database that is not there) is one at once; with another driver than psycopg2
-it is waited for too. The API servers do not wait: their callers get an answer, and try again. Nor does an engine that
-is not Airflow's own, such as a DAG file's: only the metadata database is waited for.
-
-No upstream issue asks for this; https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents is
-the hook. It can go when a scheduler of upstream's survives `./ops/stack drill postgres-primary-gone` without a restart.
-Loaded with the database's settings (compose/airflow.yaml).
+Problem: while a new primary is elected (2 to 30 s) no connection can be had, and whatever query comes first ends the
+process. Schedulers, dag-processor and triggerer end within the same second and import Airflow side by side: half a
+minute of two cores, when the new primary, its replica and every waiting task want them.
+Patch: a connection to the metadata database is tried again for PATIENCE_SECONDS, without the time for which this thread
+waited for a CPU. An error within a transaction is still one. What Postgres refuses for good by its SQLSTATE (a wrong
+password, no such database) is an error at once; with another driver than psycopg2 it is waited for too.
+Applies to: SQLAlchemy 2.0.54, by its event `do_connect`. Not API servers, whose callers try again; not an engine of a
+DAG's own.
+Upstream issue: none found.
+Remove when: an unpatched scheduler survives `./ops/stack drill postgres-primary-gone` without a restart.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ seen, and the task succeeds without its events.
 Patch: an XCom over XCOM_LIMIT, another request over REQUEST_LIMIT is refused in the task's process; if it grows later,
 in the supervisor; the gateway's 413 remains for all else. Each raises an AirflowFailException in the task.
 Applies to: `airflow.sdk.execution_time.comms`, `task_runner`, `airflow.sdk.api.client`.
-Upstream issue: none was found.
+Upstream issue: none found.
 Remove when: `test_limit_request_size.py` says that upstream refuses such requests itself.
 """
 

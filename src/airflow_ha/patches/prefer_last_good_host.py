@@ -1,17 +1,13 @@
 """A new connection tries the node first that took the last one.
 
-The fault, in libpq and psycopg: both try the nodes of a URL in its order, and a node that is frozen takes all of
-connect_timeout (3 s) before the next has its turn, each time. After a fail-over every new connection took 3 s for as
-long as the old primary stayed frozen. Celery's result backend connects for each question, and a scheduler that adopts
-tasks asks once for each of them with the tasks' rows locked, so that nothing ran at all: a drill's 47 s instead of 25.
-
-The work-round: the node that answered is remembered, and asked first. `load_balance_hosts` is no cure: it spends the
-time on each second connection. https://www.postgresql.org/docs/17/libpq-connect.html has the rule;
-https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.do_connect is the hook. It can go
-when libpq remembers a node that timed out.
-
-Only for the metadata database and Celery's results: an engine of a DAG file's keeps its order. Loaded with the
-database's settings, and by workers through `imports` in Celery's (compose/airflow.yaml).
+Problem: libpq and psycopg try the nodes of a URL in its order, and a frozen node takes all of connect_timeout (3 s)
+before the next has its turn, at each connection. Celery's result backend connects for each question: a scheduler that
+adopted tasks asked for each of them with the tasks' rows locked, and a failover took 47 s, not 25.
+Patch: the node that answered is remembered, and asked first, for the metadata database and Celery's results. An engine
+of a DAG's own keeps its order. `load_balance_hosts` spends the 3 s on each second connection.
+Applies to: SQLAlchemy 2.0.54, by its events `do_connect` and `connect`; psycopg2 and psycopg.
+Upstream issue: none found; https://www.postgresql.org/docs/17/libpq-connect.html has the rule.
+Remove when: libpq remembers a node that timed out.
 """
 
 from __future__ import annotations

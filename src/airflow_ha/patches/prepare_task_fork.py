@@ -1,24 +1,16 @@
 """A task's process finds built what every task needs.
 
-The fault, in Airflow 3.3.2: each task runs in a process of its own, forked from a worker's, and each makes anew what is
-the same for all: pydantic's decoder of the supervisor's messages, twice (`airflow.sdk.execution_time.comms`), that of
-a JSON value for each template field (`task_runner`), and the import of the decorators behind `from airflow.sdk import
-task`. A quarter of the CPU time of a task that does little. A seventh is the first `isinstance(…, Mapping)` of each
-class, which asks all of Mapping's hundreds of subclasses: `requests`, which sends the task's spans, asks it of several.
-The same is so of reading the DAG: the first one that a process reads takes a half longer than the next. Python's
-collector, which looks at every object, then makes the kernel copy the memory that the fork had shared. The worker's
-process itself makes a decoder of what the queue holds, for each task too.
-
-The work-round: each decoder is built once, before the fork, and shared; the decorators are imported before it; spans
-are sent once to nowhere, and a DAG of our own is read, so that Python knows those answers. The worker's
-main process does all of this before it forks its pool, and leaves its objects out of collections
-(https://docs.python.org/3/library/gc.html#gc.freeze), so that the pool's processes share them. An idle worker with 8
-slots holds 340 MiB instead of 410.
-Measured on 2 cores: 0.105 CPU-seconds of the worker for a no-op task became 0.087 by the first and the last; to read
-the benches' DAG takes 10 ms instead of 15.
-
-No upstream issue was found. It can go when the test `test_task_start.py` says that upstream shares them.
-Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml).
+Problem: each task runs in a process of its own, forked from a worker's, and each builds again what is the same for all:
+pydantic's decoders (`airflow.sdk.execution_time.comms`, `task_runner`), the decorators behind `from airflow.sdk import
+task`, the first answer of `isinstance(…, Mapping)` for each class, and what reading a first DAG leaves behind. Python's
+collector, which looks at every object, then makes the kernel copy the memory that the fork had shared.
+Patch: a worker's main process builds each decoder once, imports the decorators, sends spans to nowhere, reads a DAG of
+our own, and leaves its objects out of collections (`gc.freeze`), all before it forks its pool.
+Measured on 2 cores: 0.105 CPU-seconds of the worker for a no-op task became 0.087 by the decoders and the collector;
+reading the benches' DAG takes 10 ms, not 15; an idle worker with 8 slots holds 340 MiB, not 410.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time`. Workers.
+Upstream issue: none found.
+Remove when: `test_upstream_still_makes_them_for_each_task` fails.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """A worker's slot is free as soon as its task has ended.
 
-The fault, in Airflow 3.3.2's `airflow.sdk.execution_time.supervisor`: a task's process closes its sockets a moment
-before it can be reaped. `_service_subprocess` handles the closed sockets, asks `wait(timeout=0)` too early, and comes
-back to a `select` with nothing left to watch, which sleeps for the whole `[workers] min_heartbeat_interval`, 5 s. All
-that time the slot is taken: half-second tasks run at 3 to 4 a second on 8 slots instead of 7.
-
-The work-round: once no socket is open there is nothing to select on, so wait for the process itself, 10 ms at a time.
-
-No upstream issue was found. It can go when the test `test_supervisor_slot.py` passes without it.
-Loaded by workers through `imports` in Celery's settings (compose/airflow.yaml).
+Problem: a task's process closes its sockets a moment before it can be reaped. `_service_subprocess` handles the closed
+sockets, asks `wait(timeout=0)` too early, and comes back to a `select` with nothing left to watch, which sleeps for the
+whole `[workers] min_heartbeat_interval`, 5 s. All that time the slot is taken: half-second tasks run at 3 to 4 a second
+on 8 slots instead of 7.
+Patch: once no socket is open there is nothing to select on, so wait for the process itself, 10 ms at a time.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`. Workers.
+Upstream issue: none found.
+Remove when: `test_upstream_still_sleeps_the_whole_interval` fails.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ which it handles within seconds: retries, callbacks (by the DAG processor) and e
 The log says what ended the process, with its peak memory; so do the metrics `ha_task_killed` and `ha_task_peak_bytes`.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`.
 Upstream issue: none found.
-Remove when: the test in `test_report_task_exit.py` that names upstream fails.
+Remove when: `test_upstream_reports_the_state_itself` fails.
 """
 
 from __future__ import annotations

@@ -1,31 +1,17 @@
-"""A scheduler with nothing to do begins again when there is something, and a busy one does not take all it can get.
+"""A scheduler with nothing to do begins again when there is something, and a busy one does not take all the CPU.
 
-The faults, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: a scheduler without work sleeps for
-`scheduler_idle_sleep_time` (1 s), whatever happens meanwhile. A run's beginning and each end of a task wait for that:
-on average half a second, or a third with two schedulers, at each step of a run. A shorter sleep is quicker, and costs
-CPU all day. One with work, were it a single task's end, begins its next round at once, and a round asks the database
-some thirty things whether it finds one task or fifty: two schedulers take turns to find little. And one that has made a
-task ready but finds the pools locked by the other has queued nothing, and sleeps as if there were nothing to do.
-
-The work-round: whoever commits what a scheduler acts on, a run or the end of a task, says so on a channel of Postgres
-(NOTIFY, heard if and when the transaction is committed), and a scheduler that sleeps is woken by it. It also wakes when
-the next scheduled run is due. So it can sleep longer: compose/airflow.yaml. What is not heard, while the primary is
-replaced for instance, and what nobody says, as the end of a task's `retry_delay`, is found at the end of the sleep.
-One that found the pools locked does not sleep.
-
-While no core is idle a scheduler rests between two rounds: as long as the one before took, and three times as long
-(SCHEDULER_REST_FACTOR) after one that was long, unless a run is to begin meanwhile: people wait for that, and it is
-rare. What comes thick and fast is dealt with together, and most of the time is the tasks'. Half an idle core halves
-the rest, and with a whole one there is none: nobody needs the time, on two cores as on sixty-four.
-
-The price: Postgres commits those that notify one after the other, under one lock that is kept until the commit is on
-disk, the synchronous replica's too. So completions are capped at what one connection commits: about 950 a second with
-a replica on the same disk, 6,300 without NOTIFY (2 busy cores; `./ops/stack bench commits`). A replica elsewhere adds
-the network's round trip to each.
-
-No upstream issue was found. It can go when the test in `test_scheduler_wake.py` that names upstream fails. Loaded with
-the database's settings by those that say it (airflow_ha/database_config.py), and with Celery's by schedulers, which
-hear it (airflow_ha/celery_config.py).
+Problem: an idle scheduler sleeps for `scheduler_idle_sleep_time` (1 s) whatever happens, so each step of a run waits
+for half a second on average; a shorter sleep costs CPU all day. A busy one begins its next loop at once, for a single
+task too. One that finds the pools locked by the other has queued nothing, and sleeps as if there were nothing to do.
+Patch: whoever commits what a scheduler acts on notifies it (NOTIFY), and it wakes when the next scheduled run is due;
+the sleep can be longer (compose/airflow.yaml) and finds the rest, such as a `retry_delay` that ends. One that found the
+pools locked does not sleep. While no core is idle a scheduler rests between two loops (`rest_after`).
+Cost: Postgres commits those that notify one after the other, under a lock that is kept until the commit is on disk, the
+synchronous replica's too: about 950 completions a second with a replica on the same disk, 6,300 without NOTIFY (2 busy
+cores; `./ops/stack bench commits`). A replica elsewhere adds the network's round trip to each.
+Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`; the metadata engine of those that notify.
+Upstream issue: none found.
+Remove when: `test_upstream_still_sleeps_through_it` fails.
 """
 
 from __future__ import annotations
@@ -227,7 +213,10 @@ class IdleCores:
 
 
 def rest_after(worked: float, factor: float = DEFAULT_REST_FACTOR, idle_cores: float = 0.0) -> float:
-    """Return for how many seconds a scheduler rests after a round, unless a run is to begin.
+    """Return for how many seconds a scheduler rests after a round, unless a run is to begin: users wait for that.
+
+    What comes thick and fast is then dealt with together, and most of the time is the tasks'. Half an idle core halves
+    the rest, and with a whole one there is none: nobody needs the time, on two cores as on sixty-four.
 
     Args:
         worked: Seconds that the round took.

@@ -1,20 +1,15 @@
 """A scheduler looks at all the tasks of a large run only when there may be something to decide for one of them.
 
-The fault, in Airflow 3.3.2's `airflow.jobs.scheduler_job_runner`: in each of its rounds a scheduler loads every task of
-every run under way, of a run of a thousand a thousand rows of sixty columns, to see which may begin and whether the run
-has ended. Where all that is left of a run waits for a slot or runs, nothing comes of it. With ten such runs a round
-takes a second, and everybody else's runs wait for it.
-
-The work-round: for which runs there is nothing to decide a scheduler first asks the database, in one query, and leaves
-those out of the round. There is something when a task has not been scheduled yet, waits for its next attempt or its
-next look, or when none is left; when the DAG has another version than the run's tasks; and when the run's
-`dagrun_timeout` is over. All of that is in the database, so a scheduler that has just started leaves out the same runs.
-That nothing else matters is not relied on: each scheduler looks at all the tasks of every run once, and again every
-LOOK_SECONDS, but in a round at those of one such run at most.
-
-Upstream's issue is https://github.com/apache/airflow/issues/31185, open. It can go when the test in
-`test_settled_run.py` that names upstream fails. Loaded by schedulers with Celery's settings
-(airflow_ha/celery_config.py).
+Problem: in each loop a scheduler loads every task of every run under way, of a run of a thousand a thousand rows of
+sixty columns, to see which may begin and whether the run has ended. Where all that is left of a run waits for a slot or
+runs, nothing comes of it. With ten such runs a loop takes a second, and all other runs wait for it.
+Patch: in one query a scheduler asks first which runs have nothing to decide, and leaves those out of the loop. There is
+something when a task is not scheduled yet, waits for its next try, or when none is left; when the DAG has another
+version than the run's tasks; and when `dagrun_timeout` is over. All of that is in the database, so a restart changes
+nothing. Each scheduler still loads every run once, and again every LOOK_SECONDS, at most one such run a loop.
+Applies to: Airflow 3.3.2, `airflow.models.dagrun` and `airflow.jobs.scheduler_job_runner`. Schedulers.
+Upstream issue: https://github.com/apache/airflow/issues/31185
+Remove when: `test_upstream_looks_whatever_there_is` fails.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Problem: in Airflow 3.3.2 a task asks for a slice of a mapped task's values in o
 Patch: where the Execution API answers that the slice is too large (bound_xcom_reads.py), its values are asked for
 singly.
 Applies to: `airflow.sdk.api.client.XComOperations.get_sequence_slice`.
-Upstream issue: none was found.
+Upstream issue: none found.
 Remove when: bound_xcom_reads goes.
 """
 

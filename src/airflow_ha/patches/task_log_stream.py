@@ -4,8 +4,8 @@ Problem: in Airflow 3.3.2 a task log handler cannot tell a request that is strea
 memory, and the stream is sent in pieces of `[api] log_stream_buffer_size` lines, whatever their length.
 Patch: the request's metadata says that it is streamed; pieces are counted in bytes (that setting is 1 here).
 Applies to: `airflow.utils.log.log_reader.TaskLogReader`.
-Upstream issue: none was found.
-Remove when: `test_task_log_stream.py` says that upstream's pieces are bounded, and handlers are told.
+Upstream issue: none found.
+Remove when: `test_upstream_sends_pieces_of_any_size` fails, and handlers are told.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import select
 import kombu
 import pytest
 from kombu.transport.redis import SentinelChannel
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import Sentinel
 
 from airflow_ha.patches import stale_connections
@@ -63,6 +64,16 @@ def test_the_wait_ends_once_another_node_is_the_primary(servers):
     sentinel.primary = ("redis-2", 6379)
     assert worker.answered(10)
     assert worker.connection._sock.recv(1) == b""
+
+
+def test_without_it_what_a_scheduler_asks_ends_by_socket_timeout(servers):
+    """Why schedulers have no thread for it; a worker's event loop is not limited so."""
+    sentinel, redis = servers
+    worker = Worker(sentinel)
+    redis.is_frozen.set()
+    with pytest.raises(RedisTimeoutError):
+        worker.channel.client.llen("default")
+    assert not worker.answered(0)
 
 
 @pytest.mark.usefixtures("module")

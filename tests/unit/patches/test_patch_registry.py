@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 
 import pytest
@@ -12,6 +13,7 @@ from airflow_ha.patches.guard import Guard
 from ops.project import ROOT
 
 FOLDER = ROOT / "src/airflow_ha/patches"
+HEADER = ["Problem", "Patch", "Applies to", "Upstream issue", "Remove when"]
 ROWS = {patch.name: patch for patch in registry.PATCHES}
 
 
@@ -33,6 +35,17 @@ def test_a_module_does_nothing_when_it_is_imported():
             assert is_text or not isinstance(node, (ast.Expr, ast.For, ast.While)), (name, node.lineno)
             targets = node.targets if isinstance(node, ast.Assign) else []
             assert not any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in targets), (name, node.lineno)
+
+
+def test_each_header_has_its_parts_and_names_tests_that_exist():
+    tests = {path.name: path.read_text() for path in (ROOT / "tests/unit").rglob("test_*.py")}
+    for name in ROWS:
+        lines = (ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or "").splitlines()
+        parts = [part for line in lines for part in HEADER if line.startswith(f"{part}: ")]
+        assert parts == HEADER, name
+        assert len(lines) <= 15, name
+        for named in re.findall(r"test_\w+(?:\.py)?", "\n".join(lines)):
+            assert named in tests or any(f"def {named}(" in text for text in tests.values()), (name, named)
 
 
 def test_the_installed_versions_and_sources_are_those_of_the_rows():
