@@ -48,9 +48,9 @@ def checks() -> dict[str, list[str]]:
 
 CHECKS = "checks"
 SUITES = {
-    # Without containers: two processes, since each test is alone in its folder. What a file's tests share is made once
-    # where each process gets its tests in one piece.
-    "unit": ["tests/unit", "--numprocesses=2", "--dist=worksteal"],
+    # Without containers, in two processes. A file stays in one of them: what its tests share, as a run in Airflow's
+    # database, cannot be made twice there.
+    "unit": ["tests/unit", "--numprocesses=2", "--dist=loadfile"],
     "images and integration": ["tests/images", "tests/integration"],
     # The drills of every run; all of them with --drills=all.
     "resilience": ["tests/resilience"],
