@@ -316,8 +316,9 @@ def docker_failure(subcommand: str, said: str) -> StackError:
 def without_leftover_volumes(name: str) -> Iterator[None]:
     """Remove the nameless volumes that containers of a project had before the block and no container has after it.
 
-    A worker's /tmp is one. Compose removes them with `down --volumes` only, neither with a plain `down` nor when it
-    scales down (https://docs.docker.com/reference/cli/docker/compose/down/).
+    A worker's /tmp is one. Compose removes them neither with a plain `down` nor when it scales down
+    (https://docs.docker.com/reference/cli/docker/compose/down/), and with `down --volumes` not those that it has handed
+    on to a recreated container.
     """
     listed = docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}").split()
     mounts = [mount for container in inspect(listed) for mount in container.get("Mounts", [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from ops.commands.screen import console, report
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+
+if TYPE_CHECKING:
+    from ops.project import Project
 
 
 def down(
@@ -39,8 +42,7 @@ def down(
             report("there is no stack to stop")
             return
         if not volumes:
-            with compose.without_leftover_volumes(name):
-                compose.run(project, report, "--profile=*", "down", "--remove-orphans")
+            remove(project, name)
             report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
             return
         doomed = compose.volumes(name)
@@ -49,5 +51,11 @@ def down(
             if not sys.stdin.isatty():
                 raise StackError("nobody is there to confirm that the data may go", cure="add --yes")
             typer.confirm("Go on?", abort=True)
-        compose.run(project, report, "--profile=*", "down", "--remove-orphans", "--volumes", "--timeout=5")
+        remove(project, name, "--volumes", "--timeout=5")
         report(f"stopped; the data is gone. {project.shown(project.secrets)} and .env stay, for the next up")
+
+
+def remove(project: Project, name: str, *options: str) -> None:
+    """Remove the containers of a compose project, and the nameless volumes that only they had."""
+    with compose.without_leftover_volumes(name):
+        compose.run(project, report, "--profile=*", "down", "--remove-orphans", *options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -111,6 +112,17 @@ def test_down_keeps_the_data(project, docker):
     result = run("down")
     assert "the data stays in airflow-ha_postgres-data" in result.stdout
     assert not any("--volumes" in call for call in docker.calls())
+
+
+@pytest.mark.parametrize("options", [(), ("--volumes", "--yes")])
+def test_down_removes_a_recreated_workers_tmp(project, docker, options):
+    """Compose hands it on to the new container by its name, and then keeps it (see without_leftover_volumes)."""
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("ps --all", out="worker")
+    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": "a" * 64}]}]))
+    docker.answer("volume ls", out="a" * 64)
+    assert run("down", *options).returncode == 0
+    assert ["volume", "rm", "a" * 64] in docker.calls()
 
 
 def test_a_conf_that_is_no_json_is_refused_with_the_place():
