@@ -39,12 +39,14 @@ def pair() -> None:
     first() >> second()
 
 
+@task
+def numbers() -> list[int]:
+    """One for each task that the run asks for."""
+    return list(range(int(get_current_context()["params"]["tasks"])))
+
+
 def fan_out(pool: str) -> None:
     """As many tasks as the run says, each for as long as it says."""
-
-    @task
-    def numbers() -> list[int]:
-        return list(range(int(get_current_context()["params"]["tasks"])))
 
     @task(pool=pool)
     def work(number: int) -> None:
@@ -55,11 +57,7 @@ def fan_out(pool: str) -> None:
 
 @dag(dag_id="bench_ordinary", params={"tasks": 16, "megabytes": 200}, **SETTINGS)
 def ordinary() -> None:
-    """As many tasks as the run says, each with a library for data and some of it in memory for 20 s."""
-
-    @task
-    def numbers() -> list[int]:
-        return list(range(int(get_current_context()["params"]["tasks"])))
+    """As many tasks as the run says, each of which imports scikit-learn and holds so many MB for 20 s."""
 
     @task
     def work(number: int) -> int:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from ops import compose
 from ops.bench import accounting
-from ops.bench.catalogue import MEMORY, MIB, RUN_LIMIT
+from ops.bench.catalogue import MEMORY, MIB, RUN_LIMIT, idle, memory
 from ops.bench.figures import by_service
 from ops.bench.loads import FAN_OUT, ORDINARY, run_to_end
 from ops.bench.side import CONCURRENCY, turns
-from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,27 +36,31 @@ SENTENCE = (
 )
 
 
-def held(side: Side) -> dict[str, float]:
-    """Return bytes by service."""
-    return accounting.memory(accounting.read(accounting.containers(side.project)))
-
-
-def most_held(side: Side, tasks: int, report: Callable[[str], None]) -> dict[str, float]:
-    """Return the most bytes of each service while as many ordinary tasks run at once."""
-    most = held(side)
+def most_held(side: Side, tasks: int, report: Callable[[str], None]) -> Sample:
+    """Return the most memory of each service, each at its own moment, while as many ordinary tasks run at once."""
+    containers = accounting.containers(side.project)
+    most = accounting.memory(accounting.read(containers))
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(run_to_end, side.api, ORDINARY, {"tasks": tasks, "megabytes": HELD_MB}, report)
         while not run.done():
-            most = {service: max(most.get(service, 0.0), now) for service, now in held(side).items()}
+            now = accounting.memory(accounting.read(containers))
+            most |= {service: max(most.get(service, 0.0), value) for service, value in now.items()}
             time.sleep(POLL_SECONDS)
     run.result()  # raises what the run has raised
-    return most
+    return by_service(MEMORY, most, MIB)
 
 
-def rest(report: Callable[[str], None]) -> None:
-    """Let time pass, in which processes give back what they can."""
-    ends = time.monotonic() + REST_SECONDS
-    wait(lambda: time.monotonic() > ends, 2 * REST_SECONDS, f"{REST_SECONDS:.0f} s have passed", report)
+def held_after_rest(side: Side, report: Callable[[str], None]) -> Sample:
+    """Return the memory of each service once processes have given back what they can."""
+    idle(side, report, REST_SECONDS)
+    return memory(side, report)
+
+
+def held_after_tasks(side: Side, report: Callable[[str], None]) -> Sample:
+    """Return the memory of each service after the fan-outs and a rest."""
+    for _ in range(RUNS):
+        run_to_end(side.api, FAN_OUT, {"tasks": RUN_LIMIT}, report)
+    return held_after_rest(side, report)
 
 
 def compare(
@@ -68,20 +71,11 @@ def compare(
     for number in range(1, rounds + 1):
         with turns([side], report) as turn:
             turn(side)
-            rest(report)
             steps = (
-                (AT_REST, partial(held, side)),
+                (AT_REST, partial(held_after_rest, side, report)),
                 (LOADED, partial(most_held, side, slots, report)),
-                (AFTER, partial(after_tasks, side, report)),
+                (AFTER, partial(held_after_tasks, side, report)),
             )
             for name, take in steps:
-                taken.setdefault(name, []).append(by_service(MEMORY, take(), MIB))
+                taken.setdefault(name, []).append(take())
                 report(f"round {number} of {rounds}, {name}")
-
-
-def after_tasks(side: Side, report: Callable[[str], None]) -> dict[str, float]:
-    """Return bytes by service after the fan-outs and a rest."""
-    for _ in range(RUNS):
-        run_to_end(side.api, FAN_OUT, {"tasks": RUN_LIMIT}, report)
-    rest(report)
-    return held(side)

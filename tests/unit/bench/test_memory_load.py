@@ -17,20 +17,23 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     last = threading.Event()
     rows = [{"worker": 10.0, "redis": 3.0}, {"worker": 30.0, "redis": 1.0}, {"worker": 20.0, "redis": 9.0, "new": 1.0}]
 
-    def held(_side: object) -> dict[str, float]:
+    def read(_containers: object) -> dict[str, float]:
         row = rows.pop(0)
         if not rows:
             rows.append(row)
             last.set()
         return row
 
-    monkeypatch.setattr(memory_load, "held", held)
+    monkeypatch.setattr(memory_load.accounting, "containers", lambda _project: {})
+    monkeypatch.setattr(memory_load.accounting, "read", read)
+    monkeypatch.setattr(memory_load.accounting, "memory", lambda row: row)
+    monkeypatch.setattr(memory_load, "MIB", 1)
     monkeypatch.setattr(memory_load, "POLL_SECONDS", 0.001)
     return last
 
 
 class Side:
-    api = None
+    api = project = None
 
 
 def test_most_held_is_each_services_own_peak(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
@@ -39,8 +42,8 @@ def test_most_held_is_each_services_own_peak(readings: threading.Event, monkeypa
 
     monkeypatch.setattr(memory_load, "run_to_end", run)
     most: Any = memory_load.most_held(Side, 16, print)  # type: ignore[arg-type]
-    assert most["worker"] == 30.0
-    assert most["redis"] == 9.0
+    assert most["MiB: worker"] == 30.0
+    assert most["MiB: redis"] == 9.0
 
 
 def test_a_failed_run_is_no_measurement(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
