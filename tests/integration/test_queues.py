@@ -29,12 +29,17 @@ def own_worker_stack(healthy_stack: Stack) -> Iterator[Stack]:
     finally:
         target.unlink()
         if own := [container.id for container in healthy_stack.containers("worker-gpu", include_exited=True)]:
-            docker("rm", "--force", *own)
+            docker("rm", "--force", "--volumes", *own)
         healthy_stack.command("scale", "worker=2")  # so that nobody expects the service any more
 
 
 def states(stack: Stack, dag_id: str, run: str) -> set[str | None]:
     return {ti["state"] for ti in stack.api.task_instances(dag_id, run, "work")}
+
+
+def count(stack: Stack, run: str, state: str) -> int:
+    """How many of a run's tasks for the own queue are in a state."""
+    return [ti["state"] for ti in stack.api.task_instances("own_queue", run, "work")].count(state)
 
 
 def redis_length(stack: Stack, queue: str) -> int:
@@ -96,11 +101,12 @@ def test_slots_of_a_queue_whose_workers_vanished_are_free_again(own_worker_stack
     for worker in workers:
         worker.kill()
 
-    # Too early to know that nobody comes back: as many are queued as the queue had slots and four more, with a message
-    # each.
-    abandoned, failed = api.trigger("own_queue"), api.trigger("own_queue")
-    for run in (abandoned, failed):
-        wait_until(lambda run=run: "queued" in states(stack, "own_queue", run), timeout=30, what="some are queued")
+    # The workers still count as present: of twelve tasks eight are queued, four for their slots and four ahead.
+    abandoned = api.trigger("own_queue")
+    wait_until(lambda: states(stack, "own_queue", abandoned) == {"queued"}, timeout=30, what="six tasks are queued")
+    failed = api.trigger("own_queue")
+    wait_until(lambda: count(stack, failed, "queued") == 2, timeout=30, what="two more are queued")
+    assert count(stack, failed, "scheduled") == 4
     end(stack, "own_queue", failed)
     # The one's slots leak no longer, the other's return with its tasks.
     wait_until(lambda: states(stack, "own_queue", abandoned) == {"scheduled"}, timeout=120, what="they are scheduled")
