@@ -13,7 +13,7 @@ from ops.commands.screen import console, escape
 from ops.project import current_project
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 COLOURS = {"applied": "green", "skipped": "red", "off": "yellow"}
 
@@ -29,8 +29,17 @@ def patches() -> None:
     for patch in registry.PATCHES:
         table.add_row(patch.name, patch.kind, escape(patch.benefit), states_of(patch.name, found))
     console.print(table)
-    for one in stack_patches.exceptions(found):
-        console.print(f"[{COLOURS[one['state']]}]{one['patch']}[/] is {one['state']}: {escape(one['reason'])}")
+    print_not_applied(stack_patches.exceptions(found))
+
+
+def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
+    """Print a line for each reason why patches are off or skipped."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for patch in patches:
+        names.setdefault((patch["state"], patch["reason"]), []).append(patch["patch"])
+    for (state, reason), those in names.items():
+        patch_names = ", ".join(dict.fromkeys(those))
+        console.print(f"[{COLOURS[state]}]patches {state}[/] ({escape(reason)}): {patch_names}", soft_wrap=True)
 
 
 def states_of(name: str, found: Mapping[str, Mapping[str, stack_patches.State]]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ops import data_tier
 from ops import status as stack_status
+from ops.commands.patches import print_not_applied
 from ops.commands.screen import console, escape
 from ops.errors import FAILURE
 from ops.project import ADMIN, current_project
@@ -66,10 +67,7 @@ def print_status(found: stack_status.Status) -> None:
     for target in found["targets"] or []:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
-    for one in found["patches"]:
-        colour = "red" if one["state"] == "skipped" else "yellow"
-        state = f"[{colour}]the patch {one['patch']} is {one['state']}[/] in {one['components']}"
-        console.print(f"{state}: {escape(one['reason'])}", soft_wrap=True)
+    print_not_applied(found["patches"])
     print_table_of_urls(found["urls"], found["services"], found["login"])
     images = Table("image", "reference", "origin")
     for key, image in found["images"].items():

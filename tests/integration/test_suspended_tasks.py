@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -18,8 +18,8 @@ from tests.stack import Container, Stack, wait_until
 
 TOKEN_SECONDS, LEEWAY_SECONDS = 30, 30
 """A token of 30 s or less is reissued at each heartbeat (JWTReissueMiddleware)."""
-AWAY_SECONDS = 100.0
-"""Longer than that, and than the lease of 30 s."""
+AWAY_SECONDS = 75.0
+"""Longer than a token is accepted, and than the lease of 30 s."""
 LIMIT_SECONDS = 20
 OVERRIDE = """
 services:
@@ -47,42 +47,37 @@ def overridden(stack: Stack, worker: dict[str, str]) -> Iterator[None]:
         stack.command("up")
 
 
-@pytest.fixture(scope="module")
-def short_tokens(stack: Stack) -> Iterator[None]:
-    with overridden(stack, {}):
-        yield
-
-
-def strike(stack: Stack, fault: faults.FaultKind) -> tuple[str, Container, set[int]]:
-    """Take a worker away for AWAY_SECONDS; return the run that it had tasks of, the worker, and which they were."""
-    victim = stack.containers("worker")[0]
+def hold_outage(stack: Stack, outages: dict[str, faults.FaultKind]) -> tuple[str, set[int]]:
+    """Take workers, by their container's id, away for AWAY_SECONDS; return the run, and which of its tasks they had."""
     # None ends by itself before its lease does.
     run = start_load(stack, tasks=SLOTS, seconds=60, running=SLOTS)
+    hosts = {container[:12] for container in outages}
     held = {
-        int(ti["map_index"])
-        for ti in stack.api.in_state("load", run, "work", "running")
-        if ti["hostname"] == victim.id[:12]
+        int(ti["map_index"]) for ti in stack.api.in_state("load", run, "work", "running") if ti["hostname"] in hosts
     }
     assert held
-    heal = faults.strike(fault, [victim.id])
-    try:
+    with ExitStack() as outage:
+        for container, fault in outages.items():
+            outage.callback(faults.strike(fault, [container]))
         ends = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < ends:  # the outage is that long
             time.sleep(0.5)
-    finally:
-        heal()
-    return run, victim, held
+    return run, held
 
 
 def suspended(worker: Container) -> bool:
     return "suspended" in worker.execute("python", "-S", "-m", "airflow_ha.health", "worker", check=False).stdout
 
 
-def assert_slots_are_free(stack: Stack, run: str, victim: Container, held: set[int], reason: str) -> None:
+def assert_slots_are_free(stack: Stack, run: str, held: set[int], reason: str) -> None:
     assert stack.api.wait_for_run("load", run, timeout=240) == "success"
     tries = {int(ti["map_index"]): int(ti["try_number"]) for ti in stack.api.task_instances("load", run, "work")}
-    assert {number for number, count in tries.items() if count > 1} == held, "only the tries of that worker are lost"
-    wait_until(lambda: not suspended(victim), timeout=60, what="no task of the worker is suspended")
+    assert {number for number, count in tries.items() if count > 1} == held, "only the tries of those workers are lost"
+
+    def none_is_suspended() -> bool:
+        return not any(suspended(worker) for worker in stack.containers("worker"))
+
+    wait_until(none_is_suspended, timeout=60, what="no task of a worker is suspended")
 
     def logs_name_the_reason() -> bool:
         return all(reason in stack.api.log("load", run, "work", map_index=number) for number in held)
@@ -93,15 +88,15 @@ def assert_slots_are_free(stack: Stack, run: str, victim: Container, held: set[i
     assert stack.api.wait_for_run("load", again, timeout=120) == "success"
 
 
-@pytest.mark.usefixtures("short_tokens")
-@pytest.mark.parametrize("fault", ["freeze", "cut"])
-def test_a_worker_that_returns_after_its_tokens_expired_frees_its_slots(healthy_stack: Stack, fault: faults.FaultKind):
-    run, victim, held = strike(healthy_stack, fault)
-    assert_slots_are_free(healthy_stack, run, victim, held, "refuses this task's token")
+def test_workers_whose_tokens_expired_while_away_free_their_slots(healthy_stack: Stack):
+    with overridden(healthy_stack, {}):
+        frozen, cut = healthy_stack.containers("worker")
+        run, held = hold_outage(healthy_stack, {frozen.id: "freeze", cut.id: "cut"})
+        assert_slots_are_free(healthy_stack, run, held, "refuses this task's token")
 
 
 @pytest.mark.nightly
-def test_a_worker_that_is_cut_off_for_longer_than_a_suspension_frees_its_slots(healthy_stack: Stack):
+def test_a_worker_cut_off_for_longer_than_a_suspension_frees_its_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {"AIRFLOW_HA_TASK_SUSPENSION_LIMIT": str(LIMIT_SECONDS)}):
-        run, victim, held = strike(healthy_stack, "cut")
-        assert_slots_are_free(healthy_stack, run, victim, held, "TASK_SUSPENSION_LIMIT")
+        run, held = hold_outage(healthy_stack, {healthy_stack.containers("worker")[0].id: "cut"})
+        assert_slots_are_free(healthy_stack, run, held, "TASK_SUSPENSION_LIMIT")
