@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from airflow_ha.patches import registry
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ops.compose import Instance
 
 README: Final = ROOT / "src/airflow_ha/patches/README.md"
+ASKED_AT_ONCE: Final = 8
+ANSWER_SECONDS: Final = 10.0
+UNKNOWN: Final = "unknown"
 INTRODUCTION: Final = """\
 # Patches
 
@@ -46,7 +50,7 @@ the stack in a failure; a **speed** patch saves CPU or latency and nothing else.
 
 
 class State(TypedDict):
-    """What became of a patch: applied, skipped or off, and why."""
+    """What became of a patch: applied, skipped, off or unknown, and why."""
 
     state: str
     reason: str
@@ -61,6 +65,25 @@ def check_settings(settings: Mapping[str, str]) -> tuple[str, str] | None:
         except ValueError as error:
             return key, str(error).partition("; ")[2].replace("it may be", "one of").replace("patches are", "names of")
     return None
+
+
+def check_images(model: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    """Refuse an image of a component of Airflow in which patches would be skipped.
+
+    Args:
+        model: What `docker compose config` says, with the worker services of the override file.
+        settings: Of .env.
+
+    Raises:
+        StackError: An image would skip patches, or cannot be asked.
+    """
+    images = {
+        service["image"]
+        for service in model["services"].values()
+        if registry.service_of(service.get("environment", {}).get("AIRFLOW_HA_COMPONENT", "")) in registry.SERVICES
+    }
+    for image in sorted(images):
+        check_image(image, settings)
 
 
 def check_image(image: str, settings: Mapping[str, str]) -> None:
@@ -104,21 +127,40 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
 
 
 def running(instances: Mapping[str, Iterable[Instance]]) -> dict[str, dict[str, State]]:
-    """Return what became of each patch in one running container of each component, by component."""
+    """Return what became of each patch in the running containers of each component, by component.
+
+    Where containers of a component differ, as while a release is rolled out, what is not applied is shown.
+    """
+    asked = [
+        (service, container.id)
+        for service, containers in instances.items()
+        if registry.service_of(service) in set(registry.SERVICES) - {"migrate"}
+        for container in containers
+        if container.state == "running"
+    ]
     found: dict[str, dict[str, State]] = {}
-    for service, containers in instances.items():
-        container = next((one for one in containers if one.state == "running"), None)
-        if container and registry.service_of(service) in registry.SERVICES:
-            asked = subprocess.run(
-                ["docker", "exec", container.id, "python", "-m", "airflow_ha.patches", "--running"],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if asked.returncode == 0 and asked.stdout.strip():
-                noted: dict[str, Any] = json.loads(asked.stdout)
-                found[service] = noted["patches"]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        for (service, _), states in zip(asked, pool.map(lambda one: states_in(*one), asked), strict=True):
+            known = found.setdefault(service, {})
+            known |= {name: state for name, state in states.items() if state["state"] != "applied" or name not in known}
     return found
+
+
+def states_in(service: str, container: str) -> dict[str, State]:
+    """Return what became of each patch in a container; UNKNOWN if it does not answer."""
+    try:
+        asked = subprocess.run(
+            ["docker", "exec", container, "python", "-m", "airflow_ha.patches", "--running"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=ANSWER_SECONDS,
+        )
+        states: dict[str, State] = json.loads(asked.stdout)["patches"]
+    except (subprocess.SubprocessError, ValueError, KeyError):
+        unknown = State(state=UNKNOWN, reason="a container does not answer, or is starting")
+        return {patch.name: unknown for patch in registry.of_component(service)}
+    return states
 
 
 def exceptions(components: Mapping[str, Mapping[str, State]]) -> list[dict[str, str]]:

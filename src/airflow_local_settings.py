@@ -24,6 +24,8 @@ def _operators() -> Any:
     if spec is None or spec.loader is None:
         return None
     module = importlib.util.module_from_spec(spec)
+    if spec.submodule_search_locations is not None:  # a package: its relative imports ask sys.modules for its path
+        globals()["__path__"] = spec.submodule_search_locations
     spec.loader.exec_module(module)
     return module
 

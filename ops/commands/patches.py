@@ -15,7 +15,7 @@ from ops.project import current_project
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-COLOURS = {"applied": "green", "skipped": "red", "off": "yellow"}
+COLOURS = {"applied": "green", "skipped": "red", "off": "yellow", "unknown": "yellow"}
 
 
 def patches() -> None:
@@ -36,10 +36,11 @@ def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
     """Print a line for each reason why patches are off or skipped."""
     names: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
-        names.setdefault((patch["state"], patch["reason"]), []).append(patch["patch"])
+        shown = patch["components"] if patch["state"] == stack_patches.UNKNOWN else patch["patch"]
+        names.setdefault((patch["state"], patch["reason"]), []).append(shown)
     for (state, reason), those in names.items():
-        patch_names = ", ".join(dict.fromkeys(those))
-        console.print(f"[{COLOURS[state]}]patches {state}[/] ({escape(reason)}): {patch_names}", soft_wrap=True)
+        listed = ", ".join(dict.fromkeys(those))
+        console.print(f"[{COLOURS[state]}]patches {state}[/] ({escape(reason)}): {listed}", soft_wrap=True)
 
 
 def states_of(name: str, found: Mapping[str, Mapping[str, stack_patches.State]]) -> str:

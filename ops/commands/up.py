@@ -117,7 +117,6 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     except ImageError as error:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
-    patches.check_image(settings["AIRFLOW_IMAGE"], settings)
     switch_observability(settings, set(resolved), credentials.optional(project))
     # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in environment_file.profiles(settings) else "data"
@@ -130,9 +129,11 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
     if environment_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
+    model = compose.config(project)
+    patches.check_images(model, settings)
     if generated_files.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
-    report(container_limits.summary(settings, container_limits.total(compose.config(project)), machine))
+    report(container_limits.summary(settings, container_limits.total(model), machine))
 
 
 def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:

@@ -1,1 +1,5 @@
-"""Patches of Airflow, Celery and their libraries: one file a patch, listed in registry.py, applied by loader.py."""
+"""Patches of Airflow, Celery and their libraries: README.md has the table, registry.py what each was written for."""
+
+
+class SettingError(ValueError):
+    """A setting with which a component must not start: a promise would not hold, and nobody would notice."""

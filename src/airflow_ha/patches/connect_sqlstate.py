@@ -43,12 +43,15 @@ def connect_sqlstate(cargs: Sequence[Any], cparams: Mapping[str, Any], seconds: 
         libpq.PQsetErrorVerbosity(ctypes.c_void_p(connection.pgconn_ptr), PQERRORS_SQLSTATE)
         while (state := connection.poll()) != extensions.POLL_OK:
             left = max(0.0, deadline - time.monotonic())
-            wanted = ([connection], []) if state == extensions.POLL_READ else ([], [connection])
-            if not any(select.select(*wanted, [], left)):
+            waiting = select.poll()  # select.select knows no descriptor above 1023
+            waiting.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+            if not waiting.poll(left * 1000):
                 return None
     except psycopg2.Error as error:
         refused = REFUSED.search(str(error))
         return refused[1] if refused else None
+    except (AttributeError, OSError, ValueError):  # another psycopg2 or libpq: the driver's own error says enough
+        return None
     finally:
         if connection is not None:
             connection.close()

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from airflow.sdk.api.client import API_TIMEOUT, Client, ServerResponseError
-from airflow.sdk.exceptions import AirflowConfigException
 from airflow.sdk.execution_time import supervisor, task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from celery.signals import worker_process_init
 
+from airflow_ha.patches import SettingError
 from airflow_ha.task_process import suspension
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def lease_seconds(timeout: float, interval: float, answer: float) -> float:
         answer: The longest that a call is under way before it is answered.
 
     Raises:
-        AirflowConfigException: A heartbeat that is answered in time would come after the lease's end.
+        SettingError: A heartbeat that is answered in time would come after the lease's end.
     """
     if timeout - answer <= interval + answer:
-        raise AirflowConfigException(
+        raise SettingError(
             f"cannot lease tasks: [scheduler] task_instance_heartbeat_timeout ({timeout:g} s) is not over "
             f"{interval + 2 * answer:g} s, [workers] min_heartbeat_interval ({interval:g} s) and twice "
             f"execution_api_timeout ({answer:g} s). hint: raise the first, or lower the last"
@@ -156,18 +156,31 @@ class Lease:
             return self._expires
         return self._expired_at + LIMIT_SECONDS if self.suspended else math.inf
 
+    def _log(self, level: str, message: str, **values: float) -> None:
+        """Write into the task's log, or not: a full disk must not end the thread that ends the task."""
+        with contextlib.suppress(Exception):
+            getattr(self.task.process_log, level)(message, **values)
+
+    def _has_ended(self) -> bool:
+        return self.task._exit_code is not None or self.task._terminal_state is not None
+
     def _expire(self) -> None:
         self._expired_at = time.monotonic()
+        if self._has_ended():  # what is left is its last messages
+            return
         what = "No heartbeat was accepted for too long: the task may be started elsewhere. "
         if not IS_ON:
-            self.task.process_log.warning(what + "It goes on (TASK_SUSPENSION=off)", seconds=LEASE_SECONDS)
+            self._log("warning", what + "It goes on (TASK_SUSPENSION=off)", seconds=LEASE_SECONDS)
         elif suspension.has_opted_out(self.task.pid):
-            self.task.process_log.warning(
-                what + f"It goes on, as its executor_config says ({suspension.OPT_OUT!r})", seconds=LEASE_SECONDS
+            self._log(
+                "warning",
+                what + f"It goes on, as its executor_config says ({suspension.OPT_OUT!r})",
+                seconds=LEASE_SECONDS,
             )
         else:
             self._suspend()
-            self.task.process_log.warning(
+            self._log(
+                "warning",
                 what + "It is suspended until Airflow answers that it is still this try's",
                 seconds=LEASE_SECONDS,
                 limit=LIMIT_SECONDS,
@@ -195,23 +208,26 @@ class Lease:
         self._others.clear()
         with contextlib.suppress(psutil.Error, OSError):
             _signal_subprocess(self.task, signal.SIGCONT)
-        self.task.process_log.info("The task is no longer suspended")
+        self._log("info", "The task is no longer suspended")
 
     def _end(self) -> None:
         """End the task, which nobody can ask whose it is; its supervisor reports nothing, as when a server ends it."""
         self.suspended = False
+        if self._has_ended():
+            return
         self.task._terminal_state = supervisor.SERVER_TERMINATED
-        self.task.process_log.error(
-            "No heartbeat was accepted while the task was suspended, for as long as a suspension may last "
-            "(TASK_SUSPENSION_LIMIT). The task is ended (SIGKILL); the scheduler decides whether it is retried",
-            limit=LIMIT_SECONDS,
-        )
         for process in self._others:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._others.clear()
         with contextlib.suppress(psutil.Error, OSError):
             _signal_subprocess(self.task, signal.SIGKILL)
+        self._log(
+            "error",
+            "No heartbeat was accepted while the task was suspended, for as long as a suspension may last "
+            "(TASK_SUSPENSION_LIMIT). The task is ended (SIGKILL); the scheduler decides whether it is retried",
+            limit=LIMIT_SECONDS,
+        )
 
 
 _lease: Lease | None = None

@@ -40,8 +40,9 @@ class HeldTimeout(upstream.TimeoutPosix):  # type: ignore[misc]  # Airflow has n
         Raises:
             AirflowTaskTimeout: The task has run for as long as it may.
         """
+        now = time.monotonic()  # first: a suspension that comes next is held time, and no run time
         held = suspension.held_seconds() - self._held
-        left = self.seconds - (time.monotonic() - self._begun - held)
+        left = self.seconds - (now - self._begun - held)
         if held > 0 and left > 0:
             signal.setitimer(signal.ITIMER_REAL, max(left, LEAST_SECONDS))
             return

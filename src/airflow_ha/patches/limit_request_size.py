@@ -24,6 +24,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder, _RequestFrame
 
+from airflow_ha.patches import SettingError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,7 +40,7 @@ def size(text: str) -> int:
     """Return the bytes of a size like 4m, as the gateway reads it (compose/gateway/haproxy.cfg)."""
     parts = re.fullmatch(r"(\d+)([km]?)", text)
     if parts is None:
-        raise ValueError(f"cannot read the size {text!r}: it is not a number, or one with k or m")
+        raise SettingError(f"cannot read the size {text!r}: it is not a number, or one with k or m")
     return int(parts[1]) * UNITS[parts[2]]
 
 

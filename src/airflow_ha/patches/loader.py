@@ -12,13 +12,12 @@ import json
 import logging
 import os
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wrapt import register_post_import_hook
 
-from airflow_ha.patches import registry
+from airflow_ha.patches import SettingError, registry
 from airflow_ha.patches.guard import Guard
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ STARTS: Final = {
 """By service, the module whose import means that this process is one, and not a command beside it."""
 WORKER_STEPS: Final = ("airflow_ha.health.consumption", "airflow_ha.queues.announcement", "airflow_ha.telemetry.worker")
 """What workers add to Celery's consumer. No patches: they are there whatever PATCHES says."""
+NOT_REPORTING: Final = frozenset({"worker", "migrate"})
+"""Services without a thread for the gauge: a worker sends it from its event loop, and `migrate` ends."""
 STATE_FILE: Final = "airflow-ha-patches.json"
 """In the container's temporary folder, for `python -m airflow_ha.patches --running`."""
 APPLIED: Final = "applied"
@@ -78,6 +79,11 @@ def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> 
     return states
 
 
+def said(error: Exception) -> str:
+    """Return the text of an error in a State."""
+    return f"{type(error).__name__}: {error}"
+
+
 def state_file() -> Path:
     """Return where the main process of this container notes what became of its patches."""
     return Path(tempfile.gettempdir()) / STATE_FILE
@@ -109,13 +115,7 @@ class Loader:
     def load(self) -> None:
         """Apply what must be there before Airflow's engine, and the rest at its moment."""
         self._apply(patch for patch in self.patches if self.service in patch.early)
-        for patch in self.patches:
-            if patch.after:
-                register_post_import_hook(partial(self._apply_one, patch), patch.after)
         register_post_import_hook(self._started, STARTS[self.service])
-
-    def _apply_one(self, patch: Patch, _: object) -> None:
-        self._apply([patch])
 
     def _started(self, _: object) -> None:
         self._decide(self.patches)
@@ -135,17 +135,21 @@ class Loader:
     def _complete(self) -> None:
         """Apply what is left, log the result and note it for `--running`."""
         self.is_complete = True
-        self._apply(patch for patch in self.patches if not patch.after)
+        self._apply(self.patches)
         self._log()
         self._note()
-        if self.service in registry.DATABASE_USERS:
+        if self.service not in NOT_REPORTING:
             from airflow_ha.telemetry import patch_state
 
             patch_state.report(self.states)
 
     def _decide(self, patches: Iterable[Patch]) -> None:
         undecided = [patch for patch in patches if patch.name not in self.states]
-        self.states |= decide(undecided, self._off, Guard())
+        try:
+            self.states |= decide(undecided, self._off, Guard())
+        except Exception as error:
+            log.exception("cannot judge whether patches fit")
+            self.states |= {patch.name: State(SKIPPED, said(error)) for patch in undecided}
 
     def _apply(self, patches: Iterable[Patch]) -> None:
         """Apply the patches that fit, once each."""
@@ -153,14 +157,19 @@ class Loader:
         self._decide(due)
         for patch in due:
             self._done.add(patch.name)
+            if missing := [name for name in patch.requires if self._is_skipped(name)]:
+                self.states[patch.name] = State(SKIPPED, f"it requires {missing[0]}")
             if self.states[patch.name].state == APPLIED:
                 try:
                     importlib.import_module(f"airflow_ha.patches.{patch.name}").apply()
+                except SettingError:  # the component must not run without what it asks for
+                    raise
                 except Exception as error:  # an error here would end the import of one of Airflow's modules
-                    self.states[patch.name] = State(SKIPPED, f"{type(error).__name__}: {error}")
+                    self.states[patch.name] = State(SKIPPED, said(error))
                     log.exception("cannot apply the patch %s", patch.name)
-                    if self.is_complete:
-                        self._note()
+
+    def _is_skipped(self, name: str) -> bool:
+        return name in self.states and self.states[name].state == SKIPPED
 
     def _named(self, state: str) -> list[str]:
         return [name for name, found in self.states.items() if found.state == state]
@@ -191,8 +200,8 @@ class Loader:
             "mode": self._mode,
             "patches": {patch.name: self.states[patch.name]._asdict() for patch in self.patches},
         }
-        file = state_file()
         try:
+            file = state_file()
             part = file.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(noted))
             part.replace(file)

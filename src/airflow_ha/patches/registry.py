@@ -71,7 +71,6 @@ class Patch:
         test: The tests that fail without it, in tests/unit; `patches/test_NAME.py` if empty.
         requires: Patches without which it does harm; it is not applied unless they are.
         early: Components in which it is applied before Airflow makes its engine; elsewhere at the component's start.
-        after: A module, if it is to be applied right after that is imported.
     """
 
     name: str
@@ -85,7 +84,6 @@ class Patch:
     test: str = ""
     requires: Sequence[str] = ()
     early: frozenset[str] = field(default=frozenset())
-    after: str = ""
 
     @property
     def test_file(self) -> str:
@@ -186,7 +184,6 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="asset_event_registration",
         kind="safety",
         components=DATABASE_USERS,
-        after="airflow.assets.manager",
         benefit="No asset event is lost while a run takes the others",
         cost="A lock on the queue's rows until the registering transaction ends",
         written_for=CORE | SQLALCHEMY,
@@ -260,6 +257,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         cost="One query a loop; a change that it overlooks is seen within 5 minutes",
         written_for=CORE,
         replaces={
+            "airflow.models.dag_version:DagVersion._latest_version_select": "c1a41358c46d",
             f"{DAG_RUN}.task_instance_scheduling_decisions": "e0b016bcd034",
             f"{JOB}._schedule_all_dag_runs": "fc7b2244ab83",
         },
@@ -283,7 +281,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         benefit="Schedulers wake on events, not only on a timer",
         cost="A NOTIFY in each commit that schedulers act on; a thread and a connection for each scheduler",
         written_for=CORE | SQLALCHEMY,
-        replaces={f"{JOB}._run_scheduler_loop": "6f46b4af1116"},
+        replaces={f"{JOB}._do_scheduling": "b266e014c89d", f"{JOB}._run_scheduler_loop": "6f46b4af1116"},
     ),
     # ---- API servers
     Patch(
@@ -461,7 +459,11 @@ PATCHES: Final[tuple[Patch, ...]] = (
         benefit="`execution_timeout` does not run while a task is suspended",
         cost="None",
         written_for=SDK,
-        replaces={"airflow.sdk.execution_time.timeout:TimeoutPosix": "694e18a6dc80"},
+        replaces={
+            "airflow.sdk.execution_time.timeout:TimeoutPosix": "694e18a6dc80",
+            "airflow.sdk.execution_time.timeout:timeout": "8d6197755ca7",
+            f"{TASK_RUNNER}:_run_execute_callable": "15aaa393b598",
+        },
     ),
     Patch(
         name="isolate_task_process",

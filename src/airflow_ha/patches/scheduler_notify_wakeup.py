@@ -4,7 +4,7 @@ Problem: an idle scheduler sleeps for `scheduler_idle_sleep_time` (1 s) whatever
 for half a second on average; a shorter sleep costs CPU all day. A busy one begins its next loop at once, for a single
 task too. One that finds the pools locked by the other has queued nothing, and sleeps as if there were nothing to do.
 Patch: whoever commits what a scheduler acts on notifies it (NOTIFY), and it wakes when the next scheduled run is due;
-the sleep can be longer (compose/airflow.yaml) and finds the rest, such as a `retry_delay` that ends. One that found the
+the sleep can be longer (2 s) and finds the rest, such as a `retry_delay` that ends. One that found the
 pools locked does not sleep. While no core is idle a scheduler rests between two loops (`rest_after`).
 Cost: Postgres commits those that notify one after the other, under a lock that is kept until the commit is on disk, the
 synchronous replica's too: about 950 completions a second with a replica on the same disk, 6,300 without NOTIFY (2 busy
@@ -74,6 +74,9 @@ LONGEST_REST: Final = 1.0
 REST_FACTOR: Final = "AIRFLOW_HA_SCHEDULER_REST_FACTOR"
 """The environment variable with the factor of a rest after a long round; 0 is no rest at all."""
 DEFAULT_REST_FACTOR: Final = 3.0
+IDLE_SLEEP: Final = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
+IDLE_SLEEP_SECONDS: Final = "2"
+"""Unless it is set: twice upstream's, since the sleep only finds what nobody notifies of."""
 IDLE_WINDOW_SECONDS: Final = 1.0
 """Idle cores are counted over a second or more, since the kernel counts their time in hundredths."""
 PROC_STAT: Final = Path("/proc/stat")
@@ -299,6 +302,7 @@ class Sleep:
 
 def listen() -> None:
     """From now on a scheduler in this process is woken by what the others say, and rests between two rounds."""
+    os.environ.setdefault(IDLE_SLEEP, IDLE_SLEEP_SECONDS)  # read when the scheduler's job is created
     from airflow.jobs import scheduler_job_runner
 
     module: Any = scheduler_job_runner

@@ -6,7 +6,7 @@ runs, nothing comes of it. With ten such runs a loop takes a second, and all oth
 Patch: in one query a scheduler asks first which runs have nothing to decide, and leaves those out of the loop. There is
 something when a task is not scheduled yet, waits for its next try, or when none is left; when the DAG has another
 version than the run's tasks; and when `dagrun_timeout` is over. All of that is in the database, so a restart changes
-nothing. Each scheduler still loads every run once, and again every LOOK_SECONDS, at most one such run a loop.
+nothing. Each scheduler still loads every run once, and again every LOOK_SECONDS, a few in each loop.
 Applies to: Airflow 3.3.2, `airflow.models.dagrun` and `airflow.jobs.scheduler_job_runner`. Schedulers.
 Upstream issue: https://github.com/apache/airflow/issues/31185
 Remove when: `test_upstream_looks_whatever_there_is` fails.
@@ -114,8 +114,18 @@ def is_over(run: DagRun, newest: UUID, dags: DBDagBag, session: Session) -> bool
     return bool(run.start_date and limit and timezone.utcnow() - run.start_date > limit)
 
 
+def share(runs: Sequence[DagRun]) -> int:
+    """Return how many runs of a loop must be examined, so that each is within LOOK_SECONDS.
+
+    With many runs under way each loop has others: the longer a run waited for its turn, the rarer its turns are.
+    """
+    now = timezone.utcnow()
+    waited = ((now - run.last_scheduling_decision).total_seconds() for run in runs if run.last_scheduling_decision)
+    return math.ceil(sum(waited) / LOOK_SECONDS)
+
+
 def to_be_left_out(runs: Sequence[DagRun], dags: DBDagBag, session: Session) -> list[DagRun]:
-    """Those for which there is nothing to decide, but for one whose turn it is to be looked at.
+    """Return those for which there is nothing to decide, but for the few whose turn it is to be examined.
 
     Args:
         runs: of these.
@@ -133,9 +143,9 @@ def to_be_left_out(runs: Sequence[DagRun], dags: DBDagBag, session: Session) -> 
     for run_id, newest in settled(list(asked.values()), session).items():
         if not is_over(asked[run_id], newest, dags, session):
             looked[run_id] = look.at if (look := _looks.get(run_id)) else -math.inf
-    longest_ago = min(looked, key=looked.__getitem__, default=None)
-    if longest_ago is not None and time.monotonic() - looked[longest_ago] > LOOK_SECONDS:
-        del looked[longest_ago]
+    overdue = [run_id for run_id, at in looked.items() if time.monotonic() - at > LOOK_SECONDS]
+    for run_id in sorted(overdue, key=looked.__getitem__)[: share([asked[run_id] for run_id in looked])]:
+        del looked[run_id]
     return [run for run_id, run in asked.items() if run_id in looked]
 
 

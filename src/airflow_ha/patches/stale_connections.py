@@ -28,27 +28,36 @@ ESTABLISHED: Final = 1
 """TCP_ESTABLISHED of the kernel; a connection that was shut and that its owner still holds is another."""
 
 
+class Key(NamedTuple):
+    """What tells a connection from every other.
+
+    Attributes:
+        descriptor: The file descriptor.
+        file: The device and the number of its socket: another file may get its descriptor.
+    """
+
+    descriptor: int
+    file: tuple[int, int]
+
+
 class Watched(NamedTuple):
     """A connection.
 
     Attributes:
-        file: The device and the number of its socket: another file may get its descriptor.
         node: The node's name.
         find_primary: Returns the name of the primary; None while there is none, or nobody answers.
     """
 
-    file: tuple[int, int]
     node: str
     find_primary: Callable[[], str | None]
 
 
-_watched: Final[dict[int, Watched]] = {}
-"""By file descriptor."""
+_watched: Final[dict[Key, Watched]] = {}
 
 
 def watch(descriptor: int, node: str, find_primary: Callable[[], str | None]) -> None:
     """Have a connection of this process shut when its answer is overdue and another node is the primary."""
-    _watched[descriptor] = Watched(file_of(descriptor), node, find_primary)
+    _watched[Key(descriptor, file_of(descriptor))] = Watched(node, find_primary)
 
 
 def file_of(descriptor: int) -> tuple[int, int]:
@@ -84,13 +93,16 @@ def shut_stale() -> int:
     """Shut each overdue connection to a node that is not the primary, and return how many."""
     shut = 0
     primaries: dict[Callable[[], str | None], str | None] = {}
-    for descriptor, (file, node, find_primary) in _watched.copy().items():
-        connection = copy_of(descriptor, file)
+    for key, (node, find_primary) in _watched.copy().items():
+        connection = copy_of(*key)
         if connection is None:
-            _watched.pop(descriptor, None)
+            _watched.pop(key, None)
             continue
         with connection:
-            if not is_overdue(connection):
+            try:
+                if not is_overdue(connection):
+                    continue
+            except OSError:  # not TCP: a server on this machine has no replicas
                 continue
             if find_primary not in primaries:
                 primaries[find_primary] = find_primary()

@@ -11,6 +11,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_ha.patches import SettingError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,11 +38,11 @@ def is_on(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether tasks are suspended at all.
 
     Raises:
-        ValueError: The setting is neither `on` nor `off`.
+        SettingError: The setting is neither `on` nor `off`.
     """
     value = environment.get(SWITCH) or "on"
     if value not in ("on", "off"):
-        raise ValueError(f"cannot read {SWITCH}: {value!r} is neither on nor off")
+        raise SettingError(f"cannot read {SWITCH}: {value!r} is neither on nor off")
     return value == "on"
 
 
@@ -48,11 +50,11 @@ def limit_seconds(environment: Mapping[str, str] = os.environ) -> float:
     """Return for how long a task may be suspended.
 
     Raises:
-        ValueError: The setting is not a positive number.
+        SettingError: The setting is not a positive number.
     """
     value = environment.get(LIMIT) or str(DEFAULT_LIMIT_SECONDS)
     if not value.replace(".", "", 1).isdecimal() or float(value) == 0:
-        raise ValueError(f"cannot read {LIMIT}: {value!r} is not a positive number of seconds")
+        raise SettingError(f"cannot read {LIMIT}: {value!r} is not a positive number of seconds")
     return float(value)
 
 

@@ -45,4 +45,7 @@ def report(states: Mapping[str, State]) -> None:
             with sending:
                 send(states)
 
-    threading.Thread(target=run, name="patch-state", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="patch-state", daemon=True).start()
+    except RuntimeError as error:  # the container's limit of processes is reached
+        log.warning("cannot send the state of the patches: %s", error)

@@ -58,11 +58,30 @@ def test_a_running_container_of_each_component_is_asked(docker):
             "postgres": [instance("p1")],
         }
     )
-    assert found.keys() == {"scheduler", "worker-gpu"}
+    assert found.keys() == {"scheduler", "worker-gpu", "flower"}
+    (unknown,) = found["flower"].values()
+    assert unknown["state"] == "unknown"
     assert patches.exceptions(found) == [
         {"patch": "skip_idle_dag_runs", "state": "off", "reason": "PATCHES_DISABLED", "components": "scheduler"},
         {"patch": "celery_pool_flush", **SKIPPED, "components": "worker-gpu"},
+        {"patch": "redis_failover_errors", **unknown, "components": "flower"},
     ]
+
+
+def test_of_containers_that_differ_the_one_without_a_patch_is_shown(docker):
+    docker.answer("exec w1", out=json.dumps({"patches": {"celery_pool_flush": SKIPPED}}))
+    docker.answer("exec w2", out=json.dumps({"patches": {"celery_pool_flush": FITS}}))
+    for order in (["w1", "w2"], ["w2", "w1"]):
+        found = patches.running({"worker": [instance(name) for name in order]})
+        assert found == {"worker": {"celery_pool_flush": SKIPPED}}
+
+
+def test_the_image_of_each_component_is_asked_once(docker):
+    docker.answer("airflow_ha.patches", out=answer(celery_pool_flush=FITS))
+    services = {"scheduler": "stack:1", "worker": "stack:1", "worker-gpu": "team:2"}
+    model = {name: {"image": image, "environment": {"AIRFLOW_HA_COMPONENT": name}} for name, image in services.items()}
+    patches.check_images({"services": {**model, "redis": {"image": "redis:3"}}}, {})
+    assert sorted(call[-3] for call in docker.calls()) == ["stack:1", "team:2"]
 
 
 def test_the_readme_is_written_from_the_registry():

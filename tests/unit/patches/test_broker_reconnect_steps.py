@@ -58,5 +58,5 @@ def test_a_broker_is_found_a_second_after_it_is_back_however_long_it_was_away(mo
 
 
 def test_upstream_still_takes_longer(monkeypatch):
-    # When it no longer does, the work-round can go.
+    # When it no longer does, the patch can go.
     assert Broker(monkeypatch, refuses_for=7).is_found_after(Consumer) == 12

@@ -13,7 +13,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture
 def ours():
-    """Our work-round, for one test."""
+    """The patch, for one test."""
     with applied("cache_config_commands"):
         yield
 
@@ -54,7 +54,7 @@ def test_it_is_run_once_for_all_tokens(runs):
 
 
 def test_upstream_still_runs_it_for_each(runs):
-    """When this fails, Airflow has mended it: delete cache_config_commands and this file."""
+    """When this fails, Airflow has fixed it: delete cache_config_commands and this file."""
     assert tokens_made(3) == {"a key of thirty-two bytes, or more"}
     assert runs() == 3
 

@@ -57,7 +57,7 @@ def test_a_process_that_runs_a_task_is_given_no_other_after_the_broker_was_away(
 
 def test_upstream_forgets_it(pool):
     celery_pool_flush._flush(pool)
-    assert not pool._busy_workers, "upstream has mended it: src/airflow_ha/patches/celery_pool_flush.py can go"
+    assert not pool._busy_workers, "upstream has fixed it: src/airflow_ha/patches/celery_pool_flush.py can go"
 
 
 def test_a_process_that_was_free_stays_free(pool):

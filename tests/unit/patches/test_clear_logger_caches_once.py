@@ -32,7 +32,7 @@ print(json.dumps([len(cleared), levels, chatty.isEnabledFor(logging.INFO), line[
 
 @pytest.fixture(scope="module")
 def set_up():
-    """What is so after a task's process has set up its logging, with and without our work-round."""
+    """What is so after a task's process has set up its logging, with and without the patch."""
     load = "from airflow_ha.patches import clear_logger_caches_once as patch; patch.apply()"
     ours, upstreams = in_forks(IMPORTS, [SET_UP.format(load=load) for load in (load, "")])
     return SimpleNamespace(ours=json.loads(ours), upstreams=json.loads(upstreams))
@@ -48,5 +48,5 @@ def test_logging_is_as_upstreams(set_up):
 
 
 def test_upstream_still_clears_them_for_each_logger(set_up):
-    """When this fails, Airflow or Python has mended it: delete clear_logger_caches_once and this file."""
+    """When this fails, Airflow or Python has fixed it: delete clear_logger_caches_once and this file."""
     assert set_up.upstreams[0] > 20

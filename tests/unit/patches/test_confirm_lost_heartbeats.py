@@ -16,7 +16,7 @@ LOOK = 3.0
 
 @pytest.fixture(scope="module")
 def upstream():
-    """Our work-round, loaded as in a scheduler."""
+    """The patch, loaded as in a scheduler."""
     with applied("confirm_lost_heartbeats") as module:
         yield module
 
@@ -138,6 +138,6 @@ def test_a_scheduler_that_is_always_slow_still_finds_them(upstream, scheduler):
 
 
 def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
-    """When this fails, Airflow has mended it: delete airflow_ha.patches.confirm_lost_heartbeats and this file."""
+    """When this fails, Airflow has fixed it: delete airflow_ha.patches.confirm_lost_heartbeats and this file."""
     scheduler.now += 120
     assert scheduler.looks(upstream._find) == set(scheduler.tasks)

@@ -11,7 +11,7 @@ import time
 import pytest
 import sqlalchemy
 
-from airflow_ha.patches import db_connect_retry
+from airflow_ha.patches import connect_sqlstate, db_connect_retry
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +124,19 @@ def test_a_refusal_for_good_is_an_error_at_once_in_any_language(server):
     with pytest.raises(sqlalchemy.exc.OperationalError, match="fehlgeschlagen"):
         engine.connect()
     assert server.refused == 2, "the attempt, and the one that asks for the SQLSTATE"
+
+
+@pytest.mark.parametrize("server", ["28P01"], indirect=True)
+@pytest.mark.parametrize("error", [OSError("no such library"), AttributeError("no such symbol"), ValueError("filedes")])
+def test_a_state_that_cannot_be_asked_for_hides_no_refusal(server, monkeypatch, error):
+    def missing(_name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(connect_sqlstate.ctypes, "CDLL", missing)
+    engine = sqlalchemy.create_engine(f"postgresql+psycopg2://airflow:wrong@127.0.0.1:{server.port}/airflow")
+    db_connect_retry.attach(engine)
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="fehlgeschlagen"):
+        engine.connect()
 
 
 @pytest.mark.parametrize("server", ["57P03", "53300"], indirect=True)

@@ -50,7 +50,7 @@ def test_it_ends_by_the_signal_after_on_kill():
 
 
 def test_upstream_goes_on_with_it():
-    """When this fails, https://github.com/apache/airflow/issues/73006 is mended: see how, and let our work-round go."""
+    """When this fails, https://github.com/apache/airflow/issues/73006 is fixed: see how, and let the patch go."""
     code, output = terminated("")
     assert code != -signal.SIGTERM
     assert "works on" in output

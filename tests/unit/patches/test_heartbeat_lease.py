@@ -24,6 +24,7 @@ import structlog
 import tenacity
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
+from airflow_ha.patches import SettingError
 from tests.unit.patches.loading import applied
 
 LEASE = 0.8
@@ -52,7 +53,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def lease():
-    """Our work-round, loaded as in a worker."""
+    """The patch, loaded as in a worker."""
     with applied("reap_ended_task"), applied("heartbeat_lease", ActivitySubprocess) as module:
         yield module
 
@@ -230,7 +231,7 @@ def test_the_start_of_a_task_was_its_first_heartbeat(lease, task, api, monkeypat
 
 
 def test_upstream_sends_another_at_once(lease, task, api, monkeypatch):
-    """When this fails upstream has mended it: `monitor_subprocess` need not see to it."""
+    """When this fails upstream has fixed it: `monitor_subprocess` need not see to it."""
     from airflow.sdk.execution_time import supervisor
 
     monkeypatch.setattr(supervisor, "MIN_HEARTBEAT_INTERVAL", 60.0)
@@ -239,7 +240,7 @@ def test_upstream_sends_another_at_once(lease, task, api, monkeypatch):
 
 
 def test_upstream_lets_it_go_on(lease, task, api):
-    """When this fails upstream has a lease of its own: see what of our work-round is still needed."""
+    """When this fails upstream has a lease of its own: see what of the patch is still needed."""
     task.watch(lease._monitor_subprocess)
     wait_until(lambda: api.asked["heartbeat"] > 1, "heartbeats")
     fall_silent(api, "refused")
@@ -423,6 +424,31 @@ def test_a_task_that_is_suspended_for_too_long_is_killed_with_its_children(lease
     assert "told to end" not in task.lines()
 
 
+@pytest.mark.usefixtures("short_limit")
+def test_a_log_that_cannot_be_written_keeps_no_slot(lease, task, monkeypatch):
+    """A full disk is itself a cause of outages."""
+
+    class Full:
+        def __getattr__(self, level: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(task.supervisor, "process_log", Full())
+    with lease.Lease(task.supervisor, time.monotonic() - LEASE):
+        assert task.process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_task_that_has_ended_keeps_its_state(lease, task):
+    """Its last messages may be read for longer than its lease."""
+    task.supervisor._exit_code = 0
+    task.supervisor._terminal_state = "success"
+    with lease.Lease(task.supervisor, time.monotonic() - LEASE) as _:
+        ends = time.monotonic() + LEASE + 2 * lease.LIMIT_SECONDS
+        while time.monotonic() < ends:  # all the while
+            assert not task.is_still()
+    assert task.supervisor._terminal_state == "success"
+
+
 def test_a_call_for_a_task_that_was_suspended_for_too_long_is_given_up(lease, task, api, monkeypatch):
     api.other_calls = api.status = 503
     # The last of upstream's tries would be in 0.6 s.
@@ -504,10 +530,8 @@ def test_the_lease_ends_before_the_scheduler_may_start_the_task_again(lease):
 
 @pytest.mark.parametrize(("answer", "is_possible"), [(5.0, True), (14.9, True), (15.0, False), (40.0, False)])
 def test_a_lease_is_longer_than_a_heartbeat_takes_or_the_settings_are_refused(lease, answer, is_possible):
-    from airflow.sdk.exceptions import AirflowConfigException
-
     if is_possible:
         assert lease.lease_seconds(35.0, 5.0, answer) == 35.0 - answer
         return
-    with pytest.raises(AirflowConfigException, match="execution_api_timeout"):
+    with pytest.raises(SettingError, match="execution_api_timeout"):
         lease.lease_seconds(35.0, 5.0, answer)

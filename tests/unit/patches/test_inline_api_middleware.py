@@ -65,7 +65,7 @@ def test_an_answer_is_as_upstreams_and_made_in_one_task(request, status):
     assert client.shown(status) == expected
     assert expected[1]["added"] == "this"
     assert len(set(client.tasks)) == 1
-    assert len(set(upstreams.tasks)) == 3, "Starlette has mended it: delete inline_api_middleware and this file"
+    assert len(set(upstreams.tasks)) == 3, "Starlette has fixed it: delete inline_api_middleware and this file"
 
 
 @pytest.mark.usefixtures("ours")
@@ -126,7 +126,7 @@ def test_only_upstreams_three_middlewares_are_replaced(request):
 
 
 def test_upstreams_middlewares_still_are_of_that_kind_and_nothing_is_streamed():
-    """When this fails, Airflow has mended it (delete the patch), or streams what would now be held in memory."""
+    """When this fails, Airflow has fixed it (delete the patch), or streams what would now be held in memory."""
     from airflow.api_fastapi.execution_api import routes
 
     for kind in (CorrelationIdMiddleware, JWTReissueMiddleware, VersionPickingMiddleware):

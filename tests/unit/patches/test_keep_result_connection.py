@@ -48,7 +48,7 @@ def test_a_connection_that_was_lost_is_replaced(connections):
 
 @pytest.mark.parametrize("connections", [upstream], indirect=True)
 def test_upstream_connects_for_each_question(connections):
-    """When this fails, celery has mended it: delete airflow_ha.patches.keep_result_connection and this file."""
+    """When this fails, celery has fixed it: delete airflow_ha.patches.keep_result_connection and this file."""
     app, made = connections
     for _ in range(5):
         ask(app)

@@ -49,7 +49,7 @@ CASES = {
     "a shutdown without a thread": ("end('one'); provider.shutdown()", LOAD, ""),
     "a shutdown with it": ("end(*'abcd'); end('one'); provider.shutdown()", LOAD, ""),
 }
-"""What a forked process does, and where the work-round is loaded: before the processor is made, or after it."""
+"""What a forked process does, and where the patch is loaded: before the processor is made, or after it."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_short_task_sends_its_spans_at_its_end_and_never_starts_the_thread(tol
 
 
 def test_upstream_still_starts_it_at_the_fork(told):
-    """When this fails, OpenTelemetry has mended it: delete lazy_span_export_thread and this file."""
+    """When this fails, OpenTelemetry has fixed it: delete lazy_span_export_thread and this file."""
     assert told["upstream's"] == [False, ["one", "two"], 1]
 
 

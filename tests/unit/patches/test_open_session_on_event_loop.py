@@ -17,7 +17,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture
 def ours():
-    """Our work-round, for one test."""
+    """The patch, for one test."""
     with applied("open_session_on_event_loop"):
         yield
 
@@ -78,7 +78,7 @@ def test_one_that_nobody_used_never_leaves_the_loop(server):
 
 
 def test_upstream_still_goes_to_a_thread_for_it_twice(server):
-    """When this fails, FastAPI or Airflow has mended it: delete open_session_on_event_loop and this file."""
+    """When this fails, FastAPI or Airflow has fixed it: delete open_session_on_event_loop and this file."""
     assert server.client.get("/unused").status_code == 200
     assert server.seen.loop not in (server.seen.made + server.seen.ended)
     assert server.seen.threads == 2

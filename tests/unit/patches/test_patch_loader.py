@@ -7,10 +7,13 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
-from airflow_ha.patches import loader, registry
+from airflow_ha.patches import SettingError, loader, registry
 from airflow_ha.patches.guard import Guard
 from airflow_ha.telemetry import patch_state
 from ops.project import ROOT
@@ -34,11 +37,12 @@ CELERY_CONFIG = {**DEFAULT_CELERY_CONFIG, "worker_prefetch_multiplier": 2}
 COMPONENTS = [*(service for service in registry.SERVICES if service != "worker"), "worker-gpu"]
 
 
-def start(component: str, home, **environment: str) -> tuple[dict, str]:
+def start(component: str, home, *, local_settings: bool = True, **environment: str) -> tuple[dict, str]:
     """What a process of a component finds, and its log."""
     (home / "config").mkdir(exist_ok=True)
     (home / "tmp").mkdir(exist_ok=True)
-    (home / "config/airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+    if local_settings:
+        (home / "config/airflow_local_settings.py").write_text(LOCAL_SETTINGS)
     (home / "config/own_settings.py").write_text(OWN)
     done = subprocess.run(
         [sys.executable, ROOT / "tests/unit/patches/component.py"],
@@ -135,10 +139,9 @@ def test_patches_are_applied_once_in_the_registrys_order(loading):
     assert loading == early
     scheduler._started(None)
     later = [patch.name for patch in scheduler.patches if patch.name not in (*early, "release_leaked_slots")]
-    later.remove("asset_event_registration")  # it waits for the import of its module
     assert loading == [*early, *later]
     scheduler._apply(scheduler.patches)
-    assert loading == [*early, *later, "asset_event_registration"]
+    assert loading == [*early, *later]
 
 
 def test_a_patch_that_fails_is_skipped_and_the_others_go_on(loading, caplog):
@@ -149,6 +152,51 @@ def test_a_patch_that_fails_is_skipped_and_the_others_go_on(loading, caplog):
     assert "cannot apply the patch release_leaked_slots" in caplog.text
     noted = json.loads(loader.state_file().read_text())
     assert noted["patches"]["release_leaked_slots"]["state"] == "skipped"
+
+
+def test_a_patch_is_skipped_with_one_that_it_requires(loading, monkeypatch):
+    report = next(patch for patch in registry.PATCHES if patch.name == "skip_idle_dag_runs")
+    monkeypatch.setattr(
+        registry,
+        "PATCHES",
+        [
+            replace(patch, requires=("release_leaked_slots",)) if patch is report else patch
+            for patch in registry.PATCHES
+        ],
+    )
+    scheduler = loader.Loader("scheduler")
+    scheduler._started(None)
+    assert scheduler.states["skip_idle_dag_runs"] == (loader.SKIPPED, "it requires release_leaked_slots")
+    assert "skip_idle_dag_runs" not in loading
+
+
+def test_a_setting_that_breaks_a_promise_ends_the_component(loading, monkeypatch):
+    def apply(_self: object) -> None:
+        raise SettingError("cannot lease tasks")
+
+    monkeypatch.setattr(loader.importlib, "import_module", lambda name: SimpleNamespace(apply=partial(apply, name)))
+    with pytest.raises(SettingError, match="cannot lease tasks"):
+        loader.Loader("scheduler")._started(None)
+
+
+def test_without_a_temporary_folder_a_component_starts(loading, monkeypatch, caplog):
+    def none_usable() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(loader.tempfile, "gettempdir", none_usable)
+    loader.Loader("scheduler")._started(None)
+    assert "skip_idle_dag_runs" in loading
+    assert "cannot note the state of the patches: no usable" in caplog.text
+
+
+def test_local_settings_that_are_a_package_work(tmp_path):
+    package = tmp_path / "config/airflow_local_settings"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from .own import *\nfrom .own import OWN_SETTING, helper")
+    (package / "own.py").write_text(LOCAL_SETTINGS)
+    found, _ = start("flower", tmp_path, local_settings=False)
+    assert found["own"] == ["mine", False, "helped"]
+    assert found["engine"] == "operator"
 
 
 def test_a_patch_that_does_not_fit_is_skipped_with_one_error(loading, caplog, monkeypatch):

@@ -41,7 +41,7 @@ reading = len(bag.dags) == 1 and len(set(sys.modules) - loaded) == 1  # the DAG'
 untouched = handler == signal.SIG_DFL and {folder!r} not in path
 print(*decoders, decorators, sending, reading, untouched)
 """
-"""In a process of its own: the work-round is for a whole process."""
+"""In a process of its own: the patch is for a whole process."""
 REHEARSED = ROOT / "src/airflow_ha/patches"
 LOAD = (
     "from airflow_ha.patches import prepare_task_fork as task_start; task_start.apply(); "
@@ -51,7 +51,7 @@ LOAD = (
 
 @pytest.fixture(scope="module")
 def ready():
-    """What is ready before a task, with and without our work-round.
+    """What is ready before a task, with and without the patch.
 
     Whether two tasks' decoders are one, of messages and of what the queue holds; whether the decorators are there
     before a DAG is read; whether Python has an answer for each class that the sending of spans asks about; whether a
@@ -68,7 +68,7 @@ def test_what_every_task_needs_is_there_before_it(ready):
 
 
 def test_upstream_still_makes_them_for_each_task(ready):
-    """When this fails, Airflow has mended it: delete airflow_ha.patches.prepare_task_fork and this file."""
+    """When this fails, Airflow has fixed it: delete airflow_ha.patches.prepare_task_fork and this file."""
     assert ready.upstreams == "False False False False False True"
 
 

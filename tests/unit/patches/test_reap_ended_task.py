@@ -16,7 +16,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture(scope="module")
 def supervisor():
-    """Upstream's supervisor module, with our work-round loaded as in a worker."""
+    """Upstream's supervisor module, with the patch loaded as in a worker."""
     import airflow.sdk.execution_time.supervisor as module
 
     with applied("reap_ended_task"):
@@ -66,7 +66,7 @@ def test_the_end_is_seen_when_it_comes(supervisor, ending):
 
 
 def test_upstream_still_sleeps_the_whole_interval(ending):
-    """When this fails, Airflow has mended it: delete airflow_ha.patches.reap_ended_task and this file."""
+    """When this fails, Airflow has fixed it: delete airflow_ha.patches.reap_ended_task and this file."""
     from airflow_ha.patches import reap_ended_task as supervisor_slot
 
     watched, waits = ending

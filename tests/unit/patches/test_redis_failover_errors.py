@@ -41,7 +41,7 @@ def test_an_answer_of_a_redis_that_is_no_longer_the_primary_is_a_lost_connection
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_upstream_still_takes_it_for_an_error_that_nothing_repairs(answer, monkeypatch):
-    """When this fails that work-round can go."""
+    """When this fails that patch can go."""
     for code in ("NOREPLICAS", "UNBLOCKED"):
         monkeypatch.delitem(BaseParser.EXCEPTION_CLASSES, code)
     error = BaseParser.parse_error(answer)
@@ -76,7 +76,7 @@ print(tries)
 @pytest.mark.parametrize(
     ("load", "tries"),
     [("from airflow_ha.patches import redis_failover_errors as patch; patch.apply()", 5), ("", 2)],
-    ids=["is tried until it succeeds", "upstream gives up: when this fails that work-round can go"],
+    ids=["is tried until it succeeds", "upstream gives up: when this fails that patch can go"],
 )
 def test_a_task_whose_publishing_fails_again_after_a_new_connection(load, tries):
     script = PUBLISHING.format(load=load)
@@ -96,7 +96,7 @@ def test_a_channel_that_was_closed_is_a_lost_connection(redis_failover_errors, c
     channel = closed(connection)
     with pytest.raises(RedisConnectionError, match="channel was closed"):
         channel._connparams()
-    with pytest.raises(AttributeError):  # when this fails that work-round can go
+    with pytest.raises(AttributeError):  # when this fails that patch can go
         redis_failover_errors._connparams(channel)
 
 

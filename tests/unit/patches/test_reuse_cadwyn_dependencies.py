@@ -51,7 +51,7 @@ class Spelled(VersionChange):
 
 @pytest.fixture
 def ours():
-    """Our work-round, for one test."""
+    """The patch, for one test."""
     with applied("reuse_cadwyn_dependencies"):
         yield
 
@@ -110,7 +110,7 @@ def test_in_the_newest_version_its_endpoint_gets_what_was_solved_once(server):
 
 
 def test_upstream_still_solves_them_twice(server):
-    """When this fails, Cadwyn has mended it: delete reuse_cadwyn_dependencies and this file."""
+    """When this fails, Cadwyn has fixed it: delete reuse_cadwyn_dependencies and this file."""
     assert posted(server, NEWEST, word="hello").json()["classes"] == [True, True]
     assert server.seen.solved == ["0 of 3", "1 of 3"]
     assert server.seen.guarded == 2

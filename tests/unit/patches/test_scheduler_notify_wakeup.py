@@ -518,7 +518,7 @@ def test_upstream_counts_the_rounds_in_which_the_pools_were_locked_and_then_slee
 
 
 def test_upstream_still_sleeps_through_it():
-    # When it no longer does, the work-round can go.
+    # When it no longer does, the patch can go.
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)

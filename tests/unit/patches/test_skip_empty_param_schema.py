@@ -15,7 +15,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture
 def ours():
-    """Our work-round, for one test."""
+    """The patch, for one test."""
     with applied("skip_empty_param_schema", Draft202012Validator):
         yield
 
@@ -43,7 +43,7 @@ def test_one_without_a_schema_has_none_checked():
 
 
 def test_upstream_still_checks_it():
-    """When this fails, Airflow has mended it: delete skip_empty_param_schema and this file."""
+    """When this fails, Airflow has fixed it: delete skip_empty_param_schema and this file."""
     assert steps(Param(1)) > 10
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -21,7 +22,7 @@ with DAG("settled", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, 
 
 @pytest.fixture(scope="module")
 def upstream():
-    """Our work-round, loaded as in a scheduler."""
+    """The patch, loaded as in a scheduler."""
     with applied("skip_idle_dag_runs") as module:
         yield module
 
@@ -180,10 +181,19 @@ def test_all_are_looked_at_again_and_again_one_a_round(scheduler, upstream, monk
     scheduler.set("running", runs=slice(3))
     for _ in range(3):
         scheduler.round(slice(3))
-    monkeypatch.setattr(upstream, "LOOK_SECONDS", 0)
-    looked = [scheduler.round(slice(3)) for _ in range(6)]
-    assert looked[:3] == looked[3:]
-    assert sorted(looked[:3]) == [[0], [1], [2]]
+    now = time.monotonic
+    monkeypatch.setattr(upstream.time, "monotonic", lambda: now() + upstream.LOOK_SECONDS)
+    assert sorted(scheduler.round(slice(3)) for _ in range(3)) == [[0], [1], [2]]
+
+
+def test_runs_whose_turns_are_rare_are_examined_together(scheduler):
+    """Three that wait 190 s for a turn: two in each loop, and each is examined every 285 s."""
+    from airflow._shared.timezones import timezone
+
+    before = timezone.utcnow() - timedelta(seconds=190)
+    scheduler.set("running", runs=slice(3), last_scheduling_decision=before)
+    assert len(scheduler.round(slice(3))) == 2
+    assert len(scheduler.round(slice(3))) == 1
 
 
 def test_another_version_of_its_dag_is_something(scheduler, upstream):
@@ -262,6 +272,6 @@ def test_a_run_whose_time_is_over_fails_as_upstreams_does(scheduler, monkeypatch
 
 
 def test_upstream_looks_whatever_there_is(scheduler, upstream):
-    """When this fails, Airflow has mended it: delete airflow_ha.patches.skip_idle_dag_runs and this file."""
+    """When this fails, Airflow has fixed it: delete airflow_ha.patches.skip_idle_dag_runs and this file."""
     scheduler.set("running")
     assert [scheduler.round(schedule=upstream._schedule) for _ in range(2)] == [[0], [0]]

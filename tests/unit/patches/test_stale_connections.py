@@ -69,6 +69,24 @@ def test_another_file_with_the_number_of_a_closed_one_is_left_alone(waiting):
     assert stale_connections._watched == {}
 
 
+def test_a_new_connection_with_a_closed_ones_number_stays_watched(waiting):
+    """Another thread may have opened it while the closed one was being looked at."""
+    closed = stale_connections.Key(waiting.fileno(), (0, 0))
+    for _ in range(2):
+        stale_connections._watched[closed] = stale_connections.Watched("node-3", lambda: "node-2")
+        stale_connections.watch(waiting.fileno(), "node-1", lambda: None)
+        assert stale_connections.shut_stale() == 0
+    assert [key.descriptor for key in stale_connections._watched] == [waiting.fileno()]
+    assert closed not in stale_connections._watched
+
+
+def test_a_connection_that_is_not_tcp_hides_no_other(waiting):
+    with socket.socketpair()[0] as unix:
+        stale_connections.watch(unix.fileno(), "node-1", lambda: "node-2")
+        stale_connections.watch(waiting.fileno(), "node-1", lambda: "node-2")
+        assert stale_connections.shut_stale() == 1
+
+
 def test_nobody_is_asked_while_answers_come(monkeypatch):
     def find_primary() -> str | None:
         raise AssertionError("asked for the primary, though nothing is overdue")

@@ -12,7 +12,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture
 def ours():
-    """Our work-round, for one test."""
+    """The patch, for one test."""
     with applied("upsert_task_result"):
         yield
 
@@ -44,7 +44,7 @@ def test_it_takes_one_statement(results):
 
 
 def test_upstream_still_takes_three(results):
-    """When this fails, celery has mended it: delete upsert_task_result and this file."""
+    """When this fails, celery has fixed it: delete upsert_task_result and this file."""
     backend, sent = results
     backend.mark_as_done("one", None)
     assert sent == ["SELECT", "INSERT", "UPDATE"]
