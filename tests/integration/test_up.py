@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
+from airflow_ha.patches import registry
 from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
@@ -11,7 +13,7 @@ STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "patche
 INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks"}
 
 
-def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack):
+def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack, pytestconfig: pytest.Config):
     status = healthy_stack.status()
     assert set(status) == STATUS_KEYS
     services = {service["name"]: service for service in status["services"]}
@@ -23,7 +25,8 @@ def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack):
     assert {image["origin"] for image in status["images"].values()} <= {"official", "airgap"}
     assert status["login"]["user"] == "admin"
     assert status["dags"] == {"import_errors": []}
-    assert status["patches"] == []
+    off = registry.switched_off(pytestconfig.getoption("--patches"), "")
+    assert {(one["patch"], one["state"]) for one in status["patches"]} == {(name, "off") for name in off}
 
 
 def test_up_has_run_the_ml_pipeline_to_success_with_an_accuracy_of_95_percent(stack: Stack):

@@ -120,8 +120,8 @@ def share(runs: Sequence[DagRun]) -> int:
     With many runs under way each loop has others: the longer a run waited for its turn, the rarer its turns are.
     """
     now = timezone.utcnow()
-    waited = ((now - run.last_scheduling_decision).total_seconds() for run in runs if run.last_scheduling_decision)
-    return math.ceil(sum(waited) / LOOK_SECONDS)
+    waited = [(now - run.last_scheduling_decision).total_seconds() for run in runs if run.last_scheduling_decision]
+    return math.ceil(math.fsum(waited) / LOOK_SECONDS)
 
 
 def to_be_left_out(runs: Sequence[DagRun], dags: DBDagBag, session: Session) -> list[DagRun]:
