@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_ha.patches.registry import PATCHES
-from ops.bench import commits, dag_files, instances, memory_load, patch_switches, telemetry
+from ops.bench import commits, dag_files, instances, memory_load, patch_switches, settings, telemetry
 from ops.bench.catalogue import BENCHES
 
 if TYPE_CHECKING:
@@ -54,13 +54,19 @@ COMPARISONS = (
         patch_switches.NAME,
         patch_switches.SENTENCE,
         patch_switches.ALL_ON,
-        partial(patch_switches.compare, patch_switches.each_off(PATCHES), patch_switches.measure),
+        partial(settings.compare, patch_switches.each_off(PATCHES), patch_switches.affected, patch_switches.measure),
     ),
     Comparison(
         patch_switches.MODES_NAME,
         patch_switches.MODES_SENTENCE,
         next(iter(patch_switches.MODES)),
-        partial(patch_switches.compare, patch_switches.MODES, patch_switches.measure_mode),
+        partial(settings.compare, patch_switches.MODES, patch_switches.affected, patch_switches.measure_mode),
+    ),
+    Comparison(
+        settings.REST_NAME,
+        settings.REST_SENTENCE,
+        settings.REST_DEFAULT,
+        partial(settings.compare, settings.REST, settings.schedulers, settings.measure),
     ),
     # Last: it is refused where there is no telemetry.
     Comparison(telemetry.NAME, telemetry.SENTENCE, telemetry.OFF, telemetry.compare),

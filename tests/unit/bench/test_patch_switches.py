@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_ha.patches import registry
-from ops.bench import catalogue, patch_switches
+from ops.bench import catalogue, patch_switches, settings
 from ops.bench.comparisons import COMPARISONS
+from ops.bench.patch_switches import switched
 from ops.bench.side import Side
 from ops.errors import StackError
 
@@ -50,22 +51,22 @@ def stack(monkeypatch, tmp_path):
     project.env_file.write_text(ENV)
     seen = SimpleNamespace(project=project, log=[], turns=0)
 
-    def settings(_project=None):
+    def settings_of(_project=None):
         lines = [line.partition("=") for line in project.env_file.read_text().splitlines() if "=" in line]
         return {key: value for key, _, value in lines}
 
     def roll_out(_project, _report, *arguments):
-        seen.log.append((arguments, patch_switches.values(settings())))
+        seen.log.append((arguments, tuple(settings_of().get(key, "") for key in ("PATCHES", "PATCHES_DISABLED"))))
 
     @contextmanager
     def turns(sides, report):
         seen.turns += 1
         yield lambda side: None
 
-    monkeypatch.setattr(patch_switches.environment_file, "read", settings)
-    monkeypatch.setattr(patch_switches.compose, "config", lambda project: {"services": dict.fromkeys(SERVICES)})
-    monkeypatch.setattr(patch_switches, "roll_out", roll_out)
-    monkeypatch.setattr(patch_switches, "turns", turns)
+    monkeypatch.setattr(settings.environment_file, "read", settings_of)
+    monkeypatch.setattr(settings.compose, "config", lambda project: {"services": dict.fromkeys(SERVICES)})
+    monkeypatch.setattr(settings, "roll_out", roll_out)
+    monkeypatch.setattr(settings, "turns", turns)
     return seen
 
 
@@ -75,23 +76,23 @@ def measured(*_) -> dict[str, float]:
 
 def test_speed_patches_are_off_one_by_one_after_all_are_on():
     assert patch_switches.each_off(ROWS) == {
-        "all on": ("all", ""),
-        "quick_results": ("all", "quick_results"),
-        "lean_calls": ("all", "lean_calls"),
-        "leaner_calls": ("all", "leaner_calls"),
+        "all on": switched("all"),
+        "quick_results": switched("all", "quick_results"),
+        "lean_calls": switched("all", "lean_calls"),
+        "leaner_calls": switched("all", "leaner_calls"),
     }
 
 
 def test_only_components_with_a_changed_patch_are_restarted(stack):
     taken: dict = {}
-    ways = {"all on": ("all", ""), "lean_calls": ("all", "lean_calls")}
-    patch_switches.compare(ways, measured, stack.project, SIDE, 2, taken, print)
+    ways = {"all on": switched("all"), "lean_calls": switched("all", "lean_calls")}
+    settings.compare(ways, patch_switches.affected, measured, stack.project, SIDE, 2, taken, print)
     assert stack.log == [
         (("--no-deps", "worker", "worker-gpu"), ("all", "")),
         (("--no-deps", "execution-api", "scheduler"), ("all", "lean_calls")),  # with what requires it
         # The second round goes back, and begins where the first has ended.
         (("--no-deps", "execution-api", "scheduler"), ("all", "")),
-        ((), ("all", "quick_results")),
+        ((), ("", "quick_results")),
     ]
     assert taken == {"all on": [measured()] * 2, "lean_calls": [measured()] * 2}
     assert stack.turns == 4
@@ -99,14 +100,14 @@ def test_only_components_with_a_changed_patch_are_restarted(stack):
 
 
 def test_a_mode_restarts_all_that_it_changes_but_the_migration(stack):
-    assert patch_switches.affected(("all", ""), ("none", ""), SERVICES) == [
+    assert patch_switches.affected(switched("all"), switched("none"), SERVICES) == [
         "execution-api",
         "scheduler",
         "worker",
         "worker-gpu",
     ]
-    assert patch_switches.affected(("all", ""), ("safety", ""), ("worker", "migrate", "postgres")) == ["worker"]
-    assert patch_switches.affected(("all", ""), ("all", ""), SERVICES) == []
+    assert patch_switches.affected(switched(""), switched("safety"), ("worker", "migrate", "postgres")) == ["worker"]
+    assert patch_switches.affected(switched(""), switched("all"), SERVICES) == []
 
 
 def test_a_failure_keeps_what_was_measured_and_restores_the_settings(stack):
@@ -117,10 +118,12 @@ def test_a_failure_keeps_what_was_measured_and_restores_the_settings(stack):
 
     taken: dict = {}
     with pytest.raises(StackError, match="the run has failed"):
-        patch_switches.compare(patch_switches.each_off(ROWS), fail, stack.project, SIDE, 5, taken, print)
+        settings.compare(
+            patch_switches.each_off(ROWS), patch_switches.affected, fail, stack.project, SIDE, 5, taken, print
+        )
     assert list(taken) == ["all on"]
     assert stack.project.env_file.read_text() == ENV
-    assert stack.log[-1] == ((), ("all", "quick_results"))
+    assert stack.log[-1] == ((), ("", "quick_results"))
 
 
 def test_a_patch_is_measured_by_latency_rate_and_cost(monkeypatch):
@@ -136,3 +139,8 @@ def test_the_benches_cover_every_speed_patch_and_every_mode():
     speed = [patch.name for patch in registry.PATCHES if patch.kind == "speed"]
     assert list(by_name["patches"]) == ["all on", *speed]
     assert list(by_name["patch-modes"]) == ["all", "safety", "none"]
+
+
+def test_only_schedulers_are_restarted_for_a_setting_of_theirs():
+    assert settings.schedulers(settings.REST["3"], settings.REST["0"], SERVICES) == ["scheduler"]
+    assert settings.schedulers(settings.REST["0"], settings.REST["0"], SERVICES) == []
