@@ -38,8 +38,9 @@ STARTS: Final = {
 """By service, the module whose import means that this process is one, and not a command beside it."""
 WORKER_STEPS: Final = ("airflow_ha.health.consumption", "airflow_ha.queues.announcement", "airflow_ha.telemetry.worker")
 """What workers add to Celery's consumer. No patches: they are there whatever PATCHES says."""
-NOT_REPORTING: Final = frozenset({"worker", "migrate"})
-"""Services without a thread for the gauge: a worker sends it from its event loop, and `migrate` ends."""
+NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
+"""Services without a thread for the gauge: a worker sends it from its event loop, Flower reaches no telemetry, and
+`migrate` ends. `up` asks their image, and `status` asks Flower."""
 STATE_FILE: Final = "airflow-ha-patches.json"
 """In the container's temporary folder, for `python -m airflow_ha.patches --running`."""
 APPLIED: Final = "applied"
