@@ -131,7 +131,14 @@ def test_a_patch_is_measured_by_latency_rate_and_cost(monkeypatch):
         patch_switches, "counted", lambda side, report, tasks: (30.0, {"worker": 30.0, "scheduler": 30.0})
     )
     monkeypatch.setattr(patch_switches, "latency", lambda side, report: measured())
-    assert patch_switches.measure(SIDE, print) == {catalogue.LATENCY: 0.5, "tasks/s": 10.0, catalogue.COST: 0.2}
+    assert patch_switches.measure(SIDE, print) == {
+        catalogue.LATENCY: 0.5,
+        "tasks/s": 10.0,
+        catalogue.COST: 0.2,
+        f"{catalogue.COST}, worker": 0.1,
+        f"{catalogue.COST}, execution-api": 0.0,
+        f"{catalogue.COST}, scheduler": 0.1,
+    }
 
 
 def test_the_benches_cover_every_speed_patch_and_every_mode():
