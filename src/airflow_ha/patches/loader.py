@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -116,7 +117,13 @@ class Loader:
     def load(self) -> None:
         """Apply what must be there before Airflow's engine, and the rest at its moment."""
         self._apply(patch for patch in self.patches if self.service in patch.early)
+        for patch in self.patches:
+            if patch.after:
+                register_post_import_hook(partial(self._apply_one, patch), patch.after)
         register_post_import_hook(self._started, STARTS[self.service])
+
+    def _apply_one(self, patch: Patch, _: object) -> None:
+        self._apply([patch])
 
     def _started(self, _: object) -> None:
         self._decide(self.patches)

@@ -70,6 +70,7 @@ class Patch:
         issue: Upstream's.
         test: The tests that fail without it, in tests/unit; `patches/test_NAME.py` if empty.
         requires: Patches without which it does harm; it is not applied unless they are.
+        after: A module whose import is enough: a command in a component's container that imports it is patched too.
         early: Components in which it is applied before Airflow makes its engine; elsewhere at the component's start.
     """
 
@@ -84,6 +85,7 @@ class Patch:
     test: str = ""
     requires: Sequence[str] = ()
     early: frozenset[str] = field(default=frozenset())
+    after: str = ""
 
     @property
     def test_file(self) -> str:
@@ -184,6 +186,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="asset_event_registration",
         kind="safety",
         components=DATABASE_USERS,
+        after="airflow.assets.manager",
         benefit="No asset event is lost while a run takes the others",
         cost="A lock on the queue's rows until the registering transaction ends",
         written_for=CORE | SQLALCHEMY,
