@@ -16,9 +16,9 @@ from ops.drills import faults
 from tests.integration.test_tasks_survive import SLOTS, start_load
 from tests.stack import Container, Stack, wait_until
 
-TOKEN_SECONDS, LEEWAY_SECONDS = 30, 30
+TOKEN_SECONDS, LEEWAY_SECONDS = 15, 15
 """A token of 30 s or less is reissued at each heartbeat (JWTReissueMiddleware)."""
-AWAY_SECONDS = 75.0
+AWAY_SECONDS = 50.0
 """Longer than a token is accepted, and than the lease of 30 s."""
 LIMIT_SECONDS = 20
 OVERRIDE = """
@@ -50,7 +50,7 @@ def overridden(stack: Stack, worker: dict[str, str]) -> Iterator[None]:
 def hold_outage(stack: Stack, outages: dict[str, faults.FaultKind]) -> tuple[str, set[int]]:
     """Take workers, by their container's id, away for AWAY_SECONDS; return the run, and which of its tasks they had."""
     # None ends by itself before its lease does.
-    run = start_load(stack, tasks=SLOTS, seconds=60, running=SLOTS)
+    run = start_load(stack, tasks=SLOTS, seconds=45, running=SLOTS)
     hosts = {container[:12] for container in outages}
     held = {
         int(ti["map_index"]) for ti in stack.api.in_state("load", run, "work", "running") if ti["hostname"] in hosts

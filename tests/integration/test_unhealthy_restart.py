@@ -10,6 +10,7 @@ FAILURES_IN_A_ROW = 4
 """More than guard.sh's limit of an API server, which is 3."""
 
 
+@pytest.mark.nightly
 def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
     victim = healthy_stack.containers("scheduler")[0]
     main = victim.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
