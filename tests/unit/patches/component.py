@@ -5,7 +5,6 @@ Run as a program; AIRFLOW_HA_COMPONENT names the component. Prints a line of JSO
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
@@ -45,8 +44,6 @@ def files_of(thing: Any, depth: int = 6) -> set[str]:
     kind = thing if isinstance(thing, type) else type(thing)
     parts = kind.__module__.split(".")
     own = {parts[-1]} if parts[:2] == ["airflow_ha", "patches"] else set()
-    if isinstance(thing, functools._lru_cache_wrapper) and thing.__name__ == "run_command":
-        own = {"cache_config_commands"}
     return own.union(*(files_of(one, depth - 1) for one in inner))
 
 

@@ -114,7 +114,7 @@ def test_what_requires_a_patch_that_does_not_fit_is_skipped_too(monkeypatch):
     states = decide(registry.of_component("execution-api"), {}, Guard())
     assert states["bound_xcom_reads"].state == SKIPPED
     assert "requires split_xcom_slice" in states["bound_xcom_reads"].reason
-    assert states["cache_config_commands"].state == "applied"
+    assert states["open_session_on_event_loop"].state == "applied"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -152,7 +152,6 @@ def test_the_command_prints_what_the_main_process_noted(tmp_path):
 NEXT = {"apache-airflow-core": "3.4.0b2", "apache-airflow-task-sdk": "1.4.0b2"}
 SAME_SOURCE = {
     "bound_task_output",
-    "cache_config_commands",
     "clear_logger_caches_once",
     "dag_import_signals",
     "end_task_after_sigterm",
