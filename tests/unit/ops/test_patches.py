@@ -80,7 +80,7 @@ def test_the_image_of_each_component_is_asked_once(docker):
     docker.answer("airflow_ha.patches", out=answer(celery_pool_flush=FITS))
     services = {"scheduler": "stack:1", "worker": "stack:1", "worker-gpu": "team:2"}
     model = {name: {"image": image, "environment": {"AIRFLOW_HA_COMPONENT": name}} for name, image in services.items()}
-    patches.check_images({"services": {**model, "redis": {"image": "redis:3"}}}, {})
+    patches.check_images({"services": {**model, "broker": {"image": "other:3"}}}, {})
     assert sorted(call[-3] for call in docker.calls()) == ["stack:1", "team:2"]
 
 
