@@ -14,6 +14,7 @@ from ops.commands.down import down
 from ops.commands.drill import drill
 from ops.commands.failover import failover
 from ops.commands.logs import logs
+from ops.commands.patches import patches
 from ops.commands.restart import restart
 from ops.commands.scale import scale
 from ops.commands.screen import error_console
@@ -44,6 +45,7 @@ app.command()(logs)
 app.command()(alerts)
 app.command()(silence)
 app.command()(slack)
+app.command()(patches)
 app.command()(restart)
 app.command()(dashboards)
 app.command()(drill)

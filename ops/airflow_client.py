@@ -105,7 +105,8 @@ class AirflowClient:
                 raise StackError(
                     f"Airflow refuses the log-in of {self._credentials['username']} ({answer.status_code})",
                     where=self.url,
-                    cure="the password is in the secret airflow_admin_password; ./ops/stack up sets it in Airflow",
+                    cure="if the password was changed in Airflow, put it into compose/secrets/airflow_admin_password; "
+                    "if it is lost, put a new one there, and ./ops/stack up sets it",
                     code=FAILURE,
                 )
             self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

@@ -29,6 +29,8 @@ PROGRESS = re.compile(
 NAMELESS = re.compile(r"[0-9a-f]{64}")
 """What Docker calls a volume that has no name."""
 
+SUSPENDED = re.compile(r"^suspended tasks: (\d+)$", re.MULTILINE)
+
 ANSWER_SECONDS = 5.0
 PAUSE_TRIES = 20
 
@@ -44,6 +46,7 @@ class Instance:
             runs; done for a one-shot that succeeded.
         created: When it was made, seconds since the epoch.
         ports: The ports of this machine that lead to it.
+        suspended_tasks: How many of a worker's slots are taken by a stopped task, as its last health check saw it.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Instance:
     health: Literal["starting", "healthy", "unhealthy", "unwatched", "done"]
     created: float
     ports: frozenset[int] = frozenset()
+    suspended_tasks: int = 0
 
     @property
     def ok(self) -> bool:
@@ -197,9 +201,20 @@ def instances(name: str) -> dict[str, list[Instance]]:
                 health=health,
                 created=datetime.fromisoformat(container["Created"]).timestamp(),
                 ports=frozenset(published(container)),
+                suspended_tasks=suspended_tasks(state.get("Health", {}).get("Log") or []),
             )
         )
     return {service: sorted(of, key=lambda one: one.created) for service, of in sorted(found.items())}
+
+
+def suspended_tasks(log: Sequence[Mapping[str, Any]]) -> int:
+    """Return what a worker's last health check printed of its suspended tasks (airflow_ha.health).
+
+    Args:
+        log: Docker's record of the last checks, the newest at the end.
+    """
+    found = SUSPENDED.search(log[-1].get("Output", "")) if log else None
+    return int(found[1]) if found else 0
 
 
 @contextlib.contextmanager

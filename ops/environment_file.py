@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from ops import compose_override, container_limits
+from ops import compose_override, container_limits, patches
 from ops.errors import FAILURE, StackError
 from ops.project import (
     DATA_PROFILES,
@@ -46,6 +46,8 @@ MAX_SLOTS = 64
 """Slots of one worker; whoever needs more runs more workers."""
 SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
 """Optional sizes, and the least that each takes: a task's process has that much before it does anything."""
+SUSPENSION_SECONDS = (10, 600)
+"""A suspended task asks every second or few; its token is refused from some 660 s on (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
 REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
@@ -59,6 +61,7 @@ VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?
 ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
 DEFAULT_QUEUE = "default"
 QUEUES = re.compile(r"[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*")
+FACTOR = re.compile(r"\d{1,2}(\.\d+)?", re.ASCII)
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -176,6 +179,8 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
         )
     if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
         raise refuse("PARALLELISM", "a number of tasks, 1 or more")
+    if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
+        raise refuse("SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5")
     try:
         ipaddress.ip_address(settings["BIND_ADDRESS"])
     except ValueError:
@@ -197,6 +202,14 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key, least in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < least:
             raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
+    if refused := patches.check_settings(settings):
+        raise refuse(*refused)
+    if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
+        raise refuse("TASK_SUSPENSION", "on or off")
+    least, most = SUSPENSION_SECONDS
+    limit = settings.get("TASK_SUSPENSION_LIMIT") or str(most)
+    if not (limit.isdecimal() and least <= int(limit) <= most):
+        raise refuse("TASK_SUSPENSION_LIMIT", f"for how long a task may be suspended, {least} to {most} seconds")
     check_profiles(profiles(settings), shown)
 
 

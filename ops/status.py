@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ops import compose, data_tier, environment_file
+from ops import compose, data_tier, environment_file, patches
 from ops.airflow_client import AirflowClient
 from ops.errors import StackError
 from ops.project import ADMIN, SLACK_STUB_PROFILE
@@ -31,11 +31,12 @@ PAGE_PROFILE = {"prometheus": "observability", "alertmanager": "observability", 
 
 
 class InstanceStatus(TypedDict):
-    """One container."""
+    """One container; `suspended_tasks` are those that block slots of a worker."""
 
     id: str
     state: str
     health: str
+    suspended_tasks: int
 
 
 class ServiceStatus(TypedDict):
@@ -51,7 +52,8 @@ class Status(TypedDict):
     """The whole stack.
 
     `data` is None without the profile data-ha. `dags` is None while Airflow cannot be asked, `targets` while Prometheus
-    cannot or is not on. `ready`: every service has its instances, all of them healthy.
+    cannot or is not on. `patches` are those that are off or skipped somewhere. `ready`: every service has its
+    instances, all of them healthy.
     """
 
     services: list[ServiceStatus]
@@ -61,6 +63,7 @@ class Status(TypedDict):
     images: dict[str, dict[str, str]]
     dags: dict[str, list[dict[str, str]]] | None
     targets: list[Target] | None
+    patches: list[dict[str, str]]
     ready: bool
 
 
@@ -74,7 +77,12 @@ def services(model: Mapping[str, Any]) -> list[ServiceStatus]:
             wanted=wanted.get(name, 0),
             healthy=sum(instance.ok for instance in found.get(name, [])),
             instances=[
-                InstanceStatus(id=instance.id, state=instance.state, health=instance.health)
+                InstanceStatus(
+                    id=instance.id,
+                    state=instance.state,
+                    health=instance.health,
+                    suspended_tasks=instance.suspended_tasks,
+                )
                 for instance in found.get(name, [])
             ],
         )
@@ -193,17 +201,19 @@ def collect(project: Project) -> Status:
     """
     settings = environment_file.read(project)
     started = project.env_file.exists() and "AIRFLOW_IMAGE" in settings
+    name = settings["COMPOSE_PROJECT_NAME"]
     found = services(compose.config(project)) if started else []
     ready = bool(found) and all(is_whole(service) for service in found)
     airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
     replicated = started and "data-ha" in environment_file.profiles(settings)
     return Status(
         services=found,
-        data=data_tier.members(settings["COMPOSE_PROJECT_NAME"]) if replicated else None,
+        data=data_tier.members(name) if replicated else None,
         urls=urls(settings),
         login={"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")},
         images=images(settings),
         dags=dags(project, settings) if airflow_answers else None,
         targets=targets(settings) if started else None,
+        patches=patches.exceptions(patches.running(compose.instances(name))) if started else [],
         ready=ready,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_ha.patches.registry import MODES
 from tests.failure_report import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
@@ -21,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["chosen", "all"],
         default="chosen",
         help="of tests/resilience: the few of every run, or every drill of the catalogue",
+    )
+    parser.addoption(
+        "--patches", choices=MODES, default="all", help="PATCHES in compose/.env of a stack of the tests' own"
     )
     parser.addoption("--nightly", action="store_true", help="the tests marked nightly, minutes each, and only these")
 

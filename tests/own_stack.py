@@ -54,6 +54,7 @@ def stack_for(
     state = tmp_path_factory.mktemp("stack")
     failed_before = request.session.testsfailed
     shown = request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled
+    settings = {"PATCHES": request.config.getoption("--patches"), **(settings or {})}
     with ExitStack() as until_done:
         with shown():
             print(f"\nbringing up a stack of the tests' own ({state})", flush=True)

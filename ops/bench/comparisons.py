@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ops.bench import dag_files, instances, memory_load, telemetry
+from airflow_ha.patches.registry import PATCHES
+from ops.bench import commits, dag_files, instances, memory_load, patch_switches, settings, telemetry
 from ops.bench.catalogue import BENCHES
 
 if TYPE_CHECKING:
@@ -48,6 +49,25 @@ COMPARISONS = (
     ),
     Comparison(dag_files.NAME, dag_files.SENTENCE, dag_files.named(dag_files.SIZES[0]), dag_files.compare),
     Comparison(memory_load.NAME, memory_load.SENTENCE, memory_load.AT_REST, memory_load.compare),
+    Comparison(commits.NAME, commits.SENTENCE, commits.BASE, commits.compare),
+    Comparison(
+        patch_switches.NAME,
+        patch_switches.SENTENCE,
+        patch_switches.ALL_ON,
+        partial(settings.compare, patch_switches.each_off(PATCHES), patch_switches.affected, patch_switches.measure),
+    ),
+    Comparison(
+        patch_switches.MODES_NAME,
+        patch_switches.MODES_SENTENCE,
+        next(iter(patch_switches.MODES)),
+        partial(settings.compare, patch_switches.MODES, patch_switches.affected, patch_switches.measure_mode),
+    ),
+    Comparison(
+        settings.REST_NAME,
+        settings.REST_SENTENCE,
+        settings.REST_DEFAULT,
+        partial(settings.compare, settings.REST, settings.schedulers, settings.measure),
+    ),
     # Last: it is refused where there is no telemetry.
     Comparison(telemetry.NAME, telemetry.SENTENCE, telemetry.OFF, telemetry.compare),
 )

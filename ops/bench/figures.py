@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+WIDEST = 5
+"""Sides that a table has a column for; with their ratios these are ten columns."""
+
 Sample = dict[str, float]
 """What one round has measured on one side, by the figure's name."""
 
@@ -76,8 +79,16 @@ def ratio(samples: Iterable[Sample], base: Iterable[Sample], figure: str) -> Spr
     return spread(one / other for one, other in pairs if other)
 
 
+def is_wide(result: Result) -> bool:
+    """Return whether there are too many sides for columns: then each has a row, and each figure a column."""
+    return len(result.samples) > WIDEST
+
+
 def headings(result: Result) -> list[str]:
-    """A column a side, and one for each that is compared."""
+    """Return the table's first row: the sides, then those that are compared; or each figure with its ratio."""
+    if is_wide(result):
+        ratios = [f"÷ {result.base}"] if result.base else []
+        return ["", *(cell for figure in figures(result) for cell in (figure, *ratios))]
     return ["", *result.samples, *(f"{side} ÷ {result.base}" for side in compared(result))]
 
 
@@ -86,16 +97,37 @@ def compared(result: Result) -> list[str]:
     return [side for side in result.samples if side != result.base] if result.base else []
 
 
+def figures(result: Result) -> list[str]:
+    """Return the names of the figures, in the order in which they were measured first."""
+    return list(dict.fromkeys(name for of in result.samples.values() for sample in of for name in sample))
+
+
 def rows(result: Result) -> list[list[str]]:
-    """A row a figure: each side's median with its spread, then the ratios."""
-    figures = list(dict.fromkeys(name for of in result.samples.values() for sample in of for name in sample))
+    """Return the rows: medians with their spread, and ratios to the base."""
     base = result.samples.get(result.base or "", [])
+    if is_wide(result):
+        return [side_row(side, of, result, base) for side, of in result.samples.items()]
     found = []
-    for figure in figures:
+    for figure in figures(result):
         cells: list[Spread | None] = [spread(values(of, figure)) for of in result.samples.values()]
         cells += [ratio(result.samples[side], base, figure) for side in compared(result)]
-        found.append([figure, *("" if cell is None else str(cell) for cell in cells)])
+        found.append([figure, *map(cell_text, cells)])
     return found
+
+
+def side_row(side: str, samples: Sequence[Sample], result: Result, base: Sequence[Sample]) -> list[str]:
+    """Return a side's row in a table that has a column for each figure."""
+    cells: list[Spread | None] = []
+    for figure in figures(result):
+        cells.append(spread(values(samples, figure)))
+        if result.base:
+            cells.append(None if side == result.base else ratio(samples, base, figure))
+    return [side, *map(cell_text, cells)]
+
+
+def cell_text(cell: Spread | None) -> str:
+    """Return what a cell shows; nothing of no value."""
+    return "" if cell is None else str(cell)
 
 
 def by_service(name: str, of: Mapping[str, float], scale: float) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ops.bench import dag_files
+from ops.bench import commits, dag_files
 from ops.bench.catalogue import CORES, COST, FAN_OUTS, LATENCY, MEMORY, cpu_a_task
 from ops.bench.figures import ratio, shown, spread, values
 from ops.bench.instances import SCHEDULERS, WORKERS, named
@@ -122,7 +122,7 @@ ADVICE: Final = (
         "([tested](../../tests/unit/compose/test_budget.py)); ten times that is a server process each. Before it is "
         "raised: PgBouncer for the API servers alone, in transaction mode and from 1.21 on, which passes on prepared "
         "statements. Not for schedulers, which listen on a channel of Postgres "
-        "([why](../../src/airflow_ha/upstream/scheduler_wake.py)): that needs a connection of one's own.",
+        "([why](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)): that needs a connection of one's own.",
         f"With {ONE_WORKER} and with {ALL_WORKERS} there were up to {{}} and {{}} connections during a fan-out.",
         (Quote("workers", ONE_WORKER, CONNECTIONS), Quote("workers", ALL_WORKERS, CONNECTIONS)),
     ),
@@ -139,6 +139,16 @@ ADVICE: Final = (
         "in `compose/statsd-exporter/mapping.yaml` before the limit is raised.",
         f"{FEW_FILES} make it {{}} series, {MANY_FILES} {{}}.",
         (Quote(dag_files.NAME, FEW_FILES, SERIES), Quote(dag_files.NAME, MANY_FILES, SERIES)),
+    ),
+    Advice(
+        "**Completions a second.** Commits that wake schedulers wait for one another, also for the replica of each: "
+        "far above what tasks cost on this machine, and first on one with very many cores or a distant replica "
+        "([why](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).",
+        "With a replica on the same disk there were {} a second, and {} without NOTIFY.",
+        tuple(
+            Quote(commits.NAME, commits.SIDES["replicated", how], commits.figure(commits.CONNECTIONS[-1]))
+            for how in ("notify", "silent")
+        ),
     ),
     Advice(
         "**Schedulers last.** More of them are for the case that one dies. All take the same lock on the pools to "

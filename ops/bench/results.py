@@ -61,14 +61,21 @@ ended; faster cores help this stack and not that one, and slower ones the other 
 was 0.398.
 """,
     "queue": """\
-Before [settled_run](../../src/airflow_ha/upstream/settled_run.py) the p95 here with 10,000 queued was 2.2 s, 18 times
+Before [skip_idle_dag_runs](../../src/airflow_ha/patches/skip_idle_dag_runs.py) the
+p95 here with 10,000 queued was 2.2 s, 18 times
 that with 100: a scheduler loaded all 10,000 in each round. What was left, up to 1.7 s, was a scheduler that had made
 the task ready, found the pools locked by the other, and slept
-([scheduler_wake](../../src/airflow_ha/upstream/scheduler_wake.py)).
+([scheduler_notify_wakeup](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).
 """,
     "people": """\
 With a quarter of the others' share of the processor ([cpu_shares](../../compose/airflow.yaml)) the API of people waits
 while tasks need it; before, the fan-out was slowed 2.21 times. A stock Airflow answers people and tasks by one server.
+""",
+    "commits": """\
+A task that ends is one commit with a NOTIFY
+([scheduler_notify_wakeup](../../src/airflow_ha/patches/scheduler_notify_wakeup.py)).
+Postgres takes one lock for those until each is on disk, and on the replica's: the last column bounds the completions a
+second of the whole stack, whatever is scaled. A replica elsewhere adds the network's round trip to each commit.
 """,
     "cost": """\
 What a no-op task's CPU time is made of, and what bounds it (2026-11-26, a fan-out of 300; /proc/PID/stat, perf and
@@ -80,23 +87,25 @@ py-spy):
 - The worker, 100 ms, half of it in the kernel. A task is a process, forked from one of 160 MB: its page tables are
   copied and thrown away (17 ms), and both fault on the pages they had shared (28 ms; 4,000 times the supervisor alone,
   spread over all it does), since Python writes a count of references into whatever it looks at. The rest is reading
-  the DAG's file (10 ms, 15 before [task_start](../../src/airflow_ha/upstream/task_start.py)), four calls of the
+  the DAG's file (10 ms, 15 before
+  [prepare_task_fork](../../src/airflow_ha/patches/prepare_task_fork.py)), four calls of the
   Execution API (8 ms), the task's span, logging, and Celery's result. It was 105 ms until
-  [param_schema](../../src/airflow_ha/upstream/param_schema.py) and
-  [result_write](../../src/airflow_ha/upstream/result_write.py).
+  [skip_empty_param_schema](../../src/airflow_ha/patches/skip_empty_param_schema.py) and
+  [upsert_task_result](../../src/airflow_ha/patches/upsert_task_result.py).
 - Tried and left, since it takes a hand in Python's memory: to make those counts constant, as Instagram did, halves
   the faults, and saved a millisecond of the nine in which the DAG is read; huge pages before the fork (MADV_COLLAPSE,
   Linux from 6.1 on) saved 5 of 14 ms in a trial. What needs settings only saved nothing: huge pages by the C library
   (126 ms where the worker beside it took 124), bytecode of DAG files kept and memory never given back (141 and 133).
 - The Execution API, 40 ms for four calls. A fifth more until
-  [lean_middleware](../../src/airflow_ha/upstream/lean_middleware.py) and
-  [request_session](../../src/airflow_ha/upstream/request_session.py), and an eighth more until
-  [solved_once](../../src/airflow_ha/upstream/solved_once.py) and
-  [setting_command](../../src/airflow_ha/upstream/setting_command.py). What is left is to solve each call's
+  [inline_api_middleware](../../src/airflow_ha/patches/inline_api_middleware.py) and
+  [open_session_on_event_loop](../../src/airflow_ha/patches/open_session_on_event_loop.py).
+  Two more patches were removed, because each saved 1% of a task's CPU (`bench patches`, two rounds): one solved a
+  call's dependencies once, one kept the answers of the commands in settings. What is left is to solve each call's
   dependencies, the token, checked twice (6%), SQLAlchemy's keys of statements that are the same every time (6%).
 - Postgres 23 ms: to run statements a third, to plan them a fifth, to read their text and the tables they name a
   seventh, to send answers a tenth. Schedulers 20 ms, 30 until
-  [settled_run](../../src/airflow_ha/upstream/settled_run.py), half of them for loading all the run's tasks each round.
+  [skip_idle_dag_runs](../../src/airflow_ha/patches/skip_idle_dag_runs.py), half of them for loading all the run's
+  tasks each round.
 - Everything that runs in any case, 35 ms at eight tasks a second: 24 containers, a stock Airflow's nine take as much.
 - Outside all containers, and in no table: Docker starts 1.4 probes a second, 70 ms each. There were 2.6, a sixth of
   what two busy cores did, and then 1.8, a twelfth, with half as much again for the start of Python in them.

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ops import data_tier
 from ops import status as stack_status
+from ops.commands.patches import print_not_applied
 from ops.commands.screen import console, escape
 from ops.errors import FAILURE
 from ops.project import ADMIN, current_project
@@ -50,6 +51,7 @@ def print_status(found: stack_status.Status) -> None:
         ok = stack_status.is_whole(service)
         instances = "\n".join(
             f"{instance['id']}  [{COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
+            + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
             for instance in service["instances"]
         )
         colour = "green" if ok else "red"
@@ -57,12 +59,15 @@ def print_status(found: stack_status.Status) -> None:
     console.print(table)
     print_data(found["data"] or [])
     if found["dags"] is None:
-        console.print("[yellow]Airflow does not answer, so that DAG files that do not import cannot be told.[/]")
+        console.print(
+            "[yellow]Airflow does not answer or refuses the log-in: import errors of DAG files are unknown.[/]"
+        )
     for error in (found["dags"] or {}).get("import_errors", []):
         console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
     for target in found["targets"] or []:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
+    print_not_applied(found["patches"])
     print_table_of_urls(found["urls"], found["services"], found["login"])
     images = Table("image", "reference", "origin")
     for key, image in found["images"].items():

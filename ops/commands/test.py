@@ -51,7 +51,9 @@ SUITES = {
     # Without containers, in two processes. A file stays in one of them: what its tests share, as a run in Airflow's
     # database, cannot be made twice there.
     "unit": ["tests/unit", "--numprocesses=2", "--dist=loadfile"],
-    "images and integration": ["tests/images", "tests/integration"],
+    # Most of its tests wait for a timer of Alertmanager's. Those that share containers stay in one process.
+    "images": ["tests/images", "--numprocesses=3", "--dist=loadgroup"],
+    "integration": ["tests/integration"],
     # The drills of every run; all of them with --drills=all.
     "resilience": ["tests/resilience"],
 }

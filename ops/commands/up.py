@@ -17,6 +17,7 @@ from ops import (
     data_tier,
     environment_file,
     generated_files,
+    patches,
     preflight,
     slots,
     status,
@@ -128,9 +129,11 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
     if environment_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
+    model = compose.config(project)
+    patches.check_images(model, settings)
     if generated_files.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
-    report(container_limits.summary(settings, container_limits.total(compose.config(project)), machine))
+    report(container_limits.summary(settings, container_limits.total(model), machine))
 
 
 def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:

@@ -57,10 +57,11 @@ SCHEDULERS_AND_WORKERS = Dashboard(
             Panel(
                 "Worker slots taken, by worker",
                 "Is work spread evenly, and is any worker idle while others are full? A worker that stays at 0 "
-                "while tasks wait does not consume.",
+                "while tasks wait does not consume. Suspended tasks hold slots until Airflow answers their worker.",
                 "lines",
                 (
                     Query("airflow_ha_worker_busy_slots", "{{airflow_instance}}"),
+                    Query("airflow_ha_suspended_tasks", "suspended on {{airflow_instance}}"),
                     Query("max(airflow_ha_worker_slots)", "slots of one worker"),
                 ),
                 width=10,

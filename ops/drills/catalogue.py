@@ -158,6 +158,8 @@ RUN_AGAIN: Final = 45.0
 """Seconds until what ran in a lost worker runs elsewhere: its heartbeats are missed for 35, then it is queued anew."""
 OF_A_HOST: Final = 60.0
 """The same where the database and the broker change over meanwhile."""
+PAST_A_TOKEN: Final = 1260.0
+"""Seconds after which no task's token is accepted any more: it lives for 600, and for 570 of leeway."""
 TASKS_LOST: Final = ("AirflowTasksLost",)
 """Three or more of a quarter of an hour are told, and a worker has as many."""
 
@@ -170,6 +172,7 @@ def run_again(
     *,
     deadline: float = RUN_AGAIN,
     only_long: bool = False,
+    may_alert: tuple[str, ...] = TASKS_LOST,
     in_every_run: bool = False,
 ) -> Drill:
     """A drill that a worker does not survive: what ran in it runs again elsewhere."""
@@ -181,7 +184,7 @@ def run_again(
         "run again",
         deadline,
         own_attempts=True,
-        may_alert=TASKS_LOST,
+        may_alert=may_alert,
         only_long=only_long,
         in_every_run=in_every_run,
     )
@@ -200,6 +203,7 @@ STARVATION_MAY_ALERT: Final = (
     "AirflowQueuedTooLong",
     "AirflowSchedulerSlow",
     "AirflowSchedulingDelay",
+    "AirflowTasksSuspended",
     "AlertmanagerDown",
     "ApiErrors",
     "ApiSlow",
@@ -249,6 +253,16 @@ DRILLS: tuple[Drill, ...] = (
     Drill("worker-slow", one("worker"), "slow", 30, "interruption", 10),
     # For longer: its tasks run elsewhere, and it must not go on with them when it thaws.
     run_again("worker-frozen-120", one("worker"), "freeze", 120),
+    # For longer than a token lives, 21 minutes each: what ran in it is ended, and its slots are free. One that is
+    # frozen is refused (403) when it thaws; in one that is cut off the longest suspension is over before.
+    run_again(
+        "worker-frozen-1260",
+        one("worker"),
+        "freeze",
+        PAST_A_TOKEN,
+        may_alert=(*TASKS_LOST, "AirflowComponentDown"),
+    ),
+    run_again("worker-cut-1260", one("worker"), "cut", PAST_A_TOKEN, may_alert=(*TASKS_LOST, "AirflowComponentDown")),
     run_again("workers-crash", every("worker"), "crash"),
     Drill("triggerer-crash", one("triggerer"), "crash", 0, "interruption", NOT_NOTICED),
     Drill("triggerer-stop", one("triggerer"), "stop", 0, "interruption", NOT_NOTICED),

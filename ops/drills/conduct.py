@@ -40,6 +40,8 @@ QUIET_SECONDS = 600.0
 """How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
 WITHOUT_SECONDS = 60.0
 """For Patroni to give up a replica that does not answer."""
+FREE_SECONDS = 60.0
+"""For the tasks that a worker had suspended to go on or to end, and for a health check of it to see that."""
 DAG_SECONDS = 90.0
 POLL_SECONDS = 1.0
 
@@ -164,6 +166,7 @@ def conduct(
             whole_again = None
         ended = settle(api, run, report, patience)
         restarts = endings() if drill.no_restarts else []
+    blocked = suspended_tasks(name, report)
     entries = book.entries(run.run_id)
     if ended == "success":
         ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
@@ -184,7 +187,26 @@ def conduct(
         moved=sorted(after - before),
         silent_here=silent_here,
         restarts=restarts,
+        blocked=blocked,
     )
+
+
+def suspended_tasks(name: str, report: Callable[[str], None]) -> int:
+    """Return how many slots of the workers are still blocked by a suspended task after FREE_SECONDS.
+
+    Args:
+        name: The compose project's.
+        report: Shows a line to people.
+    """
+
+    def blocked() -> int:
+        return sum(instance.suspended_tasks for of in compose.instances(name).values() for instance in of)
+
+    try:
+        wait(lambda: not blocked(), FREE_SECONDS, "no slot is blocked by a suspended task", report)
+    except StackError as error:
+        report(error.what)
+    return blocked()
 
 
 @contextmanager
@@ -326,6 +348,7 @@ def judge(
     moved: Sequence[str] = (),
     silent_here: int = 0,
     restarts: Sequence[str] = (),
+    blocked: int = 0,
 ) -> Outcome:
     """What it cost, against what was promised.
 
@@ -342,6 +365,7 @@ def judge(
         moved: The nodes that have become a primary.
         silent_here: How many attempts a victim was given that never got to their first line.
         restarts: The containers that ended or ran out of memory though none may.
+        blocked: How many slots of workers are still blocked by suspended tasks.
     """
     wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
     tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
@@ -378,6 +402,8 @@ def judge(
         broken.append(f"recovery {shown}, promised within {drill.deadline:.0f} s")
     if whole_again is None or whole_again > drill.whole_again:
         broken.append(f"not every service healthy {drill.whole_again:.0f} s after, or a replica not in sync")
+    if blocked:
+        broken.append(f"{blocked} slots blocked by suspended tasks")
     if restarts:
         broken.append(f"not every container lived through it: {', '.join(restarts)}")
     if drill.primaries_stay and moved:

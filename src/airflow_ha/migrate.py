@@ -5,6 +5,10 @@ admin user and the monitoring account with the passwords of their secret files, 
 `monitoring_dag` uses that account, and the pools that the DAGs use. It takes the place of Airflow's own commands (`db
 migrate`, `users create`, `connections add`, `pools set`), which would start Airflow four times and put the passwords
 into the process list.
+
+The admin's password belongs to its user once it is set: one that was changed in Airflow stays. Only a secret file that
+holds another password than the last time is applied again. So a table of our own keeps a salted hash of that password;
+tasks and the REST API cannot read it, as they could a Variable.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Column, MetaData, String, Table, delete, insert, select
 
 from airflow_ha.monitoring.run import CONNECTION
 
@@ -37,6 +43,14 @@ GATEWAY = ("gateway", 8080)
 POOLS = {"ml_training": (2, "Models trained at the same time: training is what takes a worker's CPU and memory.")}
 """Pools that are made when missing, with their slots; one that is there keeps what its operator set."""
 
+PASSWORDS = Table(
+    "airflow_ha_secret_password",
+    MetaData(),
+    Column("username", String(64), primary_key=True),
+    Column("password_hash", String(256), nullable=False),
+)
+"""The password that a user's secret file held the last time."""
+
 
 def main() -> None:
     """Migrates, then makes what is missing."""
@@ -60,17 +74,31 @@ def secret(name: str) -> str:
 
 
 def make_users(admin_password: str, monitoring_password: str) -> None:
-    """Makes the admin and the monitoring account, or sets their passwords to the secret files'."""
+    """Makes the admin and the monitoring account, or sets the passwords that their secret files hold.
+
+    The monitoring account's is always that of its file, the admin's only when the file has changed.
+    """
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     with get_application_builder() as appbuilder:
         security = appbuilder.sm
-        make_user(security, ADMIN, security.find_role("Admin"), admin_password)
-        make_user(security, MONITORING, make_monitoring_role(security), monitoring_password)
+        admin_changed = is_changed(ADMIN, admin_password)
+        make_user(security, ADMIN, security.find_role("Admin"), admin_password, reset=admin_changed)
+        if admin_changed is not False:
+            remember(ADMIN, admin_password)
+        make_user(security, MONITORING, make_monitoring_role(security), monitoring_password, reset=True)
 
 
-def make_user(security: Any, name: str, role: Any, password: str) -> None:
-    """Makes a user with one role, or sets its password when that has changed. The admin's roles are the operator's."""
+def make_user(security: Any, name: str, role: Any, password: str, *, reset: bool | None) -> None:
+    """Makes a user with one role, or sets its password. The admin's roles are the operator's.
+
+    Args:
+        security: FAB's security manager.
+        name: The user's.
+        role: The one role of a new user, and of every user but the admin.
+        password: The one in the secret file.
+        reset: Whether a user who has another password gets this one.
+    """
     from werkzeug.security import check_password_hash
 
     user = security.find_user(username=name)
@@ -80,12 +108,36 @@ def make_user(security: Any, name: str, role: Any, password: str) -> None:
         print(f"made the user {name}")
         return
     if not check_password_hash(user.password, password):
-        security.reset_password(user.id, password)
-        print(f"set the password of {name} to that of the secret file")
+        if reset:
+            security.reset_password(user.id, password)
+            print(f"set the password of {name} to that of the secret file")
+        else:
+            print(f"kept the password of {name}, which is not the one in the secret file")
     if name != ADMIN and user.roles != [role]:
         user.roles = [role]
         security.update_user(user)
         print(f"gave {name} the role {role.name} and no other")
+
+
+def is_changed(username: str, password: str) -> bool | None:
+    """Return whether a secret file holds another password than the last time; None when there was no last time."""
+    from airflow.utils.session import create_session
+    from werkzeug.security import check_password_hash
+
+    with create_session() as session:
+        PASSWORDS.create(session.connection(), checkfirst=True)
+        last = session.scalar(select(PASSWORDS.c.password_hash).where(PASSWORDS.c.username == username))
+    return None if last is None else not check_password_hash(last, password)
+
+
+def remember(username: str, password: str) -> None:
+    """Keep a hash of the password that a secret file holds."""
+    from airflow.utils.session import create_session
+    from werkzeug.security import generate_password_hash
+
+    with create_session() as session:
+        session.execute(delete(PASSWORDS).where(PASSWORDS.c.username == username))
+        session.execute(insert(PASSWORDS).values(username=username, password_hash=generate_password_hash(password)))
 
 
 def make_monitoring_role(security: Any) -> Any:
@@ -103,7 +155,6 @@ def make_connection(password: str) -> None:
     """Makes the connection through which `monitoring_dag` reads the REST API, or sets its password."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
-    from sqlalchemy import select
 
     host, port = GATEWAY
     with create_session() as session:

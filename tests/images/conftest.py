@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from ops.project import PROFILES
 from tests.docker_session import session_name
 
 ROOT = Path(__file__).resolve().parents[2]
+# Modules of which each test has containers of its own.
+SPREAD = frozenset({"test_alertmanager", "test_contract"})
 # As the compose files run every service.
 RESTRICTIONS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init")
 
@@ -42,9 +45,20 @@ def run_in(reference: str, user: str, command: list[str], *options: str) -> Answ
     return docker(*placed, "--entrypoint", command[0], reference, *command[1:])
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module's tests in one process, but those in SPREAD."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
-def images() -> dict[str, ResolvedImage]:
-    return resolve(ROOT, print, profiles=PROFILES)
+def images(tmp_path_factory) -> dict[str, ResolvedImage]:
+    """Every image, built once where the tests run in several processes."""
+    with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return resolve(ROOT, print, profiles=PROFILES)
 
 
 @pytest.fixture(scope="session")

@@ -40,11 +40,11 @@ def test_a_withdrawn_message_leaves_the_others_in_their_queue(celery_app, monkey
     names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued", "_maybe_requeue_stuck_ti")
     for name in names:  # the patch replaces them; they are put back after the test
         monkeypatch.setattr(SchedulerJobRunner, name, getattr(SchedulerJobRunner, name))
-    from airflow_ha.upstream import unconsumed_queue
+    from airflow_ha.patches import hold_unconsumed_queues
 
     for name in ("one", "two", "three"):
         celery_app.send_task("execute_workload", args=["x"], queue="gpu", task_id=name)
-    Broker().call(lambda client: unconsumed_queue.remove_message("gpu", "two", client))
+    Broker().call(lambda client: hold_unconsumed_queues.remove_message("gpu", "two", client))
     left = Broker().call(lambda client: client.lrange("gpu", 0, -1))
     assert len(left) == 2
     assert not any(b'"two"' in message for message in left)

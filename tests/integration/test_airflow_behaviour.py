@@ -32,7 +32,7 @@ def test_a_task_that_fails_is_tried_again_as_often_as_it_may(api: Airflow):
 LISTENER = """
 import select
 from airflow import settings
-from airflow_ha.upstream.scheduler_wake import CHANNEL
+from airflow_ha.patches.scheduler_notify_wakeup import CHANNEL
 connection = settings.get_engine().raw_connection().dbapi_connection
 connection.autocommit = True
 connection.cursor().execute(f"LISTEN {CHANNEL}")

@@ -31,10 +31,12 @@ def assert_alarm_is_kept(stack: Stack, name: str) -> None:
     assert heard.broken == []
 
 
+@pytest.mark.nightly
 def test_two_components_that_are_gone_are_told_within_a_minute_and_their_end_too_and_nothing_else(healthy_stack: Stack):
     assert_alarm_is_kept(healthy_stack, "singles")
 
 
+@pytest.mark.nightly
 def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_there_and_resolved_when_mended(
     healthy_stack: Stack,
 ):

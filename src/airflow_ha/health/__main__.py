@@ -131,8 +131,12 @@ def probe_worker() -> None:
 
     A worker can answer `inspect ping` and consume nothing (https://github.com/apache/airflow/issues/63580), so the
     record is made where messages are taken. While Redis is away no worker consumes, and none is to be restarted: its
-    running tasks go on.
+    running tasks go on. Suspended tasks are reported, and make no worker unhealthy: a restart would lose them.
     """
+    from airflow_ha.health.blocked_slots import blocked_slots
+
+    if suspended := blocked_slots():
+        print(f"suspended tasks: {suspended}")
     try:
         age = time.time() - os.stat(CONSUMPTION_FILE).st_mtime  # noqa: PTH116 (without pathlib)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A Celery worker's own record that it consumes its queues; loaded by workers through `imports` in Celery's settings.
+"""A Celery worker's own record that it consumes its queues; loaded by workers (patches/loader.py).
 
 A timer in the worker's event loop looks, every CONSUMPTION_INTERVAL seconds, at the consumer itself: connected to the
 broker, subscribed to its queues, and its channel among those that the loop polls. A hung loop makes no record; nor does

@@ -1,1 +1,1 @@
-"""Which of Celery's queues have a worker: announced by workers, read by schedulers (upstream/unconsumed_queue.py)."""
+"""Which of Celery's queues have a worker: announced by workers, read by schedulers (hold_unconsumed_queues.py)."""

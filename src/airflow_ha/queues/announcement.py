@@ -1,4 +1,4 @@
-"""A worker announces the queues that it consumes; loaded by workers through `imports` in Celery's settings."""
+"""A worker announces the queues that it consumes; loaded by workers (patches/loader.py)."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ from airflow.config_templates.airflow_local_settings import (
     REMOTE_TASK_LOG,
 )
 
-import airflow_ha.upstream.log_stream  # noqa: F401 (loaded for its effect)
-
 LOGGING_CONFIG: Final[dict[str, Any]] = copy.deepcopy(DEFAULT_LOGGING_CONFIG)
 LOGGING_CONFIG["handlers"]["task"]["class"] = "airflow_ha.task_logs.handler.BoundedTaskHandler"
 

@@ -27,7 +27,7 @@ STREAM_LIMIT: Final = 4_000_000
 JSON_LIMIT: Final = 2_000_000
 """The same as one JSON document, which is in memory several times, with 2 KB for each line."""
 STREAMED: Final = "streamed"
-"""In a request's metadata: its answer is lines of JSON (log_stream.py in airflow_ha.upstream)."""
+"""In a request's metadata: its answer is lines of JSON (task_log_stream.py in airflow_ha.patches)."""
 OFFSETS: Final = "offsets"
 """In a request's metadata, and so in its continuation token: where each file is read on."""
 

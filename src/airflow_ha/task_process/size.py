@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from airflow_ha.patches import SettingError
+
 UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -15,13 +17,13 @@ def size(text: str) -> int | None:
         text: A number with one of UNITS, as Docker writes it (`2g`, `512M`), or in bytes.
 
     Raises:
-        ValueError: It is neither.
+        SettingError: It is neither.
     """
     if not text.strip():
         return None
     parts = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
     if parts is None:
-        raise ValueError(f"not a size: {text!r}")
+        raise SettingError(f"not a size: {text!r}")
     return int(parts[1]) * UNITS[parts[2] or "b"]
 
 

@@ -1,7 +1,6 @@
-"""What a Celery worker tells about itself: that it lives, its slots, how many are taken, and how full the disk is.
+"""What a Celery worker reports of itself: that it lives, its slots, how many are taken or blocked, and its disk.
 
-Airflow's own metrics say nothing of a worker that has no task. Loaded by workers through `imports` in Celery's
-settings.
+Airflow's own metrics say nothing of a worker that has no task. Loaded by workers (patches/loader.py).
 """
 
 from __future__ import annotations
@@ -16,6 +15,10 @@ from airflow.observability.metrics import stats_utils
 from celery import bootsteps, current_app
 from celery.worker import state
 
+from airflow_ha.health.blocked_slots import blocked_slots
+from airflow_ha.patches import loader
+from airflow_ha.telemetry import patch_state
+
 HEARTBEAT_INTERVAL = 5.0
 """Seconds, as Airflow's own jobs."""
 
@@ -23,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def tell(consumer: Any) -> None:
-    """Sends a heartbeat, the worker's slots, how many are taken, and how full the disk of the logs is.
+    """Send a heartbeat, the worker's slots, how many are taken, or blocked, and how full the disk of the logs is.
 
     Nothing it meets stops the worker.
     """
@@ -31,6 +34,7 @@ def tell(consumer: Any) -> None:
         stats.incr("ha_worker_heartbeat")
         stats.gauge("ha_worker_slots", consumer.pool.num_processes)
         stats.gauge("ha_worker_busy_slots", len(state.active_requests))
+        stats.gauge("ha_suspended_tasks", blocked_slots())
         stats.gauge("ha_disk_used_ratio", disk_used(conf.get("logging", "base_log_folder")))
     except Exception:
         log.warning("the worker's metrics were not sent", exc_info=True)
@@ -52,7 +56,7 @@ class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self.timer: Any = None
+        self.timers: list[Any] = []
 
     def start(self, consumer: Any) -> None:
         """Called by Celery whenever the consumer has subscribed to its queues."""
@@ -62,13 +66,16 @@ class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
             export_legacy_names=conf.getboolean("metrics", "legacy_names_on"),
         )
         tell(consumer)
-        self.timer = consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, tell, (consumer,))
+        self.timers = [
+            consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, tell, (consumer,)),
+            consumer.timer.call_repeatedly(patch_state.INTERVAL, patch_state.send, (loader.states(),)),
+        ]
 
     def stop(self, consumer: Any) -> None:
         """Called by Celery whenever the consumer loses its connection or ends."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        for timer in self.timers:
+            timer.cancel()
+        self.timers = []
 
 
 current_app.steps["consumer"].add(WorkerMetrics)

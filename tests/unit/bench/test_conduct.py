@@ -246,7 +246,22 @@ def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
     [
         (["idle", "latency"], False, ["latency", "idle"]),
         (["telemetry", "idle", "workers"], False, ["idle", "workers", "telemetry"]),
-        ([], True, [*(one.name for one in BENCHES), "schedulers", "workers", "dag-files", "memory-load", "telemetry"]),
+        (
+            [],
+            True,
+            [
+                *(one.name for one in BENCHES),
+                "schedulers",
+                "workers",
+                "dag-files",
+                "memory-load",
+                "commits",
+                "patches",
+                "patch-modes",
+                "scheduler-rest",
+                "telemetry",
+            ],
+        ),
     ],
 )
 def test_benches_are_held_in_their_order(names, every, chosen):

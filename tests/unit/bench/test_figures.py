@@ -66,3 +66,14 @@ def test_services_come_after_their_sum():
         ("cores: redis", 0.5),
         ("cores: worker", 1.5),
     ]
+
+
+def test_more_sides_than_columns_have_a_row_each():
+    sides = {
+        name: [{"s": seconds, "tasks/s": 2.0}] for name, seconds in zip("abcdef", (2.0, 4, 6, 1, 2, 3), strict=True)
+    }
+    result = Result("patches", sides, "a")
+    assert headings(result) == ["", "s", "÷ a", "tasks/s", "÷ a"]
+    assert rows(result)[:2] == [["a", "2", "", "2", ""], ["b", "4", "2", "2", "1"]]
+    assert len(rows(result)) == 6
+    assert headings(Result("patches", sides, None)) == ["", "s", "tasks/s"]

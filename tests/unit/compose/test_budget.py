@@ -8,6 +8,8 @@ import re
 import pytest
 import yaml
 
+from airflow_ha.task_process import suspension
+from ops.environment_file import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3
@@ -113,11 +115,11 @@ def test_a_dead_workers_tasks_run_again_within_45_seconds(services):
 
 
 def test_after_an_outage_heartbeats_come_before_a_scheduler_judges(services):
-    from airflow_ha.upstream import heartbeat_patience
+    from airflow_ha.patches import confirm_lost_heartbeats
 
     look = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
-    assert HEARTBEAT_INTERVAL + API_TIMEOUT < heartbeat_patience.CONFIRM_SECONDS
-    assert look < heartbeat_patience.COUNTED_SECONDS
+    assert HEARTBEAT_INTERVAL + API_TIMEOUT < confirm_lost_heartbeats.CONFIRM_SECONDS
+    assert look < confirm_lost_heartbeats.COUNTED_SECONDS
 
 
 @pytest.mark.parametrize("name", ["api-server", "execution-api"])
@@ -153,8 +155,25 @@ def test_a_queued_tasks_token_is_accepted_for_as_long_as_upstream_would(services
     assert lifetime + leeway == 600
 
 
-def test_celery_settings_are_json_and_name_modules_that_exist(services):
-    import importlib.util
-
+def test_a_process_of_the_pool_has_a_minute_to_start(services):
+    """Celery kills it after 4 s, and starts another: on a starved host, for ever."""
     settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
-    assert all(importlib.util.find_spec(module) for module in settings["imports"])
+    assert settings["worker_proc_alive_timeout"] >= 60
+
+
+def test_a_suspension_ends_before_the_tasks_token_is_refused(services):
+    """Upstream reissues a token in the last fifth of its life, at a heartbeat (JWTReissueMiddleware)."""
+    execution_api, worker = services["execution-api"], services["worker"]
+    lifetime = float(environment(execution_api, "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME", "600"))
+    accepted = 0.2 * lifetime + seconds(execution_api, "AIRFLOW__API_AUTH__JWT_LEEWAY")
+    lease = seconds(worker, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT") - API_TIMEOUT
+    assert lease + SUSPENSION_SECONDS[1] + API_TIMEOUT < accepted
+    assert seconds(worker, "AIRFLOW_HA_TASK_SUSPENSION_LIMIT") == suspension.DEFAULT_LIMIT_SECONDS
+
+
+def test_no_setting_loads_a_patch(services):
+    """Operators edit these; patches are loaded by airflow_local_settings."""
+    settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
+    assert not settings.keys() & {"imports", "worker_consumer"}
+    for service in services.values():
+        assert not any("airflow_ha.patches" in str(value) for value in (service.get("environment") or {}).values())

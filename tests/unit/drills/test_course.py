@@ -87,7 +87,10 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch):
     made = Stage()
-    instances = {"patroni-1": [SimpleNamespace(id="one")], "patroni-2": [SimpleNamespace(id="two")]}
+    instances = {
+        "patroni-1": [SimpleNamespace(id="one", suspended_tasks=0)],
+        "patroni-2": [SimpleNamespace(id="two", suspended_tasks=0)],
+    }
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(conduct.compose, "config", lambda project: {"services": made.services})
     monkeypatch.setattr(conduct.compose, "instances", lambda name: instances)

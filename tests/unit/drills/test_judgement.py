@@ -48,6 +48,7 @@ def test_a_drill_in_which_nothing_was_lost_keeps_its_promises():
         ({"entries": [*stream(), Entry("short", 3, 2, "end", "w", 200.0)]}, "1 tasks done twice"),
         ({"entries": [*stream(), Entry("short", 3, 2, "start", "w", 2.7)]}, "1 tasks ran twice at once"),
         ({"entries": stream(pause=6.0)}, "recovery 7.0 s, promised within 5 s"),
+        ({"blocked": 2}, "2 slots blocked by suspended tasks"),
         ({"whole_again": None}, "not every service healthy 120 s after"),
         ({"alerts": {"GatewayDown": (3.0, True)}}, "needless alerts: GatewayDown"),
     ],

@@ -76,6 +76,14 @@ def test_drills_of_single_nodes_are_those_that_the_replicated_stack_does_not_hav
         assert drill.of_single_nodes == (["data"] in profiles), drill.name
 
 
+def test_a_worker_is_frozen_and_cut_off_for_longer_than_a_token_is_accepted():
+    settings = SERVICES["execution-api"]["environment"]
+    lifetime = float(settings.get("AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME", 600))
+    accepted = lifetime + float(settings["AIRFLOW__API_AUTH__JWT_LEEWAY"])
+    longer = {drill.fault for drill in DRILLS if drill.services == ("worker",) and drill.hold > accepted + 60}
+    assert longer == {"freeze", "cut"}
+
+
 def test_the_sentence_says_who_is_struck_and_for_how_long():
     host = (*primary("patroni"), *replica("redis"), *one("scheduler"), *one("etcd-1"))
     assert Drill("x", host, "crash", 0, "interruption", 5).sentence == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_ha.health import __main__ as probe
-from airflow_ha.health import dependencies
+from airflow_ha.health import blocked_slots, dependencies
+from ops.compose import suspended_tasks
 from ops.project import ROOT
 
 
@@ -118,6 +120,40 @@ def consumed(file, seconds_ago: float) -> None:
 def test_a_worker_that_consumed_a_moment_ago_is_healthy(consumption):
     consumed(consumption, 3)
     assert verdict("worker") == 0
+
+
+@pytest.mark.parametrize("age", [3, 60])
+def test_a_workers_suspended_tasks_are_printed_whatever_else_is_so(consumption, monkeypatch, capsys, age):
+    """As `./ops/stack status` reads them."""
+    monkeypatch.setattr(dependencies, "broker_answers", lambda: False)
+    monkeypatch.setattr(blocked_slots, "blocked_slots", lambda: 2)
+    consumed(consumption, age)
+    assert verdict("worker") == (0 if age == 3 else os.EX_TEMPFAIL)
+    assert suspended_tasks([{"Output": capsys.readouterr().out}]) == 2
+
+
+def test_slots_are_blocked_whose_task_is_stopped_with_all_its_children(tmp_path):
+    """One task in two processes, one in one, one that runs, and one that has just ended."""
+    processes = {"1": "S 0", "7": "S 1", "8": "S 1", "9": "S 1", "70": "T 7", "71": "T 70", "80": "T 8", "90": "R 9"}
+    for pid, rest in processes.items():
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "stat").write_text(f"{pid} (a) T (b) {rest} 1 1 0\n")
+    (tmp_path / "91").mkdir()
+    (tmp_path / "meminfo").touch()
+    assert blocked_slots.blocked_slots(str(tmp_path)) == 2
+
+
+def test_a_stopped_process_blocks_a_slot(tmp_path):
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / str(process.pid)).symlink_to(f"/proc/{process.pid}")  # no other test's
+        assert blocked_slots.blocked_slots(str(tmp_path)) == 0
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert blocked_slots.blocked_slots(str(tmp_path)) == 1
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(("broker", "code"), [(True, 1), (False, os.EX_TEMPFAIL)])

@@ -26,6 +26,9 @@ os.environ |= {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
 }
 
+ADMIN_PASSWORD = "of-the-admin"
+IN_FILE_LATER = ("other", "other", "last")
+
 FORBIDDEN = [
     ("POST", "/dags/ml_pipeline_dag/dagRuns", {"logical_date": None}),
     ("PATCH", "/dags/ml_pipeline_dag", {"is_paused": True}),
@@ -44,17 +47,17 @@ FORBIDDEN = [
 ]
 
 
-def migrate(monitoring_password: str) -> list[str]:
+def migrate(monitoring_password: str, admin_password: str = ADMIN_PASSWORD) -> list[str]:
     """What migrating says it did."""
     from airflow_ha import migrate
 
     migrate.SECRETS = HOME / "secrets"
     migrate.SECRETS.mkdir(exist_ok=True)
-    (migrate.SECRETS / "airflow_admin_password").write_text("of-the-admin\n")
+    (migrate.SECRETS / "airflow_admin_password").write_text(f"{admin_password}\n")
     (migrate.SECRETS / "airflow_monitoring_password").write_text(f"{monitoring_password}\n")
     with redirect_stdout(StringIO()) as said:
         migrate.main()
-    return [line for line in said.getvalue().splitlines() if line.startswith(("made ", "set ", "gave "))]
+    return [line for line in said.getvalue().splitlines() if line.startswith(("made ", "set ", "kept ", "gave "))]
 
 
 def widen() -> None:
@@ -69,6 +72,44 @@ def widen() -> None:
         user = security.find_user(username="monitoring")
         user.roles = [*user.roles, security.find_role("Op")]
         security.update_user(user)
+
+
+def change_admin_password(password: str) -> None:
+    """As the admin does in the UI."""
+    from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+    with get_application_builder() as appbuilder:
+        security = appbuilder.sm
+        security.reset_password(security.find_user(username="admin").id, password)
+
+
+def admin_password(*passwords: str) -> list[str]:
+    """Return which of some passwords is the admin's."""
+    from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+    from werkzeug.security import check_password_hash
+
+    with get_application_builder() as appbuilder:
+        known = appbuilder.sm.find_user(username="admin").password
+    return [each for each in passwords if check_password_hash(known, each)]
+
+
+def admin_passwords() -> list[list[object]]:
+    """Change the admin's password in Airflow, in the secret file and in both; what was said, and which is it then."""
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    from airflow_ha.migrate import PASSWORDS
+
+    steps: list[list[object]] = []
+    for in_airflow, in_file in (("of-the-ui", ADMIN_PASSWORD), (None, "new"), ("again", "again"), (None, "again")):
+        if in_airflow:
+            change_admin_password(in_airflow)
+        steps.append([migrate("second", in_file), admin_password(ADMIN_PASSWORD, "of-the-ui", "new", "again")])
+    # As in a stack that an earlier version of this project has made.
+    with create_session() as session:
+        session.execute(delete(PASSWORDS))
+    later = [[migrate("second", in_file), admin_password("again", "other", "last")] for in_file in IN_FILE_LATER]
+    return steps + later
 
 
 def make_run(dag: Any, run_id: str, at: datetime, state: str, session: Any) -> Any:
@@ -176,9 +217,10 @@ def main() -> None:
     said = [migrate("first"), migrate("first"), migrate("second")]
     widen()
     said.append(migrate("second"))
+    admin = admin_passwords()
     now = datetime.now(UTC)
     fill(now)
-    print(json.dumps({"said": said, "connection": connection(), **ask(now)}))
+    print(json.dumps({"said": said, "admin": admin, "connection": connection(), **ask(now)}))
 
 
 main()

@@ -43,6 +43,26 @@ def test_it_is_made_once_and_follows_its_secret_file(airflow):
     ]
 
 
+SET = "set the password of admin to that of the secret file"
+KEPT = "kept the password of admin, which is not the one in the secret file"
+
+
+def test_an_admin_password_changed_in_airflow_is_kept(airflow):
+    assert airflow["admin"][0] == [[KEPT], ["of-the-ui"]]
+
+
+def test_a_changed_secret_file_sets_the_admin_password(airflow):
+    assert airflow["admin"][1] == [[SET], ["new"]]
+
+
+def test_a_new_admin_password_may_be_in_both_places(airflow):
+    assert airflow["admin"][2:4] == [[[], ["again"]]] * 2
+
+
+def test_an_older_stacks_admin_password_is_kept_until_its_file_changes(airflow):
+    assert airflow["admin"][4:] == [[[KEPT], ["again"]], [[KEPT], ["again"]], [[SET], ["last"]]]
+
+
 def test_tasks_get_it_as_a_connection_to_the_gateway(airflow):
     assert airflow["connection"] == ["http", "gateway", 8080, "monitoring", "second"]
 

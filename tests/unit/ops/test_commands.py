@@ -208,7 +208,7 @@ def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docke
 @pytest.mark.parametrize(
     ("arguments", "ran", "code"),
     [
-        ([], ["checks", "tests/unit", "tests/images", "tests/resilience"], FAILURE),
+        ([], ["checks", "tests/unit", "tests/images", "tests/integration", "tests/resilience"], FAILURE),
         (["checks"], ["checks"], FAILURE),
         (["tests/unit/ml", "-k", "row"], ["tests/unit/ml"], 0),
     ],

@@ -96,10 +96,18 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("WORKER_QUEUES=gpu", "'default' among them"),
         ("WORKER_QUEUES=default,,gpu", "names separated by commas"),
         ("PARALLELISM=0", "1 or more"),
+        ("SCHEDULER_REST_FACTOR=-1", "0 to 99"),
+        ("SCHEDULER_REST_FACTOR=inf", "0 to 99"),
         ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
+        ("PATCHES=some", "one of all, safety, none"),
+        ("PATCHES_DISABLED=heartbeat_lease,busy_pool", "celery_pool_flush"),
+        ("TASK_SUSPENSION=no", "on or off"),
+        ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
     ],
 )
 def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):

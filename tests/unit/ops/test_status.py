@@ -52,9 +52,22 @@ def test_a_whole_stack_is_ready(stack):
     assert found["ready"] is True
     assert found["services"][1]["name"] == "scheduler"
     assert found["services"][1]["wanted"] == found["services"][1]["healthy"] == 2
-    assert found["services"][1]["instances"][0] == {"id": "scheduler100", "state": "running", "health": "healthy"}
+    assert found["services"][1]["instances"][0] == {
+        "id": "scheduler100", "state": "running", "health": "healthy", "suspended_tasks": 0,
+    }  # fmt: skip
     assert found["images"] == {"AIRFLOW_IMAGE": {"reference": "airflow-ha/airflow:1", "origin": "airgap"}}
     assert found["urls"]["airflow"] == "http://localhost:8080"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "suspended"),
+    [([], 0), (["suspended tasks: 2\n"], 2), (["suspended tasks: 2\n", ""], 0), (["", "suspended tasks: 1\nx"], 1)],
+)
+def test_a_workers_suspended_tasks_are_those_of_its_last_check(stack, outputs, suspended):
+    worker = container("scheduler", 1, health="healthy")
+    worker["State"]["Health"]["Log"] = [{"ExitCode": 0, "Output": output} for output in outputs]
+    [instance] = stack(worker)["services"][1]["instances"]
+    assert instance["suspended_tasks"] == suspended
 
 
 @pytest.mark.parametrize(

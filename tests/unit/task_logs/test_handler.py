@@ -10,7 +10,7 @@ from airflow.utils.log.log_reader import TaskLogReader
 
 from airflow_ha.task_logs import handler
 from airflow_ha.task_logs.handler import BoundedTaskHandler
-from tests.unit.upstream.loading import loaded
+from tests.unit.patches.loading import applied
 
 LINES = 200_000
 
@@ -24,7 +24,7 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_read_from_logs_server", lambda *_: ([], []))
     made.__dict__["log_handler"] = reading
     (tmp_path / "attempt=1.log").write_text("".join(line(number) for number in range(LINES)))
-    with loaded("log_stream", TaskLogReader, "read_log_stream"):
+    with applied("task_log_stream"):
         yield made
 
 
@@ -94,7 +94,7 @@ def test_small_log_reads_as_with_upstreams_handler(reader, tmp_path):
 
 
 def test_upstream_sends_pieces_of_any_size():
-    """When this fails, upstream bounds its pieces: delete log_stream, and what loads it."""
+    """When this fails, upstream bounds its pieces: delete task_log_stream, and what loads it."""
     from airflow.api_fastapi.core_api.routes.public import log
 
     pieces = log._buffered_ndjson_stream(["x" * 100_000] * log._NDJSON_BATCH_SIZE)

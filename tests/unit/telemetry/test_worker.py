@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from airflow.observability import stats
 
-from airflow_ha.telemetry import worker
+from airflow_ha.telemetry import patch_state, worker
 
 
 class Timer:
@@ -42,6 +42,12 @@ def test_a_worker_tells_that_it_lives_its_slots_and_how_many_are_taken(told, con
     assert told[:3] == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
 
 
+def test_a_worker_reports_how_many_of_its_tasks_are_suspended(told, consumer, monkeypatch):
+    monkeypatch.setattr(worker, "blocked_slots", lambda: 2)
+    worker.tell(consumer)
+    assert ("ha_suspended_tasks", 2) in told
+
+
 def test_a_worker_tells_how_full_the_disk_of_its_logs_is(told, consumer, monkeypatch):
     asked = []
     monkeypatch.setattr(worker.conf, "get", lambda *names: asked.append(names) or "/logs")
@@ -56,7 +62,8 @@ def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consume
     step = worker.WorkerMetrics(consumer)
     step.start(consumer)
     assert told[0] == ("ha_worker_heartbeat", 1)
-    assert consumer.timer.calls == [(5.0, worker.tell, (consumer,))]
+    assert consumer.timer.calls[0] == (5.0, worker.tell, (consumer,))
+    assert consumer.timer.calls[1][:2] == (30.0, patch_state.send)
     step.stop(consumer)
     assert consumer.timer.cancelled
 

@@ -1,0 +1,236 @@
+"""Applies the patches of this process's component, each as soon as what it replaces is there, in the registry's order.
+
+Called by airflow_local_settings, which Airflow imports at the start of each process. Nothing of Airflow is imported
+for it before the process itself does: most patches wait for the module that makes the process what it is (STARTS). A
+command such as `airflow dags list`, run in the same container, does not import that, and pays for next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from wrapt import register_post_import_hook
+
+from airflow_ha.patches import SettingError, registry
+from airflow_ha.patches.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from airflow_ha.patches.registry import Patch
+
+STARTS: Final = {
+    "scheduler": "airflow.jobs.scheduler_job_runner",
+    "execution-api": "airflow.api_fastapi.app",
+    "api-server": "airflow.api_fastapi.app",
+    "dag-processor": "airflow.dag_processing.manager",
+    "triggerer": "airflow.jobs.triggerer_job_runner",
+    "worker": "celery.signals",
+    "flower": "airflow.providers.celery.executors.celery_executor_utils",
+    "migrate": "airflow.utils.db",
+}
+"""By service, the module whose import means that this process is one, and not a command beside it."""
+WORKER_STEPS: Final = ("airflow_ha.health.consumption", "airflow_ha.queues.announcement", "airflow_ha.telemetry.worker")
+"""What workers add to Celery's consumer. No patches: they are there whatever PATCHES says."""
+NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
+"""Services without a thread for the gauge: a worker sends it from its event loop, Flower reaches no telemetry, and
+`migrate` ends. `up` asks their image, and `status` asks Flower."""
+STATE_FILE: Final = "airflow-ha-patches.json"
+"""In the container's temporary folder, for `python -m airflow_ha.patches --running`."""
+APPLIED: Final = "applied"
+SKIPPED: Final = "skipped"
+OFF: Final = "off"
+
+log = logging.getLogger(__name__)
+
+
+class State(NamedTuple):
+    """What became of a patch: APPLIED, SKIPPED or OFF, and why."""
+
+    state: str
+    reason: str = ""
+
+
+def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> dict[str, State]:
+    """Return what is to become of patches, by their names.
+
+    Args:
+        patches: These; those that they require are judged with them.
+        off: The reason of each patch that is switched off.
+        guard: Judges whether the others fit.
+    """
+    names = {patch.name for patch in patches}
+    required = {name for patch in patches for name in patch.requires}
+    judged = [patch for patch in registry.PATCHES if patch.name in names | required and patch.name not in off]
+    misfits = registry.with_dependents(guard.misfits(judged))
+    states = {}
+    for name in (patch.name for patch in patches):
+        if name in off:
+            states[name] = State(OFF, off[name])
+        elif name in misfits:
+            states[name] = State(SKIPPED, misfits[name])
+        else:
+            states[name] = State(APPLIED)
+    return states
+
+
+def said(error: Exception) -> str:
+    """Return the text of an error in a State."""
+    return f"{type(error).__name__}: {error}"
+
+
+def state_file() -> Path:
+    """Return where the main process of this container notes what became of its patches."""
+    return Path(tempfile.gettempdir()) / STATE_FILE
+
+
+class Loader:
+    """Applies the patches of one process.
+
+    Args:
+        component: As AIRFLOW_HA_COMPONENT names it.
+        mode: PATCHES.
+        disabled: PATCHES_DISABLED.
+    """
+
+    def __init__(self, component: str, mode: str = "all", disabled: str = "") -> None:
+        self.component = component
+        self.service = registry.service_of(component)
+        self.patches = registry.of_component(component)
+        self.states: dict[str, State] = {}
+        self.is_complete = False
+        self._mode, self._invalid = mode or "all", ""
+        try:
+            registry.validate(mode, disabled)
+        except ValueError as error:  # `up` refuses it; a container that was started by hand is patched
+            self._mode, self._invalid = "all", str(error)
+        self._off = registry.switched_off(self._mode, disabled)
+        self._done: set[str] = set()
+
+    def load(self) -> None:
+        """Apply what must be there before Airflow's engine, and the rest at its moment."""
+        self._apply(patch for patch in self.patches if self.service in patch.early)
+        for patch in self.patches:
+            if patch.after:
+                register_post_import_hook(partial(self._apply_one, patch), patch.after)
+        register_post_import_hook(self._started, STARTS[self.service])
+
+    def _apply_one(self, patch: Patch, _: object) -> None:
+        self._apply([patch])
+
+    def _started(self, _: object) -> None:
+        self._decide(self.patches)
+        if self.service == "worker":
+            # Sent in a worker's main process before it forks its pool, and nowhere else.
+            signals: Any = importlib.import_module("celery.signals")
+            signals.import_modules.connect(self._complete_worker, weak=False)
+        else:
+            self._complete()
+
+    def _complete_worker(self, **_: Any) -> None:
+        if not self.is_complete:
+            self._complete()
+            for module in WORKER_STEPS:
+                importlib.import_module(module)
+
+    def _complete(self) -> None:
+        """Apply what is left, log the result and note it for `--running`."""
+        self.is_complete = True
+        self._apply(self.patches)
+        self._log()
+        self._note()
+        if self.service not in NOT_REPORTING:
+            from airflow_ha.telemetry import patch_state
+
+            patch_state.report(self.states)
+
+    def _decide(self, patches: Iterable[Patch]) -> None:
+        undecided = [patch for patch in patches if patch.name not in self.states]
+        try:
+            self.states |= decide(undecided, self._off, Guard())
+        except Exception as error:
+            log.exception("cannot judge whether patches fit")
+            self.states |= {patch.name: State(SKIPPED, said(error)) for patch in undecided}
+
+    def _apply(self, patches: Iterable[Patch]) -> None:
+        """Apply the patches that fit, once each."""
+        due = [patch for patch in patches if patch.name not in self._done]
+        self._decide(due)
+        for patch in due:
+            self._done.add(patch.name)
+            if missing := [name for name in patch.requires if self._is_skipped(name)]:
+                self.states[patch.name] = State(SKIPPED, f"it requires {missing[0]}")
+            if self.states[patch.name].state == APPLIED:
+                try:
+                    importlib.import_module(f"airflow_ha.patches.{patch.name}").apply()
+                except SettingError:  # the component must not run without what it asks for
+                    raise
+                except Exception as error:  # an error here would end the import of one of Airflow's modules
+                    self.states[patch.name] = State(SKIPPED, said(error))
+                    log.exception("cannot apply the patch %s", patch.name)
+
+    def _is_skipped(self, name: str) -> bool:
+        return name in self.states and self.states[name].state == SKIPPED
+
+    def _named(self, state: str) -> list[str]:
+        return [name for name, found in self.states.items() if found.state == state]
+
+    def _log(self) -> None:
+        if self._invalid:
+            log.error("%s. hint: correct it in compose/.env and run ./ops/stack up", self._invalid)
+        skipped, off = self._named(SKIPPED), self._named(OFF)
+        for name in skipped:
+            log.error(
+                "cannot apply the patch %s: %s. hint: install the versions of uv.lock, or adapt the patch to these",
+                name,
+                self.states[name].reason,
+            )
+        log.log(
+            logging.WARNING if skipped else logging.INFO,
+            "Patches of %s (PATCHES=%s): %d applied; skipped: %s; off: %s",
+            self.component,
+            self._mode,
+            len(self._named(APPLIED)),
+            ", ".join(skipped) or "none",
+            ", ".join(off) or "none",
+        )
+
+    def _note(self) -> None:
+        noted = {
+            "component": self.component,
+            "mode": self._mode,
+            "patches": {patch.name: self.states[patch.name]._asdict() for patch in self.patches},
+        }
+        try:
+            file = state_file()
+            part = file.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps(noted))
+            part.replace(file)
+        except OSError as error:
+            log.warning("cannot note the state of the patches: %s", error)
+
+
+_loader: Loader | None = None
+
+
+def load() -> None:
+    """Apply the patches of this process, if AIRFLOW_HA_COMPONENT names one of the stack's components; once."""
+    global _loader
+    component = os.environ.get("AIRFLOW_HA_COMPONENT", "")
+    if _loader is None and registry.service_of(component) in registry.SERVICES:
+        _loader = Loader(
+            component, os.environ.get("AIRFLOW_HA_PATCHES", ""), os.environ.get("AIRFLOW_HA_PATCHES_DISABLED", "")
+        )
+        _loader.load()
+
+
+def states() -> Mapping[str, State]:
+    """Return what became of this process's patches."""
+    return _loader.states if _loader else {}

@@ -1,0 +1,83 @@
+"""What a supervisor and its task's process share about suspension, and its settings.
+
+The memory is mapped before the fork: what one of the two writes, the other reads. The supervisor writes for how long it
+held the task, while the task is stopped; the task writes that it opted out, once its DAG file was parsed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_ha.patches import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SWITCH: Final = "AIRFLOW_HA_TASK_SUSPENSION"
+LIMIT: Final = "AIRFLOW_HA_TASK_SUSPENSION_LIMIT"
+DEFAULT_LIMIT_SECONDS: Final = 480.0
+"""A token is accepted for 690 s after any heartbeat that was (compose/airflow.yaml), of which a lease takes 30."""
+OPT_OUT: Final = "suspend"
+"""The key of `executor_config` that a DAG author sets to False."""
+
+_HELD: Final = struct.Struct("d")
+_OPTED_OUT: Final = struct.Struct("q")
+_shared = mmap.mmap(-1, _HELD.size + _OPTED_OUT.size)
+
+
+def share_with_tasks(**_: Any) -> None:
+    """Map memory of this process and its tasks alone; called by Celery in each process of the pool."""
+    global _shared
+    _shared = mmap.mmap(-1, _HELD.size + _OPTED_OUT.size)
+
+
+def is_on(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether tasks are suspended at all.
+
+    Raises:
+        SettingError: The setting is neither `on` nor `off`.
+    """
+    value = environment.get(SWITCH) or "on"
+    if value not in ("on", "off"):
+        raise SettingError(f"cannot read {SWITCH}: {value!r} is neither on nor off")
+    return value == "on"
+
+
+def limit_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """Return for how long a task may be suspended.
+
+    Raises:
+        SettingError: The setting is not a positive number.
+    """
+    value = environment.get(LIMIT) or str(DEFAULT_LIMIT_SECONDS)
+    if not value.replace(".", "", 1).isdecimal() or float(value) == 0:
+        raise SettingError(f"cannot read {LIMIT}: {value!r} is not a positive number of seconds")
+    return float(value)
+
+
+def held_seconds() -> float:
+    """Return for how long this supervisor's tasks were suspended so far; two values tell what lies between."""
+    return float(_HELD.unpack_from(_shared, 0)[0])
+
+
+def add_held(seconds: float) -> None:
+    """Count a suspension that is about to end; the task does not run meanwhile."""
+    _HELD.pack_into(_shared, 0, held_seconds() + seconds)
+
+
+def opt_out() -> None:
+    """Note, in the task's process, that it must not be suspended."""
+    _OPTED_OUT.pack_into(_shared, _HELD.size, os.getpid())
+
+
+def has_opted_out(pid: int) -> bool:
+    """Whether the task of this process must not be suspended."""
+    return bool(_OPTED_OUT.unpack_from(_shared, _HELD.size)[0] == pid)
+
+
+def forget() -> None:
+    """Forget who opted out: its id may come again."""
+    _OPTED_OUT.pack_into(_shared, _HELD.size, 0)

@@ -1,0 +1,70 @@
+"""Patches that are applied for one test, and not for the others of the same process."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+from airflow_ha.patches import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MISSING = object()
+
+
+def holders(patch: registry.Patch) -> list[Any]:
+    """The modules and classes in which a patch replaces something, by its row."""
+    found: list[Any] = []
+    for target in patch.replaces:
+        module, _, name = target.partition(":")
+        found.append(holder := importlib.import_module(module))
+        for part in name.split("."):
+            holder = getattr(holder, part, None)
+            if isinstance(holder, (type, ModuleType)):
+                found.append(holder)
+    return found
+
+
+@contextmanager
+def applied(name: str, *more: Any) -> Iterator[ModuleType]:
+    """A patch, imported anew and applied for as long as the block lasts.
+
+    Args:
+        name: The patch's.
+        more: Modules and classes that it changes beside those in its row.
+    """
+    module_name = f"airflow_ha.patches.{name}"
+    patch = next(one for one in registry.PATCHES if one.name == name)
+    places = {id(holder): holder for holder in (*holders(patch), *more)}.values()
+    before = [(holder, dict(vars(holder))) for holder in places]
+    listeners: list[tuple[Any, str, Any]] = []
+    sys.modules.pop(module_name, None)
+    module = importlib.import_module(module_name)
+    listen, event.listen = event.listen, lambda *listener: (listeners.append(listener), listen(*listener))
+    try:
+        module.apply()
+    finally:
+        event.listen = listen
+    changed = [
+        (holder, name, attributes.get(name, MISSING))
+        for holder, attributes in before
+        for name, value in vars(holder).items()
+        if attributes.get(name, MISSING) is not value
+    ]
+    try:
+        yield module
+    finally:
+        for holder, attribute, value in changed:
+            if value is MISSING:
+                delattr(holder, attribute)
+            else:
+                setattr(holder, attribute, value)
+        for listener in listeners:
+            event.remove(*listener)
+        sys.modules.pop(module_name, None)

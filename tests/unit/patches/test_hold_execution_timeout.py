@@ -1,0 +1,94 @@
+"""`execution_timeout` is of the time in which a task runs, not of that in which it is suspended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TIMEOUT, SUSPENDED = 2.0, 2.5
+SUPERVISOR = """
+import os, signal, sys, time
+import airflow.sdk.execution_time.timeout as upstream
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow_ha.task_process import suspension
+{load}
+timeout, suspended = {timeout}, {suspended}
+child = os.fork()
+if not child:
+    begun, code = time.monotonic(), 0
+    try:
+        with upstream.timeout(timeout):
+            print("begun", flush=True)
+            while True:
+                time.sleep(60)
+    except AirflowTaskTimeout:
+        print(time.monotonic() - begun, flush=True)
+    os._exit(0)
+print(child, flush=True)
+for line in sys.stdin:
+    since = time.monotonic()
+    os.kill(child, signal.SIGSTOP)
+    while time.monotonic() < since + suspended:
+        time.sleep(0.01)
+    suspension.add_held(time.monotonic() - since)
+    os.kill(child, signal.SIGCONT)
+    break
+os.waitpid(child, 0)
+"""
+"""As heartbeat_lease.py does it: what the task was held is counted before it goes on."""
+PATCH = "from airflow_ha.patches import hold_execution_timeout; hold_execution_timeout.apply()"
+
+
+def seconds_until_timeout(load: str, *, suspended: float) -> float:
+    """Seconds from the begin of a task's process until its timeout, of which it is stopped for some."""
+    script = SUPERVISOR.format(load=load, timeout=TIMEOUT, suspended=suspended)
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    lines = sorted([process.stdout.readline().strip(), process.stdout.readline().strip()])
+    assert lines[1] == "begun"
+    if suspended:
+        process.stdin.write("suspend\n")
+    output, _ = process.communicate(timeout=60)
+    return float(output.splitlines()[-1])
+
+
+def test_a_suspended_task_has_the_rest_of_its_time_when_it_goes_on():
+    seconds = seconds_until_timeout(PATCH, suspended=SUSPENDED)
+    assert TIMEOUT + SUSPENDED <= seconds < TIMEOUT + 2 * SUSPENDED, "and not the suspension once more"
+
+
+def test_a_task_that_is_not_suspended_has_its_time():
+    assert TIMEOUT <= seconds_until_timeout(PATCH, suspended=0.0) < TIMEOUT + SUSPENDED
+
+
+def test_upstreams_timer_runs_on_while_a_task_is_suspended():
+    """When this fails, upstream holds it: delete airflow_ha.patches.hold_execution_timeout and this file."""
+    assert seconds_until_timeout("", suspended=SUSPENDED) < TIMEOUT + SUSPENDED
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A timeout that begins now, and what its supervisor has held since."""
+    from airflow_ha.patches import hold_execution_timeout
+
+    shared = [10.0]
+    monkeypatch.setattr(hold_execution_timeout.suspension, "held_seconds", lambda: shared[0])
+    before = signal.getsignal(signal.SIGALRM)
+    with hold_execution_timeout.HeldTimeout(0.2) as timer:
+        yield timer, shared
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_suspension_in_which_no_timer_ran_out_counts_too(held):
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    timer, shared = held
+    shared[0] += 0.3
+    with pytest.raises(AirflowTaskTimeout):
+        time.sleep(5)  # the handler's exception ends it
+    assert 0.5 <= time.monotonic() - timer._begun < 5

@@ -1,0 +1,85 @@
+"""A worker's slot is free when its task has ended, not `[workers] min_heartbeat_interval` later."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.unit.patches.loading import applied
+
+
+@pytest.fixture(scope="module")
+def supervisor():
+    """Upstream's supervisor module, with the patch loaded as in a worker."""
+    import airflow.sdk.execution_time.supervisor as module
+
+    with applied("reap_ended_task"):
+        yield module
+
+
+@pytest.fixture
+def ending(supervisor, monkeypatch):
+    """A supervised task whose sockets are closed and whose process ends 0.3 s later, and a clock of its selects."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    watched = object.__new__(supervisor.WatchedSubprocess)
+    waits: list[float | None] = []
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout=None):
+            waits.append(timeout)
+            return super().select(timeout)
+
+    for name, value in {
+        "_process": supervisor.PsutilTracker(psutil.Process(process.pid)),
+        "_exit_code": None,
+        "_process_exit_monotonic": None,
+        "_open_sockets": {},
+        "selector": Selector(),
+        "id": "a-task",
+        "subprocess_logs_to_stdout": False,
+    }.items():
+        object.__setattr__(watched, name, value)
+    yield watched, waits
+    process.wait()
+
+
+def supervise(watched, service, interval: float) -> float:
+    """Seconds that a loop like `_monitor_subprocess` takes to see the process's end."""
+    started = time.monotonic()
+    while watched._exit_code is None:
+        service(watched, interval)
+    return time.monotonic() - started
+
+
+def test_the_end_is_seen_when_it_comes(supervisor, ending):
+    watched, waits = ending
+    took = supervise(watched, supervisor.WatchedSubprocess._service_subprocess, 5.0)
+    assert watched._exit_code == 0
+    assert max(waits) <= 0.01
+    assert took < 5.0
+
+
+def test_upstream_still_sleeps_the_whole_interval(ending):
+    """When this fails, Airflow has fixed it: delete airflow_ha.patches.reap_ended_task and this file."""
+    from airflow_ha.patches import reap_ended_task as supervisor_slot
+
+    watched, waits = ending
+    took = supervise(watched, supervisor_slot._service_subprocess, 1.5)
+    assert waits[0] == 1.5
+    assert took >= 1.5
+
+
+def test_with_a_socket_open_the_wait_is_upstreams_own(supervisor, ending):
+    watched, waits = ending
+    reading, writing = os.pipe()
+    watched._open_sockets[reading] = "requests"
+    supervisor.WatchedSubprocess._service_subprocess(watched, 0.4)
+    os.close(reading)
+    os.close(writing)
+    assert waits == [0.4]

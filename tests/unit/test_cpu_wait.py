@@ -1,0 +1,16 @@
+"""A starved process knows how long it waited for a CPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_ha import cpu_wait
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("7000000000 1500000000 40\n", 1.5), ("", 0.0), (None, 0.0)])
+def test_a_thread_knows_how_long_it_waited_for_a_cpu(monkeypatch, tmp_path, text, seconds):
+    schedstat = tmp_path / "schedstat"
+    if text is not None:
+        schedstat.write_text(text)
+    monkeypatch.setattr(cpu_wait, "SCHEDSTAT", schedstat)
+    assert cpu_wait.cpu_wait() == seconds
