@@ -81,7 +81,7 @@ def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> 
     return states
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the text of an error in a State."""
     return f"{type(error).__name__}: {error}"
 
@@ -157,7 +157,7 @@ class Loader:
             self.states |= decide(undecided, self._off, Guard())
         except Exception as error:
             log.exception("cannot judge whether patches fit")
-            self.states |= {patch.name: State(SKIPPED, said(error)) for patch in undecided}
+            self.states |= {patch.name: State(SKIPPED, reason_of(error)) for patch in undecided}
 
     def _apply(self, patches: Iterable[Patch]) -> None:
         """Apply the patches that fit, once each."""
@@ -173,7 +173,7 @@ class Loader:
                 except SettingError:  # the component must not run without what it asks for
                     raise
                 except Exception as error:  # an error here would end the import of one of Airflow's modules
-                    self.states[patch.name] = State(SKIPPED, said(error))
+                    self.states[patch.name] = State(SKIPPED, reason_of(error))
                     log.exception("cannot apply the patch %s", patch.name)
 
     def _is_skipped(self, name: str) -> bool:

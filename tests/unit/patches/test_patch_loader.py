@@ -155,15 +155,9 @@ def test_a_patch_that_fails_is_skipped_and_the_others_go_on(loading, caplog):
 
 
 def test_a_patch_is_skipped_with_one_that_it_requires(loading, monkeypatch):
-    report = next(patch for patch in registry.PATCHES if patch.name == "skip_idle_dag_runs")
-    monkeypatch.setattr(
-        registry,
-        "PATCHES",
-        [
-            replace(patch, requires=("release_leaked_slots",)) if patch is report else patch
-            for patch in registry.PATCHES
-        ],
-    )
+    requiring = {"skip_idle_dag_runs": ("release_leaked_slots",)}
+    rows = [replace(patch, requires=requiring.get(patch.name, patch.requires)) for patch in registry.PATCHES]
+    monkeypatch.setattr(registry, "PATCHES", rows)
     scheduler = loader.Loader("scheduler")
     scheduler._started(None)
     assert scheduler.states["skip_idle_dag_runs"] == (loader.SKIPPED, "it requires release_leaked_slots")
