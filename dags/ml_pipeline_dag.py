@@ -14,16 +14,16 @@ from airflow.sdk import ObjectStoragePath, Param, Variable, dag, task, task_grou
 from airflow_ha.ml import (
     download,
     evaluation,
+    model_registry,
     preprocessing,
     quality_gate,
-    registry,
-    run,
+    run_folder,
     training,
     validation,
 )
+from airflow_ha.ml.data_sensor import DataSensor
 from airflow_ha.ml.failure_email import send_failure_email
 from airflow_ha.ml.permanent_failure import no_retry_on
-from airflow_ha.ml.sensor import DataSensor
 
 if TYPE_CHECKING:
     from airflow_ha.ml.artifacts import Document
@@ -63,7 +63,7 @@ def ml_pipeline() -> None:
     def plan_run(params: dict[str, Any], run_id: str, logical_date: datetime | None = None) -> dict[str, Any]:
         with no_retry_on(ValueError):
             return dict(
-                run.plan_run(
+                run_folder.plan_run(
                     logical_date=logical_date,
                     run_id=run_id,
                     source=params["source"] or Variable.get("ml_data_source", default=None),
@@ -73,26 +73,26 @@ def ml_pipeline() -> None:
             )
 
     @task
-    def download_data(plan: run.Plan) -> Document:
+    def download_data(plan: run_folder.Plan) -> Document:
         with no_retry_on(validation.InvalidDataError):
             return download.download(plan["source"], plan["label_column"], ObjectStoragePath(plan["run_directory"]))
 
     @task
-    def validate_data(plan: run.Plan) -> Document:
+    def validate_data(plan: run_folder.Plan) -> Document:
         with no_retry_on(validation.InvalidDataError):
             return validation.validate(ObjectStoragePath(plan["run_directory"]))
 
     @task
-    def preprocess_data(plan: run.Plan) -> Document:
+    def preprocess_data(plan: run_folder.Plan) -> Document:
         return preprocessing.preprocess(ObjectStoragePath(plan["run_directory"]))
 
     # The pool (2 slots, made by the service `migrate`) bounds how many trainings share the machine.
     @task(pool="ml_training", map_index_template="{{ task.op_kwargs['candidate'] }}")
-    def train_model(plan: run.Plan, candidate: str) -> Document:
+    def train_model(plan: run_folder.Plan, candidate: str) -> Document:
         return training.train(candidate, ObjectStoragePath(plan["run_directory"]))
 
     @task
-    def evaluate_models(plan: run.Plan) -> Document:
+    def evaluate_models(plan: run_folder.Plan) -> Document:
         return evaluation.evaluate(training.CANDIDATES, ObjectStoragePath(plan["run_directory"]))
 
     @task.branch
@@ -104,8 +104,8 @@ def ml_pipeline() -> None:
         return "register_model" if verdict["passed"] else "reject_model"
 
     @task
-    def register_model(plan: run.Plan, evaluated: Document, verdict: Document) -> Document:
-        return registry.register(
+    def register_model(plan: run_folder.Plan, evaluated: Document, verdict: Document) -> Document:
+        return model_registry.register(
             plan["version"],
             evaluated,
             verdict,
@@ -114,12 +114,12 @@ def ml_pipeline() -> None:
         )
 
     @task
-    def reject_model(plan: run.Plan, evaluated: Document, verdict: Document) -> Document:
-        return registry.reject(plan["version"], evaluated, verdict, ObjectStoragePath(plan["registry_directory"]))
+    def reject_model(plan: run_folder.Plan, evaluated: Document, verdict: Document) -> Document:
+        return model_registry.reject(plan["version"], evaluated, verdict, ObjectStoragePath(plan["registry_directory"]))
 
     @task(trigger_rule="none_failed_min_one_success")
-    def report_result(plan: run.Plan) -> Document:
-        return registry.decision(plan["version"], ObjectStoragePath(plan["registry_directory"]))
+    def report_result(plan: run_folder.Plan) -> Document:
+        return model_registry.decision(plan["version"], ObjectStoragePath(plan["registry_directory"]))
 
     plan = plan_run()
     data_is_there = DataSensor(

@@ -36,7 +36,7 @@ def monitoring() -> None:
     @task(execution_timeout=timedelta(seconds=50), priority_weight=100)
     def check() -> dict[str, int]:
         # Here and not above: it takes a good part of a second of CPU, which parsing this file every 30 s must not.
-        from airflow_ha.monitoring.run import check_airflow
+        from airflow_ha.monitoring.check_run import check_airflow
 
         return check_airflow()
 

@@ -17,7 +17,6 @@ from ops.commands.logs import logs
 from ops.commands.patches import patches
 from ops.commands.restart import restart
 from ops.commands.scale import scale
-from ops.commands.screen import error_console
 from ops.commands.silence import silence
 from ops.commands.slack import slack
 from ops.commands.status import status
@@ -25,6 +24,7 @@ from ops.commands.test import test
 from ops.commands.trigger import trigger
 from ops.commands.up import up
 from ops.errors import INTERRUPTED, StackError
+from ops.screen import error_console
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

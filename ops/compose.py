@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from ops import compose_override, environment_file
+from ops import compose_override, settings_file
 from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
 
@@ -79,7 +79,7 @@ def command(project: Project, *arguments: str) -> list[str]:
 
 def environment(project: Project) -> dict[str, str]:
     """This process's environment, without the variables that would change what .env says."""
-    settings = environment_file.parse(project.env_file, project.shown(project.env_file))
+    settings = settings_file.parse(project.env_file, project.shown(project.env_file))
     return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_") and key not in settings}
 
 

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ops import alertmanager_config, compose, container_limits, credentials
-from ops.environment_file import profiles
+from ops import (
+    compose,
+    container_limits,
+    secrets_store,
+)
 from ops.errors import StackError
+from ops.observability import alertmanager_config
 from ops.project import DATA_PROFILES, POSTGRES_NODES, dags_folder, plugins_folder
+from ops.settings_file import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +62,8 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
     name = settings["COMPOSE_PROJECT_NAME"]
     found = [instance for of in compose.instances(name).values() for instance in of]
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
-    credentials.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
-    alertmanager_config.check_email(settings, credentials.optional(project), project.shown(project.env_file))
+    secrets_store.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
+    alertmanager_config.check_email(settings, secrets_store.optional(project), project.shown(project.env_file))
     check_ports(project, settings, own=frozenset[int]().union(*(instance.ports for instance in found)))
     container_limits.check_machine(project, settings, machine_memory())
     if not any(instance.state == "running" for instance in found):

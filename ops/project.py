@@ -67,17 +67,17 @@ class Project:
 
     @property
     def env_file(self) -> Path:
-        """The settings; see ops/environment_file.py."""
+        """The settings; see ops/settings_file.py."""
         return self.state / ".env"
 
     @property
     def secrets(self) -> Path:
-        """The folder of the secrets; see ops/credentials.py."""
+        """The folder of the secrets; see ops/secrets_store.py."""
         return self.state / "secrets"
 
     @property
     def generated(self) -> Path:
-        """The folder of what `up` writes for Prometheus and Alertmanager; see ops/generated_files.py."""
+        """The folder of what `up` writes for Prometheus and Alertmanager; see ops/observability/generated_config.py."""
         return self.state / "generated"
 
     @property

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ops import compose, container_limits, environment_file, generated_files, preflight, slots
+from ops import (
+    compose,
+    container_limits,
+    preflight,
+    settings_file,
+    worker_slots,
+)
 from ops.errors import StackError
+from ops.observability import generated_config
 from ops.project import SCALABLE, replicas_variable
 from ops.rollout import roll_out
 
@@ -26,19 +33,19 @@ def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], N
     Raises:
         StackError: They do not become so many; the numbers are kept. Or compose.override.yaml fixes the number of one.
     """
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     new = {replicas_variable(service): str(count) for service, count in wanted.items()}
     container_limits.check_machine(project, settings | new, preflight.machine_memory())
     # No alert is to miss what is not there yet, or is no longer wanted.
     fewer = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
     for count in (fewer, new):
-        environment_file.write(project, settings | new)
-        generated_files.write(project, settings | count)
-        generated_files.load(project, settings["COMPOSE_PROJECT_NAME"])
+        settings_file.write(project, settings | new)
+        generated_config.write(project, settings | count)
+        generated_config.load(project, settings["COMPOSE_PROJECT_NAME"])
         if count is fewer:
             model = compose.config(project)
             refuse_fixed_numbers(model, wanted)
-            if told := slots.shortage(model):
+            if told := worker_slots.shortage(model):
                 report(told)
             # Only these: `migrate`, which everything waits for, need not run again.
             with compose.without_leftover_volumes(settings["COMPOSE_PROJECT_NAME"]):

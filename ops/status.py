@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ops import compose, data_tier, environment_file, patches
-from ops.airflow_client import AirflowClient
+from ops import compose, data_tier, patch_report, settings_file
+from ops.clients.airflow import AirflowClient
+from ops.clients.prometheus import Prometheus, Target
 from ops.errors import StackError
 from ops.project import ADMIN, SLACK_STUB_PROFILE
-from ops.prometheus import Prometheus, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +126,7 @@ def running_settings(project: Project, cure: str = "./ops/stack up starts it") -
     Raises:
         StackError: It does not; with the cure.
     """
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
     if not any(instance.state == "running" for of in found.values() for instance in of):
         raise StackError("the stack does not run", cure=cure)
@@ -199,13 +199,13 @@ def collect(project: Project) -> Status:
     Raises:
         StackError: .env is broken, or Docker does not answer.
     """
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     started = project.env_file.exists() and "AIRFLOW_IMAGE" in settings
     name = settings["COMPOSE_PROJECT_NAME"]
     found = services(compose.config(project)) if started else []
     ready = bool(found) and all(is_whole(service) for service in found)
     airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
-    replicated = started and "data-ha" in environment_file.profiles(settings)
+    replicated = started and "data-ha" in settings_file.profiles(settings)
     return Status(
         services=found,
         data=data_tier.members(name) if replicated else None,
@@ -214,6 +214,6 @@ def collect(project: Project) -> Status:
         images=images(settings),
         dags=dags(project, settings) if airflow_answers else None,
         targets=targets(settings) if started else None,
-        patches=patches.exceptions(patches.running(compose.instances(name))) if started else [],
+        patches=patch_report.exceptions(patch_report.running(compose.instances(name))) if started else [],
         ready=ready,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ops.airflow_client import instance_name
+from ops.clients.airflow import instance_name
 from tests.stack import Airflow, Stack
 
 TITLE = "logs of the stack during this test"

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from testcontainers.compose import DockerCompose
 
-from ops import alertmanager, environment_file, status
+from ops import settings_file, status
+from ops.clients import alertmanager
 from ops.commands.up import prepare
 from ops.project import DEFAULT_PROFILES, ROOT
 from tests.docker_session import session_name
@@ -101,7 +102,7 @@ def own_stack(
     started = time.time()
     try:
         try:
-            prepare(stack.project, environment_file.read(stack.project))
+            prepare(stack.project, settings_file.read(stack.project))
             compose.start()
             stack.command("up", stdout=sys.stdout)
         except Exception as error:

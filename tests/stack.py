@@ -16,12 +16,17 @@ from urllib.parse import quote
 
 import httpx
 
-from ops import alertmanager, compose, environment_file, slack, status
-from ops.airflow_client import run_path
-from ops.alertmanager import Alertmanager
+from ops import (
+    compose,
+    settings_file,
+    status,
+)
+from ops.clients import alertmanager, slack_stub
+from ops.clients.airflow import run_path
+from ops.clients.alertmanager import Alertmanager
+from ops.clients.prometheus import Prometheus
 from ops.errors import StackError
 from ops.project import ADMIN, ROOT, Project
-from ops.prometheus import Prometheus
 
 T = TypeVar("T")
 
@@ -118,7 +123,7 @@ class Stack:
     @property
     def settings(self) -> dict[str, str]:
         """The stack's .env, over the defaults."""
-        return environment_file.read(self.project)
+        return settings_file.read(self.project)
 
     @property
     def project(self) -> Project:
@@ -200,11 +205,11 @@ class SlackStub:
         self.settings = settings
         self.http = httpx.Client(base_url=status.local_url(settings, "slack_stub"), timeout=30)
 
-    def told(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack.Message]:
+    def told(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
         """The messages about an alert since a moment."""
         return [
             message
-            for message in slack.messages(self.settings)
+            for message in slack_stub.messages(self.settings)
             if message.received >= since
             and (message.alert, message.firing) == (alert, firing)
             and labels.items() <= message.labels.items()

@@ -7,14 +7,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_ha.patches.registry import PATCHES
-from ops.bench import commits, dag_files, instances, memory_load, patch_switches, settings, telemetry
-from ops.bench.catalogue import BENCHES
+from ops.bench import (
+    commit_rate,
+    dag_file_scaling,
+    instance_scaling,
+    memory_load,
+    patch_switches,
+    setting_comparison,
+    telemetry_cost,
+)
+from ops.bench.benches import BENCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ops.bench.figures import Sample
-    from ops.bench.side import Side
+    from ops.bench.statistics import Sample
+    from ops.bench.targets import Side
     from ops.project import Project
 
 
@@ -41,35 +49,50 @@ COMPARISONS = (
     *(
         Comparison(
             f"{service}s",
-            instances.sentence(service, sizes),
-            instances.named(service, sizes[0]),
-            partial(instances.compare, service, sizes),
+            instance_scaling.sentence(service, sizes),
+            instance_scaling.named(service, sizes[0]),
+            partial(instance_scaling.compare, service, sizes),
         )
-        for service, sizes in (("scheduler", instances.SCHEDULERS), ("worker", instances.WORKERS))
+        for service, sizes in (("scheduler", instance_scaling.SCHEDULERS), ("worker", instance_scaling.WORKERS))
     ),
-    Comparison(dag_files.NAME, dag_files.SENTENCE, dag_files.named(dag_files.SIZES[0]), dag_files.compare),
+    Comparison(
+        dag_file_scaling.NAME,
+        dag_file_scaling.SENTENCE,
+        dag_file_scaling.named(dag_file_scaling.SIZES[0]),
+        dag_file_scaling.compare,
+    ),
     Comparison(memory_load.NAME, memory_load.SENTENCE, memory_load.AT_REST, memory_load.compare),
-    Comparison(commits.NAME, commits.SENTENCE, commits.BASE, commits.compare),
+    Comparison(commit_rate.NAME, commit_rate.SENTENCE, commit_rate.BASE, commit_rate.compare),
     Comparison(
         patch_switches.NAME,
         patch_switches.SENTENCE,
         patch_switches.ALL_ON,
-        partial(settings.compare, patch_switches.each_off(PATCHES), patch_switches.affected, patch_switches.measure),
+        partial(
+            setting_comparison.compare,
+            patch_switches.each_off(PATCHES),
+            patch_switches.affected,
+            patch_switches.measure,
+        ),
     ),
     Comparison(
         patch_switches.MODES_NAME,
         patch_switches.MODES_SENTENCE,
         next(iter(patch_switches.MODES)),
-        partial(settings.compare, patch_switches.MODES, patch_switches.affected, patch_switches.measure_mode),
+        partial(setting_comparison.compare, patch_switches.MODES, patch_switches.affected, patch_switches.measure_mode),
     ),
     Comparison(
-        settings.REST_NAME,
-        settings.REST_SENTENCE,
-        settings.REST_DEFAULT,
-        partial(settings.compare, settings.REST, settings.schedulers, settings.measure),
+        setting_comparison.REST_NAME,
+        setting_comparison.REST_SENTENCE,
+        setting_comparison.REST_DEFAULT,
+        partial(
+            setting_comparison.compare,
+            setting_comparison.REST,
+            setting_comparison.schedulers,
+            setting_comparison.measure,
+        ),
     ),
     # Last: it is refused where there is no telemetry.
-    Comparison(telemetry.NAME, telemetry.SENTENCE, telemetry.OFF, telemetry.compare),
+    Comparison(telemetry_cost.NAME, telemetry_cost.SENTENCE, telemetry_cost.OFF, telemetry_cost.compare),
 )
 
 SENTENCES = {one.name: one.sentence for one in BENCHES} | {one.name: one.sentence for one in COMPARISONS}

@@ -8,17 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ops import compose
-from ops.bench import accounting
-from ops.bench.catalogue import MEMORY, MIB, RUN_LIMIT, idle, memory
-from ops.bench.figures import by_service
-from ops.bench.loads import FAN_OUT, ORDINARY, run_to_end
-from ops.bench.side import CONCURRENCY, turns
+from ops.bench import cgroup_usage
+from ops.bench.benches import MEMORY, MIB, RUN_LIMIT, idle, memory
+from ops.bench.statistics import by_service
+from ops.bench.targets import CONCURRENCY, turns
+from ops.bench.workloads import FAN_OUT, ORDINARY, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ops.bench.figures import Sample
-    from ops.bench.side import Side
+    from ops.bench.statistics import Sample
+    from ops.bench.targets import Side
     from ops.project import Project
 
 NAME = "memory-load"
@@ -38,12 +38,12 @@ SENTENCE = (
 
 def most_held(side: Side, tasks: int, report: Callable[[str], None]) -> Sample:
     """Return the most memory of each service, each at its own moment, while as many ordinary tasks run at once."""
-    containers = accounting.containers(side.project)
-    most = accounting.memory(accounting.read(containers))
+    containers = cgroup_usage.containers(side.project)
+    most = cgroup_usage.memory(cgroup_usage.read(containers))
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(run_to_end, side.api, ORDINARY, {"tasks": tasks, "megabytes": HELD_MB}, report)
         while not run.done():
-            now = accounting.memory(accounting.read(containers))
+            now = cgroup_usage.memory(cgroup_usage.read(containers))
             most |= {service: max(most.get(service, 0.0), value) for service, value in now.items()}
             time.sleep(POLL_SECONDS)
     run.result()  # raises what the run has raised

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.patches import registry
-from ops.bench.catalogue import COST, COST_TASKS, PAIRS, counted, fan_out, latency, slots
-from ops.bench.telemetry import RATE
+from ops.bench.benches import COST, COST_TASKS, PAIRS, counted, fan_out, latency, slots
+from ops.bench.telemetry_cost import RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ops.bench.figures import Sample
-    from ops.bench.settings import Values
-    from ops.bench.side import Side
+    from ops.bench.setting_comparison import Values
+    from ops.bench.statistics import Sample
+    from ops.bench.targets import Side
 
     Report = Callable[[str], None]
 

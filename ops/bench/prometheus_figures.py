@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import environment_file, status
-from ops.prometheus import Prometheus
+from ops import settings_file, status
+from ops.clients.prometheus import Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ops.bench.figures import Sample
+    from ops.bench.statistics import Sample
 
 CONNECTIONS, SERIES = "connections to Postgres, most in a minute", "StatsD series"
 EXPRESSIONS: Final = {
@@ -21,7 +21,7 @@ EXPRESSIONS: Final = {
 
 def asked(settings: Mapping[str, str]) -> Sample:
     """The figures as they are now; none without the profile `observability`."""
-    if "observability" not in environment_file.profiles(settings):
+    if "observability" not in settings_file.profiles(settings):
         return {}
     server = Prometheus(status.local_url(settings, "prometheus"))
     found = {name: server.value(expression) for name, expression in EXPRESSIONS.items()}

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 from rich.table import Table
 
-from ops import alertmanager, slack, status
-from ops.commands.screen import console, escape
+from ops import status
+from ops.clients import alertmanager, slack_stub
 from ops.errors import StackError
 from ops.project import current_project
+from ops.screen import console, escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ops.alertmanager import Alert, Silence
+    from ops.clients.alertmanager import Alert, Silence
 
 SHOWN = 10
 """How many of the messages sent last."""
@@ -37,7 +38,7 @@ class Found(TypedDict):
     inhibited: list[Alert]
     muting: list[Alert]
     silences: list[Silence]
-    sent: list[slack.Message] | None
+    sent: list[slack_stub.Message] | None
 
 
 def alerts(
@@ -55,7 +56,7 @@ def alerts(
         show(found)
 
 
-def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[slack.Message] | None) -> Found:
+def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[slack_stub.Message] | None) -> Found:
     """The alerts by what becomes of them."""
     told = [alert for alert in all_alerts if alert["labels"].get("severity") != "none"]
     by_state = {state: [alert for alert in told if alert["state"] == state] for state in ("firing", "silenced")}
@@ -69,12 +70,12 @@ def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[
     )
 
 
-def sent(settings: Mapping[str, str]) -> list[slack.Message] | None:
+def sent(settings: Mapping[str, str]) -> list[slack_stub.Message] | None:
     """The newest messages that the stack's own Slack has, newest first."""
-    if not slack.is_there(settings):
+    if not slack_stub.is_there(settings):
         return None
     try:
-        return slack.messages(settings)[: -SHOWN - 1 : -1]
+        return slack_stub.messages(settings)[: -SHOWN - 1 : -1]
     except StackError:
         return None
 

@@ -10,15 +10,15 @@ import typer
 from rich.table import Table
 
 from ops import status
-from ops.bench import conduct
-from ops.bench.catalogue import BENCHES
+from ops.bench import bench_runner
+from ops.bench.benches import BENCHES
 from ops.bench.comparisons import COMPARISONS, SENTENCES
-from ops.bench.figures import Result, headings, rows
-from ops.commands.screen import console, error_console, escape, heading
-from ops.commands.screen import report as progress
+from ops.bench.statistics import Result, headings, rows
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.screen import console, error_console, escape, heading
+from ops.screen import report as progress
 
 ROUNDS = 5
 
@@ -41,7 +41,7 @@ def bench(
     if not names and not every:
         list_benches()
         return
-    benches, comparisons = conduct.choose(BENCHES, COMPARISONS, names or [], every=every)
+    benches, comparisons = bench_runner.choose(BENCHES, COMPARISONS, names or [], every=every)
     if write and benches and not stock:
         raise StackError("what is kept is a comparison", where="--write", cure="add --stock")
     # The answer alone is on standard output.
@@ -51,20 +51,20 @@ def bench(
     with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
         settings = status.running_settings(project, cure="./ops/stack up")
         if write and benches:
-            conduct.check_alike(settings)
+            bench_runner.check_alike(settings)
         try:
-            conduct.conduct(benches, comparisons, project, settings, taken, say, rounds=rounds, beside_stock=stock)
+            bench_runner.conduct(benches, comparisons, project, settings, taken, say, rounds=rounds, beside_stock=stock)
         finally:
             # What was measured counts, also when the next could not be.
-            found = conduct.results(taken)
+            found = bench_runner.results(taken)
             if as_json:
                 typer.echo(json.dumps([asdict(result) for result in found], indent=2))
             else:
                 show(found)
         if write:
-            from ops.bench import results
+            from ops.bench import bench_results
 
-            results.write(project, settings, found)
+            bench_results.write(project, settings, found)
 
 
 def show(found: list[Result]) -> None:

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from ops import environment_file, status
-from ops.commands.screen import console, escape, report
+from ops import settings_file, status
+from ops.clients.prometheus import Prometheus
 from ops.errors import StackError
-from ops.metric_contract import DASHBOARDS
+from ops.observability.metric_contract import DASHBOARDS
 from ops.project import current_project
-from ops.prometheus import Prometheus
+from ops.screen import console, escape, report
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -40,7 +40,7 @@ def dashboards(
 ) -> None:
     """List the dashboards with their links; or ask Prometheus every panel's query, and draw them without Grafana."""
     project = current_project()
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     pages = status.urls(settings)
     folder = project.root / DASHBOARDS
     if render is None:
@@ -55,7 +55,7 @@ def dashboards(
     if "prometheus" not in pages:
         raise StackError("there is no Prometheus to ask", cure="./ops/stack up --profile observability and the others")
 
-    from ops.dashboards.answers import Span
+    from ops.dashboards.query_results import Span
     from ops.dashboards.render import render as draw
     from ops.dashboards.render import wrongly_empty
 

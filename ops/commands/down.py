@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import compose, environment_file
-from ops.commands.screen import console, report
+from ops import compose, settings_file
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.screen import console, report
 
 if TYPE_CHECKING:
     from ops.project import Project
@@ -30,7 +30,7 @@ def down(
     """
     project = current_project()
     with when_interrupted("./ops/stack down goes on from here"), stack_lock(project, "down", report):
-        settings = environment_file.read(project)
+        settings = settings_file.read(project)
         name = settings["COMPOSE_PROJECT_NAME"]
         if "AIRFLOW_IMAGE" not in settings:
             if left := compose.instances(name):

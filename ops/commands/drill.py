@@ -11,21 +11,22 @@ import psutil
 import typer
 from rich.table import Table
 
-from ops import compose, environment_file, slack, status
-from ops.commands.screen import console, escape, heading, report
-from ops.drills import alarms, faults, ground, results
+from ops import compose, settings_file, status
+from ops.clients import slack_stub
+from ops.drills import alert_drills, environments, faults, results
 from ops.drills import report as drill_report
-from ops.drills.alarms import ALARMS, Alarm, raise_alarm
+from ops.drills.alert_drills import ALARMS, Alarm, raise_alarm
 from ops.drills.catalogue import DRILLS, Drill
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.screen import console, escape, heading, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from ops.drills.conduct import Outcome
+    from ops.drills.runner import Outcome
     from ops.project import Project
 
 Struck = TypeVar("Struck", Drill, Alarm)
@@ -61,12 +62,12 @@ def drill(
     with stack_lock(project, "drill", report):
         if stock:
             settings = settings_beside_nothing(project)
-            comparable = {one.name: one for one in DRILLS if ground.has_stock(one)}
+            comparable = {one.name: one for one in DRILLS if environments.has_stock(one)}
             there = {victim.needs for one in comparable.values() for victim in one.victims}
             chosen = choose(comparable, names or [], every=every, services=there)
             hold_drills(
                 chosen,
-                ground.on_stock(project, settings, report),
+                environments.on_stock(project, settings, report),
                 repeat=repeat,
                 as_json=as_json,
                 write=write,
@@ -80,7 +81,7 @@ def drill(
             broken = hold_alarms(alarms_chosen, project, settings, write=write)
         else:
             chosen = choose({one.name: one for one in DRILLS}, names or [], every=every, services=there)
-            on_stack = ground.on_stack(project, settings, report)
+            on_stack = environments.on_stack(project, settings, report)
             broken = hold_drills(chosen, on_stack, repeat=repeat, as_json=as_json, write=write)
     raise typer.Exit(FAILURE if broken else 0)
 
@@ -91,7 +92,7 @@ def settings_beside_nothing(project: Project) -> dict[str, str]:
     Raises:
         StackError: It runs.
     """
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     if any(one.state == "running" for of in compose.instances(settings["COMPOSE_PROJECT_NAME"]).values() for one in of):
         raise StackError(
             "the stack runs, and would take part of the machine", cure="./ops/stack down, which keeps data"
@@ -140,7 +141,7 @@ def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str],
     Raises:
         StackError: Nobody can be listened to: messages go to a real Slack.
     """
-    if not slack.is_there(settings):
+    if not slack_stub.is_there(settings):
         raise StackError("messages go to a real Slack, where they cannot be seen", cure="./ops/stack slack --stub")
     heard = []
     try:
@@ -149,10 +150,10 @@ def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str],
             heard.append(raise_alarm(one, project, settings, report))
             report("kept" if not heard[-1].broken else "; ".join(heard[-1].broken))
     finally:
-        show(alarms.HEADINGS, alarms.rows(heard))
+        show(alert_drills.HEADINGS, alert_drills.rows(heard))
         if write:
-            old = alarms.PAGE.read_text(encoding="utf-8") if alarms.PAGE.exists() else ""
-            alarms.PAGE.write_text(alarms.document(heard, old, machine()), encoding="utf-8")
+            old = alert_drills.PAGE.read_text(encoding="utf-8") if alert_drills.PAGE.exists() else ""
+            alert_drills.PAGE.write_text(alert_drills.document(heard, old, machine()), encoding="utf-8")
     return any(one.broken for one in heard)
 
 

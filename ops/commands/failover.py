@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ops import data_tier, environment_file, status
-from ops.commands.screen import report
+from ops import data_tier, settings_file, status
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.screen import report
 
 
 class Target(StrEnum):
@@ -27,8 +27,8 @@ def failover(target: Annotated[Target, typer.Argument(help="Whose primary change
     For maintenance, and to see that it works: a primary that is lost is replaced without this.
     """
     project = current_project()
-    settings = environment_file.read(project)
-    if "data-ha" not in environment_file.profiles(settings):
+    settings = settings_file.read(project)
+    if "data-ha" not in settings_file.profiles(settings):
         raise StackError(
             f"this stack has no replica of {target.value}: the profile data-ha is not on",
             where=project.shown(project.env_file),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops import compose, environment_file
+from ops import compose, settings_file
 from ops.errors import StackError
 from ops.project import current_project
 
@@ -19,7 +19,7 @@ def logs(
 ) -> None:
     """Show the log of a service, or of all."""
     project = current_project()
-    if "AIRFLOW_IMAGE" not in environment_file.read(project):
+    if "AIRFLOW_IMAGE" not in settings_file.read(project):
         raise StackError("there is no stack yet", cure="./ops/stack up starts one")
     known = sorted(compose.config(project)["services"])
     if service is not None and service not in known:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from airflow_ha.patches import registry
-from ops import compose, environment_file
-from ops import patches as stack_patches
-from ops.commands.screen import console, escape
+from ops import compose, settings_file
+from ops import patch_report as stack_patches
 from ops.project import current_project
+from ops.screen import console, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ def patches() -> None:
 
     Example: `./ops/stack patches`. PATCHES and PATCHES_DISABLED in compose/.env switch them off.
     """
-    settings = environment_file.read(current_project())
+    settings = settings_file.read(current_project())
     found = stack_patches.running(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
     table = Table("patch", "kind", "what for", "state")
     for patch in registry.PATCHES:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops import compose, status
-from ops.commands.screen import report
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.screen import report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

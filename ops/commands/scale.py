@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops import compose_override, scaling, status
-from ops.commands.screen import report
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import MAX_INSTANCES, SCALABLE, current_project
+from ops.screen import report
 
 if TYPE_CHECKING:
     from collections.abc import Collection

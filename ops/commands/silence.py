@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from ops import alertmanager, status
-from ops.commands.screen import report
+from ops import status
+from ops.clients import alertmanager
 from ops.errors import StackError
 from ops.project import current_project
+from ops.screen import report
 
 if TYPE_CHECKING:
     from pathlib import Path

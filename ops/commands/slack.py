@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import alertmanager, compose, credentials, environment_file, generated_files, status
-from ops.alertmanager_config import SLACK, SLACK_DATA
-from ops.commands.screen import report
+from ops import (
+    compose,
+    secrets_store,
+    settings_file,
+    status,
+)
+from ops.clients import alertmanager
 from ops.commands.up import switch_observability
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
+from ops.observability import generated_config
+from ops.observability.alertmanager_config import SLACK, SLACK_DATA
 from ops.project import ALERTMANAGERS, PULLED_ONLY, SLACK_STUB_PROFILE, current_project
 from ops.rollout import recreate
+from ops.screen import report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,13 +49,13 @@ def slack(
     name = SLACK_DATA if data else SLACK
     cure = "./ops/stack slack again, or ./ops/stack up, finishes it"
     with when_interrupted(cure), stack_lock(project, "slack", report):
-        settings = environment_file.read(project)
+        settings = settings_file.read(project)
         if stub or data or not test:
             webhook = None if stub else ask(project, name)
             if "AIRFLOW_IMAGE" not in settings:
                 raise StackError("there is no stack yet", cure="./ops/stack up starts one")
             changed = [SLACK, SLACK_DATA] if stub and not data else [name]
-            credentials.check_optional(project, besides=changed)
+            secrets_store.check_optional(project, besides=changed)
             for one in changed:
                 store(project, one, webhook)
             apply(project, settings)
@@ -70,7 +77,7 @@ def ask(project: Project, name: str) -> str:
             where="standard input",
             cure="./ops/stack slack asks for it; or: ./ops/stack slack < file",
         )
-    credentials.check_form(project, name, given)
+    secrets_store.check_form(project, name, given)
     return given
 
 
@@ -82,7 +89,7 @@ def store(project: Project, name: str, webhook: str | None) -> None:
         report(f"{project.shown(path)} is gone")
         return
     part = path.with_name(f".{name}.part")
-    credentials.write_private(part, webhook + "\n")
+    secrets_store.write_private(part, webhook + "\n")
     part.replace(path)
     report(f"kept in {project.shown(path)}")
 
@@ -90,10 +97,10 @@ def store(project: Project, name: str, webhook: str | None) -> None:
 def apply(project: Project, settings: dict[str, str]) -> None:
     """Makes the running stack follow; one that does not run follows at its next `up`."""
     images = {image for image in PULLED_ONLY.values() if settings.get(image)}
-    switch_observability(settings, images, credentials.optional(project))
-    credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
-    environment_file.write(project, settings)
-    generated_files.write(project, settings)
+    switch_observability(settings, images, secrets_store.optional(project))
+    secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    settings_file.write(project, settings)
+    generated_config.write(project, settings)
     name = settings["COMPOSE_PROJECT_NAME"]
     running = compose.instances(name)
     if not set(ALERTMANAGERS) & running.keys():
@@ -103,7 +110,7 @@ def apply(project: Project, settings: dict[str, str]) -> None:
     if wants_stub:
         recreate(project, report, ["slack-stub"])
     recreate(project, report, list(ALERTMANAGERS))
-    generated_files.load(project, name)
+    generated_config.load(project, name)
     if not wants_stub and "slack-stub" in running:
         compose.run(project, report, "--profile=*", "rm", "--stop", "--force", "slack-stub")
     report(f"alerts go to {'the Slack of this stack' if wants_stub else 'your Slack'}")

@@ -11,9 +11,9 @@ from rich.table import Table
 from ops import data_tier
 from ops import status as stack_status
 from ops.commands.patches import print_not_applied
-from ops.commands.screen import console, escape
 from ops.errors import FAILURE
 from ops.project import ADMIN, current_project
+from ops.screen import console, escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

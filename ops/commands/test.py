@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from ops.commands.screen import console, heading
 from ops.errors import FAILURE
 from ops.project import ROOT
+from ops.screen import console, heading
 
 BIN = Path(sys.executable).parent
 
@@ -42,7 +42,7 @@ def checks() -> dict[str, list[str]]:
         "workflow schema": [*schema, "vendor.github-workflows", *workflows],
         "action schema": [*schema, "vendor.github-actions", *tracked(".github/actions/*/action.yaml")],
         "renovate schema": [*schema, "vendor.renovate", *tracked(".github/renovate.json")],
-        "actionlint": [sys.executable, "-m", "ops.actionlint", *workflows],
+        "actionlint": [sys.executable, "-m", "ops.ci.actionlint", *workflows],
     }
 
 

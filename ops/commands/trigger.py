@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ops import status
-from ops.commands.screen import report
 from ops.commands.up import failed
 from ops.errors import StackError, when_interrupted
 from ops.project import current_project
+from ops.screen import report
 
 WAIT_SECONDS = 24 * 3600.0
 

@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops import (
-    airflow_client,
     compose,
     compose_override,
     container_limits,
-    credentials,
     data_tier,
-    environment_file,
-    generated_files,
-    patches,
+    patch_report,
     preflight,
-    slots,
+    secrets_store,
+    settings_file,
     status,
+    worker_slots,
 )
-from ops.alertmanager_config import stub_is_wanted
 from ops.commands.scale import parse_scale
-from ops.commands.screen import heading, report
 from ops.commands.status import print_urls
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
+from ops.observability import generated_config
+from ops.observability.alertmanager_config import stub_is_wanted
 from ops.project import (
     ALERTMANAGERS,
     DATA_PROFILES,
@@ -40,11 +38,13 @@ from ops.project import (
     replicas_variable,
 )
 from ops.rollout import recreate, roll_out
+from ops.screen import heading, report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any
 
+    from ops.clients.airflow import AirflowClient, Run
     from ops.project import Project
 
 PIPELINE_SECONDS = 300.0
@@ -76,10 +76,10 @@ def up(
     own_workers = compose_override.own_workers(project)
     counts = dict(parse_scale(argument, own_workers) for argument in scale or [])
     names = [name for given in profile or [] for name in given.split(",") if name]
-    environment_file.check_profiles(names, "--profile")
+    settings_file.check_profiles(names, "--profile")
     with when_interrupted("the next ./ops/stack up finishes it"), stack_lock(project, "up", report):
         heading("Pre-flight: no impact yet")
-        settings = environment_file.read(project)
+        settings = settings_file.read(project)
         if profile:
             settings["COMPOSE_PROFILES"] = ",".join(dict.fromkeys(names))
         settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
@@ -90,7 +90,7 @@ def up(
         heading("Starting")
         prepare(project, settings)
         start(project, settings["COMPOSE_PROJECT_NAME"])
-        if "data-ha" in environment_file.profiles(settings):
+        if "data-ha" in settings_file.profiles(settings):
             data_tier.apply_cluster_settings(project, settings["COMPOSE_PROJECT_NAME"], report)
         prove(project, settings)
         print_urls(project, settings)
@@ -99,46 +99,46 @@ def up(
 def warn_of_other_data(settings: dict[str, str]) -> None:
     """Says so when the other profile's database has data, which this one will not show."""
     name = settings["COMPOSE_PROJECT_NAME"]
-    for profile in set(environment_file.profiles(settings)).intersection(DATA_PROFILES):
+    for profile in set(settings_file.profiles(settings)).intersection(DATA_PROFILES):
         if said := data_tier.left_behind(profile, name, compose.volumes(name)):
             report(said)
 
 
 def prepare(project: Project, settings: dict[str, str]) -> None:
     """Images, secrets and .env: all that `docker compose up` needs."""
-    from ops.images import ImageError, resolve
+    from ops.images.resolve import ImageError, resolve_images
 
     machine = preflight.machine_memory()
     settings |= container_limits.size_workers(settings, machine)
     # What was asked for outlives an interruption.
-    environment_file.write(project, settings)
+    settings_file.write(project, settings)
     try:
-        resolved = resolve(project.root, report, profiles=environment_file.profiles(settings))
+        resolved = resolve_images(project.root, report, profiles=settings_file.profiles(settings))
     except ImageError as error:
         raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
-    switch_observability(settings, set(resolved), credentials.optional(project))
+    switch_observability(settings, set(resolved), secrets_store.optional(project))
     # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
-    settings["DATA_TIER"] = "data-ha" if "data-ha" in environment_file.profiles(settings) else "data"
+    settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
     origins = sorted({image.origin for image in resolved.values()})
     report(f"images: {len(resolved)}, {' and '.join(origins)}")
 
-    if made := credentials.generate(project):
+    if made := secrets_store.generate(project):
         report(f"secrets: {len(made)} made in {project.shown(project.secrets)}")
-    credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
-    if environment_file.write(project, settings):
+    secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    if settings_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
     model = compose.config(project)
-    patches.check_images(model, settings)
-    if generated_files.write(project, settings):
+    patch_report.check_images(model, settings)
+    if generated_config.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
     report(container_limits.summary(settings, container_limits.total(model), machine))
 
 
 def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:
     """Settings that follow from the profile `observability`, and from which of its images and secrets there are."""
-    chosen = environment_file.profiles(settings)
+    chosen = settings_file.profiles(settings)
     on = "observability" in chosen
     extra = [profile for profile, image in PULLED_ONLY.items() if on and image in images]
     stub = [SLACK_STUB_PROFILE] if on and stub_is_wanted(secrets) else []
@@ -160,7 +160,7 @@ def start(project: Project, name: str) -> None:
     found = compose.instances(name)
     # Compose leaves services of a profile that was switched off alone, as if it were on.
     model = compose.config(project)
-    if told := slots.shortage(model):
+    if told := worker_slots.shortage(model):
         report(told)
     if surplus := found.keys() - model["services"].keys():
         known = compose.config(project, "--profile=*")["services"].keys()
@@ -168,12 +168,12 @@ def start(project: Project, name: str) -> None:
             report(f"no longer wanted: {', '.join(off)}")
             compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
     # Compose does not see that a secret's file has another content; containers keep the one they started with.
-    outdated = outdated_services(model, found, credentials.mounted_since(project))
+    outdated = outdated_services(model, found, secrets_store.mounted_since(project))
     if outdated and outdated <= set(ALERTMANAGERS):
         recreate(project, report, sorted(outdated))
         outdated = set()
     roll_out(project, report, "--remove-orphans", *(["--force-recreate"] if outdated else []))
-    generated_files.load(project, name)
+    generated_config.load(project, name)
 
 
 def outdated_services(
@@ -226,7 +226,7 @@ def prove(project: Project, settings: dict[str, str]) -> None:
     report(f"{PIPELINE} has succeeded{told}")
 
 
-def failed(api: airflow_client.AirflowClient, run: airflow_client.Run) -> StackError:
+def failed(api: AirflowClient, run: Run) -> StackError:
     """The error for a run that failed, naming its tasks that did."""
     tasks = [name for name, state in api.task_states(run) if state == "failed"]
     return StackError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ops.dashboards.catalogue import DASHBOARDS
+from ops.dashboards.all_boards import DASHBOARDS
 from ops.dashboards.grafana_json import to_json
-from ops.metric_contract import DASHBOARDS as GENERATED
+from ops.observability.metric_contract import DASHBOARDS as GENERATED
 from ops.project import ROOT
 
 if TYPE_CHECKING:

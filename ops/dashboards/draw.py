@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from ops.dashboards.answers import Series, Span
+    from ops.dashboards.query_results import Series, Span
     from ops.dashboards.render import Board, DrawnPanel
 
 DATES: Final[Any] = matplotlib.dates  # has no types

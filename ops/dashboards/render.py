@@ -12,14 +12,14 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ops.dashboards.answers import Series, Span, query
-from ops.dashboards.rightly_empty import RIGHTLY_EMPTY
+from ops.dashboards.expected_empty import RIGHTLY_EMPTY
+from ops.dashboards.query_results import Series, Span, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from ops.prometheus import Prometheus
+    from ops.clients.prometheus import Prometheus
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ops.drills.catalogue import DRILLS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ops.drills.conduct import Outcome
+    from ops.drills.runner import Outcome
 
 HEADINGS = (
     "fault",

@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
-from ops import readme
+from ops.ci import readme
 from ops.drills.catalogue import DRILLS
-from ops.drills.conduct import Outcome
 from ops.drills.faults import MEANING
 from ops.drills.report import markdown, recovery
+from ops.drills.runner import Outcome
 from ops.project import ROOT
 
 if TYPE_CHECKING:

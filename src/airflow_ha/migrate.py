@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, select
 
-from airflow_ha.monitoring.run import CONNECTION
+from airflow_ha.monitoring.check_run import CONNECTION
 
 SECRETS = Path("/run/secrets")
 ADMIN = "admin"

@@ -7,21 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from airflow_ha.task_process import memory
+from airflow_ha.task_process import container_memory
 from airflow_ha.task_process.ending import name_of
 
-CGROUP: Final = memory.CGROUP
+CGROUP: Final = container_memory.CGROUP
 MIB: Final = 2**20
 
 
 def oom_kills() -> int:
     """Return how many processes of this container the kernel has killed for memory, 0 where it does not count them."""
-    return memory.oom_kills(CGROUP)
+    return container_memory.oom_kills(CGROUP)
 
 
 def memory_limit() -> int | None:
     """Return the container's memory limit in bytes, None where there is none."""
-    return memory.memory_limit(CGROUP)
+    return container_memory.memory_limit(CGROUP)
 
 
 def prefer_as_oom_target() -> None:

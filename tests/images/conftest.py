@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.images import OPTIONAL, ResolvedImage, resolve
+from ops.images.resolve import OPTIONAL, ResolvedImage, resolve_images
 from ops.project import PROFILES
 from tests.docker_session import session_name
 
@@ -58,7 +58,7 @@ def images(tmp_path_factory) -> dict[str, ResolvedImage]:
     """Every image, built once where the tests run in several processes."""
     with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return resolve(ROOT, print, profiles=PROFILES)
+        return resolve_images(ROOT, print, profiles=PROFILES)
 
 
 @pytest.fixture(scope="session")

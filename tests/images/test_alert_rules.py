@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
+from ops.observability.expected_replicas import rules
 from ops.project import ROOT
-from ops.wanted_instances import rules
 
 CASES = sorted((ROOT / "alerting/tests").glob("*.yaml"))
 

@@ -23,8 +23,16 @@ import pytest
 import yaml
 
 from airflow_ha import slack_stub
-from ops import alertmanager_config, environment_file, generated_files
-from ops.alertmanager_config import DEAD_MANS_SWITCH, OPTIONAL_SECRETS, PAGERDUTY, SLACK, SLACK_DATA, SMTP
+from ops import settings_file
+from ops.observability import alertmanager_config, generated_config
+from ops.observability.alertmanager_config import (
+    DEAD_MANS_SWITCH,
+    OPTIONAL_SECRETS,
+    PAGERDUTY,
+    SLACK,
+    SLACK_DATA,
+    SMTP,
+)
 from ops.project import ROOT, Project
 from tests.images.conftest import docker
 from tests.unit.compose.model import compose_model
@@ -64,7 +72,7 @@ def settings(tmp_path: Path, **more: str) -> dict[str, str]:
     """The defaults, with every profile on."""
     project = Project(root=ROOT, state=tmp_path)
     profiles = {"COMPOSE_PROFILES": "data,flower,observability,grafana,slack-stub"}
-    return environment_file.read(project) | EMAIL | profiles | more
+    return settings_file.read(project) | EMAIL | profiles | more
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +85,7 @@ def written(tmp_path) -> Callable[..., Path]:
     """Writes a configuration that reads its files from the test's folder."""
 
     def write(secrets: tuple[str, ...], **mounted: str) -> Path:
-        files = generated_files.texts(FOLDER, settings(tmp_path), secrets)
+        files = generated_config.texts(FOLDER, settings(tmp_path), secrets)
         for name, text in files.items():
             text = text.replace("/etc/alertmanager/generated", str(tmp_path / "alertmanager"))
             text = text.replace("/etc/alertmanager/templates", str(FOLDER / "templates"))

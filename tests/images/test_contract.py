@@ -1,4 +1,4 @@
-"""Every image keeps ops/airgap/contract.yaml, whichever of the two it is."""
+"""Every image keeps ops/images/airgap/contract.yaml, whichever of the two it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 import pytest
 import yaml
 
-from ops.images import BASES, OPTIONAL, official_references
+from ops.images.resolve import BASES, OPTIONAL, official_references
 from tests.images.conftest import ROOT, docker, run_in
 
-CONTRACT = yaml.safe_load((ROOT / "ops/airgap/contract.yaml").read_text(encoding="utf-8"))
+CONTRACT = yaml.safe_load((ROOT / "ops/images/airgap/contract.yaml").read_text(encoding="utf-8"))
 IMAGES = sorted(CONTRACT)
 WITH_A_SHELL = [key for key in IMAGES if CONTRACT[key]["commands"]]
 NAMED_USERS = [key for key in IMAGES if "name" in CONTRACT[key]["user"]]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ops import compose, credentials, data_tier, environment_file
+from ops import compose, data_tier, secrets_store, settings_file
 from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS, Project
 from tests.images.conftest import ROOT, docker
 
@@ -36,11 +36,11 @@ def tier(images, tmp_path_factory):
     """The data tier runs; its compose project's name."""
     project = Project(ROOT, tmp_path_factory.mktemp("state"))
     name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
-    settings = environment_file.read(project) | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_PROFILES": "data-ha"}
+    settings = settings_file.read(project) | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_PROFILES": "data-ha"}
     settings |= {key: image.reference for key, image in images.items()}
-    credentials.generate(project)
-    credentials.mount(project, settings, settings["AIRFLOW_IMAGE"])
-    environment_file.write(project, settings)
+    secrets_store.generate(project)
+    secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    settings_file.write(project, settings)
     started = time.monotonic()
     try:
         compose.output(project, "up", "--detach", "--wait", *ETCD, *POSTGRES_NODES, *REDIS_NODES, *SENTINELS)

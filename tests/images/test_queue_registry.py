@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from airflow_ha.queues import registry
+from airflow_ha.queues import queue_registry
 from airflow_ha.queues.broker import Broker
 from tests.images.conftest import docker
 from tests.images.test_data_images import DATABASE_USER, wait_for
@@ -27,11 +27,11 @@ def celery_app(images, start, monkeypatch):
 
 def test_what_a_worker_announces_is_read_by_schedulers(celery_app):
     broker = Broker()
-    assert broker.call(registry.consumed) is None
-    broker.call(lambda client: registry.announce(client, "celery@a", 8, ["default"]))
-    broker.call(lambda client: registry.announce(client, "celery@b", 2, ["gpu", "größe"]))
-    consumed = broker.call(registry.consumed)
-    assert consumed == registry.Consumed(frozenset({"default", "gpu", "größe"}), {"gpu": 2, "größe": 2})
+    assert broker.call(queue_registry.consumed) is None
+    broker.call(lambda client: queue_registry.announce(client, "celery@a", 8, ["default"]))
+    broker.call(lambda client: queue_registry.announce(client, "celery@b", 2, ["gpu", "größe"]))
+    consumed = broker.call(queue_registry.consumed)
+    assert consumed == queue_registry.Consumed(frozenset({"default", "gpu", "größe"}), {"gpu": 2, "größe": 2})
 
 
 def test_a_withdrawn_message_leaves_the_others_in_their_queue(celery_app, monkeypatch):

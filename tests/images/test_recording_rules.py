@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.metric_contract import rule_files
+from ops.observability.metric_contract import rule_files
 from ops.project import ROOT
 
 

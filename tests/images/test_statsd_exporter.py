@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops import metric_contract as contract
+from ops.observability import metric_contract as contract
 from ops.project import ROOT
 
 MAPPING = ROOT / contract.MAPPING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops import actionlint
+from ops.ci import actionlint
 from ops.project import ROOT
 
 WORKFLOW = """\

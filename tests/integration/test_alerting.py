@@ -11,9 +11,9 @@ import time
 import httpx
 import pytest
 
-from ops import slack
-from ops.commands.screen import report
-from ops.drills.alarms import ALARMS, raise_alarm
+from ops.clients import slack_stub
+from ops.drills.alert_drills import ALARMS, raise_alarm
+from ops.screen import report
 from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
@@ -58,7 +58,7 @@ def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_t
             assert api.wait_for_run("three_in_ten", run, timeout=90) == ("failed" if fails else "success")
         ended = time.time()
 
-        def messages(*, firing: bool) -> list[slack.Message]:
+        def messages(*, firing: bool) -> list[slack_stub.Message]:
             told = stack.slack.told(since, "AirflowDagRunsFailing", firing=firing)
             return [message for message in told if "three_in_ten" in message.title + message.text]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ops import slack
+from ops.clients import slack_stub
 from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
@@ -31,7 +31,7 @@ def findings(healthy_stack: Stack) -> Iterator[Stack]:
         http.delete(f"/api/v2/pools/{name}")
 
 
-def told(stack: Stack, since: float, alert: str, *names: str) -> list[slack.Message]:
+def told(stack: Stack, since: float, alert: str, *names: str) -> list[slack_stub.Message]:
     """The firing messages about an alert that have all the names in them."""
     messages = stack.slack.told(since, alert, firing=True)
     return [message for message in messages if all(name in message.title + message.text for name in names)]

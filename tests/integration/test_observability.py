@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ops import metric_contract
-from ops.dashboards.answers import Span
+from ops.dashboards.query_results import Span
 from ops.dashboards.render import read_boards, wrongly_empty
+from ops.observability import metric_contract
 from ops.project import ROOT
 from tests.integration.observability import attributes, spans, total
 from tests.stack import Stack, docker, wait_until

@@ -9,7 +9,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from ops.bench.people import CLIENTS, TIMEOUT
+from ops.bench.ui_load import CLIENTS, TIMEOUT
 from tests.stack import Stack, wait_until
 
 TASKS = 30

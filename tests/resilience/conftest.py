@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ops import compose, environment_file
-from ops.commands.screen import report
-from ops.drills import faults, ground
+from ops import compose, settings_file
+from ops.drills import environments, faults
 from ops.drills import report as drill_report
 from ops.drills.catalogue import DRILLS, Drill
-from ops.drills.conduct import Outcome
+from ops.drills.runner import Outcome
 from ops.errors import StackError
 from ops.project import ROOT
+from ops.screen import report
 from tests.own_stack import stack_for
 from tests.stack import Stack
 
@@ -55,7 +55,7 @@ def outcomes() -> Iterator[list[Outcome]]:
 @pytest.fixture(scope="module")
 def strike(stack: Stack) -> Iterator[Callable[[Drill], Outcome]]:
     """Holds a drill on the stack."""
-    with ground.on_stack(stack.project, environment_file.read(stack.project), report) as strike:
+    with environments.on_stack(stack.project, settings_file.read(stack.project), report) as strike:
         yield strike
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from ops import container_limits, credentials, preflight
+from ops import container_limits, preflight, secrets_store
 from ops.commands.test import checks
-from ops.environment_file import defaults
-from ops.images import read_images_env
+from ops.images.resolve import read_images_env
 from ops.project import (
     MAX_INSTANCES,
     PROFILES,
@@ -23,6 +22,7 @@ from ops.project import (
     Project,
     replicas_variable,
 )
+from ops.settings_file import defaults
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
 
 SERVICES = compose_model()["services"]
@@ -70,7 +70,7 @@ def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it()
     for service, model in SERVICES.items():
         for secret in model.get("secrets", []):
             folder = Path(mounted[secret]["file"]).parent.name
-            assert credentials.READERS[folder] == users[service], f"{service} reads {secret}"
+            assert secrets_store.READERS[folder] == users[service], f"{service} reads {secret}"
 
 
 def test_first_start_asks_for_nearly_half_of_the_limits():

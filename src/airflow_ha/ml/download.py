@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_ha.ml import source as data_source
+from airflow_ha.ml import data_source as data_source
 from airflow_ha.ml.artifacts import Document, once, write_arrays
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_ha.telemetry.address import shared_directory
+from airflow_ha.telemetry.exporter_address import shared_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

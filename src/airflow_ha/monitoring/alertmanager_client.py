@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_ha.monitoring.alerts import SOURCE, message, taken
-from airflow_ha.monitoring.memory import Told
+from airflow_ha.monitoring.check_state import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

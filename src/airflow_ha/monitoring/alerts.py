@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_ha.monitoring.memory import Told
+from airflow_ha.monitoring.check_state import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import findings
+from airflow_ha.monitoring.check_state import WORKERS_KEY, overdue_key, pool_key, queued_key
 from airflow_ha.monitoring.findings import Finding, dag_page, run_page, task_page
-from airflow_ha.monitoring.memory import WORKERS_KEY, overdue_key, pool_key, queued_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from airflow_ha.monitoring.memory import Memory
+    from airflow_ha.monitoring.check_state import Memory
     from airflow_ha.monitoring.observations import FailingTask, Job, Observations, QueuedTask, ScheduledTask
     from airflow_ha.monitoring.thresholds import ThresholdError, Thresholds
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import checks
-from airflow_ha.monitoring.memory import overdue_dags
+from airflow_ha.monitoring.check_state import overdue_dags
 from airflow_ha.telemetry.measurement import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from airflow_ha.monitoring.check_state import Memory
     from airflow_ha.monitoring.findings import Finding
-    from airflow_ha.monitoring.memory import Memory
     from airflow_ha.monitoring.observations import Observations
 
 LAST_SUCCESS = "airflow_ha_monitoring_last_success_timestamp_seconds"

@@ -31,7 +31,7 @@ from cachetools import TTLCache
 from sqlalchemy import event, func, or_, select
 from sqlalchemy.orm import with_loader_criteria
 
-from airflow_ha.queues import registry
+from airflow_ha.queues import queue_registry
 from airflow_ha.queues.broker import Broker
 from airflow_ha.queues.watch import Watch
 
@@ -54,7 +54,7 @@ REST_SECONDS: Final = 30.0
 LOG_SECONDS: Final = 300.0
 """Seconds between two log lines about the same queue."""
 
-watch: Final = Watch(partial(Broker().call, registry.consumed))
+watch: Final = Watch(partial(Broker().call, queue_registry.consumed))
 broker: Final = Broker()
 """For the scheduler's own thread; the other belongs to the thread of `watch`."""
 

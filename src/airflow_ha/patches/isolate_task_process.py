@@ -30,8 +30,8 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTrac
 from celery.signals import worker_init, worker_process_init
 
 from airflow_ha.patches.dag_import_signals import end_at_fatal_signals
-from airflow_ha.task_process import descendants, memory, scratch
-from airflow_ha.task_process.run import WATCH_AFTER_SECONDS, TaskRun
+from airflow_ha.task_process import container_memory, descendants, scratch
+from airflow_ha.task_process.supervised_task import WATCH_AFTER_SECONDS, TaskRun
 
 _fork_main: Any = supervisor._fork_main
 _start: Any = WatchedSubprocess.start.__func__
@@ -83,14 +83,14 @@ def prepare_worker(**_: Any) -> None:
 
 def prepare_supervisor(**_: Any) -> None:
     """Make ready what supervises tasks; called by Celery in each process of the pool."""
-    memory.open_own_score()
+    container_memory.open_own_score()
     descendants.adopt_orphans()
 
 
 def fork_main(*args: Any, **kwargs: Any) -> NoReturn:
     """Run as upstream's in the forked child, after the child has settled in."""
     descendants.end_with_parent(_supervisor)
-    memory.close_inherited_score()
+    container_memory.close_inherited_score()
     end_at_fatal_signals()
     if current:
         current.settle_in()
@@ -102,7 +102,7 @@ def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
     """Fork as upstream's does; the end of the child then wakes whoever waits for its sockets."""
     global _supervisor
     _supervisor = os.getpid()
-    with memory.forks_go_first():
+    with container_memory.forks_go_first():
         process: WatchedSubprocess = _start(cls, **kwargs)
     if current:
         current.pid = process.pid

@@ -37,7 +37,11 @@ STARTS: Final = {
     "migrate": "airflow.utils.db",
 }
 """By service, the module whose import means that this process is one, and not a command beside it."""
-WORKER_STEPS: Final = ("airflow_ha.health.consumption", "airflow_ha.queues.announcement", "airflow_ha.telemetry.worker")
+WORKER_STEPS: Final = (
+    "airflow_ha.health.consumption_record",
+    "airflow_ha.queues.announcement",
+    "airflow_ha.telemetry.worker_metrics",
+)
 """What workers add to Celery's consumer. No patches: they are there whatever PATCHES says."""
 NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
 """Services without a thread for the gauge: a worker sends it from its event loop, Flower reaches no telemetry, and

@@ -23,7 +23,7 @@ from airflow.sdk.api.datamodels._generated import TaskInstanceState
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_ha.patches import isolate_task_process
-from airflow_ha.task_process import memory
+from airflow_ha.task_process import container_memory
 from airflow_ha.task_process.ending import Ending
 
 _update_task_state: Any = ActivitySubprocess.update_task_state_if_needed
@@ -80,7 +80,7 @@ def update_task_state_if_needed(self: ActivitySubprocess) -> None:
     ending = Ending(
         code=code,
         peak=run.peak,
-        limit=memory.memory_limit(),
+        limit=container_memory.memory_limit(),
         memory_ran_out=run.memory_ran_out(),
         ended_for=run.ended_for,
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from celery import bootsteps, current_app
 
-from airflow_ha.health.consumption import consumed_queues
-from airflow_ha.queues import registry
+from airflow_ha.health.consumption_record import consumed_queues
+from airflow_ha.queues import queue_registry
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def announce(consumer: Any) -> None:
         if queues := consumed_queues(consumer):
             # The channel's pool for calls that wait for their answer, the same by which messages are acknowledged.
             with consumer.task_consumer.channel.conn_or_acquire() as client:
-                registry.announce(client, consumer.hostname, consumer.pool.num_processes, queues)
+                queue_registry.announce(client, consumer.hostname, consumer.pool.num_processes, queues)
     except Exception as error:
         log.warning("cannot announce the worker's queues: %s", error)
 
@@ -37,7 +37,7 @@ class Announcement(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has
         """Called by Celery whenever the consumer has its connection; the loop, which subscribes, begins after it."""
         self.timers = [
             consumer.timer.call_after(0, announce, (consumer,)),
-            consumer.timer.call_repeatedly(registry.ANNOUNCE_SECONDS, announce, (consumer,)),
+            consumer.timer.call_repeatedly(queue_registry.ANNOUNCE_SECONDS, announce, (consumer,)),
         ]
 
     def stop(self, consumer: Any) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from airflow_ha.queues import registry
+from airflow_ha.queues import queue_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,18 +25,18 @@ class Watch:
     """
 
     def __init__(
-        self, read: Callable[[], registry.Consumed | None], clock: Callable[[], float] = time.monotonic
+        self, read: Callable[[], queue_registry.Consumed | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._consumed: registry.Consumed | None = None
-        self._before = registry.Consumed()
+        self._consumed: queue_registry.Consumed | None = None
+        self._before = queue_registry.Consumed()
         self._grace_ends = float("-inf")
         self._failed = False
 
-    def consumed(self) -> registry.Consumed | None:
+    def consumed(self) -> queue_registry.Consumed | None:
         """Return what workers consume; None while that is not known, and then no task may be held back for it."""
         if self._thread is None:  # at the first call, so that no process forked before inherits half a thread
             with self._lock:
@@ -60,8 +60,8 @@ class Watch:
             if not self._failed:
                 log.warning("cannot read which queues are consumed: %s", error)
             if self._grace_ends <= now:
-                self._before = self._consumed or registry.Consumed()
-            self._grace_ends = now + registry.CONSUMED_SECONDS
+                self._before = self._consumed or queue_registry.Consumed()
+            self._grace_ends = now + queue_registry.CONSUMED_SECONDS
             self._failed = True
             return
         self._failed = False

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 from statsd import StatsClient  # type: ignore[import-untyped]
 from statsd.client.udp import Pipeline  # type: ignore[import-untyped]
 
-from airflow_ha.telemetry.address import Address, shared_directory
 from airflow_ha.telemetry.dogstatsd import head_and_tail, mended
+from airflow_ha.telemetry.exporter_address import Address, shared_directory
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from airflow_ha.monitoring.findings import ALERT_NAMES
-from ops.dashboards.catalogue import DASHBOARDS
+from ops.dashboards.all_boards import DASHBOARDS
 from ops.project import ROOT
 
 ALERTING = ROOT / "alerting"

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_ha.patches import registry
-from ops.bench import catalogue, patch_switches, settings
+from ops.bench import benches, patch_switches, setting_comparison
 from ops.bench.comparisons import COMPARISONS
 from ops.bench.patch_switches import switched
-from ops.bench.side import Side
+from ops.bench.targets import Side
 from ops.errors import StackError
 
 SERVICES = ("scheduler", "worker", "worker-gpu", "execution-api", "migrate", "postgres")
@@ -63,15 +63,15 @@ def stack(monkeypatch, tmp_path):
         seen.turns += 1
         yield lambda side: None
 
-    monkeypatch.setattr(settings.environment_file, "read", settings_of)
-    monkeypatch.setattr(settings.compose, "config", lambda project: {"services": dict.fromkeys(SERVICES)})
-    monkeypatch.setattr(settings, "roll_out", roll_out)
-    monkeypatch.setattr(settings, "turns", turns)
+    monkeypatch.setattr(setting_comparison.environment_file, "read", settings_of)
+    monkeypatch.setattr(setting_comparison.compose, "config", lambda project: {"services": dict.fromkeys(SERVICES)})
+    monkeypatch.setattr(setting_comparison, "roll_out", roll_out)
+    monkeypatch.setattr(setting_comparison, "turns", turns)
     return seen
 
 
 def measured(*_) -> dict[str, float]:
-    return {catalogue.LATENCY: 0.5}
+    return {benches.LATENCY: 0.5}
 
 
 def test_speed_patches_are_off_one_by_one_after_all_are_on():
@@ -86,7 +86,7 @@ def test_speed_patches_are_off_one_by_one_after_all_are_on():
 def test_only_components_with_a_changed_patch_are_restarted(stack):
     taken: dict = {}
     ways = {"all on": switched("all"), "lean_calls": switched("all", "lean_calls")}
-    settings.compare(ways, patch_switches.affected, measured, stack.project, SIDE, 2, taken, print)
+    setting_comparison.compare(ways, patch_switches.affected, measured, stack.project, SIDE, 2, taken, print)
     assert stack.log == [
         (("--no-deps", "worker", "worker-gpu"), ("all", "")),
         (("--no-deps", "execution-api", "scheduler"), ("all", "lean_calls")),  # with what requires it
@@ -118,7 +118,7 @@ def test_a_failure_keeps_what_was_measured_and_restores_the_settings(stack):
 
     taken: dict = {}
     with pytest.raises(StackError, match="the run has failed"):
-        settings.compare(
+        setting_comparison.compare(
             patch_switches.each_off(ROWS), patch_switches.affected, fail, stack.project, SIDE, 5, taken, print
         )
     assert list(taken) == ["all on"]
@@ -132,12 +132,12 @@ def test_a_patch_is_measured_by_latency_rate_and_cost(monkeypatch):
     )
     monkeypatch.setattr(patch_switches, "latency", lambda side, report: measured())
     assert patch_switches.measure(SIDE, print) == {
-        catalogue.LATENCY: 0.5,
+        benches.LATENCY: 0.5,
         "tasks/s": 10.0,
-        catalogue.COST: 0.2,
-        f"{catalogue.COST}, worker": 0.1,
-        f"{catalogue.COST}, execution-api": 0.0,
-        f"{catalogue.COST}, scheduler": 0.1,
+        benches.COST: 0.2,
+        f"{benches.COST}, worker": 0.1,
+        f"{benches.COST}, execution-api": 0.0,
+        f"{benches.COST}, scheduler": 0.1,
     }
 
 
@@ -149,5 +149,7 @@ def test_the_benches_cover_every_speed_patch_and_every_mode():
 
 
 def test_only_schedulers_are_restarted_for_a_setting_of_theirs():
-    assert settings.schedulers(settings.REST["3"], settings.REST["0"], SERVICES) == ["scheduler"]
-    assert settings.schedulers(settings.REST["0"], settings.REST["0"], SERVICES) == []
+    assert setting_comparison.schedulers(setting_comparison.REST["3"], setting_comparison.REST["0"], SERVICES) == [
+        "scheduler"
+    ]
+    assert setting_comparison.schedulers(setting_comparison.REST["0"], setting_comparison.REST["0"], SERVICES) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ops import metric_contract
 from ops.bench import prometheus_figures
 from ops.bench.prometheus_figures import CONNECTIONS, EXPRESSIONS, SERIES
+from ops.observability import metric_contract
 from ops.project import ROOT
 
 SETTINGS = {"COMPOSE_PROFILES": "data,observability", "BIND_ADDRESS": "127.0.0.1", "PROMETHEUS_PORT": "9090"}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from airflow_ha.task_process import suspension
-from ops.environment_file import SUSPENSION_SECONDS
+from ops.settings_file import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3

@@ -191,6 +191,6 @@ def test_a_services_keys_are_in_the_projects_order(name):
 
 
 def test_a_worker_is_told_where_the_findings_of_the_monitoring_dag_go():
-    from airflow_ha.monitoring.run import ALERTMANAGERS
+    from airflow_ha.monitoring.check_run import ALERTMANAGERS
 
     assert ALERTMANAGERS in SERVICES["worker"]["environment"]

@@ -8,8 +8,8 @@ import re
 import pytest
 import yaml
 
-from ops.bench import stock
-from ops.bench.stock import IMAGES, OVERRIDES
+from ops import stock_airflow
+from ops.stock_airflow import IMAGES, OVERRIDES
 from tests.unit.compose.model import COMPOSE, compose_model, interpolated
 
 FILE = COMPOSE / "stock/compose.yaml"
@@ -81,8 +81,8 @@ def test_its_passwords_are_not_in_its_file(monkeypatch):
     needed = set(re.findall(r"\$\{(\w+):\?", TEXT))
     state = COMPOSE / "nowhere"
     images = dict.fromkeys(IMAGES, "an-image:1")
-    monkeypatch.setattr(stock, "free_port", lambda: 1)
-    one, other = (stock.stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
+    monkeypatch.setattr(stock_airflow, "free_port", lambda: 1)
+    one, other = (stock_airflow.stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
     assert needed == set(one)
     assert one["COMPOSE_PROJECT_NAME"] == "x-stock"
     assert {key for key in one if one[key] != other[key]} == {

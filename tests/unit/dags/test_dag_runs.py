@@ -123,8 +123,8 @@ def test_the_canary_measures_how_late_it_ran(run):
 def test_monitoring_tells_and_remembers_what_it_finds_until_it_is_gone(run, monkeypatch):
     from airflow.models.variable import Variable
 
-    from airflow_ha.monitoring import memory
-    from airflow_ha.monitoring import run as monitoring
+    from airflow_ha.monitoring import check_run as monitoring
+    from airflow_ha.monitoring import check_state
     from airflow_ha.monitoring.observations import ImportProblem, Observations
 
     problems = [ImportProblem("x.py", "NameError: y")]
@@ -134,7 +134,7 @@ def test_monitoring_tells_and_remembers_what_it_finds_until_it_is_gone(run, monk
     )
 
     found = run("monitoring_dag")
-    remembered = memory.load(Variable.get(memory.VARIABLE))
+    remembered = check_state.load(Variable.get(check_state.VARIABLE))
     problems.clear()
     gone = run("monitoring_dag", logical_date=NIGHT.add(minutes=1))
 
@@ -142,4 +142,4 @@ def test_monitoring_tells_and_remembers_what_it_finds_until_it_is_gone(run, monk
     assert found.results[("check", -1)] == {"AirflowImportErrors": 1}
     assert [told.labels["file"] for told in remembered.told] == ["x.py"]
     assert gone.results[("check", -1)] == {}
-    assert memory.load(Variable.get(memory.VARIABLE)).told == ()
+    assert check_state.load(Variable.get(check_state.VARIABLE)).told == ()

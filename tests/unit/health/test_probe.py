@@ -210,7 +210,7 @@ def consumer(*, connected=True, polled=("default",), in_cycle=True, subscribed=(
 
 @pytest.fixture(scope="module")
 def consumed_queues():
-    from airflow_ha.health.consumption import consumed_queues
+    from airflow_ha.health.consumption_record import consumed_queues
 
     return consumed_queues
 

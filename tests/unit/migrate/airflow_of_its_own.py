@@ -177,7 +177,7 @@ def ask(now: datetime) -> dict[str, object]:
     from airflow.api_fastapi.app import create_app
     from fastapi.testclient import TestClient
 
-    from airflow_ha.monitoring import checks, memory
+    from airflow_ha.monitoring import check_state, checks
     from airflow_ha.monitoring.airflow_api import AirflowApi
     from airflow_ha.monitoring.observe import observe
     from airflow_ha.monitoring.thresholds import Thresholds
@@ -190,7 +190,7 @@ def ask(now: datetime) -> dict[str, object]:
             f"{method} {path}": client.request(method, f"/api/v2{path}", json=body, headers=token).status_code
             for method, path, body in FORBIDDEN
         }
-    lasting = memory.Memory(seen=memory.remember({}, memory.conditions(seen, 8), now))
+    lasting = check_state.Memory(seen=check_state.remember({}, check_state.conditions(seen, 8), now))
     found = checks.check(seen, lasting, Thresholds(), 8)
     return {
         "refused": refused,

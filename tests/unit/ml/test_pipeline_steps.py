@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from airflow_ha.ml import registry
+from airflow_ha.ml import model_registry
 from airflow_ha.ml.artifacts import read_arrays, read_json, read_model, write_arrays
+from airflow_ha.ml.data_source import read
 from airflow_ha.ml.download import download
 from airflow_ha.ml.evaluation import evaluate
 from airflow_ha.ml.preprocessing import preprocess
 from airflow_ha.ml.quality_gate import judge
-from airflow_ha.ml.source import read
 from airflow_ha.ml.training import CANDIDATES, train
 
 
@@ -137,7 +137,7 @@ def test_no_candidates_are_refused(tmp_path):
 def test_a_second_pass_finds_everything_and_writes_nothing(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
     verdict = judge(evaluation, 0.95)
-    registry.register("v1", evaluation, verdict, run_directory, tmp_path)
+    model_registry.register("v1", evaluation, verdict, run_directory, tmp_path)
     before = files(run_directory) | files(tmp_path)
 
     again = [
@@ -145,7 +145,7 @@ def test_a_second_pass_finds_everything_and_writes_nothing(run_directory, tmp_pa
         preprocess(run_directory),
         *(train(candidate, run_directory) for candidate in CANDIDATES),
         evaluate(CANDIDATES, run_directory),
-        registry.register("v1", evaluation, verdict, run_directory, tmp_path),
+        model_registry.register("v1", evaluation, verdict, run_directory, tmp_path),
     ]
 
     assert all(step["reused"] for step in again)
@@ -154,7 +154,7 @@ def test_a_second_pass_finds_everything_and_writes_nothing(run_directory, tmp_pa
 
 def test_the_winner_is_registered_with_its_metrics_and_can_be_used(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
-    document = registry.register("v1", evaluation, judge(evaluation, 0.95), run_directory, tmp_path)
+    document = model_registry.register("v1", evaluation, judge(evaluation, 0.95), run_directory, tmp_path)
 
     images, labels = read("digits", "label")
     assert document["outcome"] == "registered"
@@ -162,32 +162,32 @@ def test_the_winner_is_registered_with_its_metrics_and_can_be_used(run_directory
     assert document["accuracy"] == evaluation["accuracy"]
     assert document["model_path"] == str(tmp_path / "v1.joblib")
     assert read_model(tmp_path / "v1.joblib").score(images, labels) > 0.95
-    assert registry.decision("v1", tmp_path)["candidates"] == evaluation["candidates"]
+    assert model_registry.decision("v1", tmp_path)["candidates"] == evaluation["candidates"]
 
 
 def test_a_rejection_is_recorded_with_its_reason_and_no_model(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
-    document = registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
+    document = model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
 
     assert document["outcome"] == "rejected"
     assert document["model_path"] is None
     assert "is below the required 1.0000" in document["reason"]
-    assert registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)["reused"] is True
+    assert model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)["reused"] is True
     assert [path.name for path in tmp_path.iterdir()] == ["v1.json"]
 
 
 def test_a_moved_gate_makes_a_new_decision_in_both_directions(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
-    registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
+    model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
 
-    registered = registry.register("v1", evaluation, judge(evaluation, 0.9), run_directory, tmp_path)
+    registered = model_registry.register("v1", evaluation, judge(evaluation, 0.9), run_directory, tmp_path)
     assert registered["reused"] is False
-    assert registry.decision("v1", tmp_path)["outcome"] == "registered"
+    assert model_registry.decision("v1", tmp_path)["outcome"] == "registered"
 
-    registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
-    assert registry.decision("v1", tmp_path)["outcome"] == "rejected"
+    model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
+    assert model_registry.decision("v1", tmp_path)["outcome"] == "rejected"
 
 
 def test_a_version_nothing_was_decided_on_is_an_error_that_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="no document on version v9"):
-        registry.decision("v9", tmp_path)
+        model_registry.decision("v9", tmp_path)

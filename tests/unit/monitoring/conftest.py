@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_ha.monitoring.memory import Memory, conditions, remember
+from airflow_ha.monitoring.check_state import Memory, conditions, remember
 from airflow_ha.monitoring.observations import Observations
 
 NOON = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)

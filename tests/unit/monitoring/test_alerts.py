@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from airflow_ha.monitoring import findings
 from airflow_ha.monitoring.alerts import INTERVAL, KEPT, message, taken, to_tell
+from airflow_ha.monitoring.check_state import Told
 from airflow_ha.monitoring.findings import Finding
-from airflow_ha.monitoring.memory import Told
 from tests.unit.monitoring.conftest import NOON
 
 A, B = "http://alertmanager-1:9093", "http://alertmanager-2:9093"

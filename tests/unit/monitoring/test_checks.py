@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_ha.monitoring import checks, findings
-from airflow_ha.monitoring.memory import Memory, Seen, conditions, overdue_key, queued_key, remember
+from airflow_ha.monitoring.check_state import Memory, Seen, conditions, overdue_key, queued_key, remember
 from airflow_ha.monitoring.observations import (
     DueDag,
     FailingTask,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import metric_contract as contract
+from ops.observability import metric_contract as contract
 from ops.project import ROOT
 
 AIRFLOW = Path(find_spec("airflow").origin).parent

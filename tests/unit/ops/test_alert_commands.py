@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ops import credentials, environment_file
+from ops import secrets_store, settings_file
 from ops.commands import restart, slack
 from ops.commands.silence import known_alerts, parse_duration, parse_label
 from ops.errors import StackError
@@ -249,20 +249,20 @@ def test_a_webhook_before_there_is_a_stack_is_refused(project, docker):
 @pytest.fixture
 def with_secrets(running, monkeypatch):
     """Secrets that are there, and are handed over on paper: tests need not be root."""
-    credentials.generate(running)
-    monkeypatch.setattr(credentials, "hand_over", lambda *_: None)
-    monkeypatch.setattr(credentials, "all_owned", lambda *_: True)
+    secrets_store.generate(running)
+    monkeypatch.setattr(secrets_store, "hand_over", lambda *_: None)
+    monkeypatch.setattr(secrets_store, "all_owned", lambda *_: True)
     return running
 
 
 def test_a_webhook_is_kept_private_and_the_alertmanagers_follow_one_after_the_other(with_secrets, docker):
     slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
-    slack.apply(with_secrets, environment_file.read(with_secrets))
+    slack.apply(with_secrets, settings_file.read(with_secrets))
     kept = with_secrets.secrets / "slack_webhook_url"
     assert kept.read_text() == WEBHOOK + "\n"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert (with_secrets.secrets / "mounted/alertmanager/slack_webhook_url").read_text() == WEBHOOK
-    assert environment_file.read(with_secrets)["COMPOSE_PROFILES"] == "data,observability"
+    assert settings_file.read(with_secrets)["COMPOSE_PROFILES"] == "data,observability"
     ups = [call for call in docker.calls() if "up" in call]
     assert [call[-1] for call in ups] == ["alertmanager-1", "alertmanager-2"]
     assert all("--wait" in call for call in ups)
@@ -273,9 +273,9 @@ def test_a_webhook_is_kept_private_and_the_alertmanagers_follow_one_after_the_ot
 def test_back_to_the_stub_it_is_there_before_the_alertmanagers_send_to_it(with_secrets, docker):
     slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
     slack.store(with_secrets, "slack_webhook_url", None)
-    slack.apply(with_secrets, environment_file.read(with_secrets))
+    slack.apply(with_secrets, settings_file.read(with_secrets))
     assert not (with_secrets.secrets / "slack_webhook_url").exists()
-    assert "slack-stub" in environment_file.read(with_secrets)["COMPOSE_PROFILES"]
+    assert "slack-stub" in settings_file.read(with_secrets)["COMPOSE_PROFILES"]
     assert [call[-1] for call in docker.calls() if "up" in call] == ["slack-stub", "alertmanager-1", "alertmanager-2"]
 
 
@@ -314,27 +314,27 @@ def pair(running, monkeypatch):
 def test_a_test_message_goes_to_both_and_counts_when_either_gets_it_out(running, pair, capsys):
     one, other = Counting("a", (3, 0)), Counting("b", (5, 1), (5, 1), (6, 1))
     pair(one, other)
-    slack.send(environment_file.read(running))
+    slack.send(settings_file.read(running))
     assert [alert["labels"]["alertname"] for alert in one.posted + other.posted] == ["SlackTest"] * 2
     assert "a message is out" in capsys.readouterr().out
 
 
 def test_a_test_message_goes_out_with_one_alertmanager_away(running, pair, capsys):
     pair(Counting("a", None), Counting("b", (0, 0), (1, 0)))
-    slack.send(environment_file.read(running))
+    slack.send(settings_file.read(running))
     assert "a message is out" in capsys.readouterr().out
 
 
 def test_a_test_message_that_slack_does_not_take_is_a_failure(running, pair):
     pair(Counting("a", (0, 0), (1, 1)), Counting("b", (0, 0)))
     with pytest.raises(StackError, match="Slack does not take the message"):
-        slack.send(environment_file.read(running))
+        slack.send(settings_file.read(running))
 
 
 def test_a_test_message_that_nobody_sends_is_a_failure(running, pair):
     pair(Counting("a", (0, 0)), Counting("b", (0, 0)))
     with pytest.raises(StackError, match="no message got out"):
-        slack.send(environment_file.read(running))
+        slack.send(settings_file.read(running))
 
 
 # ---- restart

@@ -9,9 +9,16 @@ import subprocess
 import pytest
 import yaml
 
-from ops import compose, compose_override, environment_file, generated_files, scaling, slots
+from ops import (
+    compose,
+    compose_override,
+    scaling,
+    settings_file,
+    worker_slots,
+)
 from ops.commands.scale import parse_scale
 from ops.errors import StackError
+from ops.observability import generated_config
 from ops.project import ROOT
 
 HAS_COMPOSE = (
@@ -77,9 +84,9 @@ def test_the_example_is_a_worker_of_its_own_queue(example):
 
 
 def test_the_number_of_an_own_worker_is_kept_in_env_and_expected(example):
-    settings = environment_file.read(example)
+    settings = settings_file.read(example)
     assert settings["WORKER_GPU_REPLICAS"] == "1"
-    generated_files.write(example, settings | {"WORKER_GPU_REPLICAS": "2"})
+    generated_config.write(example, settings | {"WORKER_GPU_REPLICAS": "2"})
     assert expected(example)["worker-gpu"] == "vector(2)"
     assert expected(example)["worker"] == "vector(2)"
 
@@ -87,7 +94,7 @@ def test_the_number_of_an_own_worker_is_kept_in_env_and_expected(example):
 def test_an_own_worker_without_a_component_counts_as_worker(project):
     text = "services: { etl: { extends: { file: airflow.yaml, service: worker } } }"
     assert override(project, text) == {"etl": "worker"}
-    generated_files.write(project, environment_file.read(project))
+    generated_config.write(project, settings_file.read(project))
     assert expected(project)["worker"] == "vector(3)"
 
 
@@ -149,6 +156,6 @@ def test_slots_that_schedulers_cannot_fill_are_told(parallelism, told):
     scheduler = {"environment": {"AIRFLOW__CORE__PARALLELISM": str(parallelism)}, "deploy": {"replicas": 2}}
     flower = {**worker(1, 8), "entrypoint": ["airflow"], "command": ["celery", "flower"]}
     services = {"scheduler": scheduler, "worker": worker(2, 8), "worker-gpu": worker(2, 2), "flower": flower}
-    said = slots.shortage({"services": services})
+    said = worker_slots.shortage({"services": services})
     assert (said is not None) == told
     assert not told or "PARALLELISM=10" in str(said)

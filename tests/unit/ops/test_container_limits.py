@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ops import compose, container_limits, environment_file
+from ops import compose, container_limits, settings_file
 from ops.container_limits import GIB, MIB, size_workers
 from ops.errors import StackError
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
@@ -47,7 +47,7 @@ def test_four_workers_share_the_memory_of_two():
 @pytest.mark.parametrize("gib", [2, 4, 6, 8, 16, 24, 64])
 @pytest.mark.parametrize("slots", ["", "1", "8", "64"])
 def test_sizes_pass_their_own_check(project, gib, slots):
-    settings = environment_file.read(project) | {"WORKER_CONCURRENCY": slots}
+    settings = settings_file.read(project) | {"WORKER_CONCURRENCY": slots}
     assert container_limits.check_values(settings | size_workers(settings, gib * GIB), KNOWN) is None
 
 
@@ -75,13 +75,13 @@ def test_every_container_takes_its_limits_from_a_setting():
 def test_a_limit_that_cannot_work_is_refused_with_what_it_takes(project, line, takes):
     project.env_file.write_text(line + "\n")
     with pytest.raises(StackError) as refused:
-        environment_file.read(project)
+        settings_file.read(project)
     assert takes in refused.value.cure
     assert refused.value.where.endswith("line 1")
 
 
 def test_a_limit_beyond_the_machine_is_refused(project):
-    settings = environment_file.read(project)
+    settings = settings_file.read(project)
     container_limits.check_machine(project, settings | {"WORKER_MEMORY": "4g"}, 16 * GIB)
     with pytest.raises(StackError, match="PROMETHEUS_MEMORY=32g is more than this machine has"):
         container_limits.check_machine(project, settings | {"PROMETHEUS_MEMORY": "32g"}, 16 * GIB)

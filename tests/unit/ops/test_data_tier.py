@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ops import data_tier, environment_file
+from ops import data_tier, settings_file
 from ops.errors import StackError
 from tests.unit.ops.test_commands import run
 from tests.unit.ops.test_status import container
@@ -205,7 +205,7 @@ def test_data_in_the_other_profiles_database_is_told_of_before_a_new_one_starts(
 
 def test_both_profiles_of_the_data_tier_at_once_are_refused(project):
     with pytest.raises(StackError, match="data and data-ha are one or the other"):
-        environment_file.check_profiles(["data", "flower", "data-ha"], "--profile")
+        settings_file.check_profiles(["data", "flower", "data-ha"], "--profile")
     result = run("up", "--profile", "data", "--profile", "data-ha")
     assert result.returncode == 2
     assert "one or the other" in result.stderr

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ops import environment_file, preflight
+from ops import preflight, settings_file
 from ops.errors import StackError
 
 
 @pytest.fixture
 def settings(project):
     # Two pages only: what listens on this machine's other ports is not these tests' affair.
-    return environment_file.read(project) | {"COMPOSE_PROFILES": "data,flower"}
+    return settings_file.read(project) | {"COMPOSE_PROFILES": "data,flower"}
 
 
 @pytest.mark.usefixtures("docker")
@@ -131,7 +131,7 @@ def test_a_folder_of_dags_that_does_not_exist_is_refused(project, settings):
 def test_without_the_data_profile_the_database_and_the_broker_must_be_named(project, settings, variable):
     settings |= {"COMPOSE_PROFILES": "flower", "POSTGRES_HOST": "db.example", "REDIS_HOST": "cache.example"}
     preflight.check_external(project, settings)
-    settings[variable] = environment_file.defaults(project)[variable]
+    settings[variable] = settings_file.defaults(project)[variable]
     with pytest.raises(StackError, match=f"{variable} names no other") as refused:
         preflight.check_external(project, settings)
     assert "--profile data" in refused.value.cure

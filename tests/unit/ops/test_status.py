@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ops import environment_file, status
+from ops import settings_file, status
 
 MODEL = {
     "name": "airflow-ha",
@@ -118,7 +118,7 @@ def test_urls_are_what_people_and_this_machine_can_open(address, shown, asked):
 
 
 def test_alertmanager_and_the_stacks_own_slack_are_pages_while_they_are_on(project):
-    settings = environment_file.read(project) | {"COMPOSE_PROFILES": "observability,slack-stub"}
+    settings = settings_file.read(project) | {"COMPOSE_PROFILES": "observability,slack-stub"}
     assert status.urls(settings)["alertmanager"] == "http://localhost:9093"
     assert status.urls(settings)["slack_stub"] == "http://localhost:8025"
     assert "slack_stub" not in status.urls(settings | {"COMPOSE_PROFILES": "observability"})

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ops import environment_file, rollout, status
-from ops.airflow_client import Run
+from ops import rollout, settings_file, status
+from ops.clients.airflow import Run
 from ops.commands import up
 from ops.errors import StackError
 from ops.project import ROOT
@@ -154,7 +154,7 @@ def whole_stack(stack):
 def test_a_run_on_the_containers_of_now_is_proof_enough(project, monkeypatch, newest, triggered):
     airflow = FakeAirflow(newest)
     monkeypatch.setattr(status, "client", lambda *_: airflow)
-    up.prove(project, environment_file.read(project))
+    up.prove(project, settings_file.read(project))
     assert airflow.triggered == triggered
 
 
@@ -162,7 +162,7 @@ def test_a_run_on_the_containers_of_now_is_proof_enough(project, monkeypatch, ne
 def test_a_pipeline_that_fails_is_told_with_the_task_and_the_page(project, monkeypatch):
     monkeypatch.setattr(status, "client", lambda *_: FakeAirflow(None, ends="failed"))
     with pytest.raises(StackError, match="the run of ml_pipeline_dag failed, in validate_data") as error:
-        up.prove(project, environment_file.read(project))
+        up.prove(project, settings_file.read(project))
     assert error.value.where == "http://airflow/new"
     assert error.value.code == 1
 
@@ -197,7 +197,7 @@ def test_scale_keeps_the_number_and_touches_only_what_it_was_asked_for(project, 
     )
     result = run("scale", "worker=1")
     assert result.returncode == 0, result.stderr
-    assert environment_file.read(project)["WORKER_REPLICAS"] == "1"
+    assert settings_file.read(project)["WORKER_REPLICAS"] == "1"
     assert call_of(docker, "up")[-4:] == ["--detach", "--no-deps", "--no-recreate", "worker"]
 
 
@@ -233,7 +233,7 @@ def test_status_of_a_stack_that_is_down_says_that_its_data_is_kept(project, dock
     ],
 )
 def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profiles, secrets, wanted):
-    settings = environment_file.read(project) | {"COMPOSE_PROFILES": profiles}
+    settings = settings_file.read(project) | {"COMPOSE_PROFILES": profiles}
     up.switch_observability(settings, set(), secrets)
     assert settings["COMPOSE_PROFILES"] == wanted
     assert settings["ALERTMANAGERS"] == (
@@ -243,11 +243,12 @@ def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profil
 
 @pytest.mark.usefixtures("stack")
 def test_while_instances_come_or_go_no_more_are_wanted_than_there_are_to_be(project, docker, monkeypatch):
-    from ops import generated_files, scaling
+    from ops import scaling
     from ops.commands import scale
+    from ops.observability import generated_config
 
     seen: list[str] = []
-    monkeypatch.setattr(generated_files, "write", lambda _, settings: seen.append(settings["WORKER_REPLICAS"]))
+    monkeypatch.setattr(generated_config, "write", lambda _, settings: seen.append(settings["WORKER_REPLICAS"]))
     monkeypatch.setattr(scaling, "roll_out", lambda *_: seen.append("rolled out"))
     for count in ("4", "3"):
         scale.scale([f"worker={count}"])

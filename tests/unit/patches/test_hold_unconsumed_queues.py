@@ -67,7 +67,7 @@ def scheduler(upstream, run_id, monkeypatch):
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
-    from airflow_ha.queues.registry import Consumed
+    from airflow_ha.queues.queue_registry import Consumed
 
     with create_session() as session:
         session.execute(update(DagModel).where(DagModel.dag_id == "held").values(is_paused=False))

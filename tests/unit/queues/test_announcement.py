@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from kombu.asynchronous.timer import Timer
 
-from airflow_ha.queues import announcement, registry
+from airflow_ha.queues import announcement, queue_registry
 
 
 def consumer(queues: tuple[str, ...]):
@@ -41,9 +41,9 @@ def run_due(timer: Timer, seconds: float = 0.1) -> None:
 def announced(monkeypatch):
     """The announcements, many times a second."""
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(registry, "ANNOUNCE_SECONDS", 0.03)
+    monkeypatch.setattr(queue_registry, "ANNOUNCE_SECONDS", 0.03)
     monkeypatch.setattr(
-        registry, "announce", lambda client, worker, slots, queues: made.append((worker, slots, *queues))
+        queue_registry, "announce", lambda client, worker, slots, queues: made.append((worker, slots, *queues))
     )
     return made
 
@@ -78,7 +78,7 @@ def test_a_redis_that_does_not_answer_does_not_stop_the_worker(announced, monkey
         announced.append(worker)
         raise ConnectionError("no Redis")
 
-    monkeypatch.setattr(registry, "announce", refuse)
+    monkeypatch.setattr(queue_registry, "announce", refuse)
     worker = consumer(("default",))
     announcement.Announcement(worker).start(worker)
     run_due(worker.timer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_ha.queues.registry import Consumed
+from airflow_ha.queues.queue_registry import Consumed
 from airflow_ha.queues.watch import Watch
 
 

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from airflow_ha.telemetry import statsd
-from airflow_ha.telemetry.address import LOOKUP_INTERVAL
+from airflow_ha.telemetry.exporter_address import LOOKUP_INTERVAL
 from airflow_ha.telemetry.statsd import TaggedStatsClient
 
 OURS = "component:scheduler,airflow_instance:0123456789ab"

@@ -13,10 +13,10 @@ import typer.main
 import yaml
 
 from ops.__main__ import app
+from ops.ci.official_images import facts
 from ops.commands.test import CHECKS
-from ops.image_versions import read_images_env
-from ops.images import AIRFLOW_BASE_IMAGE, airflow_reference
-from ops.official_images import facts
+from ops.images.resolve import AIRFLOW_BASE_IMAGE, airflow_reference
+from ops.images.versions import read_images_env
 from ops.project import ROOT
 
 FOLDER = ROOT / ".github"
@@ -146,7 +146,7 @@ def test_the_tests_run_on_the_official_images_on_both_architectures():
 def test_a_job_with_tests_shows_its_summary_and_keeps_its_reports(name, job, model):
     run = next(step["run"] for step in model["steps"] if "stack test tests/" in step.get("run", ""))
     assert re.search(r"--junitxml=reports/\S+\.xml", run)
-    summary = next(step for step in model["steps"] if "ops.junit_summary reports" in step.get("run", ""))
+    summary = next(step for step in model["steps"] if "ops.ci.junit_summary reports" in step.get("run", ""))
     assert summary["if"] == "${{ !cancelled() }}"
     kept = next(step for step in model["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
     assert kept["if"] == "failure()"

@@ -1,0 +1,1 @@
+"""Checks and reports that the workflows on GitHub run."""

@@ -1,0 +1,97 @@
+"""`python -m ops.ci.junit_summary FOLDER`: the JUnit files in a folder as Markdown, for a run's page on GitHub.
+
+A table with a line for each file, and each test that failed with the end of what it said. Only the standard library,
+so that it also reports a run that ended before there was an environment.
+"""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+# A run's page takes 1 MiB in all: https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
+MOST_FAILURES = 50
+MOST_LINES = 60
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A test that failed, or a fixture of its."""
+
+    test: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One JUnit file."""
+
+    name: str
+    tests: int
+    skipped: int
+    seconds: float
+    failures: tuple[Failure, ...]
+
+
+def read(path: Path) -> Report:
+    """Reads one JUnit file of pytest's."""
+    root = ET.parse(path).getroot()  # noqa: S314 (our own pytest wrote it)
+    cases = list(root.iter("testcase"))
+    failures = [
+        Failure(f"{case.get('classname')}::{case.get('name')}", outcome.text or outcome.get("message") or "")
+        for case in cases
+        for outcome in case
+        if outcome.tag in ("failure", "error")
+    ]
+    return Report(
+        name=path.stem,
+        tests=len(cases),
+        skipped=sum(case.find("skipped") is not None for case in cases),
+        seconds=sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")),
+        failures=tuple(failures),
+    )
+
+
+def markdown(reports: list[Report]) -> str:
+    """The reports as a table, and what failed below it."""
+    if not reports:
+        return "No test has reported: the run ended before.\n"
+    lines = ["| tests | passed | failed | skipped | time |", "|---|---|---|---|---|"]
+    for report in reports:
+        failed = len({failure.test for failure in report.failures})
+        passed = report.tests - failed - report.skipped
+        lines.append(f"| {report.name} | {passed} | {failed} | {report.skipped} | {report.seconds:.0f} s |")
+    failures = [failure for report in reports for failure in report.failures]
+    for failure in failures[:MOST_FAILURES]:
+        lines += [
+            "",
+            f"<details><summary>{_plain(failure.test)}</summary>",
+            "",
+            *_quoted(failure.text),
+            "",
+            "</details>",
+        ]
+    if len(failures) > MOST_FAILURES:
+        lines += ["", f"… and {len(failures) - MOST_FAILURES} more, in the log."]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _quoted(text: str) -> list[str]:
+    # Indented: a fence could be ended by the text itself.
+    return [f"    {line}" for line in text.splitlines()[-MOST_LINES:]]
+
+
+def main() -> None:
+    """Prints the summary of the folder that is named."""
+    folder = Path(sys.argv[1])
+    print(markdown([read(path) for path in sorted(folder.glob("*.xml"))]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`python -m ops.ci.official_images`: the official images and the Airflow image on them, as lines for $GITHUB_OUTPUT.
+
+A workflow builds and scans by these, so that compose/images.env stays the only place of a version.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ops.images.resolve import AIRFLOW_BASE_IMAGE, AIRFLOW_DOCKERFILE, airflow_reference, official_references
+from ops.images.versions import read_images_env
+from ops.project import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def facts(root: Path) -> dict[str, str]:
+    """What a workflow needs to know.
+
+    Returns:
+        `reference`, the name under which `ops/stack` looks for the Airflow image on the official base;
+        `dockerfile`, `base` and `uv`, of which it is built;
+        `images`, the other official images as a JSON list of `name` and `reference`.
+    """
+    official = official_references(root, {})
+    base = official.pop(AIRFLOW_BASE_IMAGE)
+    uv = read_images_env(root)["UV_VERSION"]
+    images = [
+        {"name": key.removesuffix("_IMAGE").lower().replace("_", "-"), "reference": reference}
+        for key, reference in official.items()
+    ]
+    return {
+        "reference": airflow_reference(root, base, uv),
+        "dockerfile": AIRFLOW_DOCKERFILE,
+        "base": base,
+        "uv": uv,
+        "images": json.dumps(images),
+    }
+
+
+if __name__ == "__main__":
+    for name, value in facts(ROOT).items():
+        print(f"{name}={value}")

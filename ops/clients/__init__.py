@@ -1,0 +1,1 @@
+"""HTTP APIs of services that operating the stack needs."""

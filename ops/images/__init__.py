@@ -1,0 +1,1 @@
+"""Images of the stack: found, pulled or built from packages."""

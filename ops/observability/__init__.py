@@ -1,0 +1,1 @@
+"""Configuration derived for Prometheus and Alertmanager, and the metrics that exist."""

@@ -1,0 +1,76 @@
+"""Where one run keeps its artifacts: a place that depends on what was asked for, not on the attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC
+from typing import TYPE_CHECKING, TypedDict
+
+from airflow_ha.ml.data_source import BUNDLED_DIGITS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DEFAULT_ARTIFACTS_ROOT = "file:///opt/airflow/artifacts"
+
+
+class Plan(TypedDict):
+    """What every step of one run needs to know."""
+
+    version: str
+    source: str
+    label_column: str
+    run_directory: str
+    registry_directory: str
+
+
+def plan_run(
+    *,
+    logical_date: datetime | None,
+    run_id: str,
+    source: str | None,
+    label_column: str,
+    artifacts_root: str | None,
+) -> Plan:
+    """Lay down where a run reads and writes.
+
+    Args:
+        logical_date: the run's logical date, if it has one.
+        run_id: stands in for the logical date where there is none (a trigger through REST may send null).
+        source: `digits` for scikit-learn's bundled data, or the URL of a CSV file in any object storage
+            (`file:///data/x.csv`, `s3://connection@bucket/x.csv`); None or empty for the bundled data.
+        label_column: the CSV column that holds the class.
+        artifacts_root: URL of the directory that all runs share; None or empty for the shared volume.
+
+    Raises:
+        ValueError: the source or the root is no URL.
+    """
+    source = (source or "").strip() or BUNDLED_DIGITS
+    if source != BUNDLED_DIGITS and "://" not in source:
+        raise ValueError(
+            f"data source {source!r} is neither {BUNDLED_DIGITS!r} nor a URL "
+            "such as file:///data/images.csv or s3://connection@bucket/images.csv"
+        )
+    root = (artifacts_root or "").strip().rstrip("/") or DEFAULT_ARTIFACTS_ROOT
+    if "://" not in root:
+        raise ValueError(f"artifacts root {root!r} is no URL such as {DEFAULT_ARTIFACTS_ROOT}")
+    version = run_version(logical_date, run_id, source, label_column)
+    return Plan(
+        version=version,
+        source=source,
+        label_column=label_column,
+        run_directory=f"{root}/runs/{version}",
+        registry_directory=f"{root}/registry",
+    )
+
+
+def run_version(logical_date: datetime | None, run_id: str, source: str, label_column: str) -> str:
+    """Name a run's artifacts: the same for the same logical date and data, safe as a file name.
+
+    The data is part of the name, so that a run repeated with another source never takes the first one's
+    artifacts for its own.
+    """
+    moment = run_id if logical_date is None else logical_date.astimezone(UTC).strftime("%Y-%m-%dT%H%M%S.%fZ")
+    digest = hashlib.sha256("\n".join((moment, source, label_column)).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', moment)[:150]}-{digest[:8]}"

@@ -1,0 +1,101 @@
+"""The stand-ins' Debian comes from the mirror that the machine's own apt uses."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from ops.images.airgap import debian
+from ops.images.airgap.debian import AptSource, machine_sources, parse_print_uris, suite_lines
+
+ONE_LINE = """\
+# a comment
+deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.test/debian bookworm main contrib
+deb http://mirror.test/debian bookworm-updates main
+deb http://security.test/debian-security bookworm-security main
+"""
+DEB822 = """\
+Types: deb
+URIs: http://mirror.test/debian
+Suites: bookworm bookworm-updates
+Components: main contrib
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://security.test/debian-security
+Suites: bookworm-security
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://disabled.test/debian
+Suites: bookworm
+Components: main
+"""
+EXPECTED = [
+    "deb http://mirror.test/debian/ trixie main",
+    "deb http://mirror.test/debian/ trixie-updates main",
+    "deb http://security.test/debian-security/ trixie-security main",
+]
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="reads sources as apt does, which is not on this machine")
+@pytest.mark.parametrize(
+    ("name", "content"), [("sources.list", ONE_LINE), ("debian.sources", DEB822)], ids=["one-line", "deb822"]
+)
+def test_one_line_and_deb822_sources_give_the_same_suites(tmp_path, name, content):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "none").write_text("")
+    place = tmp_path / name if name.endswith(".list") else tmp_path / "parts" / name
+    place.write_text(content)
+    main_list = place if name.endswith(".list") else tmp_path / "none"
+    options = ["-o", f"Dir::Etc::sourcelist={main_list}", "-o", f"Dir::Etc::sourceparts={tmp_path}/parts"]
+    assert suite_lines(machine_sources(*options), "bookworm") == EXPECTED
+
+
+def test_a_repository_of_another_vendor_is_not_taken_for_debians_mirror():
+    sources = [AptSource("https://vendor.test/node", "nodistro")]
+    assert suite_lines(sources, "bookworm") == []
+
+
+def test_security_fixes_alone_are_no_mirror_to_install_from():
+    assert suite_lines([AptSource("http://s.test/", "bookworm-security")], "bookworm") == []
+
+
+def test_a_mirror_that_is_listed_twice_is_used_once():
+    source = AptSource("http://m.test/debian/", "bookworm")
+    assert suite_lines([source, source], "bookworm") == ["deb http://m.test/debian/ trixie main"]
+
+
+def test_a_machine_that_does_not_run_debian_leaves_the_mirror_to_mmdebstrap():
+    assert suite_lines([AptSource("http://m.test/ubuntu/", "noble")], "") == []
+
+
+def test_only_signed_indexes_are_sources():
+    text = (
+        "'http://m.test/debian/dists/bookworm/InRelease' m.test_debian_dists_bookworm_InRelease 0 \n"
+        "'http://m.test/debian/dists/bookworm/main/binary-amd64/Packages.xz' m.test_Packages 0 \n"
+        "W: a warning\n"
+    )
+    assert parse_print_uris(text) == [AptSource("http://m.test/debian/", "bookworm")]
+
+
+def test_the_base_image_is_named_by_its_options_and_not_by_the_mirror(monkeypatch):
+    before = debian.reference()
+    assert debian.reference() == before
+    monkeypatch.setattr(debian, "OPTIONS", (*debian.OPTIONS, "--include=less"))
+    assert debian.reference() != before
+
+
+def test_without_apt_the_way_out_is_named(monkeypatch):
+    monkeypatch.setattr(debian.shutil, "which", lambda _: None)
+    with pytest.raises(debian.AirgapError, match="docker load"):
+        debian.ensure_mmdebstrap(print)
+
+
+def test_an_ordinary_user_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(debian.shutil, "which", lambda name: None if name == "mmdebstrap" else name)
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
+    with pytest.raises(debian.AirgapError, match="sudo apt-get install mmdebstrap"):
+        debian.ensure_mmdebstrap(print)

@@ -1,0 +1,85 @@
+"""generated/: where links in messages lead, and who is told of a file that changed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ops import settings_file
+from ops.errors import StackError
+from ops.observability import generated_config
+from tests.unit.ops.test_status import container
+
+
+def test_links_lead_to_where_the_operator_says_or_to_this_machine(project):
+    settings = settings_file.read(project)
+    text = generated_config.links(settings | {"COMPOSE_PROFILES": "observability,grafana"})
+    assert '"base.airflow" }}http://localhost:8080{{' in text
+    assert "<http://localhost:3000{{ . }}|Dashboard>" in text
+    own = {
+        "AIRFLOW_URL": "https://airflow.test/",
+        "GRAFANA_URL": "https://g.test",
+        "RUNBOOK_BASE_URL": "https://r.test",
+    }
+    text = generated_config.links(settings | own)
+    assert '"base.airflow" }}https://airflow.test{{' in text
+    assert "<https://g.test{{ . }}|Dashboard>" in text
+    assert '"base.runbooks" }}https://r.test{{' in text
+
+
+def test_without_grafana_a_message_names_the_command_that_draws_the_dashboards(project):
+    assert "`./ops/stack dashboards --render DIR`" in generated_config.links(settings_file.read(project))
+
+
+@pytest.mark.parametrize(("origin", "has_page"), [("official", True), ("airgap", False)])
+def test_a_message_leads_to_alertmanagers_own_page_only_where_it_has_one(project, origin, has_page):
+    settings = settings_file.read(project) | {
+        "COMPOSE_PROFILES": "observability",
+        "ALERTMANAGER_IMAGE": "x",
+        "STACK_IMAGES_ORIGIN": f"ALERTMANAGER_IMAGE={origin}",
+    }
+    text = generated_config.links(settings)
+    assert ("http://localhost:9093/#/silences/new" in text) is has_page
+    assert "./ops/stack silence {{ .Labels.alertname }}" in text
+
+
+def test_the_generated_files_are_readable_by_all_and_written_only_when_they_change(project):
+    settings = settings_file.read(project)
+    assert generated_config.write(project, settings) is True
+    assert generated_config.write(project, settings) is False
+    files = [path for path in project.generated.rglob("*") if path.is_file() and path.name != generated_config.TO_LOAD]
+    assert sorted(str(path.relative_to(project.generated)) for path in files) == [
+        "alertmanager/alertmanager.yaml",
+        "alertmanager/links.tmpl",
+        "rules/wanted.yaml",
+    ]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+    assert {path.parent.stat().st_mode & 0o777 for path in files} == {0o755}
+
+
+def test_who_reads_a_file_that_changed_is_told_once(project, docker):
+    containers = [container(name, 1, health="healthy") for name in ("prometheus", "alertmanager-1", "worker")]
+    docker.answer("ps --all", out="\n".join(one["Id"] for one in containers))
+    docker.answer("inspect", out=json.dumps(containers))
+    settings = settings_file.read(project)
+    generated_config.write(project, settings)
+    generated_config.load(project, "airflow-ha")
+    generated_config.write(project, settings | {"WORKER_REPLICAS": "5"})
+    generated_config.load(project, "airflow-ha")
+    generated_config.load(project, "airflow-ha")
+    told = [call[2:] for call in docker.calls() if call[0] == "kill"]
+    prometheus, alertmanager = (one["Id"][:12] for one in containers[:2])
+    assert told == [[prometheus, alertmanager], [prometheus]]
+    # What the kernel knows by its id only.
+    names = (project.generated / "rules/containers.yaml").read_text()
+    for one in containers:
+        service = one["Config"]["Labels"]["com.docker.compose.service"]
+        assert f"labels: {{ service: {service}, airflow_instance: '{one['Id'][:12]}' }}" in names
+
+
+@pytest.mark.parametrize("value", ["airflow.test", "ftp://x", "https://a|b", "https://{{ . }}", "https://"])
+def test_an_address_that_could_not_be_linked_to_is_refused(project, value):
+    project.env_file.write_text(f"AIRFLOW_URL='{value}'\n")
+    with pytest.raises(StackError, match=r"AIRFLOW_URL=.* is not valid"):
+        settings_file.read(project)

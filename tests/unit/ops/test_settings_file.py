@@ -1,0 +1,118 @@
+"""compose/.env: kept, checked, and refused with the line that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops import settings_file
+from ops.errors import StackError
+
+
+def test_a_first_up_has_two_of_what_must_not_be_lost(project):
+    settings = settings_file.read(project)
+    assert settings["SCHEDULER_REPLICAS"] == settings["WORKER_REPLICAS"] == settings["API_SERVER_REPLICAS"] == "2"
+    assert settings_file.profiles(settings) == ["data", "flower", "observability"]
+    assert settings["BIND_ADDRESS"] == "127.0.0.1"
+
+
+def test_what_the_operator_set_wins_and_stays_with_comments_and_unknown_keys(project):
+    project.env_file.write_text("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED='a b'\n")
+    settings = settings_file.read(project)
+    settings["WORKER_REPLICAS"] = "4"
+    settings_file.write(project, settings)
+    text = project.env_file.read_text()
+    assert text.startswith("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED='a b'\n")
+    assert "WORKER_REPLICAS=4\n" in text
+
+
+def test_values_are_read_as_compose_reads_them(project):
+    project.env_file.write_text(
+        """AIRFLOW_PORT=9090  # not 8080\nFLOWER_PORT="5556" # quoted\nSINGLE='a # b'\nEMPTY=\nHASH=a#b\n"""
+    )
+    settings = settings_file.read(project)
+    assert (settings["AIRFLOW_PORT"], settings["FLOWER_PORT"]) == ("9090", "5556")
+    assert (settings["SINGLE"], settings["EMPTY"], settings["HASH"]) == ("a # b", "", "a#b")
+
+
+def test_a_key_that_stands_twice_ends_with_the_value_that_was_set(project):
+    project.env_file.write_text("WORKER_REPLICAS=2\nWORKER_REPLICAS=3\n")
+    settings = settings_file.read(project) | {"WORKER_REPLICAS": "5"}
+    settings_file.write(project, settings)
+    assert settings_file.read(project)["WORKER_REPLICAS"] == "5"
+    assert project.env_file.read_text().count("WORKER_REPLICAS") == 1
+
+
+def test_a_quote_that_is_not_closed_is_refused_with_its_line(project):
+    project.env_file.write_text("\nAIRFLOW_PORT='9090\n")
+    with pytest.raises(StackError) as refused:
+        settings_file.read(project)
+    assert refused.value.where.endswith(".env, line 2")
+
+
+def test_a_wrong_value_is_refused_with_its_line(project):
+    project.env_file.write_text("# mine\nFLOWER_PORT=5555\nAIRFLOW_PORT=0\n")
+    with pytest.raises(StackError, match="AIRFLOW_PORT=0 is not valid") as refused:
+        settings_file.read(project)
+    assert refused.value.where.endswith(".env, line 3")
+
+
+def test_writing_the_same_settings_again_changes_nothing(project):
+    settings = settings_file.read(project)
+    assert settings_file.write(project, settings) is True
+    assert settings_file.write(project, settings_file.read(project)) is False
+
+
+def test_a_broken_line_is_refused_with_its_number(project):
+    project.env_file.write_text("AIRFLOW_PORT=9090\nthis is no setting\n")
+    with pytest.raises(StackError, match="not KEY=VALUE: this is no setting") as refused:
+        settings_file.read(project)
+    assert "line 2" in str(refused.value)
+
+
+def test_a_file_that_is_no_text_is_refused(project):
+    project.env_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StackError, match="cannot be read"):
+        settings_file.read(project)
+
+
+@pytest.mark.parametrize(
+    ("line", "takes"),
+    [
+        ("AIRFLOW_PORT=http", "1 to 65535"),
+        ("FLOWER_PORT=70000", "1 to 65535"),
+        ("WORKER_REPLICAS=0", "1 to 20"),
+        ("WORKER_REPLICAS=-1", "1 to 20"),
+        ("BIND_ADDRESS=everywhere", "an IP address"),
+        ("COMPOSE_PROJECT_NAME=Air Flow", "lower-case"),
+        ("COMPOSE_PROFILES=data,flour", "the profiles are: data"),
+        ("POSTGRES_HOST=", "a host name"),
+        ("REDIS_HOST=redis://cache", "a host name"),
+        ("XCOM_LIMIT=4mb", "a size from 100k to 50m"),
+        ("XCOM_LIMIT=99k", "a size from 100k to 50m"),
+        ("REQUEST_LIMIT=-1m", "a size from 100k to 50m"),
+        ("REQUEST_LIMIT=51m", "a size from 100k to 50m"),
+        ("WORKER_GPU_REPLICAS=many", "1 to 20"),
+        ("WORKER_QUEUES=default, gpu", "without spaces"),
+        ("WORKER_QUEUES=gpu", "'default' among them"),
+        ("WORKER_QUEUES=default,,gpu", "names separated by commas"),
+        ("PARALLELISM=0", "1 or more"),
+        ("SCHEDULER_REST_FACTOR=-1", "0 to 99"),
+        ("SCHEDULER_REST_FACTOR=inf", "0 to 99"),
+        ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
+        ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
+        ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
+        ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
+        ("PATCHES=some", "one of all, safety, none"),
+        ("PATCHES_DISABLED=heartbeat_lease,busy_pool", "celery_pool_flush"),
+        ("TASK_SUSPENSION=no", "on or off"),
+        ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
+        ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
+    ],
+)
+def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
+    project.env_file.write_text(line + "\n")
+    with pytest.raises(StackError) as refused:
+        settings_file.read(project)
+    assert takes in str(refused.value)
+    assert project.env_file.read_text() == line + "\n"

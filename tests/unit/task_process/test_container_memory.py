@@ -1,0 +1,69 @@
+"""The kernel's own figures of a container's memory, and why a task's process ended."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from airflow_ha.task_process import container_memory
+from airflow_ha.task_process.ending import Ending
+from airflow_ha.task_process.size import shown, size
+
+
+@pytest.mark.parametrize(
+    ("files", "kills", "limit"),
+    [
+        ({"memory.events": "low 0\noom 3\noom_kill 2\noom_group_kill 0\n", "memory.max": "1073741824\n"}, 2, 1 << 30),
+        (
+            {
+                "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n",
+                "memory/memory.limit_in_bytes": "536870912\n",
+            },
+            4,
+            1 << 29,
+        ),
+        ({"memory.max": "max\n"}, 0, None),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 0, None),
+        ({}, 0, None),
+    ],
+)
+def test_control_group_of_either_version_is_read(tmp_path, files, kills, limit):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert (container_memory.oom_kills(tmp_path), container_memory.memory_limit(tmp_path)) == (kills, limit)
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "words"),
+    [
+        (Ending(-9, peak=800 << 20, limit=1 << 30, memory_ran_out=True), "oom", ["OOM", "800 MiB", "1.0 GiB"]),
+        (Ending(-9, peak=800 << 20, limit=1 << 30), "signal", ["SIGKILL", "800 MiB"]),
+        (Ending(-signal.SIGBUS), "signal", ["SIGBUS"]),
+        (Ending(-15, ended_for="No space left on device: 11g"), "scratch", ["No space left on device"]),
+        (Ending(3), "exit", ["exit code 3"]),
+        (Ending(0, memory_ran_out=True), "exit", ["exit code 0"]),
+    ],
+)
+def test_reason_of_an_ending_is_told(ending, reason, words):
+    assert ending.reason == reason
+    assert all(word in ending.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("", None), ("512m", 512 << 20), ("10G", 10 << 30), ("2gb", 2 << 30), ("4096", 4096)]
+)
+def test_size_is_read_as_docker_writes_it(text, number):
+    assert size(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
+def test_size_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="not a size"):
+        size(text)
+
+
+@pytest.mark.parametrize(("number", "text"), [(12, "12 bytes"), (3 << 20, "3 MiB"), (1536 << 20, "1.5 GiB")])
+def test_size_is_shown_to_people(number, text):
+    assert shown(number) == text

@@ -1,0 +1,79 @@
+"""When a task is ended for the disk that it uses."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from airflow_ha.task_process import container_memory, supervised_task
+from airflow_ha.task_process.usage import Disk
+
+SIZE = 100 << 30
+FULL = Disk(size=SIZE, used=99 << 30, free=1 << 30)
+ROOMY = Disk(size=SIZE, used=10 << 30, free=90 << 30)
+GIB = 1 << 30
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """A task with a limit of 10 GiB, whose use is set by the test."""
+    monkeypatch.setattr(supervised_task, "limits", lambda: supervised_task.Limits(memory=None, scratch=10 * GIB))
+    task = supervised_task.TaskRun(tmp_path, tmp_path / "no home")
+    monkeypatch.setattr(task.use, "disk", lambda: FULL)
+    yield task
+    supervised_task.say_use(0)
+    task.close()
+
+
+def uses(task, monkeypatch, used):
+    monkeypatch.setattr(task.use, "measure", lambda *_: used)
+
+
+def checks(task, times):
+    return [task.check_scratch() for _ in range(times)]
+
+
+def test_biggest_task_ends_when_the_disk_is_nearly_full(task, monkeypatch):
+    uses(task, monkeypatch, GIB)
+    *before, last = checks(task, supervised_task.SCARCE_CHECKS)
+    assert before == [None] * (supervised_task.SCARCE_CHECKS - 1)
+    assert last
+    assert "No space left on device" in last
+
+
+def test_bigger_task_of_the_same_worker_goes_first(task, monkeypatch):
+    other = os.getppid()
+    at = other % supervised_task._USES * supervised_task._USE.size
+    supervised_task._USE.pack_into(supervised_task._uses, at, other, 2 * GIB)
+    uses(task, monkeypatch, GIB)
+    assert checks(task, 5) == [None] * 5
+    supervised_task._USE.pack_into(supervised_task._uses, at, other, 0)
+    assert task.check_scratch()
+
+
+def test_task_that_uses_little_does_not_end_for_a_full_disk(task, monkeypatch):
+    uses(task, monkeypatch, GIB // 10)
+    assert checks(task, 5) == [None] * 5
+
+
+def test_files_are_not_counted_while_the_disk_does_not_grow(task, monkeypatch):
+    counted = []
+    monkeypatch.setattr(task.use, "disk", lambda: ROOMY)
+    monkeypatch.setattr(task.use, "measure", lambda *_: counted.append(1) or 11 * GIB)
+    checks(task, supervised_task.PASSES - 1)
+    assert not counted
+    assert task.check_scratch()
+
+
+@pytest.mark.parametrize(("disk", "least"), [(10 * GIB, 3 * GIB // 10), (1000 * GIB, 5 * GIB)])
+def test_reserve_is_a_small_part_of_the_disk(disk, least):
+    assert supervised_task.reserve(Disk(size=disk, used=0, free=disk)) == pytest.approx(least, rel=0.01)
+
+
+def test_kill_for_memory_is_remembered_for_a_moment(task, monkeypatch):
+    assert not task.memory_ran_out()
+    monkeypatch.setattr(container_memory, "oom_kills", lambda: 7)
+    assert task.memory_ran_out()
+    task.oom_seen -= supervised_task.OOM_SECONDS
+    assert not task.memory_ran_out()
