@@ -21,9 +21,9 @@ from airflow_ha.ml import (
     training,
     validation,
 )
-from airflow_ha.ml.data_sensor import DataSensor
 from airflow_ha.ml.failure_email import send_failure_email
 from airflow_ha.ml.permanent_failure import no_retry_on
+from airflow_ha.ml.sensor import DataSensor
 
 if TYPE_CHECKING:
     from airflow_ha.ml.artifacts import Document

@@ -103,7 +103,7 @@ def failure(arguments: tuple[str, ...], said: list[str]) -> StackError:
     last = [line.strip() for line in said if line.strip()][-8:]
     return StackError(
         f"docker compose {subcommand} failed:\n" + "\n".join(last),
-        cure="./ops/stack status shows the services, ./ops/stack logs SERVICE what one said",
+        hint="./ops/stack status shows the services, ./ops/stack logs SERVICE what one said",
         code=FAILURE,
     )
 
@@ -166,7 +166,7 @@ def config(project: Project, *options: str) -> dict[str, Any]:
     return answer
 
 
-def wanted(model: Mapping[str, Any]) -> dict[str, int]:
+def expected_replicas(model: Mapping[str, Any]) -> dict[str, int]:
     """How many instances of each service there should be."""
     return {
         name: int(service.get("deploy", {}).get("replicas") or 1) for name, service in sorted(model["services"].items())
@@ -309,7 +309,7 @@ def answers(container: str) -> bool:
 
 def docker_failure(subcommand: str, said: str) -> StackError:
     """The error for a docker command that failed."""
-    return StackError(f"docker {subcommand} failed: {said.strip()}", cure="see what `docker info` says", code=FAILURE)
+    return StackError(f"docker {subcommand} failed: {said.strip()}", hint="see what `docker info` says", code=FAILURE)
 
 
 @contextlib.contextmanager
@@ -333,3 +333,16 @@ def without_leftover_volumes(name: str) -> Iterator[None]:
 def volumes(name: str) -> list[str]:
     """The volumes of a compose project."""
     return sorted(docker("volume", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").splitlines())
+
+
+def running_settings(project: Project, hint: str = "./ops/stack up starts it") -> dict[str, str]:
+    """The settings of a stack that runs.
+
+    Raises:
+        StackError: It does not; with the hint.
+    """
+    settings = settings_file.read(project)
+    found = instances(settings["COMPOSE_PROJECT_NAME"])
+    if not any(instance.state == "running" for of in found.values() for instance in of):
+        raise StackError("the stack does not run", hint=hint)
+    return settings

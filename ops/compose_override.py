@@ -49,7 +49,7 @@ def own_workers(project: Project) -> dict[str, str]:
         raise StackError(
             f"cannot read the override file: {' '.join(str(error).split())}",
             where=shown,
-            cure="see compose/compose.override.example.yaml for its form",
+            hint="see compose/compose.override.example.yaml for its form",
         ) from error
     for name, component in found.items():
         # Alert routes and metrics tell workers from other components by the beginning of the name.
@@ -57,7 +57,7 @@ def own_workers(project: Project) -> dict[str, str]:
             raise StackError(
                 f"{COMPONENT} of {name} is {component!r}, which does not begin with {WORKER!r}",
                 where=shown,
-                cure=f"call it {WORKER}-{component}",
+                hint=f"call it {WORKER}-{component}",
             )
     return found
 

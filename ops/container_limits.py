@@ -121,13 +121,13 @@ def check_machine(project: Project, settings: Mapping[str, str], machine: int) -
             raise StackError(
                 f"{key}={value} is more than this machine has, {machine / GIB:.1f} GiB",
                 where=project.shown(project.env_file),
-                cure=f"put a smaller {key} into it",
+                hint=f"put a smaller {key} into it",
             )
     if machine and workers * (size(settings.get("WORKER_MEMORY", "")) or 0) > machine:
         raise StackError(
             f"{workers} workers of {settings['WORKER_MEMORY']} are more than this machine has, {machine / GIB:.1f} GiB",
             where=project.shown(project.env_file),
-            cure="put fewer WORKER_REPLICAS, or a smaller WORKER_MEMORY, into it",
+            hint="put fewer WORKER_REPLICAS, or a smaller WORKER_MEMORY, into it",
         )
 
 

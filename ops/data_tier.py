@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 import yaml
 
 from ops import compose
 from ops.errors import FAILURE, StackError
-from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,11 +19,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 """A node that does not answer for so long is away: `docker exec` waits for ever on one that hangs."""
-SWITCH_SECONDS = 60.0
-"""A planned switch, the old primary's return as a replica included, takes some seconds."""
 POLL_SECONDS = 0.5
-PAUSE_MILLISECONDS = 8000
-"""How long the old Redis may hold back writes in a planned switch; it ends with the switch."""
 
 PATRONI: Final = ("sh", "/etc/patroni/with-secrets.sh", "patronictl", "-c", "/etc/patroni/patroni.yaml")
 CLUSTER: Final = "airflow"
@@ -53,7 +48,7 @@ class Member(TypedDict):
     lag_bytes: int | None
 
 
-def is_well(member: Member) -> bool:
+def is_healthy(member: Member) -> bool:
     """Whether a node does what it is there for."""
     return member["role"] != "unknown" and member["state"] in ("running", "streaming")
 
@@ -73,12 +68,12 @@ def members(name: str) -> list[Member]:
     return [*postgres_members(cluster), *redis_members(replication)]
 
 
-def is_whole(found: list[Member]) -> bool:
+def is_in_sync(found: list[Member]) -> bool:
     """Whether Postgres and Redis each have a primary, and replicas that keep up: Postgres' hold every commit."""
     kinds = [[member for member in found if member["service"] in nodes] for nodes in (POSTGRES_NODES, REDIS_NODES)]
     return (
         all(one_primary(of) for of in kinds)
-        and all(map(is_well, found))
+        and all(map(is_healthy, found))
         and all(member["role"] != "replica" for member in found if member["service"] in POSTGRES_NODES)
     )
 
@@ -154,117 +149,6 @@ def redis_member(node: str, fact: Mapping[str, str] | None, primary_offset: int 
 # ---- a planned switch --------------------------------------------------------------------------------------
 
 
-def switch_postgres(name: str, report: Callable[[str], None]) -> None:
-    """Makes the replica of Postgres the primary, and waits until the old primary follows it.
-
-    Raises:
-        StackError: There is no replica that has everything, or the switch did not come about.
-    """
-    old, new = switch_partners(members(name), POSTGRES_NODES, wanted="sync replica")
-    containers = running(name)
-    started = time.monotonic()
-    order = (*PATRONI, "switchover", CLUSTER, "--leader", old, "--candidate", new, "--force")
-    said = execute(containers[old], *order)
-    if said.returncode != 0:
-        raise StackError(
-            f"Patroni did not switch: {last_line(said.stdout + said.stderr)}",
-            where=f"{old} to {new}",
-            cure=f"./ops/stack status shows both; ./ops/stack logs {new} has more",
-            code=FAILURE,
-        )
-    served = ("psql", "-U", "postgres", "-Atc", "SELECT pg_is_in_recovery()")
-    wait_until(lambda: ask(containers[new], *served) == "f", f"{new} serves as the primary", started, report)
-    in_sync = Member(service=old, role="sync replica", state="streaming", lag_bytes=0)
-
-    def rejoined() -> bool:
-        return any({**found, "lag_bytes": 0} == in_sync for found in members(name))
-
-    wait_until(rejoined, f"{old} follows it, in sync", started, report)
-
-
-def switch_redis(name: str, report: Callable[[str], None]) -> None:
-    """Lets the Sentinels make a replica of Redis the primary, and waits until the others follow it.
-
-    The old primary takes no writes meanwhile, or what it took between the two would be lost.
-
-    Raises:
-        StackError: There is no replica that follows the primary, or the switch did not come about.
-    """
-    old, _ = switch_partners(members(name), REDIS_NODES, wanted="replica")
-    containers = running(name)
-    sentinel = next((containers[node] for node in SENTINELS if node in containers), None)
-    if sentinel is None:
-        raise StackError("no Sentinel runs", cure="./ops/stack up starts what is missing")
-    started = time.monotonic()
-    ask_redis(containers[old], "client", "pause", str(PAUSE_MILLISECONDS), "write")
-    try:
-        answer = ask_redis(sentinel, "-p", "26379", "sentinel", "failover", CLUSTER)
-        if answer != "OK":
-            raise StackError(
-                f"the Sentinels did not switch: {answer or 'no answer'}",
-                where=old,
-                cure="./ops/stack status shows the nodes; a switch that has just been is followed by a pause of 20 s",
-                code=FAILURE,
-            )
-
-        def of_redis() -> list[Member]:
-            return [found for found in members(name) if found["service"] in REDIS_NODES]
-
-        def new() -> str | None:
-            other = (one["service"] for one in of_redis() if one["role"] == "primary" and one["service"] != old)
-            return next(other, None)
-
-        def followed() -> bool:
-            return all(is_well(found) for found in of_redis()) and one_primary(of_redis())
-
-        wait_until(lambda: new() is not None, "another Redis is the primary", started, report)
-        # The Sentinels tell the old one some seconds later; its clients need not wait for that.
-        ask_redis(containers[old], "replicaof", str(new()), "6379")
-        ask_redis(containers[old], "client", "unpause")
-        ask_redis(containers[old], "client", "kill", "type", "normal")
-        wait_until(followed, "the others follow it", started, report)
-    finally:
-        ask_redis(containers[old], "client", "unpause")
-
-
-def one_primary(found: list[Member]) -> bool:
-    """Whether exactly one node is the primary."""
-    return [member["role"] for member in found].count("primary") == 1
-
-
-def switch_partners(found: list[Member], nodes: tuple[str, ...], wanted: Role) -> tuple[str, str]:
-    """The primary, and a replica that can take over.
-
-    Raises:
-        StackError: One of them is not there.
-    """
-    of = [member for member in found if member["service"] in nodes]
-    primary = next((member["service"] for member in of if member["role"] == "primary" and is_well(member)), None)
-    replica = next((member["service"] for member in of if member["role"] == wanted and is_well(member)), None)
-    if primary is None or replica is None:
-        states = ", ".join(f"{member['service']} is {member['role']}, {member['state']}" for member in of)
-        missing = "primary" if primary is None else f"{wanted} that could take over"
-        raise StackError(f"there is no {missing}", where=states, cure="wait until ./ops/stack status shows it, or up")
-    return primary, replica
-
-
-def wait_until(condition: Callable[[], bool], what: str, started: float, report: Callable[[str], None]) -> None:
-    """Waits for a step of a switch, and says how long after its start it came.
-
-    Raises:
-        StackError: It did not come.
-    """
-    while not condition():
-        if time.monotonic() - started > SWITCH_SECONDS:
-            raise StackError(
-                f"not so after {SWITCH_SECONDS:.0f} s: {what}",
-                cure="./ops/stack status shows the nodes; the switch may still come about",
-                code=FAILURE,
-            )
-        time.sleep(POLL_SECONDS)
-    report(f"{what}, after {time.monotonic() - started:.1f} s")
-
-
 # ---- settings ----------------------------------------------------------------------------------------------
 
 
@@ -287,7 +171,7 @@ def apply_cluster_settings(project: Project, name: str, report: Callable[[str], 
         raise StackError(
             f"Patroni did not take its settings: {last_line(said.stdout + said.stderr)}",
             where="bootstrap.dcs in compose/patroni/patroni.yaml",
-            cure="mend them; then ./ops/stack up again",
+            hint="mend them; then ./ops/stack up again",
             code=FAILURE,
         )
     if "Configuration changed" in said.stdout:
@@ -342,3 +226,8 @@ def ask_redis(container: str, *command: str) -> str | None:
 def last_line(text: str) -> str:
     """The last line that says something."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+
+
+def one_primary(found: list[Member]) -> bool:
+    """Whether exactly one node is the primary."""
+    return [member["role"] for member in found].count("primary") == 1

@@ -19,30 +19,30 @@ class StackError(Exception):
     Args:
         what: What is wrong, as a sentence without its full stop.
         where: The file, option, service or port it is about; empty when `what` says it.
-        cure: What to do about it.
+        hint: What to do about it, one imperative sentence.
         code: The exit code: BAD_INPUT when nothing was changed, FAILURE when something that was begun went wrong.
     """
 
-    def __init__(self, what: str, *, where: str = "", cure: str = "", code: int = BAD_INPUT) -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "", code: int = BAD_INPUT) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
-        self.cure = cure
+        self.hint = hint
         self.code = code
 
     def __str__(self) -> str:
         lines = [f"error: {self.what}"]
         if self.where:
             lines.append(f"where: {self.where}")
-        if self.cure:
-            lines.append(f"to do: {self.cure}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
         return "\n".join(lines)
 
 
 @contextlib.contextmanager
-def when_interrupted(cure: str) -> Iterator[None]:
+def when_interrupted(hint: str) -> Iterator[None]:
     """Makes Ctrl-C an error that says what to do about what was begun."""
     try:
         yield
     except KeyboardInterrupt:
-        raise StackError("interrupted", cure=cure, code=INTERRUPTED) from None
+        raise StackError("interrupted", hint=hint, code=INTERRUPTED) from None

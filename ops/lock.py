@@ -38,7 +38,7 @@ def stack_lock(
         raise StackError(
             f"this user may not change this stack: {error.strerror}",
             where=project.shown(path),
-            cure=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {project.shown(project.state)}",
+            hint=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {project.shown(project.state)}",
         ) from error
     with file:
         started = time.monotonic()
@@ -55,7 +55,7 @@ def stack_lock(
                     raise StackError(
                         f"{holder} is still at work on this stack after {waited:.0f} s",
                         where=project.shown(path),
-                        cure="wait for it or end it, then run this again",
+                        hint="wait for it or end it, then run this again",
                     ) from None
                 if waited - said >= REPORT_SECONDS:
                     report(f"waiting for {holder} … {waited:.0f} s")

@@ -56,17 +56,6 @@ class State(TypedDict):
     reason: str
 
 
-def check_settings(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the key in .env that is not valid and what it takes; None if both are."""
-    patches, disabled = settings.get("PATCHES", ""), settings.get("PATCHES_DISABLED", "")
-    for key, values in (("PATCHES", (patches, "")), ("PATCHES_DISABLED", ("", disabled))):
-        try:
-            registry.validate(*values)
-        except ValueError as error:
-            return key, str(error).partition("; ")[2].replace("it may be", "one of").replace("patches are", "names of")
-    return None
-
-
 def check_images(model: Mapping[str, Any], settings: Mapping[str, str]) -> None:
     """Refuse an image of a component of Airflow in which patches would be skipped.
 
@@ -109,7 +98,7 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
         raise StackError(
             f"cannot ask the Airflow image for its patches: {asked.stderr.strip()[-500:]}",
             where=image,
-            cure="build it again: ./ops/stack up",
+            hint="build it again: ./ops/stack up",
         ) from error
     skipped = {
         name: found["reason"]
@@ -122,7 +111,7 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
             f"cannot apply {len(skipped)} patch(es): "
             + "; ".join(f"{name}: {reason}" for name, reason in skipped.items()),
             where=image,
-            cure=f"install the versions of uv.lock, or set PATCHES_DISABLED={','.join(skipped)} in compose/.env",
+            hint=f"install the versions of uv.lock, or set PATCHES_DISABLED={','.join(skipped)} in compose/.env",
         )
 
 

@@ -18,7 +18,8 @@ from ops import (
 )
 from ops.errors import StackError
 from ops.observability import alertmanager_config
-from ops.project import DATA_PROFILES, POSTGRES_NODES, dags_folder, plugins_folder
+from ops.project import dags_folder, plugins_folder
+from ops.services import DATA_PROFILES, POSTGRES_NODES, PUBLISHED, chosen_profile
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
@@ -35,24 +36,12 @@ REPLICAS_MEMORY = 1 * GIB
 DISK_NEEDED = 8 * GIB
 """Free where Docker keeps its data: images 1.7 GiB, their build caches twice that, room for logs and the database."""
 
-PUBLISHED = {
-    "AIRFLOW_PORT": ("gateway", None),
-    "FLOWER_PORT": ("flower", "flower"),
-    "PROMETHEUS_PORT": ("prometheus", "observability"),
-    "ALERTMANAGER_PORT": ("alertmanager-1", "observability"),
-    "ALERTMANAGER_2_PORT": ("alertmanager-2", "observability"),
-    "SLACK_STUB_PORT": ("slack-stub", "observability"),
-    "GRAFANA_PORT": ("grafana", "observability"),
-    "JAEGER_PORT": ("jaeger", "observability"),
-}
-"""The variable of each published port, the service behind it, and the profile that switches it on."""
-
 
 def check(project: Project, settings: Mapping[str, str]) -> None:
     """Everything that can be known to fail before anything is changed.
 
     Raises:
-        StackError: The first thing that is wrong, and its cure.
+        StackError: The first thing that is wrong, and its hint.
     """
     check_docker()
     check_dags(project, settings)
@@ -76,7 +65,7 @@ def check_docker() -> None:
     if not shutil.which("docker"):
         raise StackError(
             "Docker is not installed",
-            cure="run this as root on Debian or Ubuntu and it is installed, or see https://docs.docker.com/engine/install/",
+            hint="run this as root on Debian or Ubuntu and it is installed, or see https://docs.docker.com/engine/install/",
         )
     result = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
@@ -86,10 +75,10 @@ def check_docker() -> None:
         raise StackError(
             "this user may not use Docker",
             where=said.splitlines()[-1],
-            cure="sudo usermod -aG docker $USER, log in again; or run this with sudo",
+            hint="sudo usermod -aG docker $USER, log in again; or run this with sudo",
         )
     if result.returncode != 0:
-        raise StackError("the Docker daemon does not answer", where=said, cure="start it: sudo systemctl start docker")
+        raise StackError("the Docker daemon does not answer", where=said, hint="start it: sudo systemctl start docker")
 
 
 def check_dags(project: Project, settings: Mapping[str, str]) -> None:
@@ -100,7 +89,7 @@ def check_dags(project: Project, settings: Mapping[str, str]) -> None:
     ):
         if not folder.is_dir():
             raise StackError(
-                f"{variable} is no folder", where=str(folder), cure=f"make it, or put another {variable} into .env"
+                f"{variable} is no folder", where=str(folder), hint=f"make it, or put another {variable} into .env"
             )
         for path in [folder, *sorted(folder.glob("*.py"))]:
             needed = 0o005 if path.is_dir() else 0o004
@@ -108,7 +97,7 @@ def check_dags(project: Project, settings: Mapping[str, str]) -> None:
                 raise StackError(
                     f"the containers' user cannot read this file or folder of {variable}",
                     where=project.shown(path),
-                    cure=f"chmod -R a+rX {project.shown(folder)}",
+                    hint=f"chmod -R a+rX {project.shown(folder)}",
                 )
 
 
@@ -120,7 +109,7 @@ def check_external(project: Project, settings: Mapping[str, str]) -> None:
             raise StackError(
                 f"without the profile {' or '.join(DATA_PROFILES)} there is no {ours}, and {variable} names no other",
                 where=env_file,
-                cure=f"put {variable}=… into {env_file}, or add --profile {DATA_PROFILES[0]}",
+                hint=f"put {variable}=… into {env_file}, or add --profile {DATA_PROFILES[0]}",
             )
 
 
@@ -135,13 +124,15 @@ def check_ports(project: Project, settings: Mapping[str, str], own: frozenset[in
     address = settings["BIND_ADDRESS"]
     shown = project.shown(project.env_file)
     taken: dict[int, str] = {}
-    for variable, (service, profile) in PUBLISHED.items():
-        if profile and profile not in profiles(settings):
+    chosen = {"", *profiles(settings)}
+    for published in PUBLISHED:
+        if chosen_profile(published) not in chosen:
             continue
+        variable = published.port
         port = int(settings[variable])
         if port in taken:
             raise StackError(
-                f"{taken[port]} and {variable} are the same port, {port}", where=shown, cure="give one of them another"
+                f"{taken[port]} and {variable} are the same port, {port}", where=shown, hint="give one of them another"
             )
         taken[port] = variable
         if port in own:
@@ -156,9 +147,9 @@ def check_ports(project: Project, settings: Mapping[str, str], own: frozenset[in
             except OSError as error:
                 holder = who_listens(port) if error.errno == errno.EADDRINUSE else ""
                 raise StackError(
-                    f"port {port} cannot be used for {service}: {holder or error.strerror}",
+                    f"port {port} cannot be used for {published.service}: {holder or error.strerror}",
                     where=f"{address}:{port} ({variable} in {shown})",
-                    cure=f"end what holds it, or choose another: put {variable}=… into {shown}",
+                    hint=f"end what holds it, or choose another: put {variable}=… into {shown}",
                 ) from None
 
 
@@ -188,7 +179,7 @@ def check_memory(needed: int = MEMORY_NEEDED) -> None:
         raise StackError(
             f"too little memory: {needed / GIB:.1f} GiB are needed, {available / GIB:.1f} GiB are available",
             where="this machine",
-            cure="end what uses it, or take a larger machine",
+            hint="end what uses it, or take a larger machine",
         )
 
 
@@ -208,5 +199,5 @@ def check_disk() -> None:
         raise StackError(
             f"too little disk: {DISK_NEEDED / GIB:.0f} GiB are needed, {free / GIB:.1f} GiB are free",
             where=str(data),
-            cure="make room, for instance with docker system prune",
+            hint="make room, for instance with docker system prune",
         )

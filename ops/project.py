@@ -12,33 +12,6 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
-PROFILES: Final = {
-    "data": "Postgres and Redis, one of each; leave it out when yours run elsewhere",
-    "data-ha": "Postgres and Redis with replicas that take over, in place of `data`",
-    "flower": "Flower, the page that shows Celery's workers and queues",
-    "observability": "metrics (StatsD, OpenTelemetry, Prometheus), traces and dashboards",
-}
-"""The compose profiles that `up --profile` takes, and what each adds to the core."""
-DEFAULT_PROFILES: Final = ("data", "flower", "observability")
-DATA_PROFILES: Final = ("data", "data-ha")
-"""The profiles that bring Postgres and Redis, one or the other; with none of them on, both run elsewhere."""
-POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
-REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
-SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
-"""The services of the profile data-ha that clients are told of."""
-
-SLACK_STUB_PROFILE: Final = "slack-stub"
-"""The compose profile of the stack's own Slack, which `up` switches on while no real webhook is set."""
-ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
-"""The services; each takes every alert, and the two agree on who sends."""
-
-PULLED_ONLY: Final = {"grafana": "GRAFANA_IMAGE", "jaeger": "JAEGER_IMAGE"}
-"""Compose profiles that `up` switches on with `observability`, each where its image can be had: no package has it."""
-
-SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
-"""The services that may have several instances; each has a variable *_REPLICAS in .env."""
-MAX_INSTANCES: Final = 20
-"""The gateway has room for so many servers (`server-template` in compose/gateway/haproxy.cfg)."""
 
 PIPELINE: Final = "ml_pipeline_dag"
 """The DAG whose success ends `up`."""
@@ -104,8 +77,3 @@ def dags_folder(project: Project, settings: Mapping[str, str]) -> Path:
 def plugins_folder(project: Project, settings: Mapping[str, str]) -> Path:
     """The folder that Airflow loads plugins and shared modules from, by .env."""
     return (project.compose_directory / (settings.get("PLUGINS_DIR") or "../dags/plugins")).resolve()
-
-
-def replicas_variable(service: str) -> str:
-    """The variable in .env that says how many instances of a service there are."""
-    return service.upper().replace("-", "_") + "_REPLICAS"

@@ -6,8 +6,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from ops import compose, status
+from ops import compose
 from ops.errors import FAILURE, StackError
+from ops.status import is_ready, service_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,8 +48,8 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
                 done = ended()
             except StackError as error:
                 done, failed = True, error
-            found = status.services(model)
-            waiting = [service for service in found if not status.is_whole(service)]
+            found = service_statuses(model)
+            waiting = [service for service in found if not is_ready(service)]
             if failed:
                 raise explained(project, model, waiting, report, failed)
             if done and not waiting:
@@ -106,7 +107,7 @@ def explained(
     return StackError(
         f"{name} is not healthy; {error.what}",
         where=", ".join(f"{name} {one['id']} is {one['state']}, {one['health']}" for one in service["instances"]),
-        cure=f"./ops/stack logs {name} has more; the rest stays up, and ./ops/stack up goes on from here",
+        hint=f"./ops/stack logs {name} has more; the rest stays up, and ./ops/stack up goes on from here",
         code=FAILURE,
     )
 

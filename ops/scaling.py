@@ -11,13 +11,14 @@ from ops import (
     settings_file,
     worker_slots,
 )
+from ops.compose import expected_replicas
 from ops.errors import StackError
 from ops.observability import generated_config
-from ops.project import SCALABLE, replicas_variable
 from ops.rollout import roll_out
+from ops.services import MAX_INSTANCES, SCALABLE, replicas_variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ops.project import Project
 
@@ -58,12 +59,33 @@ def refuse_fixed_numbers(model: Mapping[str, Any], wanted: Mapping[str, int]) ->
     Raises:
         StackError: naming it and its variable.
     """
-    planned = compose.wanted(model)
+    planned = expected_replicas(model)
     for service in wanted.keys() - set(SCALABLE):
         if planned.get(service) != wanted[service]:
             variable = replicas_variable(service)
             raise StackError(
                 f"cannot scale {service}: its number of instances does not follow {variable}",
                 where="compose.override.yaml",
-                cure=f'give it `deploy: {{ replicas: "${{{variable}:-1}}" }}` there',
+                hint=f'give it `deploy: {{ replicas: "${{{variable}:-1}}" }}` there',
             )
+
+
+def parse_scale(argument: str, own_workers: Collection[str] = ()) -> tuple[str, int]:
+    """`worker=4` as its service and number.
+
+    Args:
+        argument: What was asked for.
+        own_workers: The worker services of compose.override.yaml, which scale too.
+
+    Raises:
+        StackError: It is not of that form, the service is not one that scales, or the number makes no sense.
+    """
+    service, equals, number = argument.partition("=")
+    if not equals:
+        raise StackError(f"{argument!r} is not SERVICE=N", hint="for instance: worker=4")
+    known = (*SCALABLE, *own_workers)
+    if service not in known:
+        raise StackError(f"{service!r} is not a service that scales", hint=f"these do: {', '.join(known)}")
+    if not number.isdecimal() or not 1 <= int(number) <= MAX_INSTANCES:
+        raise StackError(f"{number!r} is not a number of instances", where=argument, hint=f"take 1 to {MAX_INSTANCES}")
+    return service, int(number)

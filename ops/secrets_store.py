@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from ops.errors import FAILURE, StackError
-from ops.observability.alertmanager_config import OPTIONAL_SECRETS, mounted_secrets
-from ops.project import ADMIN, POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
+from ops.project import ADMIN
+from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
         external: Whether Postgres and Redis run elsewhere.
 
     Raises:
-        StackError: naming the file and the cure.
+        StackError: naming the file and the hint.
     """
     folder = project.shown(project.secrets)
     try:
@@ -104,14 +105,14 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
         raise StackError(
             f"the secrets cannot be read: {error.strerror}",
             where=folder,
-            cure=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {folder}",
+            hint=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {folder}",
         ) from error
     if not known and data_volume_exists():
         if not found:
             raise StackError(
                 "the secrets of this stack are gone, and its database was made with them",
                 where=folder,
-                cure="restore the folder from your backup; or give up the data: ./ops/stack down --volumes",
+                hint="restore the folder from your backup; or give up the data: ./ops/stack down --volumes",
             )
         known = list(GENERATORS)
     for name in SUPPLIED if external else ():
@@ -120,7 +121,7 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
             raise StackError(
                 f"the secret {name} is missing: Postgres and Redis are yours, and so are their passwords",
                 where=where,
-                cure=f"write the password into {where} with an editor, and: chmod 600 {where}",
+                hint=f"write the password into {where} with an editor, and: chmod 600 {where}",
             )
     for name in dict.fromkeys([*known, *found]):
         check_file(project, project.secrets / name)
@@ -140,7 +141,7 @@ def check_optional(project: Project, besides: Collection[str] = ()) -> None:
         besides: Those that are about to be replaced.
 
     Raises:
-        StackError: naming the file and the cure.
+        StackError: naming the file and the hint.
     """
     for name in sorted(optional(project) - set(besides)):
         check_file(project, project.secrets / name)
@@ -160,7 +161,7 @@ def check_form(project: Project, name: str, value: str) -> None:
     """
     if takes := OPTIONAL_SECRETS[name](value):
         where = project.shown(project.secrets / name)
-        raise StackError(f"the secret {name} is malformed", where=where, cure=f"it takes {takes}; or delete the file")
+        raise StackError(f"the secret {name} is malformed", where=where, hint=f"it takes {takes}; or delete the file")
 
 
 def generated_names(project: Project) -> list[str]:
@@ -182,24 +183,24 @@ def check_file(project: Project, path: Path) -> None:
         raise StackError(
             f"the secret {path.name} is missing",
             where=where,
-            cure="restore it from your backup: a new one would not fit what it protects",
+            hint="restore it from your backup: a new one would not fit what it protects",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(
             f"the secret {path.name} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}",
             where=where,
-            cure=f"make it a text file that you own: sudo chown $(id -u) {where}",
+            hint=f"make it a text file that you own: sudo chown $(id -u) {where}",
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StackError(
             f"the secret {path.name} is open to others (mode {stat.S_IMODE(mode):04o})",
             where=where,
-            cure=f"chmod 600 {where}",
+            hint=f"chmod 600 {where}",
         )
     if not text.strip():
-        raise StackError(f"the secret {path.name} is empty", where=where, cure="put its value in, or restore it")
+        raise StackError(f"the secret {path.name} is empty", where=where, hint="put its value in, or restore it")
     if len(text.strip().splitlines()) != 1:
-        raise StackError(f"the secret {path.name} has several lines", where=where, cure="it takes one line")
+        raise StackError(f"the secret {path.name} has several lines", where=where, hint="it takes one line")
 
 
 def generate(project: Project) -> list[str]:
@@ -407,6 +408,6 @@ def hand_over(root: Path, files: Mapping[str, str], image: str) -> None:
         raise StackError(
             f"the secrets could not be handed to the containers' users: {result.stderr.strip()}",
             where=str(root),
-            cure="run ./ops/stack up as root once",
+            hint="run ./ops/stack up as root once",
             code=FAILURE,
         )

@@ -6,14 +6,16 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from ops import compose_override, container_limits, patch_report
+from airflow_ha.patches import registry
+from ops import compose_override, container_limits
 from ops.errors import FAILURE, StackError
-from ops.project import (
+from ops.services import (
     DATA_PROFILES,
     DEFAULT_PROFILES,
     MAX_INSTANCES,
+    OPTIONAL,
     PROFILES,
-    PULLED_ONLY,
+    PUBLISHED,
     SCALABLE,
     SLACK_STUB_PROFILE,
     replicas_variable,
@@ -29,18 +31,7 @@ HEADER = """\
 # Written by `./ops/stack up`; yours to edit, and kept: what is set here wins. `docker compose up -d` in this folder
 # reads it too. Images are set anew by every `up`.
 """
-PORTS = (
-    "AIRFLOW_PORT",
-    "FLOWER_PORT",
-    "PROMETHEUS_PORT",
-    "ALERTMANAGER_PORT",
-    "ALERTMANAGER_2_PORT",
-    "SLACK_STUB_PORT",
-    "GRAFANA_PORT",
-    "JAEGER_PORT",
-    "POSTGRES_PORT",
-    "REDIS_PORT",
-)
+PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_PORT")
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; whoever needs more runs more workers."""
@@ -73,14 +64,7 @@ def defaults(project: Project) -> dict[str, str]:
         "SECRETS_DIR": "./secrets" if project.is_default else str(project.secrets),
         "GENERATED_DIR": "./generated" if project.is_default else str(project.generated),
         "BIND_ADDRESS": "127.0.0.1",
-        "AIRFLOW_PORT": "8080",
-        "FLOWER_PORT": "5555",
-        "PROMETHEUS_PORT": "9090",
-        "ALERTMANAGER_PORT": "9093",
-        "ALERTMANAGER_2_PORT": "9094",
-        "SLACK_STUB_PORT": "8025",
-        "GRAFANA_PORT": "3000",
-        "JAEGER_PORT": "16686",
+        **{published.port: str(published.default_port) for published in PUBLISHED},
         "POSTGRES_HOST": "postgres",
         "POSTGRES_PORT": "5432",
         "REDIS_HOST": "redis",
@@ -124,7 +108,7 @@ def entries(path: Path, shown: str) -> list[tuple[int, str, str]]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(
-            f"the settings cannot be read: {error}", where=shown, cure="make it a text file that you may read"
+            f"the settings cannot be read: {error}", where=shown, hint="make it a text file that you may read"
         ) from error
     found: list[tuple[int, str, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -135,7 +119,7 @@ def entries(path: Path, shown: str) -> list[tuple[int, str, str]]:
             raise StackError(
                 f"this line is not KEY=VALUE: {line.strip()[:60]}",
                 where=f"{shown}, line {number}",
-                cure="mend or delete the line; deleting the whole file brings back the defaults",
+                hint="mend or delete the line; deleting the whole file brings back the defaults",
             )
         found.append((number, *setting))
     return found
@@ -202,7 +186,7 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     for key, least in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < least:
             raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
-    if refused := patch_report.check_settings(settings):
+    if refused := check_patches(settings):
         raise refuse(*refused)
     if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
         raise refuse("TASK_SUSPENSION", "on or off")
@@ -218,7 +202,7 @@ def refusal(
 ) -> StackError:
     """The error for a value that is not of its kind, with its line where it is in .env."""
     where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
-    return StackError(f"{key}={settings[key]} is not valid", where=where, cure=f"{key} takes {takes}")
+    return StackError(f"{key}={settings[key]} is not valid", where=where, hint=f"{key} takes {takes}")
 
 
 def is_request_limit(text: str) -> bool:
@@ -232,7 +216,7 @@ def is_request_limit(text: str) -> bool:
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
     """The profiles that are on, as people choose them: without those that `up` adds by itself."""
-    own = (*PULLED_ONLY, SLACK_STUB_PROFILE)
+    own = (*(published.profile for published in OPTIONAL), SLACK_STUB_PROFILE)
     return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in own]
 
 
@@ -245,12 +229,12 @@ def check_profiles(names: list[str], where: str) -> None:
     for name in names:
         if name not in PROFILES:
             known = "; ".join(f"{profile}: {adds}" for profile, adds in PROFILES.items())
-            raise StackError(f"unknown profile {name!r}", where=where, cure=f"the profiles are: {known}")
+            raise StackError(f"unknown profile {name!r}", where=where, hint=f"the profiles are: {known}")
     if len(both := [name for name in DATA_PROFILES if name in names]) > 1:
         raise StackError(
             f"the profiles {' and '.join(both)} are one or the other: each has a Postgres and a Redis of its own",
             where=where,
-            cure=f"name one of them, for instance --profile {both[-1]}",
+            hint=f"name one of them, for instance --profile {both[-1]}",
         )
 
 
@@ -287,7 +271,24 @@ def write(project: Project, settings: Mapping[str, str]) -> bool:
         raise StackError(
             f"the settings cannot be written: {error.strerror}",
             where=project.shown(path),
-            cure="run this as who ran ./ops/stack up first",
+            hint="run this as who ran ./ops/stack up first",
             code=FAILURE,
         ) from error
     return True
+
+
+def image_origins(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Each image that .env names, and where it is from."""
+    origins = dict(pair.split("=", 1) for pair in settings.get("STACK_IMAGES_ORIGIN", "").split(",") if "=" in pair)
+    return {key: {"reference": settings[key], "origin": origin} for key, origin in origins.items() if key in settings}
+
+
+def check_patches(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the key in .env that is not valid and what it takes; None if both are."""
+    patches, disabled = settings.get("PATCHES", ""), settings.get("PATCHES_DISABLED", "")
+    for key, values in (("PATCHES", (patches, "")), ("PATCHES_DISABLED", ("", disabled))):
+        try:
+            registry.validate(*values)
+        except ValueError as error:
+            return key, str(error).partition("; ")[2].replace("it may be", "one of").replace("patches are", "names of")
+    return None

@@ -65,9 +65,9 @@ def stock_settings(settings: Mapping[str, str], state: Path, overrides: Mapping[
         StackError: There is no such setting, or the stack has no images yet.
     """
     if unknown := sorted(set(overrides) - set(OVERRIDES)):
-        raise StackError(f"the stock set-up has no setting {unknown[0]}", cure=f"it has: {', '.join(OVERRIDES)}")
+        raise StackError(f"the stock set-up has no setting {unknown[0]}", hint=f"it has: {', '.join(OVERRIDES)}")
     if missing := [key for key in IMAGES if not settings.get(key)]:
-        raise StackError(f"the stack has no {missing[0]} yet", cure="./ops/stack up")
+        raise StackError(f"the stack has no {missing[0]} yet", hint="./ops/stack up")
     return {
         "COMPOSE_PROJECT_NAME": f"{settings['COMPOSE_PROJECT_NAME']}-stock",
         **{key: settings[key] for key in IMAGES},

@@ -25,7 +25,7 @@ def wait(condition: Callable[[], Any], seconds: float, what: str, report: Callab
     while not (answer := condition()):
         now = time.monotonic()
         if now > deadline:
-            raise StackError(f"not within {seconds:.0f} s: {what}", cure="./ops/stack status", code=FAILURE)
+            raise StackError(f"not within {seconds:.0f} s: {what}", hint="./ops/stack status", code=FAILURE)
         if now - said_at > WORD_SECONDS:
             report(f"waiting until {what}")
             said_at = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ops import compose
+from ops.compose import expected_replicas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ def shortage(model: Mapping[str, Any]) -> str | None:
         model: The stack as compose sees it.
     """
     services: Mapping[str, Mapping[str, Any]] = model["services"]
-    wanted = compose.wanted(model)
+    wanted = expected_replicas(model)
     slots = sum(
         wanted[name] * int(service["environment"][CONCURRENCY])
         for name, service in services.items()

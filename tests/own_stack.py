@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from testcontainers.compose import DockerCompose
 
-from ops import settings_file, status
-from ops.clients import alertmanager
+from ops import settings_file
 from ops.commands.up import prepare
-from ops.project import DEFAULT_PROFILES, ROOT
+from ops.project import ROOT
+from ops.services import DEFAULT_PROFILES, PUBLISHED
 from tests.docker_session import session_name
 from tests.failure_report import explanation
 from tests.stack import Stack
@@ -89,7 +89,7 @@ def own_stack(
     chosen = {
         "COMPOSE_PROJECT_NAME": session_name(),
         "COMPOSE_PROFILES": ",".join(profiles),
-        **{port: free_port() for port in (*status.PAGES.values(), *alertmanager.PORTS)},
+        **{published.port: free_port() for published in PUBLISHED},
         "DAGS_DIR": copied,
         "PLUGINS_DIR": copied / "plugins",
         "WORKER_STOP_GRACE": "1m",

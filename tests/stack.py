@@ -19,7 +19,6 @@ import httpx
 from ops import (
     compose,
     settings_file,
-    status,
 )
 from ops.clients import alertmanager, slack_stub
 from ops.clients.airflow import run_path
@@ -27,6 +26,8 @@ from ops.clients.alertmanager import Alertmanager
 from ops.clients.prometheus import Prometheus
 from ops.errors import StackError
 from ops.project import ADMIN, ROOT, Project
+from ops.services import local_url
+from ops.status import all_ready
 
 T = TypeVar("T")
 
@@ -142,7 +143,7 @@ class Stack:
 
     def ready(self) -> bool:
         """Whether every service has its instances, all healthy: as `status` tells, in a tenth of its time."""
-        return status.all_whole(compose.config(self.project))
+        return all_ready(compose.config(self.project))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
         """The stack's containers, of one service or of all, oldest first."""
@@ -167,7 +168,7 @@ class Stack:
 
     @property
     def airflow_url(self) -> str:
-        return status.local_url(self.settings)
+        return local_url(self.settings)
 
     def log_in(self, user: str, password: str) -> Airflow:
         """Airflow's REST API as this user sees it."""
@@ -180,7 +181,7 @@ class Stack:
 
     @functools.cached_property
     def prometheus(self) -> Prometheus:
-        return Prometheus(status.local_url(self.settings, "prometheus"))
+        return Prometheus(local_url(self.settings, "prometheus"))
 
     @functools.cached_property
     def alertmanagers(self) -> list[Alertmanager]:
@@ -195,7 +196,7 @@ class Stack:
     def flower(self) -> httpx.Client:
         """Flower's pages and API, for who has the password."""
         password = self.secret("flower_password")
-        return httpx.Client(base_url=status.local_url(self.settings, "flower"), auth=(ADMIN, password), timeout=30)
+        return httpx.Client(base_url=local_url(self.settings, "flower"), auth=(ADMIN, password), timeout=30)
 
 
 class SlackStub:
@@ -203,7 +204,7 @@ class SlackStub:
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.settings = settings
-        self.http = httpx.Client(base_url=status.local_url(settings, "slack_stub"), timeout=30)
+        self.http = httpx.Client(base_url=local_url(settings, "slack_stub"), timeout=30)
 
     def told(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
         """The messages about an alert since a moment."""

@@ -19,8 +19,8 @@ from ops.bench.comparisons import SENTENCES
 from ops.bench.statistics import Result, Spread, headings, ratio, rows, spread, values
 from ops.bench.targets import OURS, STOCK
 from ops.ci import readme
-from ops.drills.report import markdown
 from ops.images.versions import read_images_env, software_version
+from ops.markdown_table import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ def goals(results: Sequence[Result]) -> list[list[str]]:
 def part(data: Mapping[str, Any]) -> str:
     """What the README says of it."""
     told = f"Medians, with the least and the greatest, on {data['conditions']['machine'].partition(',')[0]}."
-    return f"\n{markdown(GOAL_HEADINGS, goals(read(data)))}\n{told}\n\n"
+    return f"\n{markdown_table(GOAL_HEADINGS, goals(read(data)))}\n{told}\n\n"
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -200,7 +200,7 @@ def page(data: Mapping[str, Any]) -> str:
     told = "\n".join(f"- {name}: {value}" for name, value in data["conditions"].items())
     parts = [INTRODUCTION.format(ours=OURS, stock=STOCK, conditions=told)]
     if summary := goals(results):
-        parts.append(f"## At a glance\n\n{markdown(GOAL_HEADINGS, summary)}")
+        parts.append(f"## At a glance\n\n{markdown_table(GOAL_HEADINGS, summary)}")
     if lines(results):
         parts.append(PICTURE_LINE)
     for result in results:
@@ -208,7 +208,7 @@ def page(data: Mapping[str, Any]) -> str:
         when = ", ".join(data["benches"][result.bench][name] for name in ("day", KERNEL))
         times = f"{rounds} {'round' if rounds == 1 else 'rounds'}"
         title = f"## {result.bench}\n\n{SENTENCES[result.bench]} {times}, {when}.\n"
-        parts.append(f"{title}\n{markdown(headings(result), rows(result))}")
+        parts.append(f"{title}\n{markdown_table(headings(result), rows(result))}")
         if result.bench in NOTES:
             parts.append(NOTES[result.bench])
     parts.append(scaling_advice.section(results))

@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ops import compose, settings_file, status
+from ops import compose, settings_file
 from ops.bench.comparisons import COMPARISONS
 from ops.bench.statistics import Result, shown
 from ops.bench.targets import STOCK, Side, ours, turns
 from ops.bench.workloads import DAGS
 from ops.clients import alertmanager
+from ops.clients.prometheus import is_settled
 from ops.errors import StackError
 from ops.stock_airflow import one_worker_of, stock
 from ops.waiting import wait
@@ -77,7 +78,7 @@ def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
         yield
     finally:
         try:
-            wait(lambda: status.is_quiet(settings), QUIET_SECONDS, "no alert fires any more", report)
+            wait(lambda: is_settled(settings), QUIET_SECONDS, "no alert fires any more", report)
         except StackError as error:
             report(error.what)
         finally:
@@ -135,7 +136,7 @@ def check_alike(settings: Mapping[str, str]) -> None:
         raise StackError(
             "this stack's Postgres and Redis have replicas, a stock Airflow's have none",
             where="--stock --write",
-            cure="./ops/stack up --profile data --profile flower --profile observability, or leave out --write",
+            hint="./ops/stack up --profile data --profile flower --profile observability, or leave out --write",
         )
 
 
@@ -161,6 +162,6 @@ def choose(
     known = [one.name for one in benches] + [one.name for one in comparisons]
     for name in names:
         if name not in known:
-            raise StackError(f"there is no bench {name!r}", cure=f"these are: {', '.join(known)}")
+            raise StackError(f"there is no bench {name!r}", hint=f"these are: {', '.join(known)}")
     wanted = known if every else names
     return [one for one in benches if one.name in wanted], [one for one in comparisons if one.name in wanted]

@@ -121,6 +121,6 @@ def read(of: Mapping[str, tuple[str, int]]) -> dict[str, Usage]:
     if of and not found:
         raise StackError(
             "the containers' control groups are not on this machine",
-            cure="run this on the Linux machine that Docker runs on",
+            hint="run this on the Linux machine that Docker runs on",
         )
     return found

@@ -18,8 +18,9 @@ from ops.bench import prometheus_figures
 from ops.bench.benches import idle, latency
 from ops.bench.statistics import shown
 from ops.bench.targets import quiet, whole
-from ops.bench.workloads import MANY_ROWS_SECONDS, REPORT_SECONDS, seconds_between
+from ops.bench.workloads import REPORT_SECONDS, seconds_between
 from ops.clients.airflow import dag_path
+from ops.dag_file import DELETE_SECONDS
 from ops.project import dags_folder
 from ops.waiting import wait
 
@@ -131,7 +132,7 @@ def remove(folder: Path, api: AirflowClient, report: Callable[[str], None]) -> N
     ids = api.dag_ids(tags=TAG, exclude_stale=False)
 
     def delete(dag_id: str) -> None:
-        api.ask("DELETE", dag_path(dag_id), missing=True, timeout=MANY_ROWS_SECONDS)
+        api.ask("DELETE", dag_path(dag_id), missing=True, timeout=DELETE_SECONDS)
 
     said_at = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:

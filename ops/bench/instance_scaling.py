@@ -11,8 +11,9 @@ from ops.bench.benches import COST, COST_TASKS, counted, idle, latency, memory
 from ops.bench.statistics import by_service
 from ops.bench.targets import turns
 from ops.bench.telemetry_cost import RATE
+from ops.compose import expected_replicas
 from ops.errors import StackError
-from ops.project import replicas_variable
+from ops.services import replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,7 @@ def that_fit(model: Mapping[str, Any], service: str, sizes: Iterable[int], repor
         sizes: The numbers.
         report: Shows a line to people.
     """
-    there = compose.wanted(model)[service]
+    there = expected_replicas(model)[service]
     limit = int(model["services"][service]["deploy"]["resources"]["limits"]["memory"])
     found = []
     for size in sizes:

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ops import compose
 from ops.bench import cgroup_usage
 from ops.bench.benches import MEMORY, MIB, RUN_LIMIT, idle, memory
 from ops.bench.statistics import by_service
 from ops.bench.targets import CONCURRENCY, turns
 from ops.bench.workloads import FAN_OUT, ORDINARY, run_to_end
+from ops.compose import expected_replicas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def compare(
     _project: Project, side: Side, rounds: int, taken: dict[str, list[Sample]], report: Callable[[str], None]
 ) -> None:
     """Take the three in order, `rounds` times. See Comparison."""
-    slots = int(side.model["services"]["worker"]["environment"][CONCURRENCY]) * compose.wanted(side.model)["worker"]
+    slots = int(side.model["services"]["worker"]["environment"][CONCURRENCY]) * expected_replicas(side.model)["worker"]
     for number in range(1, rounds + 1):
         with turns([side], report) as turn:
             turn(side)

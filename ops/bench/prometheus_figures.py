@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import settings_file, status
+from ops import settings_file
 from ops.clients.prometheus import Prometheus
+from ops.services import local_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,6 @@ def asked(settings: Mapping[str, str]) -> Sample:
     """The figures as they are now; none without the profile `observability`."""
     if "observability" not in settings_file.profiles(settings):
         return {}
-    server = Prometheus(status.local_url(settings, "prometheus"))
+    server = Prometheus(local_url(settings, "prometheus"))
     found = {name: server.value(expression) for name, expression in EXPRESSIONS.items()}
     return {name: value for name, value in found.items() if value is not None}

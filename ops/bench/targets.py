@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ops import compose, status
-from ops.bench.workloads import FAN_OUT, DagFile, run_to_end, under_way
+from ops import compose
+from ops.bench.workloads import FAN_OUT, run_to_end, under_way
+from ops.clients.airflow import connect
 from ops.errors import StackError
 from ops.project import dags_folder
+from ops.status import all_ready
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ops.clients.airflow import AirflowClient
+    from ops.dag_file import DagFile
     from ops.project import Project
 
 OURS, STOCK = "here", "stock"
@@ -55,7 +58,7 @@ class Side:
 
 def whole(side: Side, report: Callable[[str], None]) -> None:
     """Waits until every service of it is healthy."""
-    wait(lambda: status.all_whole(side.model), WHOLE_SECONDS, f"{side.name}: every service is healthy", report)
+    wait(lambda: all_ready(side.model), WHOLE_SECONDS, f"{side.name}: every service is healthy", report)
 
 
 def quiet(side: Side, report: Callable[[str], None]) -> None:
@@ -115,7 +118,7 @@ def fewer_workers(project: str, model: Mapping[str, Any], report: Callable[[str]
     each = int(model["services"]["worker"]["environment"][CONCURRENCY])
     workers = compose.instances(project)["worker"]
     if slots % each or slots // each > len(workers):
-        raise StackError(f"{len(workers)} workers of {each} slots cannot be {slots} slots", cure="./ops/stack scale")
+        raise StackError(f"{len(workers)} workers of {each} slots cannot be {slots} slots", hint="./ops/stack scale")
     surplus = [one.id for one in workers[slots // each :]]
     if not surplus:
         yield
@@ -126,7 +129,7 @@ def fewer_workers(project: str, model: Mapping[str, Any], report: Callable[[str]
         yield
     finally:
         compose.docker("start", *surplus)
-        wait(lambda: status.all_whole(model), WHOLE_SECONDS, "every worker is back", report)
+        wait(lambda: all_ready(model), WHOLE_SECONDS, "every worker is back", report)
 
 
 @contextmanager
@@ -134,6 +137,6 @@ def ours(project: Project, settings: Mapping[str, str], report: Callable[[str], 
     """The stack itself, with the benches' DAGs for as long as the block lasts."""
     name = settings["COMPOSE_PROJECT_NAME"]
     model = compose.config(project)
-    api = status.client(project, settings, report)
+    api = connect(project, settings, report)
     with dag.in_place(dags_folder(project, settings), api, report):
         yield Side(OURS, name, model, api, partial(fewer_workers, name, model, report))

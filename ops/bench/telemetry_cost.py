@@ -87,7 +87,7 @@ def compare(
     """
     if missing := sorted(set(CONTAINERS) - set(compose.instances(side.project))):
         raise StackError(
-            f"the stack runs without {', '.join(missing)}", cure="./ops/stack up --profile observability …"
+            f"the stack runs without {', '.join(missing)}", hint="./ops/stack up --profile observability …"
         )
 
     turns = [(number, how) for number in range(1, rounds + 1) for how in (WAYS if number % 2 else reversed(WAYS))]

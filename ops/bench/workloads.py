@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ops.clients.airflow import ENDED, dag_path, run_path
-from ops.drills.runner import DAG_SECONDS
+from ops.clients.airflow import ENDED, run_path
+from ops.dag_file import DELETE_SECONDS, DagFile
 from ops.errors import FAILURE, StackError
 from ops.project import ROOT
-from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from ops.clients.airflow import AirflowClient, Run
 
@@ -27,41 +24,9 @@ POOL = "bench_closed"
 RUN_SECONDS = 900.0
 STALLED_SECONDS = 300.0
 """An API that people have brought to a stand is a result, and no reason to end."""
-MANY_ROWS_SECONDS = 300.0
-"""For an answer to what changes thousands of rows."""
 POLL_SECONDS = 1.0
 """Between two questions whether a run has ended; its time is by Airflow's own clock."""
 REPORT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class DagFile:
-    """A file of DAGs, and the DAGs in it."""
-
-    path: Path
-    ids: tuple[str, ...]
-
-    @contextmanager
-    def in_place(self, folder: Path, api: AirflowClient, report: Callable[[str], None]) -> Iterator[None]:
-        """The DAGs are there for as long as the block lasts; then nothing of them and their runs is left.
-
-        Args:
-            folder: where Airflow reads DAGs.
-            api: that Airflow's.
-            report: Shows a line to people.
-        """
-        target = folder / self.path.name
-        shutil.copy(self.path, target)
-        target.chmod(0o644)
-        try:
-            wait(lambda: all(map(api.has_dag, self.ids)), DAG_SECONDS, "Airflow has read the benches' DAGs", report)
-            yield
-        finally:
-            target.unlink(missing_ok=True)
-            # Not before Airflow knows that the file is gone: it would make the DAGs anew.
-            wait(lambda: not any(map(api.has_dag, self.ids)), DAG_SECONDS, "the benches' DAGs are gone", report)
-            for dag_id in self.ids:
-                api.ask("DELETE", dag_path(dag_id), missing=True, timeout=MANY_ROWS_SECONDS)
 
 
 DAGS = DagFile(ROOT / "ops/bench/bench_dag.py", (PAIR, FAN_OUT, HELD, ORDINARY))
@@ -115,7 +80,7 @@ def run_to_end(
         now = time.monotonic()
         if now - started > timeout:
             raise StackError(
-                f"{dag_id} has not ended after {timeout:.0f} s", where=api.run_url(run), cure="./ops/stack status"
+                f"{dag_id} has not ended after {timeout:.0f} s", where=api.run_url(run), hint="./ops/stack status"
             )
         if now - said_at > REPORT_SECONDS:
             report(f"{dag_id} has run for {now - started:.0f} s")
@@ -170,4 +135,4 @@ def closed_pool(api: AirflowClient) -> Iterator[Callable[[int], bool]]:
 
 def end(api: AirflowClient, run: Run) -> None:
     """Ends a run as if it had succeeded, with all that waits in it: a failure would be an alert."""
-    api.ask("PATCH", run_path(run.dag_id, run.run_id), json={"state": "success"}, timeout=MANY_ROWS_SECONDS)
+    api.ask("PATCH", run_path(run.dag_id, run.run_id), json={"state": "success"}, timeout=DELETE_SECONDS)

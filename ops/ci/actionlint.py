@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from ops.images.airgap import debian, fallback_images
+from ops.images import debian_base, fallback_images
 from ops.images.image_registry import REGISTRY_ANSWER_SECONDS, pull
 from ops.images.resolve import ImageError, images_choice, is_local
 from ops.images.versions import read_images_env
@@ -50,8 +50,8 @@ def image(
             return official
         if choice == "official":
             raise ImageError(f"{official} cannot be pulled: {refusal}")
-    if not is_local(debian.reference()):
-        debian.build(report)
+    if not is_local(debian_base.reference()):
+        debian_base.build(report)
     fallback_images.build(root, VERSION, report)
     return stand_in
 

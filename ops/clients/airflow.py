@@ -13,9 +13,13 @@ from urllib.parse import quote
 import httpx
 
 from ops.errors import FAILURE, StackError
+from ops.project import ADMIN
+from ops.services import local_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from ops.project import Project
 
 TIMEOUT = 10.0
 """Seconds for one answer."""
@@ -88,7 +92,7 @@ class AirflowClient:
                 raise StackError(
                     f"Airflow cannot be reached: {problem}",
                     where=self.url,
-                    cure="./ops/stack status shows what is not healthy; ./ops/stack up starts the stack",
+                    hint="./ops/stack status shows what is not healthy; ./ops/stack up starts the stack",
                     code=FAILURE,
                 )
             if now - said_at >= REPORT_SECONDS:
@@ -105,7 +109,7 @@ class AirflowClient:
                 raise StackError(
                     f"Airflow refuses the log-in of {self._credentials['username']} ({answer.status_code})",
                     where=self.url,
-                    cure="if the password was changed in Airflow, put it into compose/secrets/airflow_admin_password; "
+                    hint="if the password was changed in Airflow, put it into compose/secrets/airflow_admin_password; "
                     "if it is lost, put a new one there, and ./ops/stack up sets it",
                     code=FAILURE,
                 )
@@ -125,7 +129,7 @@ class AirflowClient:
             raise StackError(
                 f"Airflow refuses ({response.status_code}): {response.text[:500]}",
                 where=f"{request.method} {request.url}",
-                cure="./ops/stack logs api-server",
+                hint="./ops/stack logs api-server",
                 code=FAILURE,
             )
         return response
@@ -176,7 +180,7 @@ class AirflowClient:
             raise StackError(
                 f"there is no DAG {dag_id!r}",
                 where=self.url,
-                cure=f"the DAGs are: {', '.join(self.dag_ids()) or 'none yet'}. A file that does not import is in "
+                hint=f"the DAGs are: {', '.join(self.dag_ids()) or 'none yet'}. A file that does not import is in "
                 "./ops/stack status",
             )
         if self._accepted(found).json()["is_paused"]:
@@ -265,7 +269,7 @@ class AirflowClient:
                 raise StackError(
                     f"the run has not ended after {timeout:.0f} s: {summary}",
                     where=self.run_url(run),
-                    cure="open it and look at what its tasks wait for",
+                    hint="open it and look at what its tasks wait for",
                     code=FAILURE,
                 )
             time.sleep(POLL_SECONDS)
@@ -308,3 +312,28 @@ def summarise(states: list[str]) -> str:
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     told = [f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items()]
     return ", ".join(told) or "no task yet"
+
+
+def connect(
+    project: Project, settings: Mapping[str, str], report: Callable[[str], None] | None = None
+) -> AirflowClient:
+    """Airflow's REST API of this stack, through its gateway.
+
+    Args:
+        project: The stack.
+        settings: Its .env.
+        report: Hears about it while Airflow does not answer.
+
+    Raises:
+        StackError: There is no admin password.
+    """
+    path = project.secrets / "airflow_admin_password"
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StackError(
+            f"the admin password cannot be read: {error.strerror}",
+            where=project.shown(path),
+            hint="./ops/stack up makes it; run this as who ran that",
+        ) from error
+    return AirflowClient(local_url(settings), ADMIN, password, report=report)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import httpx
 
-from ops import status
 from ops.errors import FAILURE, StackError
+from ops.services import ALERTMANAGERS, PUBLISHED, local_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds for one answer."""
-PORTS = ("ALERTMANAGER_PORT", "ALERTMANAGER_2_PORT")
+PORTS = tuple(published.port for published in PUBLISHED if published.service in ALERTMANAGERS)
 
 
 class Alert(TypedDict):
@@ -62,7 +62,7 @@ class Alertmanager:
             raise StackError(
                 f"Alertmanager cannot be reached: {error}",
                 where=self.url,
-                cure="is the profile observability on? ./ops/stack status",
+                hint="is the profile observability on? ./ops/stack status",
                 code=FAILURE,
             ) from error
         if response.is_error:
@@ -146,7 +146,7 @@ def as_alert(found: Mapping[str, Any]) -> Alert:
 
 def both(settings: Mapping[str, str]) -> list[Alertmanager]:
     """The stack's two."""
-    return [Alertmanager(status.local_address(settings, port)) for port in PORTS]
+    return [Alertmanager(local_address(settings, port)) for port in PORTS]
 
 
 def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:
@@ -166,6 +166,6 @@ def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:
     raise StackError(
         "no Alertmanager answers",
         where=", ".join(candidate.url for candidate in candidates),
-        cure="is the profile observability on? ./ops/stack status; ./ops/stack up starts what is missing",
+        hint="is the profile observability on? ./ops/stack status; ./ops/stack up starts what is missing",
         code=FAILURE,
     ) from failed

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ops.services import local_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 from typing import Any, TypedDict
 
 import httpx
@@ -54,7 +61,7 @@ class Prometheus:
             raise StackError(
                 f"Prometheus cannot be reached: {error}",
                 where=self.url,
-                cure="is the profile observability on? ./ops/stack status",
+                hint="is the profile observability on? ./ops/stack status",
                 code=FAILURE,
             ) from error
         if answer["status"] != "success":
@@ -120,3 +127,10 @@ class Prometheus:
         if len(found) > 1:
             raise StackError(f"{len(found)} series, not one", where=expression, code=FAILURE)
         return float(found[0]["value"][1]) if found else None
+
+
+def is_settled(settings: Mapping[str, str]) -> bool:
+    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
+    server = Prometheus(local_url(settings, "prometheus"))
+    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
+    return not loud and bool(server.query("airflow_stack_settled"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ops import status
 from ops.errors import FAILURE, StackError
+from ops.services import local_url, page_urls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Message:
 
 def is_there(settings: Mapping[str, str]) -> bool:
     """Whether messages go to the stack's own Slack."""
-    return "slack_stub" in status.urls(settings)
+    return "slack_stub" in page_urls(settings)
 
 
 def messages(settings: Mapping[str, str]) -> list[Message]:
@@ -49,12 +49,12 @@ def messages(settings: Mapping[str, str]) -> list[Message]:
     Raises:
         StackError: It does not answer, or there is none: messages go to a real Slack.
     """
-    url = f"{status.local_url(settings, 'slack_stub')}/messages"
+    url = f"{local_url(settings, 'slack_stub')}/messages"
     try:
         answer = httpx.get(url, timeout=SECONDS).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise StackError(
-            f"the stack's own Slack does not answer: {error}", where=url, cure="./ops/stack status", code=FAILURE
+            f"the stack's own Slack does not answer: {error}", where=url, hint="./ops/stack status", code=FAILURE
         ) from error
     return [message_of(entry["received"], entry["payload"]) for entry in answer]
 

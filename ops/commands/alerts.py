@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 from rich.table import Table
 
-from ops import status
 from ops.clients import alertmanager, slack_stub
+from ops.compose import running_settings
 from ops.errors import StackError
 from ops.project import current_project
 from ops.screen import console, escape
@@ -45,7 +45,7 @@ def alerts(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Show the alerts that fire, those that are silenced or inhibited, and the messages sent last."""
-    settings = status.running_settings(current_project())
+    settings = running_settings(current_project())
     one = alertmanager.any_that_answers(alertmanager.both(settings))
     found = sorted_out(one.alerts(), one.silences(), sent(settings))
     if as_json:

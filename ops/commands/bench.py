@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ops import status
 from ops.bench import bench_runner
 from ops.bench.benches import BENCHES
 from ops.bench.comparisons import COMPARISONS, SENTENCES
 from ops.bench.statistics import Result, headings, rows
+from ops.compose import running_settings
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
@@ -43,13 +43,13 @@ def bench(
         return
     benches, comparisons = bench_runner.choose(BENCHES, COMPARISONS, names or [], every=every)
     if write and benches and not stock:
-        raise StackError("what is kept is a comparison", where="--write", cure="add --stock")
+        raise StackError("what is kept is a comparison", where="--write", hint="add --stock")
     # The answer alone is on standard output.
     say = (lambda line: error_console.print(line, markup=False)) if as_json else progress
     project = current_project()
     taken: dict[str, dict[str, list[dict[str, float]]]] = {}
     with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
-        settings = status.running_settings(project, cure="./ops/stack up")
+        settings = running_settings(project, hint="./ops/stack up")
         if write and benches:
             bench_runner.check_alike(settings)
         try:

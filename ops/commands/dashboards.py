@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from ops import settings_file, status
+from ops import settings_file
 from ops.clients.prometheus import Prometheus
 from ops.errors import StackError
 from ops.observability.metric_contract import DASHBOARDS
 from ops.project import current_project
 from ops.screen import console, escape, report
+from ops.services import local_url, page_urls
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -28,7 +29,7 @@ def parse_range(text: str) -> float:
     """
     found = re.fullmatch(r"([1-9]\d*)([mhd])", text)
     if not found:
-        raise StackError(f"{text!r} is not a range", cure="for instance: 30m, 6h or 2d")
+        raise StackError(f"{text!r} is not a range", hint="for instance: 30m, 6h or 2d")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -41,7 +42,7 @@ def dashboards(
     """List the dashboards with their links; or ask Prometheus every panel's query, and draw them without Grafana."""
     project = current_project()
     settings = settings_file.read(project)
-    pages = status.urls(settings)
+    pages = page_urls(settings)
     folder = project.root / DASHBOARDS
     if render is None:
         for path in sorted(folder.glob("*.json")):
@@ -53,14 +54,14 @@ def dashboards(
         return
     seconds = parse_range(since)
     if "prometheus" not in pages:
-        raise StackError("there is no Prometheus to ask", cure="./ops/stack up --profile observability and the others")
+        raise StackError("there is no Prometheus to ask", hint="./ops/stack up --profile observability and the others")
 
     from ops.dashboards.query_results import Span
     from ops.dashboards.render import render as draw
     from ops.dashboards.render import wrongly_empty
 
     now = time.time()
-    server = Prometheus(status.local_url(settings, "prometheus"))
+    server = Prometheus(local_url(settings, "prometheus"))
     boards = draw(server, folder, render, Span(now - seconds, now))
     for name, queries in wrongly_empty(boards).items():
         report(f"empty: {name}: {'; '.join(queries)}")

@@ -37,7 +37,7 @@ def down(
                 raise StackError(
                     f"{project.shown(project.env_file)} is gone, but these are still there: {', '.join(left)}",
                     where=name,
-                    cure="./ops/stack up writes it again; then ./ops/stack down",
+                    hint="./ops/stack up writes it again; then ./ops/stack down",
                 )
             report("there is no stack to stop")
             return
@@ -49,7 +49,7 @@ def down(
         console.print(f"This removes for ever: {', '.join(doomed) or 'no volume, there is none'}", soft_wrap=True)
         if not yes:
             if not sys.stdin.isatty():
-                raise StackError("nobody is there to confirm that the data may go", cure="add --yes")
+                raise StackError("nobody is there to confirm that the data may go", hint="add --yes")
             typer.confirm("Go on?", abort=True)
         remove(project, name, "--volumes", "--timeout=5")
         report(f"stopped; the data is gone. {project.shown(project.secrets)} and .env stay, for the next up")

@@ -11,8 +11,9 @@ import psutil
 import typer
 from rich.table import Table
 
-from ops import compose, settings_file, status
+from ops import compose, settings_file
 from ops.clients import slack_stub
+from ops.compose import running_settings
 from ops.drills import alert_drills, environments, faults, results
 from ops.drills import report as drill_report
 from ops.drills.alert_drills import ALARMS, Alarm, raise_alarm
@@ -57,7 +58,7 @@ def drill(
         list_drills()
         return
     if messages and stock:
-        raise StackError("a stock Airflow tells nobody anything", cure="leave out --alarms or --stock")
+        raise StackError("a stock Airflow tells nobody anything", hint="leave out --alarms or --stock")
     project = current_project()
     with stack_lock(project, "drill", report):
         if stock:
@@ -74,7 +75,7 @@ def drill(
                 stock=True,
             )
             return
-        settings = status.running_settings(project, cure="./ops/stack up")
+        settings = running_settings(project, hint="./ops/stack up")
         there = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
         if messages:
             alarms_chosen = choose({one.name: one for one in ALARMS}, names or [], every=every, services=there)
@@ -95,7 +96,7 @@ def settings_beside_nothing(project: Project) -> dict[str, str]:
     settings = settings_file.read(project)
     if any(one.state == "running" for of in compose.instances(settings["COMPOSE_PROJECT_NAME"]).values() for one in of):
         raise StackError(
-            "the stack runs, and would take part of the machine", cure="./ops/stack down, which keeps data"
+            "the stack runs, and would take part of the machine", hint="./ops/stack down, which keeps data"
         )
     return settings
 
@@ -142,7 +143,7 @@ def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str],
         StackError: Nobody can be listened to: messages go to a real Slack.
     """
     if not slack_stub.is_there(settings):
-        raise StackError("messages go to a real Slack, where they cannot be seen", cure="./ops/stack slack --stub")
+        raise StackError("messages go to a real Slack, where they cannot be seen", hint="./ops/stack slack --stub")
     heard = []
     try:
         for one in chosen:
@@ -185,10 +186,10 @@ def choose(catalogue: dict[str, Struck], names: list[str], *, every: bool, servi
     """
     for name in names:
         if name not in catalogue:
-            raise StackError(f"there is no drill {name!r}", cure=f"these are: {', '.join(catalogue)}")
+            raise StackError(f"there is no drill {name!r}", hint=f"these are: {', '.join(catalogue)}")
         if missing := sorted({victim.needs for victim in catalogue[name].victims} - services):
             raise StackError(
-                f"{name} strikes {', '.join(missing)}, which this stack does not have", cure="./ops/stack status"
+                f"{name} strikes {', '.join(missing)}, which this stack does not have", hint="./ops/stack status"
             )
     chosen = []
     for name, one in catalogue.items():

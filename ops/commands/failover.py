@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ops import data_tier, settings_file, status
+from ops import settings_file
+from ops.compose import running_settings
 from ops.errors import StackError, when_interrupted
+from ops.failover import switch_postgres, switch_redis
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import report
@@ -32,9 +34,9 @@ def failover(target: Annotated[Target, typer.Argument(help="Whose primary change
         raise StackError(
             f"this stack has no replica of {target.value}: the profile data-ha is not on",
             where=project.shown(project.env_file),
-            cure="./ops/stack up --profile data-ha (with the other profiles that you want)",
+            hint="./ops/stack up --profile data-ha (with the other profiles that you want)",
         )
-    switch = {Target.POSTGRES: data_tier.switch_postgres, Target.REDIS: data_tier.switch_redis}[target]
+    switch = {Target.POSTGRES: switch_postgres, Target.REDIS: switch_redis}[target]
     with when_interrupted("./ops/stack status shows who is the primary"), stack_lock(project, "failover", report):
-        status.running_settings(project)
+        running_settings(project)
         switch(settings["COMPOSE_PROJECT_NAME"], report)

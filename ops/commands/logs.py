@@ -20,10 +20,10 @@ def logs(
     """Show the log of a service, or of all."""
     project = current_project()
     if "AIRFLOW_IMAGE" not in settings_file.read(project):
-        raise StackError("there is no stack yet", cure="./ops/stack up starts one")
+        raise StackError("there is no stack yet", hint="./ops/stack up starts one")
     known = sorted(compose.config(project)["services"])
     if service is not None and service not in known:
-        raise StackError(f"there is no service {service!r}", cure=f"the services are: {', '.join(known)}")
+        raise StackError(f"there is no service {service!r}", hint=f"the services are: {', '.join(known)}")
     command = compose.command(project, "logs", f"--tail={tail}", *(["--follow"] if follow else []))
     # In the place of this process, so that Ctrl-C is compose's own affair.
     os.execvpe(command[0], [*command, *([service] if service else [])], compose.environment(project))  # noqa: S606

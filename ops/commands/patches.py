@@ -11,11 +11,10 @@ from ops import compose, settings_file
 from ops import patch_report as stack_patches
 from ops.project import current_project
 from ops.screen import console, escape
+from ops.status_tables import PATCH_COLOURS, print_not_applied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-COLOURS = {"applied": "green", "skipped": "red", "off": "yellow", "unknown": "yellow"}
+    from collections.abc import Mapping
 
 
 def patches() -> None:
@@ -32,21 +31,12 @@ def patches() -> None:
     print_not_applied(stack_patches.exceptions(found))
 
 
-def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
-    """Print a line for each reason why patches are off or skipped."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for patch in patches:
-        shown = patch["components"] if patch["state"] == stack_patches.UNKNOWN else patch["patch"]
-        names.setdefault((patch["state"], patch["reason"]), []).append(shown)
-    for (state, reason), those in names.items():
-        listed = ", ".join(dict.fromkeys(those))
-        console.print(f"[{COLOURS[state]}]patches {state}[/] ({escape(reason)}): {listed}", soft_wrap=True)
-
-
 def states_of(name: str, found: Mapping[str, Mapping[str, stack_patches.State]]) -> str:
     """Return a line for each state of a patch, with the components that have it."""
     by_state: dict[str, list[str]] = {}
     for component, states in found.items():
         if name in states:
             by_state.setdefault(states[name]["state"], []).append(component)
-    return "\n".join(f"[{COLOURS[state]}]{state}[/]: {', '.join(where)}" for state, where in by_state.items()) or "-"
+    return (
+        "\n".join(f"[{PATCH_COLOURS[state]}]{state}[/]: {', '.join(where)}" for state, where in by_state.items()) or "-"
+    )

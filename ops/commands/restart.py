@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import compose, status
+from ops import compose
+from ops.compose import running_settings
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
@@ -33,15 +34,15 @@ def restart(
     tasks first.
     """
     project = current_project()
-    cure = "./ops/stack status shows whether all is well; ./ops/stack restart starts again"
-    with when_interrupted(cure), stack_lock(project, "restart", report):
-        settings = status.running_settings(project)
+    hint = "./ops/stack status shows whether all is well; ./ops/stack restart starts again"
+    with when_interrupted(hint), stack_lock(project, "restart", report):
+        settings = running_settings(project)
         model = compose.config(project)
         known = lasting(compose.instances(settings["COMPOSE_PROJECT_NAME"]), model)
         unknown = sorted(set(service or []) - set(known))
         if unknown:
             raise StackError(
-                f"there is no service {unknown[0]!r} that runs", cure=f"these do: {', '.join(sorted(known))}"
+                f"there is no service {unknown[0]!r} that runs", hint=f"these do: {', '.join(sorted(known))}"
             )
         chosen = [name for name in in_order(model, list(known)) if not service or name in service]
         refuse_what_is_unwell(known, chosen)
@@ -86,7 +87,7 @@ def refuse_what_is_unwell(found: Mapping[str, list[compose.Instance]], chosen: l
         if len(found[name]) > 1 and not all(instance.ok for instance in found[name]):
             raise StackError(
                 f"{name} is not whole: to restart its other instance now could stop the service",
-                cure="./ops/stack status shows it; ./ops/stack up starts what is missing",
+                hint="./ops/stack status shows it; ./ops/stack up starts what is missing",
             )
 
 
@@ -109,7 +110,7 @@ def restart_one(project: str, service: str, container: str) -> None:
             raise StackError(
                 f"{service} is not healthy {WELL_SECONDS:.0f} s after its restart",
                 where=f"{container} is {seen}",
-                cure=f"./ops/stack logs {service} says why; the others were left alone",
+                hint=f"./ops/stack logs {service} says why; the others were left alone",
                 code=FAILURE,
             )
         time.sleep(POLL_SECONDS)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from ops import status
 from ops.clients import alertmanager
+from ops.compose import running_settings
 from ops.errors import StackError
 from ops.project import current_project
 from ops.screen import report
@@ -34,10 +34,10 @@ def parse_duration(text: str) -> timedelta:
     """
     parts = re.findall(r"([0-9]{1,6})([mhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise StackError(f"{text!r} is not a duration", where="--for", cure="for instance: 30m, 2h, 1d or 1h30m")
+        raise StackError(f"{text!r} is not a duration", where="--for", hint="for instance: 30m, 2h, 1d or 1h30m")
     total = sum((timedelta(**{UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
     if not timedelta() < total <= LONGEST:
-        raise StackError(f"{text} is no time to be silent", where="--for", cure=f"take 1m to {LONGEST.days}d")
+        raise StackError(f"{text} is no time to be silent", where="--for", hint=f"take 1m to {LONGEST.days}d")
     return total
 
 
@@ -49,7 +49,7 @@ def parse_label(text: str) -> tuple[str, str]:
     """
     name, equals, value = text.partition("=")
     if not equals or not value or not LABEL.fullmatch(name) or name == "alertname":
-        raise StackError(f"{text!r} is not a label", where="--label", cure="for instance: component=worker")
+        raise StackError(f"{text!r} is not a label", where="--label", hint="for instance: component=worker")
     return name, value
 
 
@@ -83,25 +83,25 @@ def silence(
     project = current_project()
     if end is not None:
         if alert or why or label:
-            raise StackError("--end takes an id and nothing else", cure="./ops/stack alerts shows the ids")
+            raise StackError("--end takes an id and nothing else", hint="./ops/stack alerts shows the ids")
         if not UUID.fullmatch(end):
-            raise StackError(f"{end!r} is not the id of a silence", cure="./ops/stack alerts shows the ids")
-        one = alertmanager.any_that_answers(alertmanager.both(status.running_settings(project)))
+            raise StackError(f"{end!r} is not the id of a silence", hint="./ops/stack alerts shows the ids")
+        one = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
         if end not in {found["id"] for found in one.silences()}:
-            raise StackError(f"there is no silence {end}, or it has ended", cure="./ops/stack alerts shows the ids")
+            raise StackError(f"there is no silence {end}, or it has ended", hint="./ops/stack alerts shows the ids")
         one.end_silence(end)
         report(f"silence {end} has ended")
         return
     known = known_alerts(project.root)
     if not alert:
-        raise StackError("an alert's name is missing", cure=f"the alerts are: {', '.join(known)}")
+        raise StackError("an alert's name is missing", hint=f"the alerts are: {', '.join(known)}")
     if alert not in known:
-        raise StackError(f"there is no alert {alert!r}", cure=f"the alerts are: {', '.join(known)}")
+        raise StackError(f"there is no alert {alert!r}", hint=f"the alerts are: {', '.join(known)}")
     if not why.strip():
-        raise StackError("a silence has a reason", cure=f"./ops/stack silence {alert} --for {duration} --why TEXT")
+        raise StackError("a silence has a reason", hint=f"./ops/stack silence {alert} --for {duration} --why TEXT")
     length = parse_duration(duration)
     matchers = {"alertname": alert, **dict(map(parse_label, label or []))}
-    one = alertmanager.any_that_answers(alertmanager.both(status.running_settings(project)))
+    one = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
     start = datetime.now(tz=UTC)
     made = one.silence(matchers, start, start + length, getpass.getuser(), why.strip())
     until = (start + length).strftime("%Y-%m-%d %H:%M:%S")

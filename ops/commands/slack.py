@@ -14,17 +14,18 @@ from ops import (
     compose,
     secrets_store,
     settings_file,
-    status,
 )
 from ops.clients import alertmanager
-from ops.commands.up import switch_observability
+from ops.compose import running_settings
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
+from ops.notification_secrets import SLACK, SLACK_DATA
 from ops.observability import generated_config
-from ops.observability.alertmanager_config import SLACK, SLACK_DATA
-from ops.project import ALERTMANAGERS, PULLED_ONLY, SLACK_STUB_PROFILE, current_project
+from ops.observability.derived_settings import derive_settings
+from ops.project import current_project
 from ops.rollout import recreate
 from ops.screen import report
+from ops.services import ALERTMANAGERS, OPTIONAL, SLACK_STUB_PROFILE, page_urls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +48,13 @@ def slack(
     """
     project = current_project()
     name = SLACK_DATA if data else SLACK
-    cure = "./ops/stack slack again, or ./ops/stack up, finishes it"
-    with when_interrupted(cure), stack_lock(project, "slack", report):
+    hint = "./ops/stack slack again, or ./ops/stack up, finishes it"
+    with when_interrupted(hint), stack_lock(project, "slack", report):
         settings = settings_file.read(project)
         if stub or data or not test:
             webhook = None if stub else ask(project, name)
             if "AIRFLOW_IMAGE" not in settings:
-                raise StackError("there is no stack yet", cure="./ops/stack up starts one")
+                raise StackError("there is no stack yet", hint="./ops/stack up starts one")
             changed = [SLACK, SLACK_DATA] if stub and not data else [name]
             secrets_store.check_optional(project, besides=changed)
             for one in changed:
@@ -75,7 +76,7 @@ def ask(project: Project, name: str) -> str:
         raise StackError(
             "a webhook is one line, and this is " + ("several" if given else "none"),
             where="standard input",
-            cure="./ops/stack slack asks for it; or: ./ops/stack slack < file",
+            hint="./ops/stack slack asks for it; or: ./ops/stack slack < file",
         )
     secrets_store.check_form(project, name, given)
     return given
@@ -96,8 +97,8 @@ def store(project: Project, name: str, webhook: str | None) -> None:
 
 def apply(project: Project, settings: dict[str, str]) -> None:
     """Makes the running stack follow; one that does not run follows at its next `up`."""
-    images = {image for image in PULLED_ONLY.values() if settings.get(image)}
-    switch_observability(settings, images, secrets_store.optional(project))
+    images = {published.image for published in OPTIONAL if settings.get(published.image)}
+    derive_settings(settings, images, secrets_store.optional(project))
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
     settings_file.write(project, settings)
     generated_config.write(project, settings)
@@ -122,7 +123,7 @@ def send(settings: Mapping[str, str]) -> None:
     Raises:
         StackError: It does not.
     """
-    pair = alertmanager.both(status.running_settings(current_project()))
+    pair = alertmanager.both(running_settings(current_project()))
     alertmanager.any_that_answers(pair)
     before = {one.url: counted(one) for one in pair}
     now = datetime.now(tz=UTC)
@@ -147,16 +148,16 @@ def send(settings: Mapping[str, str]) -> None:
                 raise StackError(
                     "Slack does not take the message",
                     where=one.url,
-                    cure="./ops/stack logs alertmanager-1 says why; set another webhook: ./ops/stack slack",
+                    hint="./ops/stack logs alertmanager-1 says why; set another webhook: ./ops/stack slack",
                     code=FAILURE,
                 )
             if then and after and after[0] > then[0]:
-                where = status.urls(settings).get("slack_stub", "Slack")
+                where = page_urls(settings).get("slack_stub", "Slack")
                 report(f"a message is out: look for “A test of the way that alerts take” in {where}")
                 return
         time.sleep(POLL_SECONDS)
     raise StackError(
-        f"no message got out in {TEST_SECONDS:.0f} s", cure="./ops/stack logs alertmanager-1 says why", code=FAILURE
+        f"no message got out in {TEST_SECONDS:.0f} s", hint="./ops/stack logs alertmanager-1 says why", code=FAILURE
     )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ops import status
-from ops.commands.up import failed
+from ops.clients.airflow import connect
+from ops.compose import running_settings
 from ops.errors import StackError, when_interrupted
+from ops.pipeline import failed_run_error
 from ops.project import current_project
 from ops.screen import report
 
@@ -28,11 +29,11 @@ def parse_conf(text: str) -> dict[str, Any]:
         raise StackError(
             f"--conf is not JSON: {error.msg}",
             where=f"line {error.lineno}, column {error.colno}: …{text[max(0, error.pos - 10) : error.pos + 10]}…",
-            cure="""for instance: --conf '{"source": "digits"}'""",
+            hint="""for instance: --conf '{"source": "digits"}'""",
         ) from error
     if not isinstance(conf, dict):
         raise StackError(
-            f"--conf is a JSON {type(conf).__name__}, not an object", cure="""for instance: --conf '{"a": 1}'"""
+            f"--conf is a JSON {type(conf).__name__}, not an object", hint="""for instance: --conf '{"a": 1}'"""
         )
     return conf
 
@@ -45,7 +46,7 @@ def trigger(
     """Start a run of a DAG; one that is paused is taken out of its pause."""
     project = current_project()
     configuration = parse_conf(conf)
-    api = status.client(project, status.running_settings(project), report)
+    api = connect(project, running_settings(project), report)
     run = api.trigger(dag, configuration)
     report(f"{run.run_id}: {api.run_url(run)}")
     if not wait:
@@ -53,5 +54,5 @@ def trigger(
     with when_interrupted("nothing: the run goes on, it is only no longer waited for"):
         ended = api.wait_for(run, report, timeout=WAIT_SECONDS)
     if ended.state != "success":
-        raise failed(api, ended)
+        raise failed_run_error(api, ended)
     report(f"success, in {ended.duration or 0:.1f} s")

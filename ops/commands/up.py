@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,40 +16,31 @@ from ops import (
     preflight,
     secrets_store,
     settings_file,
-    status,
     worker_slots,
 )
-from ops.commands.scale import parse_scale
-from ops.commands.status import print_urls
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.observability import generated_config
-from ops.observability.alertmanager_config import stub_is_wanted
-from ops.project import (
+from ops.observability.derived_settings import derive_settings
+from ops.pipeline import verify_pipeline
+from ops.project import current_project
+from ops.rollout import recreate, roll_out
+from ops.scaling import parse_scale
+from ops.screen import heading, report
+from ops.services import (
     ALERTMANAGERS,
     DATA_PROFILES,
     DEFAULT_PROFILES,
-    PIPELINE,
     PROFILES,
-    PULLED_ONLY,
-    SLACK_STUB_PROFILE,
-    current_project,
     replicas_variable,
 )
-from ops.rollout import recreate, roll_out
-from ops.screen import heading, report
+from ops.status_tables import print_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-    from ops.clients.airflow import AirflowClient, Run
     from ops.project import Project
-
-PIPELINE_SECONDS = 300.0
-DAG_SECONDS = 120.0
-PIPELINE_PATH = ("gateway", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker")
-"""The services that a pipeline run goes through: a run that is older than one of them proves nothing."""
 
 
 def up(
@@ -92,7 +82,7 @@ def up(
         start(project, settings["COMPOSE_PROJECT_NAME"])
         if "data-ha" in settings_file.profiles(settings):
             data_tier.apply_cluster_settings(project, settings["COMPOSE_PROJECT_NAME"], report)
-        prove(project, settings)
+        verify_pipeline(project, settings)
         print_urls(project, settings)
 
 
@@ -115,9 +105,9 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     try:
         resolved = resolve_images(project.root, report, profiles=settings_file.profiles(settings))
     except ImageError as error:
-        raise StackError(str(error), cure="see above; then ./ops/stack up again", code=FAILURE) from error
+        raise StackError(str(error), hint="see above; then ./ops/stack up again", code=FAILURE) from error
     settings |= {key: image.reference for key, image in resolved.items()}
-    switch_observability(settings, set(resolved), secrets_store.optional(project))
+    derive_settings(settings, set(resolved), secrets_store.optional(project))
     # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
@@ -134,21 +124,6 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     if generated_config.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
     report(container_limits.summary(settings, container_limits.total(model), machine))
-
-
-def switch_observability(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:
-    """Settings that follow from the profile `observability`, and from which of its images and secrets there are."""
-    chosen = settings_file.profiles(settings)
-    on = "observability" in chosen
-    extra = [profile for profile, image in PULLED_ONLY.items() if on and image in images]
-    stub = [SLACK_STUB_PROFILE] if on and stub_is_wanted(secrets) else []
-    settings["COMPOSE_PROFILES"] = ",".join([*chosen, *extra, *stub])
-    for profile, image in PULLED_ONLY.items():
-        if profile not in extra:
-            settings[image] = ""
-    settings["TRACES"] = str(on)
-    settings["OTLP_ENDPOINT"] = "http://otel-collector:4318" if on else ""
-    settings["ALERTMANAGERS"] = ",".join(f"http://{name}:9093" for name in ALERTMANAGERS) if on else ""
 
 
 def start(project: Project, name: str) -> None:
@@ -194,44 +169,3 @@ def outdated_services(
         if any(instance.created < newest for instance in instances):
             outdated.add(name)
     return outdated
-
-
-def prove(project: Project, settings: dict[str, str]) -> None:
-    """Sees that a run of the pipeline has succeeded on the containers that run now, starting one if none has.
-
-    Raises:
-        StackError: It failed.
-    """
-    api = status.client(project, settings, report)
-    found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
-    newest = max(instance.created for service in PIPELINE_PATH for instance in found[service])
-    run = api.newest_success(PIPELINE)
-    if run is None or run.started < newest:
-        deadline = time.monotonic() + DAG_SECONDS
-        while not api.has_dag(PIPELINE):
-            if time.monotonic() > deadline:
-                raise StackError(
-                    f"Airflow has not found {PIPELINE} in {DAG_SECONDS:.0f} s",
-                    where="dags/",
-                    cure="./ops/stack status shows DAG files that do not import; ./ops/stack logs dag-processor",
-                    code=FAILURE,
-                )
-            report(f"waiting for {PIPELINE} to be read")
-            time.sleep(2)
-        run = api.wait_for(api.trigger(PIPELINE), report, timeout=PIPELINE_SECONDS)
-    if run.state != "success":
-        raise failed(api, run)
-    result = api.result(run, "report_result")
-    told = f": {result['model']}, accuracy {result['accuracy']:.4f}" if isinstance(result, dict) else ""
-    report(f"{PIPELINE} has succeeded{told}")
-
-
-def failed(api: AirflowClient, run: Run) -> StackError:
-    """The error for a run that failed, naming its tasks that did."""
-    tasks = [name for name, state in api.task_states(run) if state == "failed"]
-    return StackError(
-        f"the run of {run.dag_id} failed, in {', '.join(tasks) or 'no task of its own'}",
-        where=api.run_url(run),
-        cure="open it and read the log of the task",
-        code=FAILURE,
-    )

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from ops.dashboards.query_results import Series, Span
-    from ops.dashboards.render import Board, DrawnPanel
+    from ops.dashboards.query_results import Board, DrawnPanel, Series, Span
 
 DATES: Final[Any] = matplotlib.dates  # has no types
 

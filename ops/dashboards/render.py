@@ -9,76 +9,17 @@ import base64
 import html
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ops.dashboards.expected_empty import RIGHTLY_EMPTY
-from ops.dashboards.query_results import Series, Span, query
+from ops.dashboards.query_results import Board, DrawnPanel, Span, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from ops.clients.prometheus import Prometheus
-
-
-@dataclass(frozen=True)
-class DrawnPanel:
-    """A panel of Grafana's JSON, and what Prometheus answered.
-
-    Attributes:
-        title: as in Grafana.
-        question: its description.
-        kind: Grafana's word for how it is drawn.
-        unit: Grafana's word.
-        steps: from which value on which colour.
-        words: value, and the text and colour instead of it.
-        maximum: of the axis, if it is fixed.
-        stacked: columns, one on the other.
-        several: whether each value has a name.
-        left: Grafana's column, of 24.
-        top: Grafana's row.
-        width: in columns.
-        height: in rows.
-        step: seconds between two points.
-        series: the answer.
-        missing: the queries without an answer.
-        rightly_empty: when there would be something to see; empty for a panel that must show something.
-    """
-
-    title: str
-    question: str
-    kind: str
-    unit: str
-    steps: tuple[tuple[float | None, str], ...]
-    words: tuple[tuple[float, tuple[str, str]], ...]
-    maximum: float | None
-    stacked: bool
-    several: bool
-    left: int
-    top: int
-    width: int
-    height: int
-    step: float
-    series: tuple[Series, ...]
-    missing: tuple[str, ...]
-    rightly_empty: str
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not self.series
-
-
-@dataclass(frozen=True)
-class Board:
-    """A dashboard of Grafana's JSON, with its answers."""
-
-    name: str
-    uid: str
-    title: str
-    question: str
-    panels: tuple[DrawnPanel, ...]
 
 
 def read_boards(folder: Path, server: Prometheus, span: Span) -> tuple[Board, ...]:

@@ -9,14 +9,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, status
+from ops import compose
 from ops.clients import alertmanager, slack_stub
+from ops.clients.prometheus import is_settled
 from ops.drills import faults
 from ops.drills.catalogue import Victim, every, one
-from ops.drills.report import markdown, rows_of
 from ops.drills.runner import QUIET_SECONDS, containers
 from ops.errors import StackError
+from ops.markdown_table import markdown_table, table_rows
 from ops.project import ROOT
+from ops.status import all_ready
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -166,11 +168,11 @@ def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], rep
     model = compose.config(project)
 
     def whole() -> bool:
-        return status.all_whole(model)
+        return all_ready(model)
 
     wait(whole, QUIET_SECONDS, "every service is healthy", report)
     quiet = "no page fires, and nothing is muted for an earlier one"
-    wait(lambda: status.is_quiet(settings), QUIET_SECONDS, quiet, report)
+    wait(lambda: is_settled(settings), QUIET_SECONDS, quiet, report)
     earlier = firing_now(settings)
     victims = containers(settings["COMPOSE_PROJECT_NAME"], alarm.victims)
     heard = Heard(alarm)
@@ -282,6 +284,8 @@ def document(all_heard: list[Heard], old: str, machine: str) -> str:
         machine: What it was measured on, for people.
     """
     now = {row[:2]: row for row in rows(all_heard)}
-    known = {row[:2]: row for row in rows_of(old)} | now
+    known = {row[:2]: row for row in table_rows(old)} | now
     order = [row[:2] for row in rows([Heard(alarm) for alarm in ALARMS])]
-    return INTRODUCTION.format(machine=machine) + markdown(HEADINGS, [known[key] for key in order if key in known])
+    return INTRODUCTION.format(machine=machine) + markdown_table(
+        HEADINGS, [known[key] for key in order if key in known]
+    )

@@ -6,10 +6,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ops import data_tier, status
+from ops import data_tier
+from ops.clients.airflow import connect
 from ops.drills import ledger
 from ops.drills.catalogue import Victim, nodes, primary
-from ops.drills.runner import DAG_FILE, DAG_ID, WHOLE_SECONDS, conduct, containers, load_dag
+from ops.drills.runner import LOAD_DAG, WHOLE_SECONDS, conduct, containers
 from ops.errors import StackError
 from ops.project import dags_folder
 from ops.stock_airflow import stock
@@ -59,9 +60,12 @@ def on_stack(
         settings: Its .env.
         report: Shows a line to people.
     """
-    api = status.client(project, settings, report)
+    api = connect(project, settings, report)
     folder, name = dags_folder(project, settings), settings["COMPOSE_PROJECT_NAME"]
-    with ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book, load_dag(folder, api, report):
+    with (
+        ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book,
+        LOAD_DAG.in_place(folder, api, report, keep_runs=True),
+    ):
 
         def hold(drill: Drill) -> Outcome:
             with much_to_load(name, report) if drill.laden else nullcontext():
@@ -87,7 +91,7 @@ def much_to_load(name: str, report: Callable[[str], None]) -> Iterator[None]:
         while (size := file_bytes(redis)) < LADEN_BYTES:
             data_tier.ask_redis(redis, "eval", LADEN_SCRIPT, "1", LADEN_KEY, str(LADEN_FIELDS), f"{size}:")
             if file_bytes(redis) <= size:
-                raise StackError(f"Redis' file stays at {size} bytes", cure="./ops/stack logs redis-1 redis-2 redis-3")
+                raise StackError(f"Redis' file stays at {size} bytes", hint="./ops/stack logs redis-1 redis-2 redis-3")
         yield
     finally:
         for redis in containers(name, primary("redis")):
@@ -111,7 +115,9 @@ def on_stock(
     project: Project, settings: Mapping[str, str], report: Callable[[str], None]
 ) -> Iterator[Callable[[Drill], Outcome]]:
     """Holds drills on a stock Airflow, which is there for as long as the block lasts; see on_stack."""
-    with stock(project, settings, report, dags=[DAG_FILE], dag_ids=[DAG_ID], WORKER_CONCURRENCY=STOCK_SLOTS) as other:
+    with stock(
+        project, settings, report, dags=[LOAD_DAG.path], dag_ids=LOAD_DAG.ids, WORKER_CONCURRENCY=STOCK_SLOTS
+    ) as other:
         # No profile: it tells nobody anything.
         own = {**settings, "COMPOSE_PROJECT_NAME": other.name, "COMPOSE_PROFILES": ""}
         with ledger.keeping(other.name, settings["POSTGRES_IMAGE"], network="default") as book:

@@ -42,12 +42,12 @@ def check(kind: FaultKind) -> None:
     if kind in ("crash", "slow") and (sys.platform != "linux" or os.geteuid() != 0):
         raise StackError(
             f"{kind} reaches into the containers' processes from outside",
-            cure="run this as root on the Linux machine that Docker runs on",
+            hint="run this as root on the Linux machine that Docker runs on",
         )
     if kind == "slow" and (said := why_not_slow()):
         raise StackError(
             f"the network cannot be made slow here: {said}",
-            cure="install iproute2; the kernel needs its module sch_netem",
+            hint="install iproute2; the kernel needs its module sch_netem",
         )
 
 
@@ -116,7 +116,7 @@ def interfaces(process: int) -> list[str]:
     if names.returncode != 0:
         raise StackError(
             f"the container's network cannot be reached: {names.stderr.strip()}",
-            cure="install util-linux and iproute2, and run this as root",
+            hint="install util-linux and iproute2, and run this as root",
         )
     found = [line.split(":")[0].strip() for line in names.stdout.splitlines() if ":" in line]
     return [name for name in found if name.startswith("eth")]

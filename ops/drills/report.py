@@ -55,18 +55,6 @@ def recovery(of: Sequence[Outcome]) -> str:
     return f"{statistics.median(times):.1f} s ({max(times):.1f} s)" if len(times) == len(of) else "none"
 
 
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def rows_of(text: str) -> list[tuple[str, ...]]:
-    """The rows of the Markdown table in a text, without its headings; none where there is no table."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
-
-
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Every drill that was held, one object each."""
     return [asdict(outcome) for outcome in outcomes]

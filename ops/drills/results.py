@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 from ops.ci import readme
 from ops.drills.catalogue import DRILLS
 from ops.drills.faults import MEANING
-from ops.drills.report import markdown, recovery
+from ops.drills.report import recovery
 from ops.drills.runner import Outcome
+from ops.markdown_table import markdown_table
 from ops.project import ROOT
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ def section(known: Mapping[str, Result]) -> str:
     if not any("stock" in result for result in known.values()):
         main, others, headings = [cells[:-1] for cells in main], [cells[:-1] for cells in others], HEADINGS[:-1]
     meaning = [f"*{fault}*: {meaning}" for fault, meaning in MEANING.items() if fault in faults]
-    parts = [markdown(headings, main)] if main else []
+    parts = [markdown_table(headings, main)] if main else []
     if others:
-        table = markdown(headings, others)
+        table = markdown_table(headings, others)
         parts.append(f"<details><summary>{len(others)} more faults</summary>\n\n{table}\n</details>\n")
     parts.append(f"{measured(known)} {'; '.join(meaning)}.\n")
     return "\n" + "\n".join(parts) + "\n"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ops import compose, data_tier, status
+from ops import compose, data_tier
 from ops.clients import slack_stub
-from ops.clients.prometheus import Prometheus
+from ops.clients.prometheus import Prometheus, is_settled
+from ops.dag_file import DagFile
+from ops.data_tier import is_in_sync
 from ops.drills import faults, ledger
 from ops.errors import StackError
-from ops.project import POSTGRES_NODES, ROOT
+from ops.project import ROOT
+from ops.services import POSTGRES_NODES, local_url
+from ops.status import all_ready
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 DAG_ID = "drill"
-DAG_FILE = ROOT / "ops/drills/drill_dag.py"
+LOAD_DAG = DagFile(ROOT / "ops/drills/drill_dag.py", (DAG_ID,))
 LOAD = {"short": 150, "short_seconds": 1.0, "long": 4, "long_seconds": 45.0}
 ONLY_LONG = 12
 """Long tasks where there are no others: some in each worker, with room for those that run again."""
@@ -43,7 +46,6 @@ WITHOUT_SECONDS = 60.0
 """For Patroni to give up a replica that does not answer."""
 FREE_SECONDS = 60.0
 """For the tasks that a worker had suspended to go on or to end, and for a health check of it to see that."""
-DAG_SECONDS = 90.0
 POLL_SECONDS = 1.0
 
 
@@ -77,19 +79,6 @@ class Outcome:
     broken: tuple[str, ...]
 
 
-@contextmanager
-def load_dag(folder: Any, api: AirflowClient, report: Callable[[str], None]) -> Iterator[None]:
-    """The load's DAG is in the DAG folder for as long as the block lasts."""
-    target = folder / DAG_FILE.name
-    shutil.copy(DAG_FILE, target)
-    target.chmod(0o644)
-    try:
-        wait(lambda: api.has_dag(DAG_ID), DAG_SECONDS, "Airflow has read the drills' DAG", report)
-        yield
-    finally:
-        target.unlink(missing_ok=True)
-
-
 def conduct(
     drill: Drill,
     project: Project,
@@ -119,12 +108,12 @@ def conduct(
     load = load_of(drill)
 
     def whole() -> bool:
-        return status.all_whole(model) and (not replicated or data_tier.is_whole(data_tier.members(name)))
+        return all_ready(model) and (not replicated or is_in_sync(data_tier.members(name)))
 
     wait(whole, WHOLE_SECONDS, "every service is healthy", report)
     if drill.alert and slack_stub.is_there(settings):
         quiet = "nothing fires, nor is muted for an earlier fault"
-        wait(lambda: status.is_quiet(settings), QUIET_SECONDS, quiet, report)
+        wait(lambda: is_settled(settings), QUIET_SECONDS, quiet, report)
     run = api.trigger(DAG_ID, {**load, "ledger": book.container})
 
     def busy() -> bool:
@@ -136,7 +125,7 @@ def conduct(
     wait(busy, BUSY_SECONDS, "the load is under way", report)
     victims = containers(name, drill.victims)
     if drill.victims and not victims:
-        raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", cure="./ops/stack status")
+        raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", hint="./ops/stack status")
 
     before = data_tier.primaries(data_tier.members(name)) if replicated else set()
     earlier = stirring(settings) if slack_stub.is_there(settings) else frozenset()
@@ -286,7 +275,7 @@ def settle(api: AirflowClient, run: Run, report: Callable[[str], None], patience
 
 def stirring(settings: Mapping[str, str]) -> frozenset[str]:
     """The alerts that fire or are about to: what is told of them later is of an earlier fault."""
-    server = Prometheus(status.local_url(settings, "prometheus"))
+    server = Prometheus(local_url(settings, "prometheus"))
     return frozenset(one["metric"]["alertname"] for one in server.query("ALERTS"))
 
 

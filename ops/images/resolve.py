@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ops import services
 from ops.child_process import ChildFailedError
-from ops.images.airgap import debian, fallback_images
-from ops.images.airgap.debian import AirgapError
+from ops.images import debian_base, fallback_images
 from ops.images.build import build_image, content_tag
+from ops.images.debian_base import AirgapError
 from ops.images.image_registry import REGISTRY_ANSWER_SECONDS, pull_all
 from ops.images.versions import read_images_env
 
@@ -56,7 +57,7 @@ PROFILES = {
     "JAEGER_IMAGE": "observability",
 }
 # The stack runs without these: no package has them, so there is no stand-in.
-OPTIONAL = {"GRAFANA_IMAGE": "Grafana", "JAEGER_IMAGE": "Jaeger"}
+OPTIONAL = {published.image: published.page.capitalize() for published in services.OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def resolve_images(
     _refuse_what_cannot_be_built(to_build, wanted, pulled, choice, environ)
     if left_out:
         say(_without(left_out, wanted))
-    if to_build and not is_local(debian.reference()):
-        _building(lambda: debian.build(say))
+    if to_build and not is_local(debian_base.reference()):
+        _building(lambda: debian_base.build(say))
 
     def obtain(key: str) -> ResolvedImage:
         if key in found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops.project import POSTGRES_NODES, REDIS_NODES, SCALABLE, replicas_variable
+from ops.services import POSTGRES_NODES, REDIS_NODES, SCALABLE, replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

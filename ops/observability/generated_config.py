@@ -12,11 +12,12 @@ from ops import (
     compose,
     compose_override,
     secrets_store,
-    status,
 )
 from ops.errors import FAILURE, StackError
 from ops.observability import alertmanager_config, container_names, expected_replicas
-from ops.project import ALERTMANAGERS, RUNBOOK_BASE_URL
+from ops.project import RUNBOOK_BASE_URL
+from ops.services import ALERTMANAGERS, page_urls
+from ops.settings_file import image_origins
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -53,12 +54,12 @@ def texts(
 
 def links(settings: Mapping[str, str]) -> str:
     """The addresses in messages: the operator's, or those of this machine."""
-    pages = status.urls(settings)
+    pages = page_urls(settings)
     airflow = settings.get("AIRFLOW_URL") or pages["airflow"]
     grafana = settings.get("GRAFANA_URL") or pages.get("grafana", "")
     runbooks = settings.get("RUNBOOK_BASE_URL") or RUNBOOK_BASE_URL
     # Debian's Alertmanager has no web pages.
-    official = status.images(settings).get("ALERTMANAGER_IMAGE", {}).get("origin") == "official"
+    official = image_origins(settings).get("ALERTMANAGER_IMAGE", {}).get("origin") == "official"
     silences = pages.get("alertmanager", "") if official else ""
     return alertmanager_config.links(*(address.rstrip("/") for address in (airflow, grafana, runbooks, silences)))
 
@@ -77,7 +78,7 @@ def write(project: Project, settings: Mapping[str, str]) -> bool:
         raise StackError(
             f"the rules and routes cannot be written: {error.strerror}",
             where=project.shown(project.generated),
-            cure="run this as who ran ./ops/stack up first",
+            hint="run this as who ran ./ops/stack up first",
             code=FAILURE,
         ) from error
     return bool(changed)

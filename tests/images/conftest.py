@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.images.resolve import OPTIONAL, ResolvedImage, resolve_images
-from ops.project import PROFILES
+from ops.services import PROFILES
 from tests.docker_session import session_name
 
 ROOT = Path(__file__).resolve().parents[2]

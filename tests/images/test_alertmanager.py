@@ -24,15 +24,16 @@ import yaml
 
 from airflow_ha import slack_stub
 from ops import settings_file
-from ops.observability import alertmanager_config, generated_config
-from ops.observability.alertmanager_config import (
+from ops.notification_secrets import (
     DEAD_MANS_SWITCH,
     OPTIONAL_SECRETS,
     PAGERDUTY,
     SLACK,
     SLACK_DATA,
     SMTP,
+    mounted_secrets,
 )
+from ops.observability import alertmanager_config, generated_config
 from ops.project import ROOT, Project
 from tests.images.conftest import docker
 from tests.unit.compose.model import compose_model
@@ -93,7 +94,7 @@ def written(tmp_path) -> Callable[..., Path]:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
         (tmp_path / "secrets").mkdir(exist_ok=True)
-        for name, text in (alertmanager_config.mounted_secrets({}) | mounted).items():
+        for name, text in (mounted_secrets({}) | mounted).items():
             (tmp_path / "secrets" / name).write_text(text)
         return tmp_path / "alertmanager/alertmanager.yaml"
 

@@ -11,7 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from ops import compose, data_tier, secrets_store, settings_file
-from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS, Project
+from ops.data_tier import is_healthy
+from ops.failover import switch_postgres, switch_redis
+from ops.project import Project
+from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.images.conftest import ROOT, docker
 
 ETCD = ("etcd-1", "etcd-2", "etcd-3")
@@ -58,7 +61,7 @@ def primary(name: str, nodes: tuple[str, ...]) -> str | None:
 def all_well(name: str) -> bool:
     found = data_tier.members(name)
     in_sync = [one["role"] for one in found if one["service"] in POSTGRES_NODES]
-    return all(map(data_tier.is_well, found)) and sorted(in_sync) == ["primary", "sync replica"]
+    return all(map(is_healthy, found)) and sorted(in_sync) == ["primary", "sync replica"]
 
 
 def seconds_until(condition: Callable[[], bool], limit: float) -> float:
@@ -130,8 +133,8 @@ def test_an_airflow_container_finds_both_primaries(tier):
 @pytest.mark.parametrize("target", ["postgres", "redis"])
 def test_a_planned_switch_ends_with_another_primary_and_all_in_sync(tier, target):
     nodes, switch = {
-        "postgres": (POSTGRES_NODES, data_tier.switch_postgres),
-        "redis": (REDIS_NODES, data_tier.switch_redis),
+        "postgres": (POSTGRES_NODES, switch_postgres),
+        "redis": (REDIS_NODES, switch_redis),
     }[target]
     seconds_until(lambda: all_well(tier["name"]), 60)
     before = primary(tier["name"], nodes)

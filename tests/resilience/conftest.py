@@ -13,6 +13,7 @@ from ops.drills import report as drill_report
 from ops.drills.catalogue import DRILLS, Drill
 from ops.drills.runner import Outcome
 from ops.errors import StackError
+from ops.markdown_table import markdown_table
 from ops.project import ROOT
 from ops.screen import report
 from tests.own_stack import stack_for
@@ -47,7 +48,7 @@ def outcomes() -> Iterator[list[Outcome]]:
     found: list[Outcome] = []
     yield found
     REPORTS.mkdir(parents=True, exist_ok=True)
-    table = drill_report.markdown(drill_report.HEADINGS, drill_report.rows(found))
+    table = markdown_table(drill_report.HEADINGS, drill_report.rows(found))
     (REPORTS / "outcomes.md").write_text(table)
     (REPORTS / "outcomes.json").write_text(json.dumps(drill_report.as_json(found), indent=2) + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ops.drills.catalogue import Drill
-from ops.project import DEFAULT_PROFILES
+from ops.services import DEFAULT_PROFILES
 
 PROFILES = DEFAULT_PROFILES
 OF_SINGLE_NODES = True

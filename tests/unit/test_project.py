@@ -12,16 +12,8 @@ import yaml
 from ops import container_limits, preflight, secrets_store
 from ops.commands.test import checks
 from ops.images.resolve import read_images_env
-from ops.project import (
-    MAX_INSTANCES,
-    PROFILES,
-    PULLED_ONLY,
-    ROOT,
-    SCALABLE,
-    SLACK_STUB_PROFILE,
-    Project,
-    replicas_variable,
-)
+from ops.project import ROOT, Project
+from ops.services import MAX_INSTANCES, OPTIONAL, PROFILES, SCALABLE, SLACK_STUB_PROFILE, replicas_variable
 from ops.settings_file import defaults
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
 
@@ -40,7 +32,7 @@ TRACKED = [
 
 
 def test_the_profiles_that_up_knows_are_those_of_the_compose_files():
-    known = set(PROFILES) | set(PULLED_ONLY) | {SLACK_STUB_PROFILE}
+    known = set(PROFILES) | {published.profile for published in OPTIONAL} | {SLACK_STUB_PROFILE}
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == known
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from airflow_ha.patches import registry
 from airflow_ha.patches.guard import Guard, installed_roots
-from airflow_ha.patches.loader import SKIPPED, decide, state_file
+from airflow_ha.patches.loader import decide, state_file
+from airflow_ha.patches.patch_state import SKIPPED
 
 
 def main() -> None:

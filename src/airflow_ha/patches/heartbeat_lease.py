@@ -31,7 +31,7 @@ from airflow.sdk.execution_time import supervisor, task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from celery.signals import worker_process_init
 
-from airflow_ha.patches import SettingError
+from airflow_ha.setting_error import SettingError
 from airflow_ha.task_process import suspension
 
 if TYPE_CHECKING:

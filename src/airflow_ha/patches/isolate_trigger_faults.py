@@ -38,7 +38,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from airflow_ha.process_exit import exit_reason, oom_kills, prefer_as_oom_target
+from airflow_ha.task_process.process_exit import exit_reason, oom_kills, prefer_as_oom_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

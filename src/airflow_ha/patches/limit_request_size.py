@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder, _RequestFrame
 
-from airflow_ha.patches import SettingError
+from airflow_ha.setting_error import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

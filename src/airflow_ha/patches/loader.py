@@ -14,12 +14,14 @@ import os
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from wrapt import register_post_import_hook
 
-from airflow_ha.patches import SettingError, registry
+from airflow_ha.patches import registry
 from airflow_ha.patches.guard import Guard
+from airflow_ha.patches.patch_state import APPLIED, OFF, SKIPPED, State
+from airflow_ha.setting_error import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -48,18 +50,8 @@ NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
 `migrate` ends. `up` asks their image, and `status` asks Flower."""
 STATE_FILE: Final = "airflow-ha-patches.json"
 """In the container's temporary folder, for `python -m airflow_ha.patches --running`."""
-APPLIED: Final = "applied"
-SKIPPED: Final = "skipped"
-OFF: Final = "off"
 
 log = logging.getLogger(__name__)
-
-
-class State(NamedTuple):
-    """What became of a patch: APPLIED, SKIPPED or OFF, and why."""
-
-    state: str
-    reason: str = ""
 
 
 def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> dict[str, State]:
@@ -151,9 +143,9 @@ class Loader:
         self._log()
         self._note()
         if self.service not in NOT_REPORTING:
-            from airflow_ha.telemetry import patch_state
+            from airflow_ha.patches import patch_gauge
 
-            patch_state.report(self.states)
+            patch_gauge.report(self.states)
 
     def _decide(self, patches: Iterable[Patch]) -> None:
         undecided = [patch for patch in patches if patch.name not in self.states]

@@ -11,7 +11,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_ha.patches import SettingError
+from airflow_ha.setting_error import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

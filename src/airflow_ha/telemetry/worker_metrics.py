@@ -16,8 +16,7 @@ from celery import bootsteps, current_app
 from celery.worker import state
 
 from airflow_ha.health.blocked_slots import blocked_slots
-from airflow_ha.patches import loader
-from airflow_ha.telemetry import patch_state
+from airflow_ha.patches import loader, patch_gauge
 
 HEARTBEAT_INTERVAL = 5.0
 """Seconds, as Airflow's own jobs."""
@@ -68,7 +67,7 @@ class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
         tell(consumer)
         self.timers = [
             consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, tell, (consumer,)),
-            consumer.timer.call_repeatedly(patch_state.INTERVAL, patch_state.send, (loader.states(),)),
+            consumer.timer.call_repeatedly(patch_gauge.INTERVAL, patch_gauge.send, (loader.states(),)),
         ]
 
     def stop(self, consumer: Any) -> None:

@@ -41,7 +41,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(targets.compose, "instances", docker.instances)
     monkeypatch.setattr(targets.compose, "docker", docker.docker)
     monkeypatch.setattr(targets.compose, "pause", lambda containers: docker.docker("pause", *containers))
-    monkeypatch.setattr(targets.status, "all_whole", lambda model: True)
+    monkeypatch.setattr(targets, "all_ready", lambda model: True)
     monkeypatch.setattr(targets, "under_way", lambda api: 0)
     monkeypatch.setattr(targets, "run_to_end", lambda api, dag_id, conf, report: docker.done.append(("warm-up", api)))
     return docker
@@ -113,7 +113,7 @@ def workers(monkeypatch):
     three = [Instance(id=name, state="running", health="healthy", created=0.0) for name in "abc"]
     monkeypatch.setattr(targets.compose, "instances", lambda project: {"worker": three})
     monkeypatch.setattr(targets.compose, "docker", lambda *arguments: done.append(arguments))
-    monkeypatch.setattr(targets.status, "all_whole", lambda model: True)
+    monkeypatch.setattr(targets, "all_ready", lambda model: True)
     return done
 
 
@@ -152,7 +152,7 @@ def test_nobody_is_told_while_the_benches_run_and_everybody_after(monkeypatch):
     monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: Alertmanager())
     quiet = iter([False, True])
-    monkeypatch.setattr(bench_runner.status, "is_quiet", lambda settings: next(quiet) and not ended.append("quiet"))
+    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: next(quiet) and not ended.append("quiet"))
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
     settings = {"COMPOSE_PROFILES": "data,observability"}
     with pytest.raises(ZeroDivisionError), bench_runner.muted(settings, print):  # noqa: PT012
@@ -166,7 +166,7 @@ def test_an_alert_that_goes_on_to_fire_is_told_of_in_the_end(monkeypatch):
     server = SimpleNamespace(silence=lambda *_: "an-id", end_silence=ended.append)
     monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: server)
-    monkeypatch.setattr(bench_runner.status, "is_quiet", lambda settings: False)
+    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: False)
     monkeypatch.setattr(bench_runner, "QUIET_SECONDS", -1.0)
     said: list[str] = []
     with bench_runner.muted({"COMPOSE_PROFILES": "observability"}, said.append):
@@ -199,7 +199,7 @@ def test_single_nodes_are_not_measured_against_replicas():
     bench_runner.check_alike({"COMPOSE_PROFILES": "data,flower,observability,slack-stub"})
     with pytest.raises(StackError, match="have replicas") as refused:
         bench_runner.check_alike({"COMPOSE_PROFILES": "data-ha,flower"})
-    assert "--profile data " in refused.value.cure
+    assert "--profile data " in refused.value.hint
 
 
 def test_telemetrys_ways_take_turns_and_airflow_is_made_anew_once_a_round(monkeypatch):
@@ -272,7 +272,7 @@ def test_benches_are_held_in_their_order(names, every, chosen):
 def test_a_bench_that_does_not_exist_is_named():
     with pytest.raises(StackError, match="no bench 'speed'") as refused:
         bench_runner.choose(BENCHES, COMPARISONS, ["speed"], every=False)
-    assert "dag-files" in refused.value.cure
+    assert "dag-files" in refused.value.hint
 
 
 def test_sizes_are_compared_with_the_smallest():

@@ -30,7 +30,7 @@ def side(monkeypatch):
         yield
         used.slots.append(None)
 
-    accounting = benches.accounting
+    accounting = benches.cgroup_usage
     monkeypatch.setattr(accounting, "containers", lambda project: {"c": ("worker", 1)})
     monkeypatch.setattr(accounting, "read", lambda of: {"c": accounting.Usage("worker", used.cpu, 3 * 1024**2)})
     monkeypatch.setattr(benches, "run_to_end", run_to_end)

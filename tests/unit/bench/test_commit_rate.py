@@ -25,7 +25,7 @@ def test_each_line_is_a_figure_of_its_side():
 
 def test_every_round_adds_a_sample_to_every_side(monkeypatch):
     ran: list[tuple[str, ...]] = []
-    monkeypatch.setattr(commit_rate.environment_file, "read", lambda project: {"POSTGRES_IMAGE": "a-postgres"})
+    monkeypatch.setattr(commit_rate.settings_file, "read", lambda project: {"POSTGRES_IMAGE": "a-postgres"})
     monkeypatch.setattr(commit_rate.compose, "docker", lambda *arguments: ran.append(arguments) or OUTPUT)
     taken: dict = {}
     commit_rate.compare(None, None, 2, taken, print)

@@ -32,7 +32,7 @@ def stack(monkeypatch):
 
     monkeypatch.setattr(instance_scaling.scaling, "scale", scale)
     monkeypatch.setattr(instance_scaling.compose, "config", lambda project: MODEL | {"workers": seen.workers})
-    monkeypatch.setattr(instance_scaling.environment_file, "read", lambda project: {"WORKER_REPLICAS": "3"})
+    monkeypatch.setattr(instance_scaling.settings_file, "read", lambda project: {"WORKER_REPLICAS": "3"})
     monkeypatch.setattr(instance_scaling.preflight, "check_memory", lambda needed: None)
     monkeypatch.setattr(instance_scaling, "turns", turns)
     monkeypatch.setattr(instance_scaling, "measure", lambda *_: {instance_scaling.RATE: float(seen.workers)})

@@ -24,9 +24,9 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             last.set()
         return row
 
-    monkeypatch.setattr(memory_load.accounting, "containers", lambda _project: {})
-    monkeypatch.setattr(memory_load.accounting, "read", read)
-    monkeypatch.setattr(memory_load.accounting, "memory", lambda row: row)
+    monkeypatch.setattr(memory_load.cgroup_usage, "containers", lambda _project: {})
+    monkeypatch.setattr(memory_load.cgroup_usage, "read", read)
+    monkeypatch.setattr(memory_load.cgroup_usage, "memory", lambda row: row)
     monkeypatch.setattr(memory_load, "MIB", 1)
     monkeypatch.setattr(memory_load, "POLL_SECONDS", 0.001)
     return last

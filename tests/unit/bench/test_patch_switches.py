@@ -63,7 +63,7 @@ def stack(monkeypatch, tmp_path):
         seen.turns += 1
         yield lambda side: None
 
-    monkeypatch.setattr(setting_comparison.environment_file, "read", settings_of)
+    monkeypatch.setattr(setting_comparison.settings_file, "read", settings_of)
     monkeypatch.setattr(setting_comparison.compose, "config", lambda project: {"services": dict.fromkeys(SERVICES)})
     monkeypatch.setattr(setting_comparison, "roll_out", roll_out)
     monkeypatch.setattr(setting_comparison, "turns", turns)

@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 
 from ops.bench import workloads
-from ops.bench.workloads import DAGS, DagFile, Ended, attempts_lost, closed_pool, first_start, run_to_end, under_way
+from ops.bench.workloads import (
+    DAGS,
+    Ended,
+    attempts_lost,
+    closed_pool,
+    first_start,
+    run_to_end,
+    under_way,
+)
 from ops.clients.airflow import Run
+from ops.dag_file import DagFile
 from ops.drills import runner
 from ops.errors import StackError
 

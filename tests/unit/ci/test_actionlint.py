@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops.ci import actionlint
-from ops.images.airgap import debian, fallback_images
+from ops.images import debian_base, fallback_images
 from ops.images.resolve import ImageError
 from ops.images.versions import read_images_env
 from ops.project import ROOT
@@ -25,7 +25,7 @@ def test_with_a_registry_the_official_image_is_pulled(daemon):
 
 
 def test_without_a_registry_it_is_compiled_once(daemon):
-    daemon.has(debian.reference())
+    daemon.has(debian_base.reference())
     assert image() == STAND_IN
     daemon.forget_calls()
     assert image() == STAND_IN
@@ -40,7 +40,7 @@ def test_what_is_here_is_used_without_asking_anybody(daemon):
 
 
 def test_who_wants_official_images_only_gets_no_stand_in(daemon):
-    daemon.has(debian.reference(), STAND_IN)
+    daemon.has(debian_base.reference(), STAND_IN)
     with pytest.raises(ImageError, match=OFFICIAL):
         image(STACK_IMAGES="official")
 

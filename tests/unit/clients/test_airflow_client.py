@@ -68,14 +68,14 @@ def test_a_wrong_password_is_said_with_where_the_right_one_is():
     api = client(lambda _: httpx.Response(401))
     with pytest.raises(StackError, match=r"refuses the log-in of admin \(401\)") as error:
         api.dag_ids()
-    assert "airflow_admin_password" in error.value.cure
+    assert "airflow_admin_password" in error.value.hint
 
 
 def test_an_unknown_dag_is_refused_with_the_known_ones():
     known = {"/api/v2/dags": {"dags": [{"dag_id": "canary_dag"}], "total_entries": 1}}
     with pytest.raises(StackError, match="there is no DAG 'nope'") as refused:
         client(answering(known)).trigger("nope")
-    assert "canary_dag" in refused.value.cure
+    assert "canary_dag" in refused.value.hint
 
 
 def test_it_waits_out_a_gateway_that_has_nobody_yet(monkeypatch):

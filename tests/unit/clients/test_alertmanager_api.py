@@ -93,5 +93,5 @@ def test_of_two_the_one_that_answers_is_asked():
 def test_when_none_answers_it_says_so_and_what_to_do():
     with pytest.raises(StackError, match="no Alertmanager answers") as error:
         alertmanager.any_that_answers([away(), away()])
-    assert "./ops/stack up" in error.value.cure
+    assert "./ops/stack up" in error.value.hint
     assert error.value.code == 1

@@ -58,7 +58,7 @@ def test_a_prometheus_that_does_not_answer_is_said_with_what_to_do():
 
     with pytest.raises(StackError, match="cannot be reached: refused") as error:
         Prometheus("http://prometheus", transport=httpx.MockTransport(refuse)).targets()
-    assert "observability" in error.value.cure
+    assert "observability" in error.value.hint
 
 
 def test_targets_are_told_by_job_with_their_error():

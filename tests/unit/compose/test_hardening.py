@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from ops.project import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
 
 MODEL = compose_model()

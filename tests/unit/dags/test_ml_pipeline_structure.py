@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_ha.ml.data_sensor import DataSensor
 from airflow_ha.ml.failure_email import send_failure_email
+from airflow_ha.ml.sensor import DataSensor
 
 
 @pytest.fixture

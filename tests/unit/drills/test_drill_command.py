@@ -13,7 +13,7 @@ from ops.__main__ import app
 from ops.commands import drill as command
 from ops.drills.catalogue import Drill, one
 from ops.errors import StackError
-from tests.unit.drills.test_readme_table import outcome
+from tests.unit.drills.test_results import outcome
 
 DRILLS = [Drill(name, one("scheduler"), "crash", 0, "interruption", 5) for name in ("host", "scheduler-crash")]
 
@@ -37,7 +37,7 @@ def test_a_stock_airflow_shares_the_machine_with_no_stack(monkeypatch):
     monkeypatch.setattr(command.compose, "instances", lambda name: {"worker": [SimpleNamespace(state="running")]})
     with pytest.raises(StackError, match="the stack runs") as refused:
         command.settings_beside_nothing(command.current_project())
-    assert "./ops/stack down" in refused.value.cure
+    assert "./ops/stack down" in refused.value.hint
 
 
 def test_a_stock_airflow_has_no_alarms():

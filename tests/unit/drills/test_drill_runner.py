@@ -95,9 +95,9 @@ def stage(monkeypatch):
     monkeypatch.setattr(runner.compose, "config", lambda project: {"services": made.services})
     monkeypatch.setattr(runner.compose, "instances", lambda name: instances)
     monkeypatch.setattr(runner.compose, "endings", made.endings)
-    monkeypatch.setattr(runner.status, "all_whole", lambda model: True)
+    monkeypatch.setattr(runner, "all_ready", lambda model: True)
     monkeypatch.setattr(runner.data_tier, "members", made.members)
-    monkeypatch.setattr(runner.slack, "is_there", lambda settings: False)
+    monkeypatch.setattr(runner.slack_stub, "is_there", lambda settings: False)
     monkeypatch.setattr(runner.faults, "strike", made.strike)
     return made
 
@@ -171,10 +171,10 @@ def test_without_replicas_nobody_is_asked_for_roles(stage, monkeypatch):
 
 def test_an_alert_is_waited_for_only_when_no_earlier_one_mutes_it(stage, monkeypatch):
     asked = iter([False, True])
-    monkeypatch.setattr(runner.slack, "is_there", lambda settings: True)
-    monkeypatch.setattr(runner.slack, "messages", lambda settings: [])
+    monkeypatch.setattr(runner.slack_stub, "is_there", lambda settings: True)
+    monkeypatch.setattr(runner.slack_stub, "messages", lambda settings: [])
     monkeypatch.setattr(runner, "ALERT_SECONDS", 0.05)
-    monkeypatch.setattr(runner.status, "is_quiet", lambda settings: stage.done.append("quiet?") or next(asked))
+    monkeypatch.setattr(runner, "is_settled", lambda settings: stage.done.append("quiet?") or next(asked))
     monkeypatch.setattr(runner, "stirring", lambda settings: frozenset())
     gone = Drill("gone", one("patroni-1"), "kill", 0, "interruption", 5, alert="PostgresDown")
     assert held(stage, gone).broken == ("nobody was told: no PostgresDown",)

@@ -9,6 +9,7 @@ from ops.drills import alert_drills, report, runner
 from ops.drills.alert_drills import Alarm, Expected, Heard
 from ops.drills.catalogue import Drill, nodes, one, primary, replica
 from ops.drills.ledger import Entry
+from ops.markdown_table import markdown_table, table_rows
 
 DRILL = Drill("scheduler-crash", one("scheduler"), "crash", 0, "interruption", 5)
 WORKER = Drill("worker-crash", one("worker"), "crash", 0, "run again", 100, own_attempts=True)
@@ -162,8 +163,8 @@ def test_the_table_has_the_median_the_worst_and_every_broken_promise():
     ((fault, recovery, promised, *_, kept),) = report.rows(outcomes)
     assert (fault, recovery, promised) == ("crash one scheduler", "2.0 s (7.0 s)", "5 s")
     assert "recovery 7.0 s" in kept
-    table = report.markdown(report.HEADINGS, report.rows(outcomes))
-    assert report.rows_of(table) == report.rows(outcomes)
+    table = markdown_table(report.HEADINGS, report.rows(outcomes))
+    assert table_rows(table) == report.rows(outcomes)
 
 
 # --- Alarms
@@ -218,9 +219,9 @@ def test_the_page_of_times_keeps_what_other_days_have_measured():
     gateway, redis = (next(one for one in alert_drills.ALARMS if one.name == name) for name in ("gateway", "redis"))
     first = alert_drills.document([Heard(gateway, {"GatewayDown": 38.0}, {"GatewayDown": 29.0})], "", "2 cores")
     second = alert_drills.document([Heard(redis, {"RedisDown": 43.0}, {"RedisDown": 30.0})], first, "2 cores")
-    assert report.rows_of(second) == [
+    assert table_rows(second) == [
         ("kill redis", "RedisDown", "43 s", "30 s", "yes"),
         ("kill gateway", "GatewayDown", "38 s", "29 s", "yes"),
     ]
     again = alert_drills.document([Heard(gateway, {"GatewayDown": 50.0}, {"GatewayDown": 29.0})], second, "2 cores")
-    assert ("kill gateway", "GatewayDown", "50 s", "29 s", "yes") in report.rows_of(again)
+    assert ("kill gateway", "GatewayDown", "50 s", "29 s", "yes") in table_rows(again)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ops.ci import readme
-from ops.drills import report, results
+from ops.drills import results
 from ops.drills.catalogue import DRILLS, NOT_NOTICED
 from ops.drills.runner import Outcome
+from ops.markdown_table import table_rows
 
 MACHINE = "2 cores and 8 GiB"
 
@@ -70,7 +71,7 @@ def test_nothing_is_shown_before_anything_was_measured():
 def test_a_row_has_the_median_the_worst_what_was_lost_and_what_a_stock_airflow_lost():
     known = measured({}, *(outcome("scheduler-crash", seconds) for seconds in (1.0, 2.0, 4.0)))
     known = measured(known, outcome("scheduler-crash", 100.0, attempts_lost=11, tasks_lost=1), stock=True)
-    (row,) = report.rows_of(results.section(known))
+    (row,) = table_rows(results.section(known))
     assert row == (
         "crash one scheduler",
         "2.0 s (4.0 s)",

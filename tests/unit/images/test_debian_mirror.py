@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from ops.images.airgap import debian
-from ops.images.airgap.debian import AptSource, machine_sources, parse_print_uris, suite_lines
+from ops.images import debian_base
+from ops.images.debian_base import AptSource, machine_sources, parse_print_uris, suite_lines
 
 ONE_LINE = """\
 # a comment
@@ -82,20 +82,20 @@ def test_only_signed_indexes_are_sources():
 
 
 def test_the_base_image_is_named_by_its_options_and_not_by_the_mirror(monkeypatch):
-    before = debian.reference()
-    assert debian.reference() == before
-    monkeypatch.setattr(debian, "OPTIONS", (*debian.OPTIONS, "--include=less"))
-    assert debian.reference() != before
+    before = debian_base.reference()
+    assert debian_base.reference() == before
+    monkeypatch.setattr(debian_base, "OPTIONS", (*debian_base.OPTIONS, "--include=less"))
+    assert debian_base.reference() != before
 
 
 def test_without_apt_the_way_out_is_named(monkeypatch):
-    monkeypatch.setattr(debian.shutil, "which", lambda _: None)
-    with pytest.raises(debian.AirgapError, match="docker load"):
-        debian.ensure_mmdebstrap(print)
+    monkeypatch.setattr(debian_base.shutil, "which", lambda _: None)
+    with pytest.raises(debian_base.AirgapError, match="docker load"):
+        debian_base.ensure_mmdebstrap(print)
 
 
 def test_an_ordinary_user_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(debian.shutil, "which", lambda name: None if name == "mmdebstrap" else name)
-    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
-    with pytest.raises(debian.AirgapError, match="sudo apt-get install mmdebstrap"):
-        debian.ensure_mmdebstrap(print)
+    monkeypatch.setattr(debian_base.shutil, "which", lambda name: None if name == "mmdebstrap" else name)
+    monkeypatch.setattr(debian_base.os, "geteuid", lambda: 1000)
+    with pytest.raises(debian_base.AirgapError, match="sudo apt-get install mmdebstrap"):
+        debian_base.ensure_mmdebstrap(print)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.images import resolve
-from ops.images.airgap import debian, fallback_images
+from ops.images import debian_base, fallback_images, resolve
 from ops.images.image_registry import registry_host
 from ops.images.resolve import ImageError, ResolvedImage, official_references, resolve_images
 
@@ -263,5 +262,5 @@ def test_the_base_image_is_built_before_any_stand_in(daemon):
     find()
     order = [line.split()[0] for line in daemon.calls("")]
     assert order.index("import") < order.index("build")
-    assert debian.reference() in daemon.calls("import")[0]
-    assert resolve.is_local(debian.reference())
+    assert debian_base.reference() in daemon.calls("import")[0]
+    assert resolve.is_local(debian_base.reference())

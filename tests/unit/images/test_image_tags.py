@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops.images.airgap import fallback_images
+from ops.images import fallback_images
 from ops.images.build import build_progress, content_tag, values_tag
 from ops.images.resolve import BASES, OPTIONAL, PROFILES, airflow_reference, patroni_reference
 from ops.images.versions import read_images_env, software_version
-from ops.project import PROFILES as COMPOSE_PROFILES
+from ops.services import PROFILES as COMPOSE_PROFILES
 
 ROOT = Path(__file__).resolve().parents[3]
 AIRFLOW_INPUTS = (
@@ -173,7 +173,7 @@ def test_no_file_but_images_env_names_a_version_of_an_image():
         for name in files
         if name not in ("compose/images.env", "uv.lock") and (ROOT / name).is_file()
         for number, line in enumerate((ROOT / name).read_text(errors="replace").splitlines(), 1)
-        if pattern.search(line) and not name.startswith("tests/unit/airgap/")
+        if pattern.search(line) and not name.startswith("tests/unit/images/")
     ]
     assert found == []
 

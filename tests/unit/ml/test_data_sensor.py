@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_ha.ml.data_sensor import DataSensor, DataTrigger
+from airflow_ha.ml.sensor import DataSensor, DataTrigger
 
 
 def sensor(source):
@@ -24,7 +24,7 @@ def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer(tmp_path):
         sensor(url).execute({})
 
     assert deferred.value.trigger.serialize() == (
-        "airflow_ha.ml.data_sensor.DataTrigger",
+        "airflow_ha.ml.sensor.DataTrigger",
         {"source": url, "poll_seconds": 15},
     )
     assert deferred.value.timeout == timedelta(hours=1)

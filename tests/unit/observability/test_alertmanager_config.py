@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ops.errors import StackError
+from ops.notification_secrets import DEAD_MANS_SWITCH, OPTIONAL_SECRETS, PAGERDUTY, SLACK, SLACK_DATA, SMTP
 from ops.observability import alertmanager_config
-from ops.observability.alertmanager_config import DEAD_MANS_SWITCH, PAGERDUTY, SLACK, SLACK_DATA, SMTP
 from ops.project import ROOT
 
 if TYPE_CHECKING:
@@ -230,11 +230,9 @@ def test_the_dead_mans_switch_is_pressed_in_every_interval():
 
 
 def test_no_secret_is_in_the_configuration_only_the_names_of_files():
-    text = alertmanager_config.render(FOLDER, EMAIL, list(alertmanager_config.OPTIONAL_SECRETS))
+    text = alertmanager_config.render(FOLDER, EMAIL, list(OPTIONAL_SECRETS))
     assert "slack-stub" not in text
-    assert set(re.findall(r"/run/secrets/\w+", text)) == {
-        f"/run/secrets/{name}" for name in alertmanager_config.OPTIONAL_SECRETS
-    }
+    assert set(re.findall(r"/run/secrets/\w+", text)) == {f"/run/secrets/{name}" for name in OPTIONAL_SECRETS}
 
 
 def test_without_a_data_webhook_a_failed_notification_is_not_told_twice_by_the_same_one():

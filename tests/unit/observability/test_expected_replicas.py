@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from ops.observability.expected_replicas import DEFAULT_REPLICAS, recorded, rules
-from ops.project import ROOT, SCALABLE, replicas_variable
+from ops.project import ROOT
+from ops.services import SCALABLE, replicas_variable
 
 
 def wanted(settings):

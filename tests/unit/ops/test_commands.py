@@ -14,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ops.__main__ import app
-from ops.commands.scale import parse_scale
 from ops.commands.trigger import parse_conf
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
-from ops.project import ROOT, SCALABLE
+from ops.project import ROOT
+from ops.scaling import parse_scale
+from ops.services import SCALABLE
 
 # By its module's name: the package's own `test` is the function.
 test_command = sys.modules["ops.commands.test"]
@@ -178,7 +179,7 @@ def test_the_second_gives_up_in_the_end_and_says_what_to_do(project):
     with stack_lock(project, "up", print), pytest.raises(StackError, match="still at work") as refused:
         with stack_lock(project, "scale", print, wait_seconds=0.3):
             pass
-    assert "run this again" in refused.value.cure
+    assert "run this again" in refused.value.hint
 
 
 def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docker):

@@ -16,10 +16,10 @@ from ops import (
     settings_file,
     worker_slots,
 )
-from ops.commands.scale import parse_scale
 from ops.errors import StackError
 from ops.observability import generated_config
 from ops.project import ROOT
+from ops.scaling import parse_scale
 
 HAS_COMPOSE = (
     bool(shutil.which("docker"))

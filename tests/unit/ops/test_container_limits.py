@@ -76,7 +76,7 @@ def test_a_limit_that_cannot_work_is_refused_with_what_it_takes(project, line, t
     project.env_file.write_text(line + "\n")
     with pytest.raises(StackError) as refused:
         settings_file.read(project)
-    assert takes in refused.value.cure
+    assert takes in refused.value.hint
     assert refused.value.where.endswith("line 1")
 
 

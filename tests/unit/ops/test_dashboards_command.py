@@ -19,7 +19,7 @@ def test_a_range_is_a_number_and_a_unit(text, seconds):
 def test_anything_else_is_refused_with_examples(text):
     with pytest.raises(StackError, match="is not a range") as refused:
         parse_range(text)
-    assert "6h" in refused.value.cure
+    assert "6h" in refused.value.hint
 
 
 def test_each_dashboard_is_listed_with_its_link_where_grafana_runs(project):

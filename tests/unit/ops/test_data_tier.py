@@ -7,7 +7,9 @@ import json
 import pytest
 
 from ops import data_tier, settings_file
+from ops.data_tier import is_healthy, is_in_sync
 from ops.errors import StackError
+from ops.failover import PAUSE_MILLISECONDS, switch_partners, switch_redis
 from tests.unit.ops.test_commands import run
 from tests.unit.ops.test_status import container
 
@@ -38,7 +40,7 @@ def test_a_node_that_patroni_does_not_know_is_away():
     alone = {"members": [CLUSTER["members"][1]]}
     found = data_tier.postgres_members(json.dumps(alone))
     assert found[0] == member("patroni-1", "unknown", "away")
-    assert not data_tier.is_well(found[0])
+    assert not is_healthy(found[0])
 
 
 WHOLE = [
@@ -51,7 +53,7 @@ WHOLE = [
 
 
 def test_the_tier_is_whole_when_each_has_one_primary_and_every_replica_keeps_up():
-    assert data_tier.is_whole(WHOLE)
+    assert is_in_sync(WHOLE)
     assert data_tier.primaries(WHOLE) == {"patroni-2", "redis-1"}
 
 
@@ -67,7 +69,7 @@ def test_the_tier_is_whole_when_each_has_one_primary_and_every_replica_keeps_up(
     ids=lambda one: f"{one['service']} is {one['role']}, {one['state']}",
 )
 def test_it_is_not_whole_while_one_of_them_is_not_what_it_should_be(one):
-    assert not data_tier.is_whole([one if found["service"] == one["service"] else found for found in WHOLE])
+    assert not is_in_sync([one if found["service"] == one["service"] else found for found in WHOLE])
 
 
 @pytest.mark.parametrize("answer", [None, "", "no JSON"])
@@ -87,7 +89,7 @@ def test_a_redis_replica_is_as_far_behind_as_its_offset():
         member("redis-2", "primary", "running"),
         member("redis-3", "replica", "looks for its primary", 300),
     ]
-    assert [data_tier.is_well(one) for one in found] == [True, True, False]
+    assert [is_healthy(one) for one in found] == [True, True, False]
 
 
 def test_a_redis_that_does_not_answer_or_refuses_is_away():
@@ -99,13 +101,13 @@ def test_a_redis_that_does_not_answer_or_refuses_is_away():
 def test_a_switch_needs_a_primary_and_a_replica_that_has_everything():
     primary, behind = member("patroni-1", "primary", "running"), member("patroni-2", "replica", "streaming", 9)
     with pytest.raises(StackError, match="no sync replica that could take over") as refused:
-        data_tier.switch_partners([primary, behind], ("patroni-1", "patroni-2"), wanted="sync replica")
+        switch_partners([primary, behind], ("patroni-1", "patroni-2"), wanted="sync replica")
     assert "patroni-2 is replica, streaming" in refused.value.where
     in_sync = member("patroni-2", "sync replica", "streaming", 0)
-    partners = data_tier.switch_partners([primary, in_sync], ("patroni-1", "patroni-2"), wanted="sync replica")
+    partners = switch_partners([primary, in_sync], ("patroni-1", "patroni-2"), wanted="sync replica")
     assert partners == ("patroni-1", "patroni-2")
     with pytest.raises(StackError, match="there is no primary"):
-        data_tier.switch_partners([in_sync], ("patroni-1", "patroni-2"), wanted="sync replica")
+        switch_partners([in_sync], ("patroni-1", "patroni-2"), wanted="sync replica")
 
 
 @pytest.fixture
@@ -174,9 +176,9 @@ def test_a_switch_that_the_sentinels_refuse_lets_the_primary_go_on(tier, docker,
     order = f"{tier['sentinel-1']} sh -c"
     docker.answer(order, out="NOGOODSLAVE No suitable replica to promote")
     with pytest.raises(StackError, match="the Sentinels did not switch: NOGOODSLAVE"):
-        data_tier.switch_redis("airflow-ha", print)
+        switch_redis("airflow-ha", print)
     paused = [call[-3:] for call in docker.calls() if "pause" in call or "unpause" in call]
-    assert paused == [["pause", str(data_tier.PAUSE_MILLISECONDS), "write"], ["redis-cli", "client", "unpause"]]
+    assert paused == [["pause", str(PAUSE_MILLISECONDS), "write"], ["redis-cli", "client", "unpause"]]
 
 
 @pytest.mark.usefixtures("tier")

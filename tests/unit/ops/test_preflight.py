@@ -99,7 +99,7 @@ def test_no_permission_for_docker_is_refused_with_the_group(docker):
     docker.answer("version", err="permission denied while trying to connect to the Docker daemon socket", code=1)
     with pytest.raises(StackError, match="may not use Docker") as refused:
         preflight.check_docker()
-    assert "usermod -aG docker" in refused.value.cure
+    assert "usermod -aG docker" in refused.value.hint
 
 
 def test_a_daemon_that_does_not_answer_is_refused(docker):
@@ -134,7 +134,7 @@ def test_without_the_data_profile_the_database_and_the_broker_must_be_named(proj
     settings[variable] = settings_file.defaults(project)[variable]
     with pytest.raises(StackError, match=f"{variable} names no other") as refused:
         preflight.check_external(project, settings)
-    assert "--profile data" in refused.value.cure
+    assert "--profile data" in refused.value.hint
 
 
 def test_two_pages_on_one_port_are_refused(project, settings):

@@ -51,7 +51,7 @@ def test_a_command_that_fails_is_told_with_the_service_that_holds_up_the_others_
         rollout.roll_out(project, said.append)
     assert "  FATAL: data directory has wrong ownership" in said
     assert error.value.where == "postgres postgres1000 is restarting, unhealthy"
-    assert "./ops/stack logs postgres" in error.value.cure
+    assert "./ops/stack logs postgres" in error.value.hint
     assert error.value.code == FAILURE
 
 

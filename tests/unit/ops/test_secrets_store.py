@@ -48,7 +48,7 @@ def test_a_lost_secret_is_refused_by_name_and_not_made_anew(made):
     (made.secrets / "fernet_key").unlink()
     with pytest.raises(StackError, match="the secret fernet_key is missing") as refused:
         secrets_store.check(made, no_data)
-    assert "restore it" in refused.value.cure
+    assert "restore it" in refused.value.hint
     assert not (made.secrets / "fernet_key").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_secret_that_others_can_read_is_refused_with_the_cure(made, mode):
     path.chmod(mode)
     with pytest.raises(StackError, match="jwt_secret is open to others") as refused:
         secrets_store.check(made, no_data)
-    assert refused.value.cure == f"chmod 600 {path}"
+    assert refused.value.hint == f"chmod 600 {path}"
 
 
 def test_a_secret_of_several_lines_is_refused(made):
@@ -76,7 +76,7 @@ def test_a_secret_of_several_lines_is_refused(made):
 def test_no_secrets_beside_a_database_that_was_made_with_some_is_refused(project):
     with pytest.raises(StackError, match="secrets of this stack are gone") as refused:
         secrets_store.check(project, lambda: True)
-    assert "down --volumes" in refused.value.cure
+    assert "down --volumes" in refused.value.hint
 
 
 def test_no_secrets_and_no_data_is_a_first_up(project):
@@ -170,7 +170,7 @@ def test_secrets_that_the_operator_brings_to_a_first_up_are_kept_and_the_others_
 def test_the_password_of_a_database_that_runs_elsewhere_is_asked_for_by_name_and_not_made_up(project):
     with pytest.raises(StackError, match="the secret postgres_airflow_password is missing") as refused:
         secrets_store.check(project, no_data, external=True)
-    assert "chmod 600" in refused.value.cure
+    assert "chmod 600" in refused.value.hint
     project.secrets.mkdir()
     for name in secrets_store.SUPPLIED:
         secrets_store.write_private(project.secrets / name, "mine\n")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ops import settings_file, status
+from ops.services import local_url, page_urls
 
 MODEL = {
     "name": "airflow-ha",
@@ -113,12 +114,12 @@ def test_a_stack_that_was_never_started_is_not_ready_and_has_the_same_fields(pro
 )
 def test_urls_are_what_people_and_this_machine_can_open(address, shown, asked):
     settings = {"BIND_ADDRESS": address, "AIRFLOW_PORT": "8080", "COMPOSE_PROFILES": "data"}
-    assert status.urls(settings) == {"airflow": shown}
-    assert status.local_url(settings) == asked
+    assert page_urls(settings) == {"airflow": shown}
+    assert local_url(settings) == asked
 
 
 def test_alertmanager_and_the_stacks_own_slack_are_pages_while_they_are_on(project):
     settings = settings_file.read(project) | {"COMPOSE_PROFILES": "observability,slack-stub"}
-    assert status.urls(settings)["alertmanager"] == "http://localhost:9093"
-    assert status.urls(settings)["slack_stub"] == "http://localhost:8025"
-    assert "slack_stub" not in status.urls(settings | {"COMPOSE_PROFILES": "observability"})
+    assert page_urls(settings)["alertmanager"] == "http://localhost:9093"
+    assert page_urls(settings)["slack_stub"] == "http://localhost:8025"
+    assert "slack_stub" not in page_urls(settings | {"COMPOSE_PROFILES": "observability"})

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ops import rollout, settings_file, status
+from ops import pipeline, rollout, settings_file
 from ops.clients.airflow import Run
 from ops.commands import up
 from ops.errors import StackError
+from ops.observability.derived_settings import derive_settings
+from ops.pipeline import verify_pipeline
 from ops.project import ROOT
 from tests.unit.ops.test_commands import run
 from tests.unit.ops.test_status import container
@@ -153,16 +155,16 @@ def whole_stack(stack):
 )
 def test_a_run_on_the_containers_of_now_is_proof_enough(project, monkeypatch, newest, triggered):
     airflow = FakeAirflow(newest)
-    monkeypatch.setattr(status, "client", lambda *_: airflow)
-    up.prove(project, settings_file.read(project))
+    monkeypatch.setattr(pipeline, "connect", lambda *_: airflow)
+    verify_pipeline(project, settings_file.read(project))
     assert airflow.triggered == triggered
 
 
 @pytest.mark.usefixtures("whole_stack")
 def test_a_pipeline_that_fails_is_told_with_the_task_and_the_page(project, monkeypatch):
-    monkeypatch.setattr(status, "client", lambda *_: FakeAirflow(None, ends="failed"))
+    monkeypatch.setattr(pipeline, "connect", lambda *_: FakeAirflow(None, ends="failed"))
     with pytest.raises(StackError, match="the run of ml_pipeline_dag failed, in validate_data") as error:
-        up.prove(project, settings_file.read(project))
+        verify_pipeline(project, settings_file.read(project))
     assert error.value.where == "http://airflow/new"
     assert error.value.code == 1
 
@@ -234,7 +236,7 @@ def test_status_of_a_stack_that_is_down_says_that_its_data_is_kept(project, dock
 )
 def test_the_stacks_own_slack_is_there_until_there_is_a_real_one(project, profiles, secrets, wanted):
     settings = settings_file.read(project) | {"COMPOSE_PROFILES": profiles}
-    up.switch_observability(settings, set(), secrets)
+    derive_settings(settings, set(), secrets)
     assert settings["COMPOSE_PROFILES"] == wanted
     assert settings["ALERTMANAGERS"] == (
         "http://alertmanager-1:9093,http://alertmanager-2:9093" if "observability" in profiles else ""

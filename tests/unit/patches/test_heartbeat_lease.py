@@ -24,7 +24,7 @@ import structlog
 import tenacity
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
-from airflow_ha.patches import SettingError
+from airflow_ha.setting_error import SettingError
 from tests.unit.patches.loading import applied
 
 LEASE = 0.8

@@ -24,7 +24,7 @@ for name in ("scratch", "dags"):
 {load}
 from airflow.sdk.api.datamodels._generated import TaskInstanceState
 if "airflow_ha.patches.isolate_task_process" in sys.modules:
-    from airflow_ha.task_process import descendants, run
+    from airflow_ha.task_process import descendants, supervised_task
     from airflow_ha.patches import isolate_task_process
     isolate_task_process.AIRFLOW_HOME = str(home)
     isolate_task_process.prepare_supervisor()
@@ -115,8 +115,8 @@ def found():
     return Path("/proc/self/oom_score_adj").read_text()
 """,
     "ends while watched": """
-run.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
-run.WATCH_SECONDS = run.CHECK_SHARE = 0
+supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
+supervised_task.WATCH_SECONDS = supervised_task.CHECK_SHARE = 0
 def task():
     if not os.fork() and not os.fork():
         time.sleep(0.2)  # an orphan, which ends before the task
@@ -128,7 +128,7 @@ def task():
     os._exit(3)
 """,
     "memory limit": """
-run.limits.cache_clear()
+supervised_task.limits.cache_clear()
 os.environ["AIRFLOW_HA_TASK_MEMORY_LIMIT"] = "1g"
 def task():
     try:
@@ -143,8 +143,9 @@ from airflow_ha.task_process import usage
 look = usage.open_files
 if {what != "by its child"}:  # as where we are not root: a process that ran no other program may not be looked at
     usage.open_files = lambda pid, *where: look(pid, *where) if pid == "self" else None
-run.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = run.WATCH_SECONDS = run.CLOSE_SECONDS = 0.1
-run.limits.cache_clear()
+supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
+supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
+supervised_task.limits.cache_clear()
 os.environ["AIRFLOW_HA_TASK_SCRATCH_LIMIT"] = "8m"
 def task():
     {how}

@@ -11,7 +11,8 @@ import pytest
 
 from airflow_ha.patches import registry
 from airflow_ha.patches.guard import Guard, changed_source, installed_roots
-from airflow_ha.patches.loader import SKIPPED, decide
+from airflow_ha.patches.loader import decide
+from airflow_ha.patches.patch_state import SKIPPED
 from ops.project import ROOT
 
 MODULE = '''

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_ha.patches import SettingError, loader, registry
+from airflow_ha.patches import loader, patch_gauge, registry
 from airflow_ha.patches.guard import Guard
-from airflow_ha.telemetry import patch_state
+from airflow_ha.patches.patch_state import SKIPPED
+from airflow_ha.setting_error import SettingError
 from ops.project import ROOT
 
 LOCAL_SETTINGS = """
@@ -125,7 +126,7 @@ def loading(monkeypatch, tmp_path, caplog):
             applied.append(self.name)
 
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(patch_state, "report", lambda states: None)
+    monkeypatch.setattr(patch_gauge, "report", lambda states: None)
     monkeypatch.setattr(loader.importlib, "import_module", Module)
     monkeypatch.setattr(loader, "register_post_import_hook", lambda hook, name: None)
     monkeypatch.setattr(loader.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -147,7 +148,7 @@ def test_patches_are_applied_once_in_the_registrys_order(loading):
 def test_a_patch_that_fails_is_skipped_and_the_others_go_on(loading, caplog):
     scheduler = loader.Loader("scheduler")
     scheduler._started(None)
-    assert scheduler.states["release_leaked_slots"].state == loader.SKIPPED
+    assert scheduler.states["release_leaked_slots"].state == SKIPPED
     assert "skip_idle_dag_runs" in loading
     assert "cannot apply the patch release_leaked_slots" in caplog.text
     noted = json.loads(loader.state_file().read_text())
@@ -160,7 +161,7 @@ def test_a_patch_is_skipped_with_one_that_it_requires(loading, monkeypatch):
     monkeypatch.setattr(registry, "PATCHES", rows)
     scheduler = loader.Loader("scheduler")
     scheduler._started(None)
-    assert scheduler.states["skip_idle_dag_runs"] == (loader.SKIPPED, "it requires release_leaked_slots")
+    assert scheduler.states["skip_idle_dag_runs"] == (SKIPPED, "it requires release_leaked_slots")
     assert "skip_idle_dag_runs" not in loading
 
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from airflow.observability import stats
 
-from airflow_ha.telemetry import patch_state, worker_metrics
+from airflow_ha.patches import patch_gauge
+from airflow_ha.telemetry import worker_metrics
 
 
 class Timer:
@@ -63,7 +64,7 @@ def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consume
     step.start(consumer)
     assert told[0] == ("ha_worker_heartbeat", 1)
     assert consumer.timer.calls[0] == (5.0, worker_metrics.tell, (consumer,))
-    assert consumer.timer.calls[1][:2] == (30.0, patch_state.send)
+    assert consumer.timer.calls[1][:2] == (30.0, patch_gauge.send)
     step.stop(consumer)
     assert consumer.timer.cancelled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from ops.images.airgap import debian
+from ops.images import debian_base
 from ops.images.build import build_image, content_tag
 from ops.images.versions import read_images_env, software_version
 
@@ -37,7 +37,9 @@ TOOLS = {"ACTIONLINT_VERSION": "actionlint"}
 def reference(root: Path, key: str) -> str:
     """The stand-in's name; its tag changes with its Dockerfile, the files beside it, its base and its version."""
     name = _folder(key)
-    tag = content_tag(root, [root / "ops/images/airgap" / name], [debian.reference(), *_version(root, key).values()])
+    tag = content_tag(
+        root, [root / "ops/images/airgap" / name], [debian_base.reference(), *_version(root, key).values()]
+    )
     return f"airflow-ha/airgap-{name}:{tag}"
 
 
@@ -45,7 +47,7 @@ def build(root: Path, key: str, report: Callable[[str], None]) -> None:
     """Builds one stand-in; its Debian base must be there (`debian.build`)."""
     folder = root / "ops/images/airgap" / _folder(key)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    arguments = {"DEBIAN_IMAGE": debian.reference(), "BUILD_DATE": today, **_version(root, key)}
+    arguments = {"DEBIAN_IMAGE": debian_base.reference(), "BUILD_DATE": today, **_version(root, key)}
     build_image(reference(root, key), folder / "Dockerfile", folder, arguments, report)
 
 

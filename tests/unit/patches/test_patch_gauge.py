@@ -8,25 +8,25 @@ import sys
 
 from airflow.observability import stats
 
-from airflow_ha.patches.loader import State
-from airflow_ha.telemetry import patch_state
+from airflow_ha.patches import patch_gauge
+from airflow_ha.patches.patch_state import State
 
 REPORTING = """
 import os, time
 from airflow.observability import stats
 from airflow_ha.patches.loader import State
-from airflow_ha.telemetry import patch_state
-patch_state.INTERVAL = 0.02
+from airflow_ha.patches import patch_gauge
+patch_gauge.INTERVAL = 0.02
 sent = []
 stats.gauge = lambda name, value, tags: sent.append(os.getpid())
-patch_state.report({"a": State("applied")})
+patch_gauge.report({"a": State("applied")})
 deadline = time.monotonic() + 20
 while len(sent) < 3 and time.monotonic() < deadline:
     time.sleep(0.01)
 for _ in range(20):
     child = os.fork()
     if not child:
-        patch_state.send({})
+        patch_gauge.send({})
         os._exit(len(sent) - sent.count(os.getppid()))
     assert os.waitpid(child, 0)[1] == 0
 print(len(sent) >= 3)
@@ -36,7 +36,7 @@ print(len(sent) >= 3)
 def test_one_gauge_for_each_patch(monkeypatch):
     sent = []
     monkeypatch.setattr(stats, "gauge", lambda name, value, tags: sent.append((name, value, tags)))
-    patch_state.send({"a": State("applied"), "b": State("skipped", "changed")})
+    patch_gauge.send({"a": State("applied"), "b": State("skipped", "changed")})
     assert sent == [
         ("ha_patch_state", 1, {"patch": "a", "state": "applied"}),
         ("ha_patch_state", 1, {"patch": "b", "state": "skipped"}),
@@ -45,7 +45,7 @@ def test_one_gauge_for_each_patch(monkeypatch):
 
 def test_an_error_reaches_nobody(monkeypatch, caplog):
     monkeypatch.setattr(stats, "gauge", lambda *_, **__: 1 / 0)
-    patch_state.send({"a": State("applied")})
+    patch_gauge.send({"a": State("applied")})
     assert "cannot send the state of the patches" in caplog.text
 
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from airflow_ha import process_exit
+from airflow_ha.task_process import process_exit
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from airflow.observability import stats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_ha.patches.loader import State
+    from airflow_ha.patches.patch_state import State
 
 INTERVAL: Final = 30.0
 """Seconds; mapping.yaml forgets a gauge after three."""

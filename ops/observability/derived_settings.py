@@ -1,0 +1,27 @@
+"""Settings that follow from the profile `observability`, its images and the secrets that exist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ops import settings_file
+from ops.notification_secrets import stub_is_wanted
+from ops.services import ALERTMANAGERS, OPTIONAL, SLACK_STUB_PROFILE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def derive_settings(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:
+    """Settings that follow from the profile `observability`, and from which of its images and secrets there are."""
+    chosen = settings_file.profiles(settings)
+    on = "observability" in chosen
+    extra = [published.profile for published in OPTIONAL if on and published.image in images]
+    stub = [SLACK_STUB_PROFILE] if on and stub_is_wanted(secrets) else []
+    settings["COMPOSE_PROFILES"] = ",".join([*chosen, *extra, *stub])
+    for published in OPTIONAL:
+        if published.profile not in extra:
+            settings[published.image] = ""
+    settings["TRACES"] = str(on)
+    settings["OTLP_ENDPOINT"] = "http://otel-collector:4318" if on else ""
+    settings["ALERTMANAGERS"] = ",".join(f"http://{name}:9093" for name in ALERTMANAGERS) if on else ""

@@ -1,0 +1,127 @@
+"""The catalogue of the stack's services: profiles, published ports and pages, and which services scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROFILES: Final = {
+    "data": "one Postgres and one Redis; leave it out to use external ones",
+    "data-ha": "replicated Postgres and Redis with automatic failover, instead of `data`",
+    "flower": "Flower, a web page that shows Celery's workers and queues",
+    "observability": "metrics (StatsD, OpenTelemetry, Prometheus), alerts, traces and dashboards",
+}
+"""The compose profiles that `up --profile` takes, and what each adds to the core."""
+DEFAULT_PROFILES: Final = ("data", "flower", "observability")
+DATA_PROFILES: Final = ("data", "data-ha")
+"""The profiles with Postgres and Redis, of which at most one is on; with neither, both are external."""
+OBSERVABILITY: Final = "observability"
+SLACK_STUB_PROFILE: Final = "slack-stub"
+"""The compose profile of the Slack stub, which `up` turns on while no real webhook is set."""
+
+POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
+REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
+SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
+ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
+"""Both receive every alert; as a cluster they send each notification once."""
+
+SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
+"""The services that may have several instances; each has a variable *_REPLICAS in .env."""
+MAX_INSTANCES: Final = 20
+"""The size of `server-template` in compose/gateway/haproxy.cfg."""
+
+
+@dataclass(frozen=True)
+class PublishedService:
+    """A service that listens on a port of the host.
+
+    Attributes:
+        port: The variable of the port in .env.
+        default_port: Its value unless .env sets another.
+        service: The compose service, whose health is the page's.
+        image: The image's key in .env.
+        page: The page's name in `status`; empty for a port without a page.
+        profile: The compose profile of the service; empty if it always runs.
+        turned_on_with: The profile that users choose for it, where `up` turns on `profile` itself.
+        login: The secret with the password of user `admin`; empty for a page without a log-in.
+        is_optional: Whether the stack runs without it: no package contains it, so the image must be pulled.
+    """
+
+    port: str
+    default_port: int
+    service: str
+    image: str
+    page: str = ""
+    profile: str = ""
+    turned_on_with: str = ""
+    login: str = ""
+    is_optional: bool = False
+
+
+PUBLISHED: Final = (
+    PublishedService("AIRFLOW_PORT", 8080, "gateway", "GATEWAY_IMAGE", "airflow", login="airflow_admin_password"),
+    PublishedService("FLOWER_PORT", 5555, "flower", "AIRFLOW_IMAGE", "flower", "flower", login="flower_password"),
+    PublishedService("PROMETHEUS_PORT", 9090, "prometheus", "PROMETHEUS_IMAGE", "prometheus", OBSERVABILITY),
+    PublishedService("ALERTMANAGER_PORT", 9093, "alertmanager-1", "ALERTMANAGER_IMAGE", "alertmanager", OBSERVABILITY),
+    PublishedService("ALERTMANAGER_2_PORT", 9094, "alertmanager-2", "ALERTMANAGER_IMAGE", "", OBSERVABILITY),
+    PublishedService(
+        "SLACK_STUB_PORT", 8025, "slack-stub", "AIRFLOW_IMAGE", "slack_stub", SLACK_STUB_PROFILE, OBSERVABILITY
+    ),
+    PublishedService(
+        "GRAFANA_PORT",
+        3000,
+        "grafana",
+        "GRAFANA_IMAGE",
+        "grafana",
+        "grafana",
+        OBSERVABILITY,
+        "grafana_admin_password",
+        is_optional=True,
+    ),
+    PublishedService(
+        "JAEGER_PORT", 16686, "jaeger", "JAEGER_IMAGE", "jaeger", "jaeger", OBSERVABILITY, is_optional=True
+    ),
+)
+PAGES: Final = {published.page: published for published in PUBLISHED if published.page}
+OPTIONAL: Final = tuple(published for published in PUBLISHED if published.is_optional)
+"""`up` turns on their profiles with `observability`, if their image is available."""
+
+
+def chosen_profile(published: PublishedService) -> str:
+    """Return the profile that users choose for a published service; empty if it always runs."""
+    return published.turned_on_with or published.profile
+
+
+def replicas_variable(service: str) -> str:
+    """Return the variable in .env with the number of instances of a service."""
+    return service.upper().replace("-", "_") + "_REPLICAS"
+
+
+def page_urls(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the URL of each page whose profile is on, as users open it."""
+    address = settings["BIND_ADDRESS"]
+    host = {"127.0.0.1": "localhost", "0.0.0.0": "localhost", "::": "localhost", "::1": "localhost"}.get(  # noqa: S104
+        address, address
+    )
+    profiles = {"", *settings["COMPOSE_PROFILES"].split(",")}
+    return {name: f"http://{host}:{settings[page.port]}" for name, page in PAGES.items() if page.profile in profiles}
+
+
+def local_url(settings: Mapping[str, str], page: str = "airflow") -> str:
+    """Return the URL by which this host reaches a page: an address, since a name may resolve to another family."""
+    return local_address(settings, PAGES[page].port)
+
+
+def local_address(settings: Mapping[str, str], port: str) -> str:
+    """Return the URL by which this host reaches a published port.
+
+    Args:
+        settings: The settings of .env.
+        port: The variable of the port.
+    """
+    address = settings["BIND_ADDRESS"]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
+    return f"http://{host}:{settings[port]}"
