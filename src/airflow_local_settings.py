@@ -19,7 +19,10 @@ _HERE = Path(__file__).resolve().parent
 
 def _operators() -> Any:
     """Return the next module of this name on the path, None if there is none."""
-    path = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+    resolved = [Path(entry or ".").resolve() for entry in sys.path]
+    # Only behind this one: a second copy of it would find the first, and so on without end.
+    behind = resolved.index(_HERE) + 1 if _HERE in resolved else 0
+    path = [sys.path[number] for number in range(behind, len(resolved)) if resolved[number] != _HERE]
     spec = importlib.machinery.PathFinder.find_spec(__name__, path)
     if spec is None or spec.loader is None:
         return None
