@@ -1,8 +1,8 @@
-"""The stack's secrets: generated once, checked at every `up`, handed to containers as files.
+"""The stack's secrets: generated once, checked at every `up`, mounted into containers as files.
 
-`secrets/NAME` are the operator's: mode 0600, never printed, kept for ever. From them every `up` writes
-`secrets/mounted/READER/NAME`, what the containers mount: each file is read by one user only, and belongs to that user
-with mode 0600, since compose mounts a file secret with the owner and mode that it has on the host
+`secrets/NAME` are the operator's files: mode 0600, never printed, never replaced. From them every `up` writes
+`secrets/mounted/READER/NAME`, the files that the containers mount. Each belongs to the one user that reads it, with
+mode 0600: compose mounts a file secret with the owner and mode that it has on the host
 (https://docs.docker.com/reference/compose-file/secrets/).
 """
 
@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
@@ -34,17 +35,17 @@ if TYPE_CHECKING:
 
 
 def fernet_key() -> str:
-    """32 random bytes, URL-safe base64: https://cryptography.io/en/latest/fernet/."""
+    """Return 32 random bytes as URL-safe base64: https://cryptography.io/en/latest/fernet/."""
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
 def password() -> str:
-    """192 random bits that need no quoting in a URL."""
+    """Return 192 random bits that need no quoting in a URL."""
     return secrets.token_urlsafe(24)
 
 
 def signing_key() -> str:
-    """512 random bits: Airflow signs its tokens with HS512, whose key should be as long as its hash (RFC 7518, 3.2)."""
+    """Return 512 random bits: Airflow signs tokens with HS512, whose key is as long as its hash (RFC 7518, 3.2)."""
     return secrets.token_urlsafe(64)
 
 
@@ -65,10 +66,10 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "flower_password": password,
     "grafana_admin_password": password,
 }
-"""The operator's secrets and how each is made."""
+"""The generator of each secret of the operator."""
 
 NAMES_FILE: Final = ".names"
-"""Lists what was generated: a name in it whose file is gone was lost, one not in it is new in this version."""
+"""Lists the generated secrets: a listed name without a file was lost, an unlisted name is new in this version."""
 
 READERS: Final = {
     "airflow": 50000,
@@ -81,67 +82,81 @@ READERS: Final = {
 }
 """The uid of each image's user, as in compose/*.yaml."""
 
-
 SUPPLIED: Final = ("postgres_airflow_password", "postgres_celery_password", "redis_password")
-"""The secrets that the operator brings when Postgres and Redis run elsewhere: random ones would fit nothing there."""
+"""The secrets that the operator must supply for an external Postgres and Redis: generated ones would not match."""
+OWNER_ONLY: Final = 0o600
 
 
 def check(project: Project, data_volume_exists: Callable[[], bool], *, external: bool = False) -> None:
-    """Refuses secrets that are missing, empty or open to others; changes nothing.
+    """Refuse secrets that are missing, empty or readable by others; change nothing.
 
     Args:
-        project: Whose secrets.
-        data_volume_exists: Whether Postgres has data of this stack, made with secrets that should be here.
-        external: Whether Postgres and Redis run elsewhere.
+        project: The stack.
+        data_volume_exists: Returns whether Postgres has data of this stack, so that its secrets must exist.
+        external: Whether Postgres and Redis are external.
 
     Raises:
-        StackError: naming the file and the hint.
+        StackError: A secret is unusable; the error names its file.
     """
     folder = project.shown(project.secrets)
     try:
-        found = [name for name in GENERATORS if (project.secrets / name).exists()]
-        known = generated_names(project)
+        present = [name for name in GENERATORS if (project.secrets / name).exists()]
+        expected = generated_names(project)
     except OSError as error:
         raise StackError(
-            f"the secrets cannot be read: {error.strerror}",
+            f"cannot read the secrets: {error.strerror}",
             where=folder,
-            hint=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {folder}",
+            hint=f"run this as the user who ran ./ops/stack up first, or run: sudo chown -R $(id -u) {folder}",
         ) from error
-    if not known and data_volume_exists():
-        if not found:
+    if not expected and data_volume_exists():
+        if not present:
             raise StackError(
-                "the secrets of this stack are gone, and its database was made with them",
+                "cannot use the database: the secrets that it was created with are missing",
                 where=folder,
-                hint="restore the folder from your backup; or give up the data: ./ops/stack down --volumes",
+                hint="restore the folder from your backup, or delete the data with ./ops/stack down --volumes",
             )
-        known = list(GENERATORS)
-    for name in SUPPLIED if external else ():
-        if name not in found and name not in known:
-            where = project.shown(project.secrets / name)
-            raise StackError(
-                f"the secret {name} is missing: Postgres and Redis are yours, and so are their passwords",
-                where=where,
-                hint=f"write the password into {where} with an editor, and: chmod 600 {where}",
-            )
-    for name in dict.fromkeys([*known, *found]):
+        expected = list(GENERATORS)
+    if external:
+        check_supplied(project, {*present, *expected})
+    for name in dict.fromkeys([*expected, *present]):
         check_file(project, project.secrets / name)
     check_optional(project)
 
 
+def check_supplied(project: Project, known: Collection[str]) -> None:
+    """Refuse an external Postgres and Redis without the operator's passwords.
+
+    Args:
+        project: The stack.
+        known: The secrets that exist, or existed.
+
+    Raises:
+        StackError: A password is missing; the error names its file.
+    """
+    for name in SUPPLIED:
+        if name not in known:
+            where = project.shown(project.secrets / name)
+            raise StackError(
+                f"cannot connect to your own Postgres and Redis: the secret {name} is missing",
+                where=where,
+                hint=f"write the password into {where} with an editor, then run: chmod 600 {where}",
+            )
+
+
 def optional(project: Project) -> set[str]:
-    """The operator's secrets that switch something on, as far as they are there."""
+    """Return the names of the optional secrets that exist; each turns a feature on."""
     return {name for name in OPTIONAL_SECRETS if (project.secrets / name).exists()}
 
 
 def check_optional(project: Project, besides: Collection[str] = ()) -> None:
-    """Refuses the operator's secrets that cannot be what their names say.
+    """Refuse optional secrets that are not valid.
 
     Args:
-        project: Whose secrets.
-        besides: Those that are about to be replaced.
+        project: The stack.
+        besides: The names to skip, because their files are about to be replaced.
 
     Raises:
-        StackError: naming the file and the hint.
+        StackError: A secret is not valid; the error names its file.
     """
     for name in sorted(optional(project) - set(besides)):
         check_file(project, project.secrets / name)
@@ -149,23 +164,27 @@ def check_optional(project: Project, besides: Collection[str] = ()) -> None:
 
 
 def read(project: Project, name: str) -> str:
-    """The value of a secret."""
+    """Return the value of a secret."""
     return (project.secrets / name).read_text(encoding="utf-8").strip()
 
 
 def check_form(project: Project, name: str, value: str) -> None:
-    """Refuses an optional secret that cannot be one; does not say what it holds.
+    """Refuse a malformed optional secret without showing its value.
 
     Raises:
-        StackError: naming the secret, and what it takes.
+        StackError: The value is malformed; the hint states the expected form.
     """
     if takes := OPTIONAL_SECRETS[name](value):
         where = project.shown(project.secrets / name)
-        raise StackError(f"the secret {name} is malformed", where=where, hint=f"it takes {takes}; or delete the file")
+        raise StackError(
+            f"cannot use the secret {name}: its value is malformed",
+            where=where,
+            hint=f"write {takes} into the file, or delete it",
+        )
 
 
 def generated_names(project: Project) -> list[str]:
-    """The secrets that an earlier `up` made, as far as this version knows them."""
+    """Return the secrets that an earlier `up` generated and this version still uses."""
     try:
         names = (project.secrets / NAMES_FILE).read_text(encoding="utf-8").split()
     except FileNotFoundError:
@@ -174,93 +193,97 @@ def generated_names(project: Project) -> list[str]:
 
 
 def check_file(project: Project, path: Path) -> None:
-    """Refuses one secret file that is missing, empty, has several lines, or is open to others."""
+    """Refuse a secret file that is missing, empty, longer than one line, or readable by others."""
     where = project.shown(path)
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StackError(
-            f"the secret {path.name} is missing",
+            f"cannot find the secret {path.name}: its file is missing",
             where=where,
-            hint="restore it from your backup: a new one would not fit what it protects",
+            hint="restore it from your backup: a new secret does not match the existing data",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(
-            f"the secret {path.name} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}",
+            f"cannot read the secret {path.name}: {getattr(error, 'strerror', None) or 'the file is not text'}",
             where=where,
             hint=f"make it a text file that you own: sudo chown $(id -u) {where}",
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise StackError(
-            f"the secret {path.name} is open to others (mode {stat.S_IMODE(mode):04o})",
+            f"cannot use the secret {path.name}: other users have access (mode {stat.S_IMODE(mode):04o})",
             where=where,
-            hint=f"chmod 600 {where}",
+            hint=f"run: chmod 600 {where}",
         )
     if not text.strip():
-        raise StackError(f"the secret {path.name} is empty", where=where, hint="put its value in, or restore it")
+        raise StackError(
+            f"cannot use the secret {path.name}: the file is empty",
+            where=where,
+            hint="write its value into the file, or restore it",
+        )
     if len(text.strip().splitlines()) != 1:
-        raise StackError(f"the secret {path.name} has several lines", where=where, hint="it takes one line")
+        raise StackError(
+            f"cannot use the secret {path.name}: the file has several lines",
+            where=where,
+            hint="reduce the file to one line",
+        )
 
 
 def generate(project: Project) -> list[str]:
-    """Makes the secrets that do not exist yet, all or none; returns their names."""
-    made = [name for name in GENERATORS if not (project.secrets / name).exists()]
+    """Generate the secrets that do not exist yet, all or none, and return their names."""
+    missing = [name for name in GENERATORS if not (project.secrets / name).exists()]
     project.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
     project.secrets.chmod(0o700)
     parts = project.secrets / ".part"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(mode=0o700)
-    for name in made:
-        write_private(parts / name, GENERATORS[name]() + "\n")
-    for name in made:
+    for name in missing:
+        write_atomically(parts / name, GENERATORS[name]() + "\n", OWNER_ONLY)
+    for name in missing:
         (parts / name).rename(project.secrets / name)
     parts.rmdir()
-    if made:
-        write_private(project.secrets / NAMES_FILE, "\n".join(GENERATORS) + "\n")
-    return made
+    if missing:
+        write_atomically(project.secrets / NAMES_FILE, "\n".join(GENERATORS) + "\n", OWNER_ONLY)
+    return missing
 
 
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, from its first moment."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+LIBPQ_TIMEOUTS: Final = (
+    "connect_timeout=3&keepalives_idle=5&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
+)
+"""libpq parameters of every URL: connecting times out after 3 s, and a connection to an unreachable server is closed
+after about 10 s. https://www.postgresql.org/docs/17/libpq-connect.html"""
 
-
-NOTICED: Final = "connect_timeout=3&keepalives_idle=5&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
-"""What libpq is told in every URL: a server that does not answer within 3 s is not waited for, and a connection to one
-that was cut off is broken after some 10 s. https://www.postgresql.org/docs/17/libpq-connect.html"""
-
-SENTINEL_PATIENCE: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
-"""Seconds for the answer of one Sentinel; then the next is asked."""
+SENTINEL_TIMEOUTS: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
+"""Seconds for the answer of one Sentinel before the client asks the next."""
 
 
 def single_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
-    """The URL of a database on the one Postgres, without its driver."""
-    return f"{login}@{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}/{database}?{NOTICED}"
+    """Return the URL of a database on a single Postgres, without the driver prefix."""
+    return f"{login}@{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}/{database}?{LIBPQ_TIMEOUTS}"
 
 
 def replicated_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
-    """The URL of a database on the replicated Postgres: the driver connects to the node that takes writes.
+    """Return the URL of a database on the replicated Postgres: the driver connects to the node that accepts writes.
 
-    In SQLAlchemy's own form: it refuses several hosts before the path.
+    The hosts are query parameters, because SQLAlchemy refuses several hosts before the path:
     https://docs.sqlalchemy.org/en/20/dialects/postgresql.html#specifying-multiple-fallback-hosts
     """
     hosts = "&".join(f"host={node}:5432" for node in POSTGRES_NODES)
-    return f"{login}@/{database}?{hosts}&target_session_attrs=read-write&{NOTICED}"
+    return f"{login}@/{database}?{hosts}&target_session_attrs=read-write&{LIBPQ_TIMEOUTS}"
 
 
 def sentinel_url(password: str) -> str:
-    """The broker behind the Sentinels.
+    """Return the broker URL that lists the Sentinels.
 
-    The first host is all of them, by the name that they share: Flower knows only the first, and any that lives will do.
+    The first host is the DNS name that all Sentinels share: Flower uses only the first host, and any live Sentinel
+    will do.
     """
     return ";".join(f"sentinel://:{password}@{host}:26379/0" for host in ("sentinel", *SENTINELS))
 
 
 def exporter_login(password: str) -> str:
-    """The log-in of postgres_exporter for a node that it is asked about. YAML, as which JSON passes.
+    """Return postgres_exporter's configuration with its log-in to every node, as JSON, which is valid YAML.
 
     https://github.com/prometheus-community/postgres_exporter#multi-target-support-beta
     """
@@ -273,10 +296,10 @@ def exporter_login(password: str) -> str:
 
 
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
-    """What the containers mount: the text of each file, by its path under secrets/mounted/."""
+    """Return the text of each file that the containers mount, by its path under secrets/mounted/."""
     value = {name: read(project, name) for name in GENERATORS}
     alertmanager = mounted_secrets({name: read(project, name) for name in optional(project)})
-    # An operator's own password may hold what a URL cannot.
+    # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
     replicated = "data-ha" in profiles(settings)
     postgres = replicated_postgres if replicated else single_postgres
@@ -287,7 +310,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     if replicated:
         redis = [f"{node}:6379" for node in REDIS_NODES]
         broker = sentinel_url(in_url["redis_password"])
-        sentinel = {"password": value["redis_password"], **SENTINEL_PATIENCE}
+        sentinel = {"password": value["redis_password"], **SENTINEL_TIMEOUTS}
     own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
@@ -319,23 +342,22 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
 
 
 def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
-    """Writes the files that the containers mount, if they are not what they should be; returns whether it did.
+    """Write the files that the containers mount where they differ, and return whether any did.
 
     Args:
-        project: Whose secrets.
-        settings: Its .env: the hosts of Postgres and Redis are part of the URLs.
-        image: An image that is here and has a shell, to hand the files over to their readers where this user may not.
+        project: The stack.
+        settings: The settings of .env: the URLs contain the hosts of Postgres and Redis.
+        image: A local image with a shell; a container of it changes the files' owners if this user is not root.
 
     Raises:
-        StackError: The files could not be handed over.
+        StackError: The owners could not be changed.
     """
     root = project.secrets / "mounted"
-    files = mounted_files(project, settings)
     by_reader: dict[str, dict[str, str]] = {}
-    for name, text in files.items():
+    for name, text in mounted_files(project, settings).items():
         by_reader.setdefault(name.partition("/")[0], {})[name] = text
-    # Those of one reader are written together, and only if one of them changed: other containers keep theirs.
-    changed = {of: texts for of, texts in by_reader.items() if not is_mounted(root, of, texts)}
+    # Only the folders of readers with a changed file are replaced: the containers of other readers keep theirs.
+    changed = {reader: texts for reader, texts in by_reader.items() if not is_mounted(root, reader, texts)}
     if not changed:
         return False
     part = project.secrets / "mounted.part"
@@ -343,70 +365,70 @@ def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
     new = {name: text for texts in changed.values() for name, text in texts.items()}
     for name, text in new.items():
         (part / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(part / name, text)
-    hand_over(part, new, image)
+        write_atomically(part / name, text, OWNER_ONLY)
+    change_owners(part, new, image)
     root.mkdir(mode=0o700, exist_ok=True)
-    for of, texts in changed.items():
-        write_private(part / of / DIGEST_FILE, digest(texts))
-        shutil.rmtree(root / of, ignore_errors=True)
-        (part / of).rename(root / of)
+    for reader, texts in changed.items():
+        write_atomically(part / reader / DIGEST_FILE, digest(texts), OWNER_ONLY)
+        shutil.rmtree(root / reader, ignore_errors=True)
+        (part / reader).rename(root / reader)
     part.rmdir()
     return True
 
 
 DIGEST_FILE: Final = ".digest"
-"""Tells what the files beside it hold: this user may be unable to read what belongs to a reader."""
+"""Holds the digest of the files beside it, which this user may be unable to read."""
 
 
 def digest(files: Mapping[str, str]) -> str:
-    """Changes with the files."""
+    """Return a digest of the names and texts of files."""
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
 
 
-def is_mounted(root: Path, of: str, files: Mapping[str, str]) -> bool:
-    """Whether the files of a reader are there as they should be."""
-    written = root / of / DIGEST_FILE
+def is_mounted(root: Path, reader: str, files: Mapping[str, str]) -> bool:
+    """Return whether a reader's files exist with these texts and belong to it."""
+    written = root / reader / DIGEST_FILE
     return written.exists() and written.read_text(encoding="utf-8") == digest(files) and all_owned(root, files)
 
 
 def mounted_since(project: Project) -> dict[str, float]:
-    """When each reader's mounted files were last written, seconds since the epoch: an older container has others."""
-    found = (project.secrets / "mounted").glob(f"*/{DIGEST_FILE}")
-    return {path.parent.name: path.stat().st_mtime for path in found}
+    """Return when each reader's files were last written, seconds since the epoch: older containers use old files."""
+    digests = (project.secrets / "mounted").glob(f"*/{DIGEST_FILE}")
+    return {path.parent.name: path.stat().st_mtime for path in digests}
 
 
 def all_owned(root: Path, files: Mapping[str, str]) -> bool:
-    """Whether every mounted file is there and belongs to its reader."""
+    """Return whether every file exists and belongs to its reader."""
     if sys.platform != "linux":
         return all((root / name).exists() for name in files)
     try:
-        return all((root / name).stat().st_uid == reader(name) for name in files)
+        return all((root / name).stat().st_uid == reader_uid(name) for name in files)
     except FileNotFoundError:
         return False
 
 
-def reader(name: str) -> int:
-    """The uid that reads a mounted file."""
+def reader_uid(name: str) -> int:
+    """Return the uid that reads a mounted file."""
     return READERS[name.partition("/")[0]]
 
 
-def hand_over(root: Path, files: Mapping[str, str], image: str) -> None:
-    """Makes each file its reader's, by a container where this user is not root.
+def change_owners(root: Path, files: Mapping[str, str], image: str) -> None:
+    """Change the owner of each file to its reader; a root container does so if this user is not root.
 
-    Docker Desktop shows every file to a container as its own user's, so there is nothing to do elsewhere than on Linux.
+    Linux only: Docker Desktop shows every mounted file as owned by the container's own user.
     """
     if sys.platform != "linux":
         return
     if os.geteuid() == 0:
         for name in files:
-            os.chown(root / name, reader(name), -1)
+            os.chown(root / name, reader_uid(name), -1)
         return
-    orders = " && ".join(f"chown {reader(name)} /secrets/{name}" for name in files)
+    script = " && ".join(f"chown {reader_uid(name)} /secrets/{name}" for name in files)
     command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", f"--volume={root}:/secrets"]
-    result = subprocess.run([*command, image, "-c", orders], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, image, "-c", script], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise StackError(
-            f"the secrets could not be handed to the containers' users: {result.stderr.strip()}",
+            f"cannot change the owner of the mounted secrets: {result.stderr.strip()}",
             where=str(root),
             hint="run ./ops/stack up as root once",
             code=FAILURE,

@@ -1,4 +1,4 @@
-"""compose/.env: what `up` decided and what the operator set. Read whole and checked before anything is changed."""
+"""compose/.env: what `up` decided and what the operator set. Read and checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ha.patches import registry
 from ops import compose_override, container_limits
+from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.services import (
     DATA_PROFILES,
@@ -28,26 +29,26 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 HEADER = """\
-# Written by `./ops/stack up`; yours to edit, and kept: what is set here wins. `docker compose up -d` in this folder
-# reads it too. Images are set anew by every `up`.
+# Written by `./ops/stack up`, which keeps your changes: a value in this file wins over its default. `docker compose
+# up -d` in this folder reads it too. Every `up` rewrites the images.
 """
 PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_PORT")
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
-"""Slots of one worker; whoever needs more runs more workers."""
+"""Slots of one worker; for more slots, add workers."""
 SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
-"""Optional sizes, and the least that each takes: a task's process has that much before it does anything."""
+"""Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
 SUSPENSION_SECONDS = (10, 600)
-"""A suspended task asks every second or few; its token is refused from some 660 s on (compose/airflow.yaml)."""
+"""The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
-"""What links in messages begin with; optional: unless set, they follow from BIND_ADDRESS and the ports."""
+"""The bases of the links in messages; optional: by default derived from BIND_ADDRESS and the ports."""
 REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
-"""The largest bodies that the gateway passes on; optional, with their defaults in compose/airflow.yaml."""
+"""The largest request bodies that the gateway accepts; optional, with defaults in compose/airflow.yaml."""
 REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
-"""The least leaves room for what Airflow itself sends; above the greatest the servers' memory does not suffice."""
+"""The smallest limit still admits Airflow's own requests; above the largest the servers run out of memory."""
 
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-# As docker compose reads it: quoted, or up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
+# The syntax of docker compose: quoted, or unquoted up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
 VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?|(?P<plain>[^'"#]?.*?)(\s+#.*)?""")
 ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
 DEFAULT_QUEUE = "default"
@@ -57,7 +58,7 @@ HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def defaults(project: Project) -> dict[str, str]:
-    """The settings of a first `up`, in the order in which they are written."""
+    """Return the settings of a first `up`, in the order in which they are written."""
     return {
         "COMPOSE_PROJECT_NAME": "airflow-ha",
         "COMPOSE_PROFILES": ",".join(DEFAULT_PROFILES),
@@ -76,15 +77,15 @@ def defaults(project: Project) -> dict[str, str]:
 
 
 def read(project: Project) -> dict[str, str]:
-    """The settings: those of .env over the defaults.
+    """Return the settings of .env over the defaults.
 
     Raises:
-        StackError: .env cannot be read, a line is not KEY=VALUE, or a value is not of its kind.
+        StackError: .env cannot be read, a line is not KEY=VALUE, or a value is not valid.
     """
     shown = project.shown(project.env_file)
-    found = entries(project.env_file, shown)
-    settings = defaults(project) | {key: value for _, key, value in found}
-    lines = {key: number for number, key, _ in found}
+    numbered = entries(project.env_file, shown)
+    settings = defaults(project) | {key: value for _, key, value in numbered}
+    lines = {key: number for number, key, _ in numbered}
     check(settings, shown, lines)
     if refused := container_limits.check_values(settings, container_limits.defaults(project.compose_directory)):
         raise refusal(settings, shown, lines, *refused)
@@ -92,15 +93,15 @@ def read(project: Project) -> dict[str, str]:
 
 
 def parse(path: Path, shown: str) -> dict[str, str]:
-    """The settings of an .env file; empty when there is none."""
+    """Return the settings of an .env file; empty if the file does not exist."""
     return {key: value for _, key, value in entries(path, shown)}
 
 
 def entries(path: Path, shown: str) -> list[tuple[int, str, str]]:
-    """The settings of an .env file with their line numbers.
+    """Return the line number, key and value of each setting in an .env file.
 
     Raises:
-        StackError: It cannot be read, or a line is not KEY=VALUE.
+        StackError: The file cannot be read, or a line is not KEY=VALUE.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -108,183 +109,203 @@ def entries(path: Path, shown: str) -> list[tuple[int, str, str]]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(
-            f"the settings cannot be read: {error}", where=shown, hint="make it a text file that you may read"
+            f"cannot read the settings: {error}", where=shown, hint="make it a text file that you may read"
         ) from error
-    found: list[tuple[int, str, str]] = []
+    numbered: list[tuple[int, str, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         setting = assignment(line)
         if setting is None:
             raise StackError(
-                f"this line is not KEY=VALUE: {line.strip()[:60]}",
+                f"cannot read a setting: the line is not KEY=VALUE: {line.strip()[:60]}",
                 where=f"{shown}, line {number}",
-                hint="mend or delete the line; deleting the whole file brings back the defaults",
+                hint="fix or delete the line, or delete the file to return to the defaults",
             )
-        found.append((number, *setting))
-    return found
+        numbered.append((number, *setting))
+    return numbered
 
 
 def assignment(line: str) -> tuple[str, str] | None:
-    """The key and value of a line; None when it is no assignment."""
-    found = ASSIGNMENT.fullmatch(line.strip())
-    value = VALUE.fullmatch(found[2].strip()) if found else None
-    if not found or not value or (value["plain"] or "")[:1] in ("'", '"'):
+    """Return the key and value of a line; None if it is not an assignment."""
+    match = ASSIGNMENT.fullmatch(line.strip())
+    value = VALUE.fullmatch(match[2].strip()) if match else None
+    if not match or not value or (value["plain"] or "")[:1] in ("'", '"'):
         return None
-    return found[1], next(text for text in (value["single"], value["double"], value["plain"]) if text is not None)
+    return match[1], next(text for text in (value["single"], value["double"], value["plain"]) if text is not None)
 
 
 def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None = None) -> None:
-    """Refuses a value that is not of its kind.
+    """Refuse a value that is not valid.
 
     Args:
-        settings: What is checked.
-        shown: The file, as people would name it.
-        lines: The line of each key in it.
+        settings: The settings to check.
+        shown: The path of the file, for messages.
+        lines: The line number of each key in the file.
 
     Raises:
-        StackError: naming the key, its value, its line, and what it takes.
+        StackError: A value is not valid; the error names the key, its line and the valid values.
     """
+    for find_refusal in (refused_topology, refused_address, refused_scheduling, refused_task_limit, check_patches):
+        if refused := find_refusal(settings):
+            raise refusal(settings, shown, lines, *refused)
+    check_profiles(profiles(settings), shown)
 
-    def refuse(key: str, takes: str) -> StackError:
-        return refusal(settings, shown, lines, key, takes)
 
+def refused_topology(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid port, replica count or project name, and its valid values; None if all are valid."""
     for key in PORTS:
-        if not (settings[key].isdecimal() and 0 < int(settings[key]) < 65536):
-            raise refuse(key, "a port, 1 to 65535")
+        if not is_integer(settings[key], 1, 65535):
+            return key, "a port, 1 to 65535"
     for key in settings:
-        if key.endswith("_REPLICAS") and not (settings[key].isdecimal() and 1 <= int(settings[key]) <= MAX_INSTANCES):
-            raise refuse(key, f"a number of instances, 1 to {MAX_INSTANCES}")
-    if not QUEUES.fullmatch(settings["WORKER_QUEUES"]) or DEFAULT_QUEUE not in settings["WORKER_QUEUES"].split(","):
-        raise refuse(
-            "WORKER_QUEUES",
-            f"names separated by commas, without spaces, {DEFAULT_QUEUE!r} among them: tasks that name no queue run "
-            "there",
-        )
-    if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
-        raise refuse("PARALLELISM", "a number of tasks, 1 or more")
-    if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
-        raise refuse("SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5")
+        if key.endswith("_REPLICAS") and not is_integer(settings[key], 1, MAX_INSTANCES):
+            return key, f"a number of instances, 1 to {MAX_INSTANCES}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", settings["COMPOSE_PROJECT_NAME"]):
+        return "COMPOSE_PROJECT_NAME", "lower-case letters, digits, dashes and underscores"
+    return None
+
+
+def refused_address(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid address or request limit, and its valid values; None if all are valid."""
     try:
         ipaddress.ip_address(settings["BIND_ADDRESS"])
     except ValueError:
-        raise refuse("BIND_ADDRESS", "an IP address, such as 127.0.0.1 or 0.0.0.0") from None
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", settings["COMPOSE_PROJECT_NAME"]):
-        raise refuse("COMPOSE_PROJECT_NAME", "lower-case letters, digits, dashes and underscores")
+        return "BIND_ADDRESS", "an IP address, such as 127.0.0.1 or 0.0.0.0"
     for key in HOSTS:
         if not HOST.fullmatch(settings[key]):
-            raise refuse(key, "a host name or an IP address, in [brackets] for IPv6")
+            return key, "a host name or an IP address, in [brackets] for IPv6"
     for key in REQUEST_LIMITS:
         if settings.get(key) and not is_request_limit(settings[key]):
-            raise refuse(key, "a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)")
+            return key, "a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)"
     for key in ADDRESSES:
         if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
-            raise refuse(key, "an address that begins with https:// or http://")
-    slots = settings.get("WORKER_CONCURRENCY") or "1"
-    if not (slots.isdecimal() and 1 <= int(slots) <= MAX_SLOTS):
-        raise refuse("WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}")
-    for key, least in SIZES.items():
-        if settings.get(key) and (container_limits.size(settings[key]) or 0) < least:
-            raise refuse(key, f"a size such as 2g or 1500m, of at least {least >> 20}m")
-    if refused := check_patches(settings):
-        raise refuse(*refused)
+            return key, "an address that begins with https:// or http://"
+    return None
+
+
+def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid setting of queues, slots or schedulers, and its valid values; None if all are valid."""
+    if not QUEUES.fullmatch(settings["WORKER_QUEUES"]) or DEFAULT_QUEUE not in settings["WORKER_QUEUES"].split(","):
+        return (
+            "WORKER_QUEUES",
+            f"names separated by commas, without spaces, with {DEFAULT_QUEUE!r} among them for tasks that set no queue",
+        )
+    if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
+        return "PARALLELISM", "a number of tasks, 1 or more"
+    if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
+        return "SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5"
+    if not is_integer(settings.get("WORKER_CONCURRENCY") or "1", 1, MAX_SLOTS):
+        return "WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}"
+    return None
+
+
+def refused_task_limit(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid limit of a task, and its valid values; None if all are valid."""
+    for key, minimum in SIZES.items():
+        if settings.get(key) and (container_limits.size(settings[key]) or 0) < minimum:
+            return key, f"a size such as 2g or 1500m, of at least {minimum >> 20}m"
     if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
-        raise refuse("TASK_SUSPENSION", "on or off")
-    least, most = SUSPENSION_SECONDS
-    limit = settings.get("TASK_SUSPENSION_LIMIT") or str(most)
-    if not (limit.isdecimal() and least <= int(limit) <= most):
-        raise refuse("TASK_SUSPENSION_LIMIT", f"for how long a task may be suspended, {least} to {most} seconds")
-    check_profiles(profiles(settings), shown)
+        return "TASK_SUSPENSION", "on or off"
+    shortest, longest = SUSPENSION_SECONDS
+    if not is_integer(settings.get("TASK_SUSPENSION_LIMIT") or str(longest), shortest, longest):
+        return "TASK_SUSPENSION_LIMIT", f"for how long a task may be suspended, {shortest} to {longest} seconds"
+    return None
 
 
 def refusal(
     settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None, key: str, takes: str
 ) -> StackError:
-    """The error for a value that is not of its kind, with its line where it is in .env."""
+    """Return the error of a value that is not valid, with its line in .env if it has one."""
     where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
-    return StackError(f"{key}={settings[key]} is not valid", where=where, hint=f"{key} takes {takes}")
+    return StackError(
+        f"cannot use {key}={settings[key]}: the value is not valid", where=where, hint=f"set {key} to {takes}"
+    )
+
+
+def is_integer(text: str, minimum: int, maximum: int) -> bool:
+    """Return whether a text is a decimal number within the bounds."""
+    return text.isdecimal() and minimum <= int(text) <= maximum
 
 
 def is_request_limit(text: str) -> bool:
-    """Return whether a text is a size within REQUEST_LIMIT_BYTES, as the gateway reads it."""
+    """Return whether a text is a size within REQUEST_LIMIT_BYTES, in the gateway's syntax."""
     parts = re.fullmatch(r"(\d{1,9})([km]?)", text, re.ASCII)
     if parts is None:
         return False
-    least, most = REQUEST_LIMIT_BYTES
-    return least <= int(parts[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[parts[2]] <= most
+    smallest, largest = REQUEST_LIMIT_BYTES
+    return smallest <= int(parts[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[parts[2]] <= largest
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
-    """The profiles that are on, as people choose them: without those that `up` adds by itself."""
-    own = (*(published.profile for published in OPTIONAL), SLACK_STUB_PROFILE)
-    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in own]
+    """Return the profiles that the operator chose, without those that `up` adds."""
+    added = (*(published.profile for published in OPTIONAL), SLACK_STUB_PROFILE)
+    return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in added]
 
 
 def check_profiles(names: list[str], where: str) -> None:
-    """Refuses a profile that does not exist, and two that exclude each other.
+    """Refuse an unknown profile, and two profiles that exclude each other.
 
     Raises:
-        StackError: naming the known ones, or the two.
+        StackError: The error names the known profiles, or the two.
     """
     for name in names:
         if name not in PROFILES:
             known = "; ".join(f"{profile}: {adds}" for profile, adds in PROFILES.items())
-            raise StackError(f"unknown profile {name!r}", where=where, hint=f"the profiles are: {known}")
+            raise StackError(
+                f"cannot use profile {name!r}: unknown profile", where=where, hint=f"choose from the profiles: {known}"
+            )
     if len(both := [name for name in DATA_PROFILES if name in names]) > 1:
         raise StackError(
-            f"the profiles {' and '.join(both)} are one or the other: each has a Postgres and a Redis of its own",
+            f"cannot use the profiles {' and '.join(both)} together: each starts its own Postgres and Redis",
             where=where,
-            hint=f"name one of them, for instance --profile {both[-1]}",
+            hint=f"choose one of them, for example --profile {both[-1]}",
         )
 
 
 def write(project: Project, settings: Mapping[str, str]) -> bool:
-    """Writes the settings; keeps the operator's comments and order, and each line that says the same already.
+    """Write the settings to .env, and return whether the file changed.
 
-    Returns:
-        Whether anything changed.
+    The operator's comments and order stay, and so does each line whose value is unchanged.
 
     Raises:
-        StackError: This user may not write it.
+        StackError: This user cannot write the file.
     """
     path = project.env_file
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     lines: list[str] = []
-    left = dict(settings)
+    remaining = dict(settings)
     for line in (old or HEADER).splitlines():
         key, value = assignment(line) or ("", "")
         if key not in settings or value == settings[key]:
             lines.append(line)
-        elif key in left:
+        elif key in remaining:
             lines.append(f"{key}={settings[key]}")
-        # Else the key stands twice: its first place has our value.
-        left.pop(key, None)
-    lines += [f"{key}={value}" for key, value in left.items()]
+        # Otherwise the key is a duplicate: its first line has the new value.
+        remaining.pop(key, None)
+    lines += [f"{key}={value}" for key, value in remaining.items()]
     text = "\n".join(lines) + "\n"
     if text == old:
         return False
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, text)
     except OSError as error:
         raise StackError(
-            f"the settings cannot be written: {error.strerror}",
+            f"cannot write the settings: {error.strerror}",
             where=project.shown(path),
-            hint="run this as who ran ./ops/stack up first",
+            hint="run this as the user who ran ./ops/stack up first",
             code=FAILURE,
         ) from error
     return True
 
 
 def image_origins(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Each image that .env names, and where it is from."""
+    """Return the reference and the origin of each image in .env, by its key."""
     origins = dict(pair.split("=", 1) for pair in settings.get("STACK_IMAGES_ORIGIN", "").split(",") if "=" in pair)
     return {key: {"reference": settings[key], "origin": origin} for key, origin in origins.items() if key in settings}
 
 
 def check_patches(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the key in .env that is not valid and what it takes; None if both are."""
+    """Return the patch setting that is not valid, and its valid values; None if both are valid."""
     patches, disabled = settings.get("PATCHES", ""), settings.get("PATCHES_DISABLED", "")
     for key, values in (("PATCHES", (patches, "")), ("PATCHES_DISABLED", ("", disabled))):
         try:

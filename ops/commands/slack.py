@@ -15,6 +15,7 @@ from ops import (
     secrets_store,
     settings_file,
 )
+from ops.atomic_file import write_atomically
 from ops.clients import alertmanager
 from ops.compose import running_settings
 from ops.errors import FAILURE, StackError, when_interrupted
@@ -89,9 +90,7 @@ def store(project: Project, name: str, webhook: str | None) -> None:
         path.unlink(missing_ok=True)
         report(f"{project.shown(path)} is gone")
         return
-    part = path.with_name(f".{name}.part")
-    secrets_store.write_private(part, webhook + "\n")
-    part.replace(path)
+    write_atomically(path, webhook + "\n", secrets_store.OWNER_ONLY)
     report(f"kept in {project.shown(path)}")
 
 

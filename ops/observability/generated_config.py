@@ -13,6 +13,7 @@ from ops import (
     compose_override,
     secrets_store,
 )
+from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.observability import alertmanager_config, container_names, expected_replicas
 from ops.project import RUNBOOK_BASE_URL
@@ -93,10 +94,7 @@ def _write(root: Path, name: str, text: str) -> bool:
         folder.chmod(0o755)
     with (root / TO_LOAD).open("a", encoding="utf-8") as file:
         file.write(path.parent.name + "\n")
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(0o644)
-    part.replace(path)
+    write_atomically(path, text, 0o644)
     return True
 
 
@@ -114,7 +112,7 @@ def load(project: Project, name: str) -> None:
         return
     folders = set(marker.read_text(encoding="utf-8").split())
     services = [service for folder, readers in READERS.items() if folder in folders for service in readers]
-    running = [one.id for service in services for one in found.get(service, []) if one.state == "running"]
+    running = [instance.id for instance in compose.in_state(found, "running", services)]
     if running:
         compose.docker("kill", "--signal=HUP", *running)
     marker.unlink()

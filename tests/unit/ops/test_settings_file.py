@@ -1,4 +1,4 @@
-"""compose/.env: kept, checked, and refused with the line that is wrong."""
+"""compose/.env: values are kept and checked, and an invalid line is refused with its number."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ops import settings_file
 from ops.errors import StackError
 
 
-def test_a_first_up_has_two_of_what_must_not_be_lost(project):
+def test_first_up_has_two_replicas_of_critical_services(project):
     settings = settings_file.read(project)
     assert settings["SCHEDULER_REPLICAS"] == settings["WORKER_REPLICAS"] == settings["API_SERVER_REPLICAS"] == "2"
     assert settings_file.profiles(settings) == ["data", "flower", "observability"]
     assert settings["BIND_ADDRESS"] == "127.0.0.1"
 
 
-def test_what_the_operator_set_wins_and_stays_with_comments_and_unknown_keys(project):
+def test_operators_values_comments_and_unknown_keys_are_kept(project):
     project.env_file.write_text("# mine\nAIRFLOW_PORT=9090\nMY_OWN=1\n\nQUOTED='a b'\n")
     settings = settings_file.read(project)
     settings["WORKER_REPLICAS"] = "4"
@@ -25,7 +25,7 @@ def test_what_the_operator_set_wins_and_stays_with_comments_and_unknown_keys(pro
     assert "WORKER_REPLICAS=4\n" in text
 
 
-def test_values_are_read_as_compose_reads_them(project):
+def test_values_are_parsed_as_compose_parses_them(project):
     project.env_file.write_text(
         """AIRFLOW_PORT=9090  # not 8080\nFLOWER_PORT="5556" # quoted\nSINGLE='a # b'\nEMPTY=\nHASH=a#b\n"""
     )
@@ -34,7 +34,7 @@ def test_values_are_read_as_compose_reads_them(project):
     assert (settings["SINGLE"], settings["EMPTY"], settings["HASH"]) == ("a # b", "", "a#b")
 
 
-def test_a_key_that_stands_twice_ends_with_the_value_that_was_set(project):
+def test_duplicate_key_is_written_once_with_the_new_value(project):
     project.env_file.write_text("WORKER_REPLICAS=2\nWORKER_REPLICAS=3\n")
     settings = settings_file.read(project) | {"WORKER_REPLICAS": "5"}
     settings_file.write(project, settings)
@@ -42,36 +42,36 @@ def test_a_key_that_stands_twice_ends_with_the_value_that_was_set(project):
     assert project.env_file.read_text().count("WORKER_REPLICAS") == 1
 
 
-def test_a_quote_that_is_not_closed_is_refused_with_its_line(project):
+def test_unclosed_quote_is_refused_with_its_line(project):
     project.env_file.write_text("\nAIRFLOW_PORT='9090\n")
     with pytest.raises(StackError) as refused:
         settings_file.read(project)
     assert refused.value.where.endswith(".env, line 2")
 
 
-def test_a_wrong_value_is_refused_with_its_line(project):
+def test_invalid_value_is_refused_with_its_line(project):
     project.env_file.write_text("# mine\nFLOWER_PORT=5555\nAIRFLOW_PORT=0\n")
-    with pytest.raises(StackError, match="AIRFLOW_PORT=0 is not valid") as refused:
+    with pytest.raises(StackError, match="AIRFLOW_PORT=0") as refused:
         settings_file.read(project)
     assert refused.value.where.endswith(".env, line 3")
 
 
-def test_writing_the_same_settings_again_changes_nothing(project):
+def test_writing_unchanged_settings_changes_nothing(project):
     settings = settings_file.read(project)
     assert settings_file.write(project, settings) is True
     assert settings_file.write(project, settings_file.read(project)) is False
 
 
-def test_a_broken_line_is_refused_with_its_number(project):
+def test_malformed_line_is_refused_with_its_number(project):
     project.env_file.write_text("AIRFLOW_PORT=9090\nthis is no setting\n")
-    with pytest.raises(StackError, match="not KEY=VALUE: this is no setting") as refused:
+    with pytest.raises(StackError, match="this is no setting") as refused:
         settings_file.read(project)
     assert "line 2" in str(refused.value)
 
 
-def test_a_file_that_is_no_text_is_refused(project):
+def test_binary_env_file_is_refused(project):
     project.env_file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StackError, match="cannot be read"):
+    with pytest.raises(StackError, match="cannot read"):
         settings_file.read(project)
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("WORKER_REPLICAS=-1", "1 to 20"),
         ("BIND_ADDRESS=everywhere", "an IP address"),
         ("COMPOSE_PROJECT_NAME=Air Flow", "lower-case"),
-        ("COMPOSE_PROFILES=data,flour", "the profiles are: data"),
+        ("COMPOSE_PROFILES=data,flour", "observability: "),
         ("POSTGRES_HOST=", "a host name"),
         ("REDIS_HOST=redis://cache", "a host name"),
         ("XCOM_LIMIT=4mb", "a size from 100k to 50m"),
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_text_is_refused(project):
         ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
     ],
 )
-def test_a_value_that_is_not_of_its_kind_is_refused_with_what_the_key_takes(project, line, takes):
+def test_invalid_value_is_refused_with_the_valid_values(project, line, takes):
     project.env_file.write_text(line + "\n")
     with pytest.raises(StackError) as refused:
         settings_file.read(project)
