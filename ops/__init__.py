@@ -1,9 +1,9 @@
-"""How the stack is operated: the code behind `./ops/stack`."""
+"""The code behind `./ops/stack`, which operates the stack."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# airflow_ha.patches.registry needs nothing of Airflow, and is read by the host too.
+# The host reads airflow_ha.patches.registry, which does not import Airflow.
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))

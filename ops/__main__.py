@@ -1,4 +1,4 @@
-"""`./ops/stack`: the table of contents. Each command is in ops/commands/, in the file with its name."""
+"""`./ops/stack`: the list of its commands, each in the file of its name in ops/commands/."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="./ops/stack",
-    help="Airflow HA: a production Airflow on Celery that survives the loss of any one container.",
+    help="Operate Airflow HA: an Airflow on Celery that survives the loss of any one container.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,18 +55,18 @@ app.command()(down)
 
 
 def main() -> None:
-    """Runs a command; an error that people can mend is told in three lines."""
-    # To be ended is to be interrupted: what runs beside is ended too, and people are told.
+    """Run a command; print a StackError in three lines instead of a traceback."""
+    # SIGTERM acts like Ctrl-C, so that child processes are terminated and the hint is printed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="./ops/stack")
     except StackError as error:
         error_console.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.code)
-    except SystemExit as end:
-        # Typer ends with this code on Ctrl-C.
-        if end.code == INTERRUPTED:
-            error_console.print("\ninterrupted: what was begun stays, and the next ./ops/stack up finishes it")
+    except SystemExit as exit_request:
+        # Typer exits with this code on Ctrl-C.
+        if exit_request.code == INTERRUPTED:
+            error_console.print("\nerror: interrupted\nhint: run ./ops/stack up to complete a change that had started")
         raise
 
 

@@ -1,4 +1,4 @@
-"""`docker compose`, called always the same way, and its answers as typed values."""
+"""`docker compose` and `docker` commands of one stack, with their output as typed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ops.project import Project
 
@@ -26,13 +26,16 @@ PROGRESS = re.compile(
     r"\s*(?P<kind>Container|Volume|Network)\s+(?P<name>\S+)\s+(?P<state>Created|Started|Waiting|Healthy|Exited|Stopping|Removed)"
 )
 
-NAMELESS = re.compile(r"[0-9a-f]{64}")
-"""What Docker calls a volume that has no name."""
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+"""The name that Docker gives to an anonymous volume."""
 
 SUSPENDED = re.compile(r"^suspended tasks: (\d+)$", re.MULTILINE)
 
 ANSWER_SECONDS = 5.0
+"""Timeout of `docker inspect` for one container."""
 PAUSE_TRIES = 20
+ERROR_LINES = 8
+"""Output lines of a failed command that its error quotes."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class Instance:
     """One container of a service.
 
     Attributes:
-        id: Docker's short id, which is the container's host name too.
+        id: Docker's short id, which is also the container's host name.
         state: created, running, restarting, paused, exited or dead.
-        health: starting, healthy, unhealthy; unwatched where an image has no shell to check with and the container
-            runs; done for a one-shot that succeeded.
-        created: When it was made, seconds since the epoch.
-        ports: The ports of this machine that lead to it.
-        suspended_tasks: How many of a worker's slots are taken by a stopped task, as its last health check saw it.
+        health: starting, healthy or unhealthy; unwatched for a running container without a health check (its image has
+            no shell); done for a one-shot container that exited with 0.
+        created: Creation time, seconds since the epoch.
+        ports: Ports of the host that are published for the container.
+        suspended_tasks: Worker slots that a suspended task occupies, from the last health check.
     """
 
     id: str
@@ -57,13 +60,13 @@ class Instance:
     suspended_tasks: int = 0
 
     @property
-    def ok(self) -> bool:
-        """Whether it is as it should be."""
+    def is_healthy(self) -> bool:
+        """Whether the container is healthy, runs without a health check, or is a one-shot that succeeded."""
         return self.health in ("healthy", "unwatched", "done")
 
 
 def command(project: Project, *arguments: str) -> list[str]:
-    """The whole command line; by hand, in compose/, `docker compose …` does the same."""
+    """Return the whole command line; `docker compose …` in compose/ is equivalent."""
     directory = project.compose_directory
     override = compose_override.path(project)
     return [
@@ -78,16 +81,16 @@ def command(project: Project, *arguments: str) -> list[str]:
 
 
 def environment(project: Project) -> dict[str, str]:
-    """This process's environment, without the variables that would change what .env says."""
+    """Return this process's environment without the variables that would override .env."""
     settings = settings_file.parse(project.env_file, project.shown(project.env_file))
     return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_") and key not in settings}
 
 
 def output(project: Project, *arguments: str) -> str:
-    """What a command prints.
+    """Return the standard output of a compose command.
 
     Raises:
-        StackError: It failed; with what it said.
+        StackError: The command failed; the error quotes its last lines.
     """
     result = subprocess.run(
         command(project, *arguments), capture_output=True, text=True, check=False, env=environment(project)
@@ -97,27 +100,27 @@ def output(project: Project, *arguments: str) -> str:
     return result.stdout
 
 
-def failure(arguments: tuple[str, ...], said: list[str]) -> StackError:
-    """The error for a command that failed, with the last that it said."""
+def failure(arguments: tuple[str, ...], lines: list[str]) -> StackError:
+    """Return the error of a failed compose command, with the last lines of its output."""
     subcommand = next(argument for argument in arguments if not argument.startswith("-"))
-    last = [line.strip() for line in said if line.strip()][-8:]
+    last = [line.strip() for line in lines if line.strip()][-ERROR_LINES:]
     return StackError(
-        f"docker compose {subcommand} failed:\n" + "\n".join(last),
-        hint="./ops/stack status shows the services, ./ops/stack logs SERVICE what one said",
+        f"cannot run docker compose {subcommand}:\n" + "\n".join(last),
+        hint="run ./ops/stack status, then ./ops/stack logs SERVICE for a service that is not healthy",
         code=FAILURE,
     )
 
 
 def run(project: Project, report: Callable[[str], None], *arguments: str) -> None:
-    """Runs a command that takes a while, reporting what it does.
+    """Run a long compose command and report its progress.
 
     Raises:
-        StackError: It failed; with the last that it said.
+        StackError: The command failed; the error quotes its last lines.
     """
 
     def progress(line: str) -> str | None:
-        found = PROGRESS.match(line)
-        return f"{found['name']}: {found['state'].lower()}" if found else None
+        match = PROGRESS.match(line)
+        return f"{match['name']}: {match['state'].lower()}" if match else None
 
     try:
         run_with_progress(command(project, *arguments), progress, report, environment(project))
@@ -126,34 +129,34 @@ def run(project: Project, report: Callable[[str], None], *arguments: str) -> Non
 
 
 @contextlib.contextmanager
-def at_work(project: Project, *arguments: str) -> Iterator[Callable[[], bool]]:
-    """A command that runs beside its caller, and is ended with the block.
+def run_in_background(project: Project, *arguments: str) -> Iterator[Callable[[], bool]]:
+    """Run a compose command beside the block, and terminate it when the block ends.
 
     Yields:
-        Tells whether the command has ended well; raises StackError when it has failed.
+        A function that returns whether the command has succeeded; it raises StackError once the command has failed.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        # In a session of its own, so that it hears of Ctrl-C from here, and its plugin with it: the docker client
-        # passes no signal on.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output_file:
+        # A session of its own: the docker client does not forward signals to its compose plugin, so both get SIGTERM
+        # from here.
         child = subprocess.Popen(
             command(project, *arguments),
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output_file,
             stderr=subprocess.STDOUT,
             env=environment(project),
             start_new_session=True,
         )
 
-        def ended() -> bool:
+        def has_succeeded() -> bool:
             if child.poll() is None:
                 return False
             if child.returncode != 0:
-                said.seek(0)
-                raise failure(arguments, said.read().splitlines())
+                output_file.seek(0)
+                raise failure(arguments, output_file.read().splitlines())
             return True
 
         try:
-            yield ended
+            yield has_succeeded
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGTERM)
@@ -161,108 +164,121 @@ def at_work(project: Project, *arguments: str) -> Iterator[Callable[[], bool]]:
 
 
 def config(project: Project, *options: str) -> dict[str, Any]:
-    """The whole model of the stack as compose sees it, with the profiles that are on."""
-    answer: dict[str, Any] = json.loads(output(project, *options, "config", "--format", "json"))
-    return answer
+    """Return the compose model with the active profiles, all variables resolved."""
+    model: dict[str, Any] = json.loads(output(project, *options, "config", "--format", "json"))
+    return model
 
 
 def expected_replicas(model: Mapping[str, Any]) -> dict[str, int]:
-    """How many instances of each service there should be."""
+    """Return the configured number of instances of each service."""
     return {
         name: int(service.get("deploy", {}).get("replicas") or 1) for name, service in sorted(model["services"].items())
     }
 
 
 def instances(name: str) -> dict[str, list[Instance]]:
-    """The containers of a compose project by service, ended ones included.
+    """Return the containers of a compose project by service, the oldest first, exited ones included.
 
-    They are found by their label, so that this works without any file.
+    Containers are selected by label, so this needs neither the compose files nor .env.
 
     Args:
         name: The compose project's name.
     """
-    listed = docker("ps", "--all", "--quiet", "--no-trunc", f"--filter=label=com.docker.compose.project={name}").split()
-    found: dict[str, list[Instance]] = {}
-    for container in inspect(listed):
+    ids = docker("ps", "--all", "--quiet", "--no-trunc", f"--filter=label=com.docker.compose.project={name}").split()
+    by_service: dict[str, list[Instance]] = {}
+    for container in inspect(ids):
         labels = container["Config"]["Labels"]
-        if labels.get("com.docker.compose.oneoff") == "True":
-            continue
-        state = container["State"]
-        health = state.get("Health", {}).get("Status", "unwatched")
-        one_shot = container["HostConfig"]["RestartPolicy"]["Name"] != "always"
-        if state["Status"] == "exited" and state["ExitCode"] == 0 and one_shot:
-            health = "done"
-        elif state["Status"] != "running":
-            health = "starting" if state["Status"] == "created" else "unhealthy"
-        found.setdefault(labels["com.docker.compose.service"], []).append(
-            Instance(
-                id=container["Id"][:12],
-                state=state["Status"],
-                health=health,
-                created=datetime.fromisoformat(container["Created"]).timestamp(),
-                ports=frozenset(published(container)),
-                suspended_tasks=suspended_tasks(state.get("Health", {}).get("Log") or []),
-            )
-        )
-    return {service: sorted(of, key=lambda one: one.created) for service, of in sorted(found.items())}
+        if labels.get("com.docker.compose.oneoff") != "True":
+            by_service.setdefault(labels["com.docker.compose.service"], []).append(parse_instance(container))
+    return {
+        service: sorted(containers, key=lambda instance: instance.created)
+        for service, containers in sorted(by_service.items())
+    }
+
+
+def parse_instance(container: Mapping[str, Any]) -> Instance:
+    """Return the instance that `docker inspect` describes."""
+    state = container["State"]
+    health = state.get("Health", {}).get("Status", "unwatched")
+    is_one_shot = container["HostConfig"]["RestartPolicy"]["Name"] != "always"
+    if state["Status"] == "exited" and state["ExitCode"] == 0 and is_one_shot:
+        health = "done"
+    elif state["Status"] != "running":
+        health = "starting" if state["Status"] == "created" else "unhealthy"
+    return Instance(
+        id=container["Id"][:12],
+        state=state["Status"],
+        health=health,
+        created=datetime.fromisoformat(container["Created"]).timestamp(),
+        ports=frozenset(published(container)),
+        suspended_tasks=suspended_tasks(state.get("Health", {}).get("Log") or []),
+    )
+
+
+def in_state(
+    by_service: Mapping[str, Iterable[Instance]], state: str, services: Iterable[str] | None = None
+) -> list[Instance]:
+    """Return the instances in a state, of the services given or of all, in the order of the services."""
+    names = by_service.keys() if services is None else services
+    return [instance for name in names for instance in by_service.get(name, ()) if instance.state == state]
 
 
 def suspended_tasks(log: Sequence[Mapping[str, Any]]) -> int:
-    """Return what a worker's last health check printed of its suspended tasks (airflow_ha.health).
+    """Return the number of suspended tasks that a worker's last health check printed (airflow_ha.health).
 
     Args:
         log: Docker's record of the last checks, the newest at the end.
     """
-    found = SUSPENDED.search(log[-1].get("Output", "")) if log else None
-    return int(found[1]) if found else 0
+    match = SUSPENDED.search(log[-1].get("Output", "")) if log else None
+    return int(match[1]) if match else 0
 
 
 @contextlib.contextmanager
 def endings(name: str) -> Iterator[Callable[[], list[str]]]:
-    """Watch the containers of a compose project for as long as the block lasts.
+    """Record the containers of a compose project that exit or run out of memory during the block.
 
     Yields:
-        Returns what ended since, or ran out of memory, each as `container: event`, in Docker's order.
+        A function that returns the events so far, each as `container: event`, in Docker's order.
     """
     watch = ["docker", "events", "--filter=type=container", f"--filter=label=com.docker.compose.project={name}"]
     kinds = ["--filter=event=die", "--filter=event=oom", "--format={{.Actor.Attributes.name}}: {{.Action}}"]
-    with tempfile.TemporaryFile() as seen:
-        child = subprocess.Popen([*watch, *kinds], stdin=subprocess.DEVNULL, stdout=seen)
+    with tempfile.TemporaryFile() as events:
+        child = subprocess.Popen([*watch, *kinds], stdin=subprocess.DEVNULL, stdout=events)
 
-        def endings_so_far() -> list[str]:
-            # Without a seek: the child writes at the same position.
-            return os.pread(seen.fileno(), os.fstat(seen.fileno()).st_size, 0).decode().splitlines()
+        def events_so_far() -> list[str]:
+            # pread instead of seek: the child writes at the shared file position.
+            return os.pread(events.fileno(), os.fstat(events.fileno()).st_size, 0).decode().splitlines()
 
         try:
-            yield endings_so_far
+            yield events_so_far
         finally:
             child.terminate()
             child.wait()
 
 
 def inspect(containers: list[str]) -> list[dict[str, Any]]:
-    """What Docker says of containers, without those that went away meanwhile."""
+    """Return what `docker inspect` reports of containers, without those removed in the meantime."""
     if not containers:
         return []
     result = subprocess.run(["docker", "inspect", *containers], capture_output=True, text=True, check=False)
     if result.returncode != 0 and "no such object" not in result.stderr.lower():
         raise docker_failure("inspect", result.stderr)
-    found: list[dict[str, Any]] = json.loads(result.stdout or "[]")
-    return found
+    details: list[dict[str, Any]] = json.loads(result.stdout or "[]")
+    return details
 
 
 def published(container: Mapping[str, Any]) -> Iterator[int]:
-    """The ports of this machine that lead to a container."""
+    """Yield the ports of the host that are published for a container."""
     for bindings in (container.get("NetworkSettings", {}).get("Ports") or {}).values():
         for binding in bindings or []:
             yield int(binding["HostPort"])
 
 
 def docker(*arguments: str) -> str:
-    """What a docker command prints.
+    """Return the standard output of a docker command.
 
     Raises:
-        StackError: It failed.
+        StackError: The command failed.
     """
     result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -271,78 +287,85 @@ def docker(*arguments: str) -> str:
 
 
 def pause(containers: Sequence[str]) -> None:
-    """Stops every process of containers where it is.
+    """Freeze every process of the containers, with up to PAUSE_TRIES tries.
 
-    A health check under way can be in the way, twice. The kernel's first freezer (cgroup v1) can miss processes that
-    are just being started; runc then gives up, and leaves it to its caller:
-    https://github.com/opencontainers/runc/pull/2791. And now and then Docker has no more answer for a container that
-    was frozen with its health check, until it is thawed (seen with Docker 20.10).
+    runc gives up while processes are being started, because the freezer of cgroup v1 can miss them; the caller must
+    try again: https://github.com/opencontainers/runc/pull/2791. Docker 20.10 sometimes stops answering for a container
+    that was frozen during its health check, until it is unpaused.
 
     Raises:
-        StackError: Not all could be; those that were stay so.
+        StackError: A container could not be paused; the others stay paused.
     """
-    left = list(containers)
+    remaining = list(containers)
     for more_tries in reversed(range(PAUSE_TRIES)):
-        failure = StackError("docker inspect has no answer for a container that is paused", code=FAILURE)
+        last_error = StackError(
+            "cannot pause a container: docker inspect does not answer for it",
+            hint="restart the Docker daemon",
+            code=FAILURE,
+        )
         try:
-            docker("pause", *left)
+            docker("pause", *remaining)
         except StackError as error:
-            failure = error
-        if silent := [one for one in left if not answers(one)]:
+            last_error = error
+        if silent := [container for container in remaining if not answers(container)]:
             docker("unpause", *silent)
-        left = [found["Id"] for found in inspect(left) if not found["State"]["Paused"]]
-        if not left:
+        remaining = [details["Id"] for details in inspect(remaining) if not details["State"]["Paused"]]
+        if not remaining:
             return
         if not more_tries:
-            raise failure
+            raise last_error
 
 
 def answers(container: str) -> bool:
-    """Whether Docker says anything of a container."""
-    asked = ["docker", "inspect", "--format={{.Id}}", container]
+    """Return whether `docker inspect` of a container ends within ANSWER_SECONDS."""
+    inspect_command = ["docker", "inspect", "--format={{.Id}}", container]
     try:
-        subprocess.run(asked, capture_output=True, timeout=ANSWER_SECONDS, check=False)
+        subprocess.run(inspect_command, capture_output=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return False
     return True
 
 
-def docker_failure(subcommand: str, said: str) -> StackError:
-    """The error for a docker command that failed."""
-    return StackError(f"docker {subcommand} failed: {said.strip()}", hint="see what `docker info` says", code=FAILURE)
+def docker_failure(subcommand: str, stderr: str) -> StackError:
+    """Return the error of a failed docker command."""
+    return StackError(
+        f"cannot run docker {subcommand}: {stderr.strip()}", hint="check the daemon with docker info", code=FAILURE
+    )
 
 
 @contextlib.contextmanager
 def without_leftover_volumes(name: str) -> Iterator[None]:
-    """Remove the nameless volumes that containers of a project had before the block and no container has after it.
+    """Remove the anonymous volumes that a project's containers used before the block and no container uses after it.
 
-    A worker's /tmp is one. Compose removes them neither with a plain `down` nor when it scales down
-    (https://docs.docker.com/reference/cli/docker/compose/down/), and with `down --volumes` not those that it has handed
-    on to a recreated container.
+    A worker's /tmp is such a volume. Compose keeps them after a plain `down` and after scaling down
+    (https://docs.docker.com/reference/cli/docker/compose/down/). `down --volumes` keeps those of recreated containers.
     """
-    listed = docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}").split()
-    mounts = [mount for container in inspect(listed) for mount in container.get("Mounts", [])]
-    nameless = {mount["Name"] for mount in mounts if NAMELESS.fullmatch(mount.get("Name", ""))}
+    ids = docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}").split()
+    mounts = [mount for container in inspect(ids) for mount in container.get("Mounts", [])]
+    anonymous = {mount["Name"] for mount in mounts if ANONYMOUS.fullmatch(mount.get("Name", ""))}
     yield
-    if nameless:
+    if anonymous:
         unused = docker("volume", "ls", "--quiet", "--filter=dangling=true").split()
-        if leftover := sorted(nameless.intersection(unused)):
+        if leftover := sorted(anonymous.intersection(unused)):
             docker("volume", "rm", *leftover)
 
 
 def volumes(name: str) -> list[str]:
-    """The volumes of a compose project."""
+    """Return the named volumes of a compose project."""
     return sorted(docker("volume", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").splitlines())
 
 
-def running_settings(project: Project, hint: str = "./ops/stack up starts it") -> dict[str, str]:
-    """The settings of a stack that runs.
+def running_settings(project: Project, hint: str = "run ./ops/stack up") -> dict[str, str]:
+    """Return the settings of a running stack.
+
+    Args:
+        project: The stack.
+        hint: The hint of the error.
 
     Raises:
-        StackError: It does not; with the hint.
+        StackError: No container of the stack runs.
     """
     settings = settings_file.read(project)
-    found = instances(settings["COMPOSE_PROJECT_NAME"])
-    if not any(instance.state == "running" for of in found.values() for instance in of):
-        raise StackError("the stack does not run", hint=hint)
+    if not in_state(instances(settings["COMPOSE_PROJECT_NAME"]), "running"):
+        raise StackError("cannot continue: the stack does not run", hint=hint)
     return settings

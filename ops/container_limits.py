@@ -1,7 +1,7 @@
 """Memory and process limits of the containers: read from the compose files, checked, and sized for the machine.
 
-Each service takes its limits from `<SERVICE>_MEMORY` and `<SERVICE>_PIDS` in .env. The defaults are in the compose
-files, and only there.
+Each service takes its limits from `<SERVICE>_MEMORY` and `<SERVICE>_PIDS` in .env. The defaults are only in the compose
+files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MIB: Final = 1024**2
 GIB: Final = 1024**3
 
 WORKER_BASE: Final = 512 * MIB
-"""What a worker holds while its slots are idle, with room for its page cache: 330 MiB of processes at 8 slots."""
+"""Memory of a worker with idle slots: 330 MiB of processes at 8 slots, and room for its page cache."""
 SLOT: Final = 448 * MIB
-"""The room of one slot by default: a task that imports scikit-learn (120 MiB) and holds 200 MB, and a fifth more."""
+"""Default memory of one slot: a task that imports scikit-learn (120 MiB) and holds 200 MB, plus a fifth."""
 SMALLEST_SLOT: Final = 128 * MIB
-"""A task that imports scikit-learn and holds nothing."""
+"""Memory of a task that imports scikit-learn and holds no data."""
 DEFAULT_SLOTS: Final = 8
 OTHERS_USE: Final = 4 * GIB
-"""What everything but the workers holds under load, with the profile `observability`, and a GiB for the system."""
+"""Memory of all services but the workers under load, with profile `observability`, plus 1 GiB for the system."""
 ROUNDING: Final = 256 * MIB
 
 LIMIT = re.compile(r"\$\{(?P<variable>[A-Z0-9_]+_(?:MEMORY|PIDS)):-(?P<default>\w+)\}")
@@ -44,17 +44,17 @@ def size(text: str) -> int | None:
 
 
 def defaults(folder: Path) -> dict[str, str]:
-    """Return every limit that a compose file of the folder takes from .env, with its default.
+    """Return every limit that a compose file of the folder reads from .env, with its default.
 
-    Where two services share a variable (one Postgres, or two under Patroni) the smaller default counts.
+    If two services share a variable (single Postgres, Postgres under Patroni), the smaller default counts.
     """
-    found: dict[str, str] = {}
+    smallest: dict[str, str] = {}
     for file in sorted(folder.glob("*.yaml")):
         for match in LIMIT.finditer(file.read_text(encoding="utf-8")):
             variable, default = match["variable"], match["default"]
-            if variable not in found or _amount(default) < _amount(found[variable]):
-                found[variable] = default
-    return found
+            if variable not in smallest or _amount(default) < _amount(smallest[variable]):
+                smallest[variable] = default
+    return smallest
 
 
 def _amount(text: str) -> int:
@@ -62,25 +62,25 @@ def _amount(text: str) -> int:
 
 
 def check_values(settings: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first limit that cannot be used, and what it takes; None when all can.
+    """Return the first limit that is not valid, and its valid values; None if all are valid.
 
     Args:
-        settings: of .env.
-        known: The limits that there are; see defaults().
+        settings: The settings of .env.
+        known: The limits that the compose files read, with their defaults; see defaults().
     """
     for key, value in settings.items():
         if not key.endswith(("_MEMORY", "_PIDS")) or not value:
             continue
         if key not in known:
-            return key, f"nothing: no container has this limit. There are {', '.join(sorted(known))}"
+            return key, f"no value: no container has this limit. The limits are {', '.join(sorted(known))}"
         if key.endswith("_PIDS"):
             if not value.isdecimal() or int(value) < int(known[key]):
                 return key, f"a number of processes, {known[key]} or more"
             continue
-        least = _worker_minimum(settings) if key == "WORKER_MEMORY" else _amount(known[key])
-        if (size(value) or 0) < least:
+        minimum = _worker_minimum(settings) if key == "WORKER_MEMORY" else _amount(known[key])
+        if (size(value) or 0) < minimum:
             why = " with this WORKER_CONCURRENCY" if key == "WORKER_MEMORY" else ""
-            return key, f"a size such as 4g, at least {least // MIB}m{why}"
+            return key, f"a size such as 4g, at least {minimum // MIB}m{why}"
     return None
 
 
@@ -89,19 +89,19 @@ def _worker_minimum(settings: Mapping[str, str]) -> int:
 
 
 def size_workers(settings: Mapping[str, str], machine: int) -> dict[str, str]:
-    """Return WORKER_MEMORY and WORKER_CONCURRENCY: what .env says, and what fits the machine where it says nothing.
+    """Return WORKER_MEMORY and WORKER_CONCURRENCY: the values of .env, or values that fit the machine.
 
     Args:
-        settings: of .env.
-        machine: Bytes of memory that it has.
+        settings: The settings of .env.
+        machine: The machine's memory in bytes.
     """
     chosen = size(settings.get("WORKER_MEMORY", ""))
     slots = int(settings.get("WORKER_CONCURRENCY") or 0)
     if chosen is None:
         spare = max(machine - OTHERS_USE, 0) // int(settings["WORKER_REPLICAS"]) // ROUNDING * ROUNDING
-        wanted = WORKER_BASE + (slots or DEFAULT_SLOTS) * SLOT
-        least = max(GIB, WORKER_BASE + slots * SMALLEST_SLOT)
-        chosen = -(-max(min(spare, wanted), least) // ROUNDING) * ROUNDING
+        preferred = WORKER_BASE + (slots or DEFAULT_SLOTS) * SLOT
+        minimum = max(GIB, WORKER_BASE + slots * SMALLEST_SLOT)
+        chosen = -(-max(min(spare, preferred), minimum) // ROUNDING) * ROUNDING
     return {
         "WORKER_MEMORY": settings.get("WORKER_MEMORY") or f"{chosen // MIB}m",
         "WORKER_CONCURRENCY": str(slots or max(1, min(DEFAULT_SLOTS, (chosen - WORKER_BASE) // (2 * SMALLEST_SLOT)))),
@@ -109,30 +109,36 @@ def size_workers(settings: Mapping[str, str], machine: int) -> dict[str, str]:
 
 
 def check_machine(project: Project, settings: Mapping[str, str], machine: int) -> None:
-    """Refuse a limit that the machine does not have.
+    """Refuse a memory limit that exceeds the machine's memory.
+
+    Args:
+        project: The stack.
+        settings: The settings of .env.
+        machine: The machine's memory in bytes; 0 if unknown.
 
     Raises:
-        StackError: naming the variable.
+        StackError: The error names the variable.
     """
     workers = int(settings["WORKER_REPLICAS"])
     for key, value in settings.items():
         limit = size(value) if key.endswith("_MEMORY") else None
         if limit and machine and limit > machine:
             raise StackError(
-                f"{key}={value} is more than this machine has, {machine / GIB:.1f} GiB",
+                f"cannot reserve {key}={value}: this machine has {machine / GIB:.1f} GiB",
                 where=project.shown(project.env_file),
-                hint=f"put a smaller {key} into it",
+                hint=f"lower {key}",
             )
     if machine and workers * (size(settings.get("WORKER_MEMORY", "")) or 0) > machine:
         raise StackError(
-            f"{workers} workers of {settings['WORKER_MEMORY']} are more than this machine has, {machine / GIB:.1f} GiB",
+            f"cannot reserve {workers} workers of {settings['WORKER_MEMORY']}: this machine has "
+            f"{machine / GIB:.1f} GiB",
             where=project.shown(project.env_file),
-            hint="put fewer WORKER_REPLICAS, or a smaller WORKER_MEMORY, into it",
+            hint="lower WORKER_REPLICAS or WORKER_MEMORY",
         )
 
 
 def total(model: Mapping[str, Any]) -> int:
-    """Return the bytes of all limits of a compose model together; one-shots have ended when the others run."""
+    """Return the sum of a compose model's memory limits in bytes, without one-shot services, which end early."""
     return sum(
         int(service["deploy"].get("replicas") or 1) * int(service["deploy"]["resources"]["limits"]["memory"])
         for service in model["services"].values()
@@ -141,19 +147,21 @@ def total(model: Mapping[str, Any]) -> int:
 
 
 def summary(settings: Mapping[str, str], limits: int, machine: int) -> str:
-    """Return the memory budget as a line: what a task may take, and all limits against the machine.
+    """Return the memory budget as one line: the share of a task, and all limits against the machine.
 
     Args:
-        settings: of .env.
-        limits: Bytes of all limits together.
-        machine: Bytes of memory that it has.
+        settings: The settings of .env.
+        limits: The sum of all limits in bytes.
+        machine: The machine's memory in bytes.
     """
     memory, slots = settings["WORKER_MEMORY"], int(settings["WORKER_CONCURRENCY"])
     slot = ((size(memory) or 0) - WORKER_BASE) // slots // MIB
     line = (
-        f"memory: {settings['WORKER_REPLICAS']} workers of {memory} with {slots} slots, {slot} MiB for a task when all "
-        f"are taken; all limits together {limits / GIB:.1f} GiB of the machine's {machine / GIB:.1f} GiB"
+        f"memory: {settings['WORKER_REPLICAS']} workers of {memory} with {slots} slots, {slot} MiB for a task at full "
+        f"load; the limits add up to {limits / GIB:.1f} GiB, the machine has {machine / GIB:.1f} GiB"
     )
     if limits > machine:
-        line += ": it can run out before a container does. Lower WORKER_MEMORY or WORKER_REPLICAS to exclude that"
+        line += (
+            ": it can run out of memory before a container reaches its limit. Lower WORKER_MEMORY or WORKER_REPLICAS"
+        )
     return line

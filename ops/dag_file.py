@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ops.clients.airflow import AirflowClient
 
 DAG_SECONDS = 90.0
-"""Longest wait for Airflow to parse a new DAG file, or to notice that one is gone."""
+"""Timeout of Airflow parsing a new DAG file, or noticing that a file was deleted."""
 DELETE_SECONDS = 300.0
-"""Longest wait for the deletion of a DAG with thousands of task instances."""
+"""Timeout of the deletion of a DAG with thousands of task instances."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DagFile:
             keep_runs: Leave the DAGs' runs in the database afterwards, for an investigation.
 
         Raises:
-            StackError: Airflow did not parse the file, or still knows its DAGs after it is gone.
+            StackError: Airflow did not parse the file, or did not remove its DAGs after the file was deleted.
         """
         target = folder / self.path.name
         shutil.copy(self.path, target)
@@ -53,7 +53,12 @@ class DagFile:
         finally:
             target.unlink(missing_ok=True)
             if not keep_runs:
-                # A DAG that is deleted while its file is still known is created again.
-                wait(lambda: not any(map(api.has_dag, self.ids)), DAG_SECONDS, f"{target.name} is forgotten", report)
+                # Airflow recreates a DAG that is deleted before its file is forgotten.
+                wait(
+                    lambda: not any(map(api.has_dag, self.ids)),
+                    DAG_SECONDS,
+                    f"Airflow has removed the DAGs of {target.name}",
+                    report,
+                )
                 for dag_id in self.ids:
                     api.ask("DELETE", dag_path(dag_id), missing=True, timeout=DELETE_SECONDS)

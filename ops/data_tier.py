@@ -1,4 +1,4 @@
-"""The replicated data tier (profile `data-ha`): who is what, how far behind, and a planned switch."""
+"""The replicated data tier (profile `data-ha`): the role, state and lag of each node, and Patroni's settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 ANSWER_SECONDS = 5.0
-"""A node that does not answer for so long is away: `docker exec` waits for ever on one that hangs."""
-POLL_SECONDS = 0.5
+"""Timeout of a node's answer: `docker exec` in a hung container has none of its own."""
 
 PATRONI: Final = ("sh", "/etc/patroni/with-secrets.sh", "patronictl", "-c", "/etc/patroni/patroni.yaml")
 CLUSTER: Final = "airflow"
 """The name of the Postgres cluster at Patroni, and of the primary at the Sentinels."""
-# Patroni's REST API, from inside: it is not published, and the image has no curl.
+# Patroni's REST API, called inside the container: its port is not published, and the image has no curl.
 READ_CLUSTER: Final = (
     "python3",
     "-c",
@@ -38,8 +37,9 @@ PATRONI_ROLES: Final[Mapping[str, Role]] = {"leader": "primary", "sync_standby":
 class Member(TypedDict):
     """One node of Postgres or Redis.
 
-    `state`: running or streaming when all is well, else what it does instead; away when it does not answer.
-    `lag_bytes`: how much of the primary's log a replica has not got yet; None where it cannot be told.
+    `state`: running or streaming for a healthy node, else Patroni's state, "disconnected" (a Redis replica without a
+    link to its primary) or "unreachable". `lag_bytes`: the part of the primary's log that a replica lacks; None if
+    unknown.
     """
 
     service: str
@@ -49,12 +49,12 @@ class Member(TypedDict):
 
 
 def is_healthy(member: Member) -> bool:
-    """Whether a node does what it is there for."""
+    """Return whether a node has a known role and runs or streams."""
     return member["role"] != "unknown" and member["state"] in ("running", "streaming")
 
 
 def members(name: str) -> list[Member]:
-    """The nodes of Postgres and Redis of a compose project, in this order.
+    """Return the nodes of Postgres, then of Redis, of a compose project.
 
     Args:
         name: The compose project's name.
@@ -68,39 +68,43 @@ def members(name: str) -> list[Member]:
     return [*postgres_members(cluster), *redis_members(replication)]
 
 
-def is_in_sync(found: list[Member]) -> bool:
-    """Whether Postgres and Redis each have a primary, and replicas that keep up: Postgres' hold every commit."""
-    kinds = [[member for member in found if member["service"] in nodes] for nodes in (POSTGRES_NODES, REDIS_NODES)]
+def is_in_sync(tier: list[Member]) -> bool:
+    """Return whether Postgres and Redis each have one primary and healthy replicas, in Postgres synchronous ones."""
+    clusters = [[member for member in tier if member["service"] in nodes] for nodes in (POSTGRES_NODES, REDIS_NODES)]
     return (
-        all(one_primary(of) for of in kinds)
-        and all(map(is_healthy, found))
-        and all(member["role"] != "replica" for member in found if member["service"] in POSTGRES_NODES)
+        all(map(has_one_primary, clusters))
+        and all(map(is_healthy, tier))
+        and all(member["role"] != "replica" for member in tier if member["service"] in POSTGRES_NODES)
     )
 
 
-def primaries(found: list[Member]) -> set[str]:
-    """The nodes that say they are one."""
-    return {member["service"] for member in found if member["role"] == "primary"}
+def has_one_primary(cluster: list[Member]) -> bool:
+    """Return whether exactly one node is the primary."""
+    return [member["role"] for member in cluster].count("primary") == 1
 
 
-def has_synchronous(found: list[Member]) -> bool:
-    """Whether a replica of Postgres is waited for with every commit."""
-    return any(member["role"] == "sync replica" for member in found)
+def primaries(tier: list[Member]) -> set[str]:
+    """Return the services of the nodes that report the role of primary."""
+    return {member["service"] for member in tier if member["role"] == "primary"}
+
+
+def has_synchronous(tier: list[Member]) -> bool:
+    """Return whether Postgres has a synchronous replica, which must confirm every commit."""
+    return any(member["role"] == "sync replica" for member in tier)
 
 
 def running(name: str) -> dict[str, str]:
-    """The container of each service of the data tier that runs, by service."""
+    """Return the ids of the data tier's running containers by service."""
+    by_service = compose.instances(name)
     return {
         service: instance.id
-        for service, of in compose.instances(name).items()
-        if service in (*POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
-        for instance in of
-        if instance.state == "running"
+        for service in (*POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
+        for instance in compose.in_state(by_service, "running", [service])
     }
 
 
 def postgres_members(cluster: str | None) -> list[Member]:
-    """What Patroni's answer to GET /cluster says of each node; a node that it does not know is away."""
+    """Return the Postgres nodes from Patroni's answer to GET /cluster; a node missing there is unreachable."""
     try:
         known = {member["name"]: member for member in json.loads(cluster or "{}").get("members", [])}
     except json.JSONDecodeError:
@@ -109,9 +113,9 @@ def postgres_members(cluster: str | None) -> list[Member]:
 
 
 def postgres_member(node: str, known: Mapping[str, Any] | None) -> Member:
-    """One node as Patroni knows it."""
+    """Return one Postgres node from its entry in Patroni's answer."""
     if known is None:
-        return Member(service=node, role="unknown", state="away", lag_bytes=None)
+        return unreachable(node)
     lag = known.get("lag")
     return Member(
         service=node,
@@ -121,41 +125,38 @@ def postgres_member(node: str, known: Mapping[str, Any] | None) -> Member:
     )
 
 
+def unreachable(node: str) -> Member:
+    """Return a node that does not answer."""
+    return Member(service=node, role="unknown", state="unreachable", lag_bytes=None)
+
+
 def redis_members(replication: Mapping[str, str | None]) -> list[Member]:
-    """What each Redis' own answer to INFO replication says of it; one that did not answer is away."""
+    """Return the Redis nodes from each node's answer to INFO replication; a node without an answer is unreachable."""
     facts = {node: info(answer) for node, answer in replication.items() if answer and "role:" in answer}
     offsets = [int(fact["master_repl_offset"]) for fact in facts.values() if fact["role"] == "master"]
     return [redis_member(node, facts.get(node), max(offsets, default=None)) for node in REDIS_NODES]
 
 
 def info(answer: str) -> dict[str, str]:
-    """The fields of an answer to INFO."""
+    """Return the fields of an answer to INFO."""
     return dict(line.strip().split(":", 1) for line in answer.splitlines() if ":" in line)
 
 
 def redis_member(node: str, fact: Mapping[str, str] | None, primary_offset: int | None) -> Member:
-    """One Redis by its own account."""
+    """Return one Redis node from its own answer."""
     if fact is None:
-        return Member(service=node, role="unknown", state="away", lag_bytes=None)
+        return unreachable(node)
     if fact["role"] == "master":
         return Member(service=node, role="primary", state="running", lag_bytes=None)
     connected = fact.get("master_link_status") == "up"
     lag = None if primary_offset is None else max(0, primary_offset - int(fact["slave_repl_offset"]))
-    return Member(
-        service=node, role="replica", state="streaming" if connected else "looks for its primary", lag_bytes=lag
-    )
-
-
-# ---- a planned switch --------------------------------------------------------------------------------------
-
-
-# ---- settings ----------------------------------------------------------------------------------------------
+    return Member(service=node, role="replica", state="streaming" if connected else "disconnected", lag_bytes=lag)
 
 
 def apply_cluster_settings(project: Project, name: str, report: Callable[[str], None]) -> None:
-    """Brings the settings that Patroni keeps in etcd to those of compose/patroni/patroni.yaml.
+    """Copy the settings of compose/patroni/patroni.yaml to etcd, where Patroni keeps them.
 
-    Patroni itself takes them from there at its very first start only.
+    Patroni itself copies them only at the first start of the cluster.
 
     Raises:
         StackError: Patroni refused them.
@@ -165,33 +166,33 @@ def apply_cluster_settings(project: Project, name: str, report: Callable[[str], 
     node = next((containers[node] for node in POSTGRES_NODES if node in containers), None)
     if node is None:
         return
-    wanted = json.dumps(settings["bootstrap"]["dcs"])
-    said = execute(node, *PATRONI, "edit-config", "--quiet", "--force", "--apply", "-", stdin=wanted)
-    if said.returncode != 0:
+    cluster_settings = json.dumps(settings["bootstrap"]["dcs"])
+    result = execute(node, *PATRONI, "edit-config", "--quiet", "--force", "--apply", "-", stdin=cluster_settings)
+    if result.returncode != 0:
         raise StackError(
-            f"Patroni did not take its settings: {last_line(said.stdout + said.stderr)}",
+            f"cannot apply the settings of Patroni: {last_line(result.stdout + result.stderr)}",
             where="bootstrap.dcs in compose/patroni/patroni.yaml",
-            hint="mend them; then ./ops/stack up again",
+            hint="fix the settings, then run ./ops/stack up",
             code=FAILURE,
         )
-    if "Configuration changed" in said.stdout:
+    if "Configuration changed" in result.stdout:
         report("Patroni has new settings from compose/patroni/patroni.yaml")
 
 
 def left_behind(profile_on: str, name: str, volumes: list[str]) -> str | None:
-    """What to tell people whose data is in the other profile's database; None when there is none."""
-    of = {"data": [f"{name}_postgres-data"], "data-ha": [f"{name}_{node}-data" for node in POSTGRES_NODES]}
-    here, there = of.pop(profile_on), next(iter(of.values()))
-    if set(here).isdisjoint(volumes) and (left := sorted(set(there).intersection(volumes))):
-        return f"{profile_on} starts with a database of its own; what was there so far stays in {', '.join(left)}"
+    """Return a warning if the profile starts an empty database while the other profile's has data; None otherwise."""
+    data_volumes = {"data": [f"{name}_postgres-data"], "data-ha": [f"{name}_{node}-data" for node in POSTGRES_NODES]}
+    own, other = data_volumes.pop(profile_on), next(iter(data_volumes.values()))
+    if set(own).isdisjoint(volumes) and (left := sorted(set(other).intersection(volumes))):
+        return f"{profile_on} starts with an empty database; the existing data stays in {', '.join(left)}"
     return None
 
 
-# ---- asking a container ------------------------------------------------------------------------------------
+# ---- commands in a container -------------------------------------------------------------------------------
 
 
 def execute(container: str, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs a command in a container."""
+    """Run a command in a container, without a timeout."""
     return subprocess.run(
         ["docker", "exec", "--interactive", container, *command],
         input=stdin,
@@ -202,7 +203,7 @@ def execute(container: str, *command: str, stdin: str = "") -> subprocess.Comple
 
 
 def ask(container: str, *command: str) -> str | None:
-    """What a command in a container prints; None when it fails, or does not end in time."""
+    """Return the output of a command in a container; None if it fails or exceeds ANSWER_SECONDS."""
     try:
         result = subprocess.run(
             ["docker", "exec", container, *command],
@@ -218,16 +219,11 @@ def ask(container: str, *command: str) -> str | None:
 
 
 def ask_redis(container: str, *command: str) -> str | None:
-    """What Redis or Sentinel answers; the password is read inside, and on no command line."""
+    """Return the answer of Redis or Sentinel; the password is read inside the container and is on no command line."""
     script = 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) exec redis-cli --no-auth-warning -h 127.0.0.1 "$@"'
     return ask(container, "sh", "-c", script, "redis-cli", *command)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
-
-
-def one_primary(found: list[Member]) -> bool:
-    """Whether exactly one node is the primary."""
-    return [member["role"] for member in found].count("primary") == 1
+    """Return the last line that is not blank."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")

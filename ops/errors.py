@@ -1,4 +1,4 @@
-"""The error that people see: what is wrong, where, and what to do."""
+"""The error that a command prints: what is wrong, where, and a hint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ INTERRUPTED = 130
 
 
 class StackError(Exception):
-    """Ends a command with three lines instead of a traceback.
+    """An error that ends a command with three lines instead of a traceback.
 
     Args:
-        what: What is wrong, as a sentence without its full stop.
-        where: The file, option, service or port it is about; empty when `what` says it.
-        hint: What to do about it, one imperative sentence.
-        code: The exit code: BAD_INPUT when nothing was changed, FAILURE when something that was begun went wrong.
+        what: The problem as `cannot X: reason`, without a full stop.
+        where: The file, option, service or port concerned; empty if `what` names it.
+        hint: One imperative sentence: how to fix the problem.
+        code: The exit code: BAD_INPUT if nothing was changed, FAILURE if a change had started.
     """
 
     def __init__(self, what: str, *, where: str = "", hint: str = "", code: int = BAD_INPUT) -> None:
@@ -41,7 +41,7 @@ class StackError(Exception):
 
 @contextlib.contextmanager
 def when_interrupted(hint: str) -> Iterator[None]:
-    """Makes Ctrl-C an error that says what to do about what was begun."""
+    """Turn Ctrl-C in the block into a StackError with a hint for the unfinished change."""
     try:
         yield
     except KeyboardInterrupt:

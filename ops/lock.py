@@ -1,4 +1,4 @@
-"""One command at a time changes a stack."""
+"""The lock of a stack: one command at a time changes it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ REPORT_SECONDS = 10.0
 def stack_lock(
     project: Project, command: str, report: Callable[[str], None], wait_seconds: float = WAIT_SECONDS
 ) -> Iterator[None]:
-    """Holds the stack's lock; while another command has it, waits and says which.
+    """Hold the stack's lock during the block; wait for a command that holds it, and report its name.
 
-    The kernel frees the lock with its process, so that a killed `up` leaves none behind.
+    The kernel releases the lock with the process, so a killed `up` leaves no lock behind.
 
     Raises:
-        StackError: the other command has not ended after `wait_seconds`, or this user may not write there.
+        StackError: The other command still holds the lock after `wait_seconds`, or this user cannot write the lock.
     """
     path = project.state / ".lock"
+    state = project.shown(project.state)
     try:
         project.state.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise StackError(
-            f"this user may not change this stack: {error.strerror}",
+            f"cannot lock the stack: {error.strerror}",
             where=project.shown(path),
-            hint=f"run this as who ran ./ops/stack up first, or: sudo chown -R $(id -u) {project.shown(project.state)}",
+            hint=f"run this as the user who ran ./ops/stack up first, or run: sudo chown -R $(id -u) {state}",
         ) from error
     with file:
         started = time.monotonic()
-        said = -REPORT_SECONDS
+        reported = -REPORT_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,13 +54,13 @@ def stack_lock(
                 waited = time.monotonic() - started
                 if waited >= wait_seconds:
                     raise StackError(
-                        f"{holder} is still at work on this stack after {waited:.0f} s",
+                        f"cannot lock the stack: {holder} still holds the lock after {waited:.0f} s",
                         where=project.shown(path),
-                        hint="wait for it or end it, then run this again",
+                        hint="wait for that command or stop it, then run this again",
                     ) from None
-                if waited - said >= REPORT_SECONDS:
+                if waited - reported >= REPORT_SECONDS:
                     report(f"waiting for {holder} … {waited:.0f} s")
-                    said = waited
+                    reported = waited
                 time.sleep(0.2)
         file.truncate(0)
         file.write(f"`ops/stack {command}` (process {os.getpid()}, since {time.strftime('%H:%M:%S')})")

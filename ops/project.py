@@ -1,4 +1,4 @@
-"""Where the project's files are, and the few facts about it that more than one command needs."""
+"""The locations of the project's files, and facts that several commands share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-
-
 PIPELINE: Final = "ml_pipeline_dag"
-"""The DAG whose success ends `up`."""
+"""The DAG whose successful run completes `up`."""
 RUNBOOK_BASE_URL: Final = "https://github.com/airflow-ha/airflow-ha/blob/main"
-"""Where people read this repository's files: messages lead to alerting/runbooks there."""
+"""The base of the links to alerting/runbooks in messages."""
 ADMIN: Final = "admin"
 """The user of Airflow and of Flower."""
 
@@ -27,7 +25,7 @@ class Project:
 
     Attributes:
         root: The repository.
-        state: The folder of `.env`, `secrets/` and the lock: compose/, or what STACK_STATE_DIR names (a second stack).
+        state: The folder of `.env`, `secrets/` and the lock: compose/, or STACK_STATE_DIR for a second stack.
     """
 
     root: Path
@@ -40,7 +38,7 @@ class Project:
 
     @property
     def env_file(self) -> Path:
-        """The settings; see ops/settings_file.py."""
+        """The file of the settings; see ops/settings_file.py."""
         return self.state / ".env"
 
     @property
@@ -50,30 +48,30 @@ class Project:
 
     @property
     def generated(self) -> Path:
-        """The folder of what `up` writes for Prometheus and Alertmanager; see ops/observability/generated_config.py."""
+        """The folder of the generated configuration; see ops/observability/generated_config.py."""
         return self.state / "generated"
 
     @property
     def is_default(self) -> bool:
-        """Whether the state is beside the compose files, where `docker compose` by hand finds it."""
+        """Whether the state is in compose/, where a manual `docker compose` reads it."""
         return self.state == self.compose_directory
 
     def shown(self, path: Path) -> str:
-        """A path as people would type it from the repository, if it is inside."""
+        """Return a path relative to the repository if it is inside, else the absolute path."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
 def current_project() -> Project:
-    """The project that this command is about."""
+    """Return the project of STACK_STATE_DIR, by default that of compose/."""
     state = os.environ.get("STACK_STATE_DIR")
     return Project(root=ROOT, state=Path(state).resolve() if state else ROOT / "compose")
 
 
 def dags_folder(project: Project, settings: Mapping[str, str]) -> Path:
-    """The folder that Airflow reads DAGs from, by .env."""
+    """Return the folder that Airflow reads DAGs from, by DAGS_DIR."""
     return (project.compose_directory / (settings.get("DAGS_DIR") or "../dags")).resolve()
 
 
 def plugins_folder(project: Project, settings: Mapping[str, str]) -> Path:
-    """The folder that Airflow loads plugins and shared modules from, by .env."""
+    """Return the folder that Airflow loads plugins and shared modules from, by PLUGINS_DIR."""
     return (project.compose_directory / (settings.get("PLUGINS_DIR") or "../dags/plugins")).resolve()

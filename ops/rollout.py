@@ -1,4 +1,4 @@
-"""Brings the containers to what the compose files and .env ask for, and waits until they are well."""
+"""The rollout of the containers: apply the compose files and .env, and wait until every service is healthy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ops.status import ServiceStatus
 
 STALL_SECONDS = 300.0
-"""Services that are starting may take their time, but not this long without one more of them getting well."""
+"""A rollout fails when no further instance becomes healthy for so long; before that it has no deadline."""
 REPORT_SECONDS = 10.0
 POLL_SECONDS = 1.0
 LOG_LINES = 15
@@ -25,67 +25,84 @@ TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -> None:
-    """Runs `docker compose up` and waits until every service has its instances, all of them healthy.
+    """Run `docker compose up`, and wait until every service has its expected instances, all healthy.
 
-    An instance that is to go takes the time that it needs to finish its work, up to its stop_grace_period.
+    A surplus instance has its stop_grace_period to finish its work.
 
     Args:
         project: The stack.
-        report: Shows a line to people.
+        report: Prints a line of progress.
         *arguments: Further options of `up`, and the services if not all.
 
     Raises:
-        StackError: The command failed, or nothing has got on for STALL_SECONDS; the service and the last lines of its
-            log are reported. What runs is left running.
+        StackError: The command failed, or the rollout stalled for STALL_SECONDS. The last log lines of the service
+            that blocks the others are reported. Running containers keep running.
     """
     model = compose.config(project)
-    best, said = -1, ""
-    moved = said_at = time.monotonic()
-    with compose.at_work(project, "up", "--detach", *arguments) as ended:
+    progress = Progress(report)
+    with compose.run_in_background(project, "up", "--detach", *arguments) as has_succeeded:
         while True:
-            failed: StackError | None = None
+            command_error: StackError | None = None
+            has_ended = False
             try:
-                done = ended()
+                has_ended = has_succeeded()
             except StackError as error:
-                done, failed = True, error
-            found = service_statuses(model)
-            waiting = [service for service in found if not is_ready(service)]
-            if failed:
-                raise explained(project, model, waiting, report, failed)
-            if done and not waiting:
-                report(f"{len(found)} services are healthy")
+                command_error = error
+            statuses = service_statuses(model)
+            waiting = [service for service in statuses if not is_ready(service)]
+            if command_error:
+                raise explained(project, model, waiting, report, command_error)
+            if has_ended and not waiting:
+                report(f"{len(statuses)} services are healthy")
                 return
-
-            now = time.monotonic()
-            healthy = sum(service["healthy"] for service in found)
-            if healthy > best or any(len(service["instances"]) > service["wanted"] for service in found):
-                best, moved = max(best, healthy), now
-            line = summary(found, waiting)
-            if line != said or now - said_at >= REPORT_SECONDS:
-                report(line)
-                said, said_at = line, now
-            if now - moved > STALL_SECONDS:
-                stalled = StackError(f"no service has got on for {STALL_SECONDS:.0f} s", code=FAILURE)
+            if progress.is_stalled(statuses, waiting):
+                stalled = StackError(f"no service became healthy in the last {STALL_SECONDS:.0f} s", code=FAILURE)
                 raise explained(project, model, waiting, report, stalled)
             time.sleep(POLL_SECONDS)
 
 
+class Progress:
+    """The progress of one rollout: reports it, and detects a stall."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.most_healthy = -1
+        self.last_line = ""
+        self.progressed_at = self.reported_at = time.monotonic()
+
+    def is_stalled(self, statuses: list[ServiceStatus], waiting: list[ServiceStatus]) -> bool:
+        """Report a changed summary, or the same one every REPORT_SECONDS; return whether the rollout is stalled.
+
+        A further healthy instance is progress. So is a surplus instance, which finishes its work before it stops.
+        """
+        now = time.monotonic()
+        healthy = sum(service["healthy"] for service in statuses)
+        has_surplus = any(len(service["instances"]) > service["wanted"] for service in statuses)
+        if healthy > self.most_healthy or has_surplus:
+            self.most_healthy, self.progressed_at = max(self.most_healthy, healthy), now
+        line = summary(statuses, waiting)
+        if line != self.last_line or now - self.reported_at >= REPORT_SECONDS:
+            self.report(line)
+            self.last_line, self.reported_at = line, now
+        return now - self.progressed_at > STALL_SECONDS
+
+
 def recreate(project: Project, report: Callable[[str], None], services: list[str]) -> None:
-    """Makes services anew one after the other, each healthy before the next, and nothing that they depend on.
+    """Recreate services one after the other without their dependencies, and wait until each is healthy.
 
     Raises:
-        StackError: One does not become healthy; those after it are left as they were.
+        StackError: A service does not become healthy; the services after it are unchanged.
     """
     for name in services:
-        report(f"{name}: made anew")
+        report(f"{name}: recreated")
         compose.run(project, report, "up", "--detach", "--no-deps", "--force-recreate", "--wait", name)
 
 
-def summary(found: list[ServiceStatus], waiting: list[ServiceStatus]) -> str:
-    """How far it is, in a line."""
-    names = ", ".join(f"{s['name']} {s['healthy']}/{s['wanted']}" for s in waiting)
-    told = f"{len(found) - len(waiting)} of {len(found)} services are healthy"
-    return f"{told}; waiting for {names}" if names else told
+def summary(statuses: list[ServiceStatus], waiting: list[ServiceStatus]) -> str:
+    """Return the number of healthy services and the names of the others, as one line."""
+    names = ", ".join(f"{service['name']} {service['healthy']}/{service['wanted']}" for service in waiting)
+    count = f"{len(statuses) - len(waiting)} of {len(statuses)} services are healthy"
+    return f"{count}; waiting for {names}" if names else count
 
 
 def explained(
@@ -95,30 +112,33 @@ def explained(
     report: Callable[[str], None],
     error: StackError,
 ) -> StackError:
-    """The error with the service that holds up the others, whose last log lines are reported."""
-    service = culprit(model, waiting)
+    """Report the last log lines of the service that blocks the others, and return the error with its name."""
+    service = blocking_service(model, waiting)
     if not service or not service["instances"]:
         return error
     name = service["name"]
     log = compose.output(project, "logs", "--no-color", "--no-log-prefix", f"--tail={LOG_LINES}", name)
-    report(f"the last that {name} wrote:")
+    report(f"last log lines of {name}:")
     for line in TERMINAL_CODE.sub("", log).splitlines():
         report(f"  {line}")
+    instances = service["instances"]
     return StackError(
-        f"{name} is not healthy; {error.what}",
-        where=", ".join(f"{name} {one['id']} is {one['state']}, {one['health']}" for one in service["instances"]),
-        hint=f"./ops/stack logs {name} has more; the rest stays up, and ./ops/stack up goes on from here",
+        f"cannot complete the rollout: {name} is not healthy; {error.what}",
+        where=", ".join(
+            f"{name} {instance['id']} is {instance['state']}, {instance['health']}" for instance in instances
+        ),
+        hint=f"run ./ops/stack logs {name}, then ./ops/stack up, which continues from here",
         code=FAILURE,
     )
 
 
-def culprit(model: Mapping[str, Any], waiting: list[ServiceStatus]) -> ServiceStatus | None:
-    """The service that the others wait for: none that it depends on is in waiting; an unhealthy one first."""
+def blocking_service(model: Mapping[str, Any], waiting: list[ServiceStatus]) -> ServiceStatus | None:
+    """Return the waiting service that depends on no other waiting service, an unhealthy one first."""
     names = {service["name"] for service in waiting}
 
     def rank(service: ServiceStatus) -> tuple[bool, bool, str]:
         depends_on = model["services"].get(service["name"], {}).get("depends_on", {})
-        unhealthy = any(one["health"] == "unhealthy" for one in service["instances"])
+        unhealthy = any(instance["health"] == "unhealthy" for instance in service["instances"])
         return not names.isdisjoint(depends_on), not unhealthy, service["name"]
 
     return min(waiting, key=rank, default=None)

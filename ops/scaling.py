@@ -1,4 +1,4 @@
-"""Another number of instances of a service, while it works: what `scale` does, under its caller's lock."""
+"""Scaling of services without downtime, under the caller's lock."""
 
 from __future__ import annotations
 
@@ -23,69 +23,77 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 
-def scale(project: Project, wanted: Mapping[str, int], report: Callable[[str], None]) -> None:
-    """Keeps the numbers in .env, and waits until there are so many, all of them healthy.
+def scale(project: Project, replicas: Mapping[str, int], report: Callable[[str], None]) -> None:
+    """Write the replica counts to .env, and wait until every instance is healthy.
 
     Args:
-        project: The stack, which runs.
-        wanted: How many instances of which services.
-        report: Shows a line to people.
+        project: A running stack.
+        replicas: The expected replicas by service.
+        report: Prints a line of progress.
 
     Raises:
-        StackError: They do not become so many; the numbers are kept. Or compose.override.yaml fixes the number of one.
+        StackError: An instance does not become healthy (.env keeps the counts), or compose.override.yaml fixes the
+            replica count of a service.
     """
     settings = settings_file.read(project)
-    new = {replicas_variable(service): str(count) for service, count in wanted.items()}
+    new = {replicas_variable(service): str(count) for service, count in replicas.items()}
     container_limits.check_machine(project, settings | new, preflight.machine_memory())
-    # No alert is to miss what is not there yet, or is no longer wanted.
-    fewer = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
-    for count in (fewer, new):
-        settings_file.write(project, settings | new)
-        generated_config.write(project, settings | count)
-        generated_config.load(project, settings["COMPOSE_PROJECT_NAME"])
-        if count is fewer:
-            model = compose.config(project)
-            refuse_fixed_numbers(model, wanted)
-            if told := worker_slots.shortage(model):
-                report(told)
-            # Only these: `migrate`, which everything waits for, need not run again.
-            with compose.without_leftover_volumes(settings["COMPOSE_PROJECT_NAME"]):
-                roll_out(project, report, "--no-deps", "--no-recreate", *wanted)
+    name = settings["COMPOSE_PROJECT_NAME"]
+    # During the rollout the alerts expect the smaller count: surplus instances and those still starting are no fault.
+    smaller = {key: str(min(int(count), int(settings[key]))) for key, count in new.items()}
+    settings_file.write(project, settings | new)
+    generated_config.write(project, settings | smaller)
+    generated_config.load(project, name)
+    model = compose.config(project)
+    refuse_fixed_numbers(model, replicas)
+    if warning := worker_slots.shortage(model):
+        report(warning)
+    # --no-deps: `migrate`, on which every service depends, need not run again.
+    with compose.without_leftover_volumes(name):
+        roll_out(project, report, "--no-deps", "--no-recreate", *replicas)
+    generated_config.write(project, settings | new)
+    generated_config.load(project, name)
 
 
-def refuse_fixed_numbers(model: Mapping[str, Any], wanted: Mapping[str, int]) -> None:
-    """Refuse to scale a service of the operator's own whose number does not come from .env.
+def refuse_fixed_numbers(model: Mapping[str, Any], replicas: Mapping[str, int]) -> None:
+    """Refuse to scale a service of compose.override.yaml whose replica count does not come from .env.
 
     Raises:
-        StackError: naming it and its variable.
+        StackError: The error names the service and its variable.
     """
-    planned = expected_replicas(model)
-    for service in wanted.keys() - set(SCALABLE):
-        if planned.get(service) != wanted[service]:
+    expected = expected_replicas(model)
+    for service in replicas.keys() - set(SCALABLE):
+        if expected.get(service) != replicas[service]:
             variable = replicas_variable(service)
             raise StackError(
-                f"cannot scale {service}: its number of instances does not follow {variable}",
+                f"cannot scale {service}: its replica count does not follow {variable}",
                 where="compose.override.yaml",
-                hint=f'give it `deploy: {{ replicas: "${{{variable}:-1}}" }}` there',
+                hint=f'add `deploy: {{ replicas: "${{{variable}:-1}}" }}` to the service',
             )
 
 
 def parse_scale(argument: str, own_workers: Collection[str] = ()) -> tuple[str, int]:
-    """`worker=4` as its service and number.
+    """Return the service and the replica count of an argument such as `worker=4`.
 
     Args:
-        argument: What was asked for.
+        argument: The argument of `scale` or of `up --scale`.
         own_workers: The worker services of compose.override.yaml, which scale too.
 
     Raises:
-        StackError: It is not of that form, the service is not one that scales, or the number makes no sense.
+        StackError: The argument is malformed, the service does not scale, or the count is out of range.
     """
     service, equals, number = argument.partition("=")
     if not equals:
-        raise StackError(f"{argument!r} is not SERVICE=N", hint="for instance: worker=4")
+        raise StackError(f"cannot read {argument!r}: expected SERVICE=N", hint="write for example worker=4")
     known = (*SCALABLE, *own_workers)
     if service not in known:
-        raise StackError(f"{service!r} is not a service that scales", hint=f"these do: {', '.join(known)}")
+        raise StackError(
+            f"cannot scale {service!r}: the service does not scale", hint=f"choose from: {', '.join(known)}"
+        )
     if not number.isdecimal() or not 1 <= int(number) <= MAX_INSTANCES:
-        raise StackError(f"{number!r} is not a number of instances", where=argument, hint=f"take 1 to {MAX_INSTANCES}")
+        raise StackError(
+            f"cannot scale {service} to {number!r}: the number is out of range",
+            where=argument,
+            hint=f"choose 1 to {MAX_INSTANCES}",
+        )
     return service, int(number)

@@ -1,4 +1,4 @@
-"""What the commands write: progress as plain lines with the seconds since the start, results as tables."""
+"""The output of the commands: progress as plain lines with the seconds since the start, results as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 
-# Tables are not cut off in a file or a CI log, which have no width.
+# A file and a CI log have no width of their own; 140 columns keep the tables complete.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 error_console = Console(stderr=True, highlight=False)
 
@@ -15,17 +15,17 @@ _started = time.monotonic()
 
 
 def report(line: str) -> None:
-    """One line of progress. The same for a terminal, a file and a CI log: nothing is drawn over."""
+    """Print one line of progress, without redrawing, so that a CI log equals the terminal."""
     console.print(f"[dim]{time.monotonic() - _started:6.1f} s[/dim]  {escape(line)}", soft_wrap=True)
 
 
 def heading(line: str) -> None:
-    """The start of a part of a command."""
+    """Print the heading of a part of a command."""
     console.print(f"\n[bold]{escape(line)}[/bold]")
 
 
 def escape(text: str) -> str:
-    """Text that may hold square brackets, as Rich prints it."""
+    """Return text whose square brackets Rich prints literally."""
     from rich.markup import escape as rich_escape
 
     return rich_escape(text)

@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROFILES: Final = {
-    "data": "one Postgres and one Redis; leave it out to use external ones",
+    "data": "one Postgres and one Redis; omit it to use external ones",
     "data-ha": "replicated Postgres and Redis with automatic failover, instead of `data`",
-    "flower": "Flower, a web page that shows Celery's workers and queues",
+    "flower": "Flower, the web page of Celery's workers and queues",
     "observability": "metrics (StatsD, OpenTelemetry, Prometheus), alerts, traces and dashboards",
 }
 """The compose profiles that `up --profile` takes, and what each adds to the core."""
 DEFAULT_PROFILES: Final = ("data", "flower", "observability")
 DATA_PROFILES: Final = ("data", "data-ha")
-"""The profiles with Postgres and Redis, of which at most one is on; with neither, both are external."""
+"""The profiles with Postgres and Redis; at most one is active, and without them both are external."""
 OBSERVABILITY: Final = "observability"
 SLACK_STUB_PROFILE: Final = "slack-stub"
 """The compose profile of the Slack stub, which `up` turns on while no real webhook is set."""
@@ -26,7 +26,7 @@ POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
 REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
 SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
 ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
-"""Both receive every alert; as a cluster they send each notification once."""
+"""Both receive every alert; their cluster sends each notification once."""
 
 SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
 """The services that may have several instances; each has a variable *_REPLICAS in .env."""
@@ -40,14 +40,14 @@ class PublishedService:
 
     Attributes:
         port: The variable of the port in .env.
-        default_port: Its value unless .env sets another.
-        service: The compose service, whose health is the page's.
+        default_port: The default of that variable.
+        service: The compose service; its health is the health of the page.
         image: The image's key in .env.
         page: The page's name in `status`; empty for a port without a page.
         profile: The compose profile of the service; empty if it always runs.
         turned_on_with: The profile that users choose for it, where `up` turns on `profile` itself.
         login: The secret with the password of user `admin`; empty for a page without a log-in.
-        is_optional: Whether the stack runs without it: no package contains it, so the image must be pulled.
+        is_optional: Whether the stack runs without it: no package contains it, so its image must be pulled.
     """
 
     port: str
@@ -87,7 +87,7 @@ PUBLISHED: Final = (
 )
 PAGES: Final = {published.page: published for published in PUBLISHED if published.page}
 OPTIONAL: Final = tuple(published for published in PUBLISHED if published.is_optional)
-"""`up` turns on their profiles with `observability`, if their image is available."""
+"""`up` turns on their profiles with `observability` if their image is available."""
 
 
 def chosen_profile(published: PublishedService) -> str:

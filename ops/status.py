@@ -1,4 +1,4 @@
-"""What a stack is like right now, as one object: what `status --json` prints and `up` waits for."""
+"""The current status of a stack, as one object: the output of `status --json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class InstanceStatus(TypedDict):
-    """One container; `suspended_tasks` are those that block slots of a worker."""
+    """One container; `suspended_tasks` is the number of worker slots that suspended tasks occupy."""
 
     id: str
     state: str
@@ -29,7 +29,7 @@ class InstanceStatus(TypedDict):
 
 
 class ServiceStatus(TypedDict):
-    """One service: how many instances there should be, how many are healthy, and each of them."""
+    """One service: its expected replicas (`wanted`), its healthy instances, and all its instances."""
 
     name: str
     wanted: int
@@ -40,9 +40,9 @@ class ServiceStatus(TypedDict):
 class Status(TypedDict):
     """The whole stack.
 
-    `data` is None without the profile data-ha. `dags` is None while Airflow cannot be asked, `targets` while Prometheus
-    cannot or is not on. `patches` are those that are off or skipped somewhere. `ready`: every service has its
-    instances, all of them healthy.
+    `data` is None without profile data-ha. `dags` is None while Airflow does not answer, `targets` while Prometheus
+    does not answer or is off. `patches` lists the patches that are off or skipped in a container. `ready` is true if
+    every service has its expected replicas and all are healthy.
     """
 
     services: list[ServiceStatus]
@@ -57,14 +57,14 @@ class Status(TypedDict):
 
 
 def service_statuses(model: Mapping[str, Any]) -> list[ServiceStatus]:
-    """Each service that should run, or does."""
-    wanted = expected_replicas(model)
-    found = compose.instances(model["name"])
+    """Return the status of each service that is configured or has a container."""
+    expected = expected_replicas(model)
+    by_service = compose.instances(model["name"])
     return [
         ServiceStatus(
             name=name,
-            wanted=wanted.get(name, 0),
-            healthy=sum(instance.ok for instance in found.get(name, [])),
+            wanted=expected.get(name, 0),
+            healthy=sum(instance.is_healthy for instance in by_service.get(name, [])),
             instances=[
                 InstanceStatus(
                     id=instance.id,
@@ -72,33 +72,33 @@ def service_statuses(model: Mapping[str, Any]) -> list[ServiceStatus]:
                     health=instance.health,
                     suspended_tasks=instance.suspended_tasks,
                 )
-                for instance in found.get(name, [])
+                for instance in by_service.get(name, [])
             ],
         )
-        for name in sorted(wanted.keys() | found.keys())
+        for name in sorted(expected.keys() | by_service.keys())
     ]
 
 
 def is_ready(service: ServiceStatus) -> bool:
-    """Whether a service has the instances that it should have, all of them healthy."""
+    """Return whether a service has its expected replicas, all healthy, and no surplus instance."""
     return service["healthy"] == service["wanted"] == len(service["instances"])
 
 
 def all_ready(model: Mapping[str, Any]) -> bool:
-    """Whether every service of a compose model is whole, as things are now."""
+    """Return whether every service of a compose model is ready."""
     return all(map(is_ready, service_statuses(model)))
 
 
-def dags(project: Project, settings: Mapping[str, str]) -> dict[str, list[dict[str, str]]] | None:
-    """The DAG files that do not import; None while Airflow cannot be asked."""
+def dag_status(project: Project, settings: Mapping[str, str]) -> dict[str, list[dict[str, str]]] | None:
+    """Return the import errors of DAG files; None while Airflow does not answer."""
     try:
         return {"import_errors": connect(project, settings).import_errors()}
     except StackError:
         return None
 
 
-def targets(settings: Mapping[str, str]) -> list[Target] | None:
-    """What Prometheus scrapes; None while it cannot be asked, or is not on."""
+def scrape_targets(settings: Mapping[str, str]) -> list[Target] | None:
+    """Return the scrape targets of Prometheus; None while it does not answer or is off."""
     if "prometheus" not in page_urls(settings):
         return None
     try:
@@ -108,26 +108,26 @@ def targets(settings: Mapping[str, str]) -> list[Target] | None:
 
 
 def collect(project: Project) -> Status:
-    """The status of a stack; of one that was never started too.
+    """Return the status of a stack, including one that was never started.
 
     Raises:
-        StackError: .env is broken, or Docker does not answer.
+        StackError: .env is not valid, or Docker does not answer.
     """
     settings = settings_file.read(project)
     started = project.env_file.exists() and "AIRFLOW_IMAGE" in settings
     name = settings["COMPOSE_PROJECT_NAME"]
-    found = service_statuses(compose.config(project)) if started else []
-    ready = bool(found) and all(is_ready(service) for service in found)
-    airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in found)
+    services = service_statuses(compose.config(project)) if started else []
+    ready = bool(services) and all(map(is_ready, services))
+    airflow_answers = any(service["name"] == "api-server" and service["healthy"] for service in services)
     replicated = started and "data-ha" in settings_file.profiles(settings)
     return Status(
-        services=found,
+        services=services,
         data=data_tier.members(name) if replicated else None,
         urls=page_urls(settings),
         login={"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")},
         images=image_origins(settings),
-        dags=dags(project, settings) if airflow_answers else None,
-        targets=targets(settings) if started else None,
+        dags=dag_status(project, settings) if airflow_answers else None,
+        targets=scrape_targets(settings) if started else None,
         patches=patch_report.exceptions(patch_report.running(compose.instances(name))) if started else [],
         ready=ready,
     )

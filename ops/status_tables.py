@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ops import compose
 from ops.data_tier import is_healthy
 from ops.patch_report import UNKNOWN
 from ops.project import ADMIN
@@ -23,48 +24,47 @@ if TYPE_CHECKING:
 HEALTH_COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "unwatched": "green"}
 
 
-def print_status(found: Status) -> None:
-    """The status as tables."""
-    if not found["services"]:
-        console.print("There is no stack yet: ./ops/stack up starts one.")
+def print_status(status: Status) -> None:
+    """Print the status of a stack as tables."""
+    if not status["services"]:
+        console.print("There is no stack yet. Run ./ops/stack up to start one.")
         return
-    if not any(service["instances"] for service in found["services"]):
-        console.print("The stack is down; its data and settings are kept: ./ops/stack up starts it.")
+    if not any(service["instances"] for service in status["services"]):
+        console.print("The stack is down; its data and settings are kept. Run ./ops/stack up to start it.")
         return
-    table = Table("service", "healthy", "instances", title="ready" if found["ready"] else "not ready")
-    for service in found["services"]:
-        ok = is_ready(service)
+    table = Table("service", "healthy", "instances", title="ready" if status["ready"] else "not ready")
+    for service in status["services"]:
         instances = "\n".join(
             f"{instance['id']}  [{HEALTH_COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
             + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
             for instance in service["instances"]
         )
-        colour = "green" if ok else "red"
+        colour = "green" if is_ready(service) else "red"
         table.add_row(service["name"], f"[{colour}]{service['healthy']} of {service['wanted']}[/]", instances)
     console.print(table)
-    print_data(found["data"] or [])
-    if found["dags"] is None:
+    print_data(status["data"] or [])
+    if status["dags"] is None:
         console.print(
-            "[yellow]Airflow does not answer or refuses the log-in: import errors of DAG files are unknown.[/]"
+            "[yellow]Airflow does not answer or refuses the log-in; import errors of DAG files are unknown.[/]"
         )
-    for error in (found["dags"] or {}).get("import_errors", []):
+    for error in (status["dags"] or {}).get("import_errors", []):
         console.print(f"[red]{escape(error['file'])} does not import:[/] {escape(error['error'])}", soft_wrap=True)
-    for target in found["targets"] or []:
+    for target in status["targets"] or []:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
-    print_not_applied(found["patches"])
-    print_table_of_urls(found["urls"], found["services"], found["login"])
+    print_not_applied(status["patches"])
+    print_table_of_urls(status["urls"], status["services"], status["login"])
     images = Table("image", "reference", "origin")
-    for key, image in found["images"].items():
+    for key, image in status["images"].items():
         images.add_row(key.removesuffix("_IMAGE").lower(), image["reference"], image["origin"])
     console.print(images)
 
 
 def print_data(members: list[data_tier.Member]) -> None:
-    """Who is the primary, and how far behind the others are."""
+    """Print the role, state and lag of each Postgres and Redis node."""
     if not members:
         return
-    table = Table("data", "role", "state", "behind")
+    table = Table("data", "role", "state", "lag")
     for member in members:
         lag = "" if member["lag_bytes"] is None else f"{member['lag_bytes']} bytes"
         colour = "green" if is_healthy(member) else "red"
@@ -73,16 +73,14 @@ def print_data(members: list[data_tier.Member]) -> None:
 
 
 def print_urls(project: Project, settings: Mapping[str, str]) -> None:
-    """The URLs with their health, at the end of `up`."""
-    from ops import compose
-
+    """Print the URLs of the pages with their health."""
     login = {"user": ADMIN, "password_file": project.shown(project.secrets / "airflow_admin_password")}
     services = service_statuses(compose.config(project))
     print_table_of_urls(page_urls(settings), services, login)
 
 
 def print_table_of_urls(urls: Mapping[str, str], services: list[ServiceStatus], login: Mapping[str, str]) -> None:
-    """Where to open what, whether it is healthy, and how to log in."""
+    """Print the URL, health and log-in of each page."""
     health = {service["name"]: is_ready(service) for service in services}
     folder = login["password_file"].rpartition("/")[0]
     table = Table("page", "health", "URL", "log in as", "password in")
@@ -90,9 +88,9 @@ def print_table_of_urls(urls: Mapping[str, str], services: list[ServiceStatus], 
         column.overflow = "fold"
     for name, url in urls.items():
         page = PAGES[name]
-        shown = "[green]healthy[/]" if health.get(page.service, False) else "[red]not healthy[/]"
+        page_health = "[green]healthy[/]" if health.get(page.service, False) else "[red]not healthy[/]"
         log_in = (login["user"], f"{folder}/{page.login}") if page.login else ("", "")
-        table.add_row(name, shown, url, *log_in)
+        table.add_row(name, page_health, url, *log_in)
     console.print(table)
 
 
@@ -100,11 +98,11 @@ PATCH_COLOURS = {"applied": "green", "skipped": "red", "off": "yellow", "unknown
 
 
 def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
-    """Print a line for each reason why patches are off or skipped."""
+    """Print the patches that are off or skipped, a line for each reason."""
     names: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
-        shown = patch["components"] if patch["state"] == UNKNOWN else patch["patch"]
-        names.setdefault((patch["state"], patch["reason"]), []).append(shown)
-    for (state, reason), those in names.items():
-        listed = ", ".join(dict.fromkeys(those))
+        name = patch["components"] if patch["state"] == UNKNOWN else patch["patch"]
+        names.setdefault((patch["state"], patch["reason"]), []).append(name)
+    for (state, reason), group in names.items():
+        listed = ", ".join(dict.fromkeys(group))
         console.print(f"[{PATCH_COLOURS[state]}]patches {state}[/] ({escape(reason)}): {listed}", soft_wrap=True)

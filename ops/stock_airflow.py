@@ -133,7 +133,7 @@ def stock(
 
 def remove(project: Project, name: str, report: Callable[[str], None]) -> None:
     """Ends it, with its data; frozen or not."""
-    frozen = [one.id for of in compose.instances(name).values() for one in of if one.state == "paused"]
+    frozen = [instance.id for instance in compose.in_state(compose.instances(name), "paused")]
     if frozen:
         compose.docker("unpause", *frozen)
     compose.run(project, report, "down", "--volumes", "--remove-orphans", "--timeout=5")

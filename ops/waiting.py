@@ -1,4 +1,4 @@
-"""Waiting for something to become so, with a word now and then."""
+"""Polling with a deadline and regular progress lines."""
 
 from __future__ import annotations
 
@@ -11,23 +11,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 POLL_SECONDS = 1.0
-WORD_SECONDS = 10.0
+REPORT_SECONDS = 10.0
+STATUS_HINT = "run ./ops/stack status"
 
 
-def wait(condition: Callable[[], Any], seconds: float, what: str, report: Callable[[str], None]) -> Any:
-    """What a condition returns as soon as that is true.
+def wait(
+    condition: Callable[[], Any],
+    seconds: float,
+    what: str,
+    report: Callable[[str], None],
+    *,
+    hint: str = STATUS_HINT,
+    poll_seconds: float | None = None,
+) -> Any:
+    """Return the first true value of a condition.
+
+    Args:
+        condition: Called every `poll_seconds`.
+        seconds: The timeout.
+        what: The condition as a clause, for messages: "every service is healthy".
+        report: Prints a line of progress, every REPORT_SECONDS.
+        hint: The hint of the error.
+        poll_seconds: POLL_SECONDS unless given.
 
     Raises:
-        StackError: It is not within so many seconds.
+        StackError: The condition is still false at the deadline.
     """
-    deadline = time.monotonic() + seconds
-    said_at = time.monotonic()
-    while not (answer := condition()):
+    started = reported_at = time.monotonic()
+    while not (value := condition()):
         now = time.monotonic()
-        if now > deadline:
-            raise StackError(f"not within {seconds:.0f} s: {what}", hint="./ops/stack status", code=FAILURE)
-        if now - said_at > WORD_SECONDS:
+        if now > started + seconds:
+            raise StackError(f"cannot confirm that {what}: timeout after {seconds:.0f} s", hint=hint, code=FAILURE)
+        if now - reported_at > REPORT_SECONDS:
             report(f"waiting until {what}")
-            said_at = now
-        time.sleep(POLL_SECONDS)
-    return answer
+            reported_at = now
+        time.sleep(POLL_SECONDS if poll_seconds is None else poll_seconds)
+    return value

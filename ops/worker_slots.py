@@ -1,4 +1,4 @@
-"""Whether schedulers may start as many tasks as the workers of all services have slots."""
+"""The check that the schedulers' parallelism covers the slots of all workers."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ WORKER: Final = ("celery", "worker")
 
 
 def shortage(model: Mapping[str, Any]) -> str | None:
-    """Return what to tell the operator when some slots would stay empty; None when none would.
+    """Return a warning if the schedulers cannot fill every worker slot; None otherwise.
 
     Args:
-        model: The stack as compose sees it.
+        model: The compose model of the stack.
     """
     services: Mapping[str, Mapping[str, Any]] = model["services"]
-    wanted = expected_replicas(model)
+    replicas = expected_replicas(model)
     slots = sum(
-        wanted[name] * int(service["environment"][CONCURRENCY])
+        replicas[name] * int(service["environment"][CONCURRENCY])
         for name, service in services.items()
         if is_worker(service)
     )
     if "scheduler" not in services:
         return None
-    schedulers = wanted["scheduler"]
+    schedulers = replicas["scheduler"]
     parallelism = int(services["scheduler"].get("environment", {}).get(PARALLELISM) or 0)
     if not parallelism or schedulers * parallelism >= slots:
         return None
     return (
-        f"the workers have {slots} slots, and {schedulers} schedulers may fill {schedulers * parallelism} of them: "
-        f"set PARALLELISM={-(-slots // schedulers)} in .env, or more"
+        f"{schedulers} schedulers can fill {schedulers * parallelism} of the workers' {slots} slots: "
+        f"set PARALLELISM={-(-slots // schedulers)} or more in .env"
     )
 
 
 def is_worker(service: Mapping[str, Any]) -> bool:
-    """Whether a service of the model runs a Celery worker."""
-    line = [*(service.get("entrypoint") or []), *(service.get("command") or [])]
+    """Return whether a service of the model runs a Celery worker."""
+    words = [*(service.get("entrypoint") or []), *(service.get("command") or [])]
     return CONCURRENCY in service.get("environment", {}) and any(
-        tuple(line[place : place + 2]) == WORKER for place in range(len(line))
+        tuple(words[index : index + 2]) == WORKER for index in range(len(words))
     )

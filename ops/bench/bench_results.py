@@ -123,7 +123,7 @@ def conditions(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     found = compose.instances(settings["COMPOSE_PROJECT_NAME"])
 
     def version(services: Sequence[str], *command: str) -> str:
-        ids = [one.id for name in services for one in found.get(name, []) if one.state == "running"]
+        ids = [instance.id for instance in compose.in_state(found, "running", services)]
         return compose.docker("exec", ids[0], *command).strip() if ids else "elsewhere"
 
     memory = psutil.virtual_memory().total / 1024**3

@@ -66,22 +66,17 @@ def quiet(side: Side, report: Callable[[str], None]) -> None:
     wait(lambda: not under_way(side.api), QUIET_SECONDS, f"{side.name}: no run is under way", report)
 
 
-def in_state(project: str, state: str) -> list[str]:
-    """The containers of a compose project that are in a state."""
-    return [one.id for of in compose.instances(project).values() for one in of if one.state == state]
-
-
 def freeze(side: Side, report: Callable[[str], None]) -> None:
     """Stops all its processes where they are, once no run is under way."""
-    if running := in_state(side.project, "running"):
+    if running := compose.in_state(compose.instances(side.project), "running"):
         quiet(side, report)
-        compose.pause(running)
+        compose.pause([instance.id for instance in running])
 
 
 def thaw(project: str) -> None:
     """Lets a compose project's processes go on."""
-    if frozen := in_state(project, "paused"):
-        compose.docker("unpause", *frozen)
+    if frozen := compose.in_state(compose.instances(project), "paused"):
+        compose.docker("unpause", *(instance.id for instance in frozen))
 
 
 @contextmanager

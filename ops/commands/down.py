@@ -1,4 +1,4 @@
-"""`down`: stop the stack; keep its data unless told otherwise."""
+"""`down`: stop the stack; keep its data unless `--volumes` is given."""
 
 from __future__ import annotations
 
@@ -19,43 +19,64 @@ if TYPE_CHECKING:
 
 def down(
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="Remove the data too: database, queues, logs, artifacts.")
+        bool, typer.Option("--volumes", help="Also delete the data: database, queues, logs, artifacts.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before data is removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="No confirmation before data is deleted.")] = False,
 ) -> None:
     """Stop the stack and remove its containers.
 
-    Workers finish their tasks first. The data stays; with --volumes it goes, and workers are not waited for. Secrets
-    and .env stay in either case.
+    Workers finish their tasks first, and the data is kept. With --volumes the data is deleted and workers are stopped
+    after 5 s. Secrets and .env are always kept.
+
+    Example: ./ops/stack down --volumes --yes
     """
     project = current_project()
-    with when_interrupted("./ops/stack down goes on from here"), stack_lock(project, "down", report):
+    with when_interrupted("run ./ops/stack down again to continue"), stack_lock(project, "down", report):
         settings = settings_file.read(project)
         name = settings["COMPOSE_PROJECT_NAME"]
         if "AIRFLOW_IMAGE" not in settings:
-            if left := compose.instances(name):
-                raise StackError(
-                    f"{project.shown(project.env_file)} is gone, but these are still there: {', '.join(left)}",
-                    where=name,
-                    hint="./ops/stack up writes it again; then ./ops/stack down",
-                )
+            refuse_lost_settings(project, name)
             report("there is no stack to stop")
-            return
-        if not volumes:
+        elif not volumes:
             remove(project, name)
             report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
-            return
-        doomed = compose.volumes(name)
-        console.print(f"This removes for ever: {', '.join(doomed) or 'no volume, there is none'}", soft_wrap=True)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise StackError("nobody is there to confirm that the data may go", hint="add --yes")
-            typer.confirm("Go on?", abort=True)
-        remove(project, name, "--volumes", "--timeout=5")
-        report(f"stopped; the data is gone. {project.shown(project.secrets)} and .env stay, for the next up")
+        else:
+            confirm_deletion(compose.volumes(name), is_confirmed=yes)
+            remove(project, name, "--volumes", "--timeout=5")
+            report(f"stopped; the data is deleted. {project.shown(project.secrets)} and .env stay for the next up")
+
+
+def refuse_lost_settings(project: Project, name: str) -> None:
+    """Refuse to stop containers without the .env that they were started with.
+
+    Raises:
+        StackError: Containers of the stack exist.
+    """
+    if remaining := compose.instances(name):
+        raise StackError(
+            f"cannot stop the stack: {project.shown(project.env_file)} is missing, but containers exist of "
+            f"{', '.join(remaining)}",
+            where=name,
+            hint="run ./ops/stack up, which writes the file again, then ./ops/stack down",
+        )
+
+
+def confirm_deletion(volumes: list[str], *, is_confirmed: bool) -> None:
+    """List the volumes to delete, and ask for confirmation unless it was given.
+
+    Raises:
+        StackError: There is no terminal to ask on.
+        typer.Abort: The user declined.
+    """
+    console.print(f"This deletes permanently: {', '.join(volumes) or 'no volume, there is none'}", soft_wrap=True)
+    if is_confirmed:
+        return
+    if not sys.stdin.isatty():
+        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
+    typer.confirm("Continue?", abort=True)
 
 
 def remove(project: Project, name: str, *options: str) -> None:
-    """Remove the containers of a compose project, and the nameless volumes that only they had."""
+    """Remove the containers of a compose project, and the anonymous volumes that only they used."""
     with compose.without_leftover_volumes(name):
         compose.run(project, report, "--profile=*", "down", "--remove-orphans", *options)

@@ -94,7 +94,7 @@ def settings_beside_nothing(project: Project) -> dict[str, str]:
         StackError: It runs.
     """
     settings = settings_file.read(project)
-    if any(one.state == "running" for of in compose.instances(settings["COMPOSE_PROJECT_NAME"]).values() for one in of):
+    if compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running"):
         raise StackError(
             "the stack runs, and would take part of the machine", hint="./ops/stack down, which keeps data"
         )

@@ -1,4 +1,4 @@
-"""`failover`: a planned switch of the primary, of Postgres or of Redis."""
+"""`failover`: a planned failover of Postgres or Redis."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ from ops.screen import report
 
 
 class Target(StrEnum):
-    """What has a primary."""
+    """The services with a primary and replicas."""
 
     POSTGRES = "postgres"
     REDIS = "redis"
 
 
-def failover(target: Annotated[Target, typer.Argument(help="Whose primary changes.")]) -> None:
-    """Make a replica the primary, without loss, and see the old primary follow it.
+def failover(target: Annotated[Target, typer.Argument(help="The service whose primary changes.")]) -> None:
+    """Promote a replica without data loss, and wait until the old primary follows it.
 
-    For maintenance, and to see that it works: a primary that is lost is replaced without this.
+    Use it for maintenance, or to test failover. A primary that fails is replaced automatically. Requires the profile
+    data-ha.
+
+    Example: ./ops/stack failover postgres
     """
     project = current_project()
     settings = settings_file.read(project)
     if "data-ha" not in settings_file.profiles(settings):
         raise StackError(
-            f"this stack has no replica of {target.value}: the profile data-ha is not on",
+            f"cannot fail over {target.value}: profile data-ha is off, so there is no replica",
             where=project.shown(project.env_file),
-            hint="./ops/stack up --profile data-ha (with the other profiles that you want)",
+            hint="run ./ops/stack up --profile data-ha, with your other profiles",
         )
     switch = {Target.POSTGRES: switch_postgres, Target.REDIS: switch_redis}[target]
-    with when_interrupted("./ops/stack status shows who is the primary"), stack_lock(project, "failover", report):
+    hint = "run ./ops/stack status to see the primary"
+    with when_interrupted(hint), stack_lock(project, "failover", report):
         running_settings(project)
         switch(settings["COMPOSE_PROJECT_NAME"], report)

@@ -1,4 +1,4 @@
-"""`logs`: what services write."""
+"""`logs`: the logs of the services."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from ops.project import current_project
 
 
 def logs(
-    service: Annotated[str | None, typer.Argument(help="One service; all of them unless given.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    tail: Annotated[int, typer.Option(min=0, help="The last lines of each instance.")] = 100,
+    service: Annotated[str | None, typer.Argument(help="One service; all services unless given.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="New lines as they are written.")] = False,
+    tail: Annotated[int, typer.Option(min=0, help="Number of last lines of each instance.")] = 100,
 ) -> None:
-    """Show the log of a service, or of all."""
+    """Show the log of a service, or of all services.
+
+    Example: ./ops/stack logs scheduler --follow --tail 20
+    """
     project = current_project()
     if "AIRFLOW_IMAGE" not in settings_file.read(project):
-        raise StackError("there is no stack yet", hint="./ops/stack up starts one")
-    known = sorted(compose.config(project)["services"])
-    if service is not None and service not in known:
-        raise StackError(f"there is no service {service!r}", hint=f"the services are: {', '.join(known)}")
+        raise StackError("cannot show logs: there is no stack yet", hint="run ./ops/stack up")
+    services = sorted(compose.config(project)["services"])
+    if service is not None and service not in services:
+        raise StackError(
+            f"cannot show logs of {service!r}: unknown service", hint=f"choose from: {', '.join(services)}"
+        )
     command = compose.command(project, "logs", f"--tail={tail}", *(["--follow"] if follow else []))
-    # In the place of this process, so that Ctrl-C is compose's own affair.
+    # exec, so that compose itself handles Ctrl-C.
     os.execvpe(command[0], [*command, *([service] if service else [])], compose.environment(project))  # noqa: S606

@@ -1,8 +1,7 @@
-"""`restart`: every container anew, one at a time, while the stack works."""
+"""`restart`: restart containers one at a time, without downtime."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,57 +12,65 @@ from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import report
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WELL_SECONDS = 300.0
-"""How long a container may take to become healthy."""
-POLL_SECONDS = 1.0
+HEALTHY_SECONDS = 300.0
+"""Timeout of a restarted container becoming healthy."""
 
 
 def restart(
     service: Annotated[
-        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="All unless given.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[SERVICE]...", help="Services to restart; all unless given.", show_default=False),
     ] = None,
 ) -> None:
-    """Restart every service, or those named, one container at a time, each healthy before the next.
+    """Restart every service, or those given, one container at a time, each healthy before the next.
 
-    What others depend on comes first (Postgres and Redis, then the gateway and the APIs, then schedulers and workers):
-    whatever connects to it is itself restarted after it, and so ends on connections that are new. Workers finish their
-    tasks first.
+    Dependencies come first: Postgres and Redis, then the gateway and the APIs, then schedulers and workers. Workers
+    finish their tasks before they restart.
+
+    Example: ./ops/stack restart scheduler worker
     """
     project = current_project()
-    hint = "./ops/stack status shows whether all is well; ./ops/stack restart starts again"
+    hint = "run ./ops/stack status, then ./ops/stack restart to start over"
     with when_interrupted(hint), stack_lock(project, "restart", report):
         settings = running_settings(project)
         model = compose.config(project)
-        known = lasting(compose.instances(settings["COMPOSE_PROJECT_NAME"]), model)
-        unknown = sorted(set(service or []) - set(known))
+        running = long_running(compose.instances(settings["COMPOSE_PROJECT_NAME"]), model)
+        unknown = sorted(set(service or []) - set(running))
         if unknown:
             raise StackError(
-                f"there is no service {unknown[0]!r} that runs", hint=f"these do: {', '.join(sorted(known))}"
+                f"cannot restart {unknown[0]!r}: no such service runs",
+                hint=f"choose from: {', '.join(sorted(running))}",
             )
-        chosen = [name for name in in_order(model, list(known)) if not service or name in service]
-        refuse_what_is_unwell(known, chosen)
+        chosen = [name for name in in_order(model, list(running)) if not service or name in service]
+        refuse_unhealthy_services(running, chosen)
         for name in chosen:
-            for number, instance in enumerate(known[name], start=1):
-                report(f"{name} {number} of {len(known[name])}: {instance.id}")
+            for number, instance in enumerate(running[name], start=1):
+                report(f"{name} {number} of {len(running[name])}: {instance.id}")
                 restart_one(settings["COMPOSE_PROJECT_NAME"], name, instance.id)
-        report(f"{sum(len(known[name]) for name in chosen)} containers were restarted, and are healthy")
+        report(f"{sum(len(running[name]) for name in chosen)} containers are restarted and healthy")
 
 
-def lasting(found: Mapping[str, list[compose.Instance]], model: Mapping[str, Any]) -> dict[str, list[compose.Instance]]:
-    """The services that run on, without those that end when their work is done."""
+def long_running(
+    by_service: Mapping[str, list[compose.Instance]], model: Mapping[str, Any]
+) -> dict[str, list[compose.Instance]]:
+    """Return the services without the one-shot services."""
     return {
         name: instances
-        for name, instances in found.items()
+        for name, instances in by_service.items()
         if model["services"].get(name, {}).get("restart") == "always"
     }
 
 
 def in_order(model: Mapping[str, Any], names: list[str]) -> list[str]:
-    """The services, each after those that it depends on, directly or through one that ends by itself."""
+    """Return the services, each after its direct and indirect dependencies.
+
+    A service is thus restarted after everything that it connects to, and ends with fresh connections.
+    """
     ordered: list[str] = []
 
     def visit(name: str) -> None:
@@ -77,40 +84,44 @@ def in_order(model: Mapping[str, Any], names: list[str]) -> list[str]:
     return ordered
 
 
-def refuse_what_is_unwell(found: Mapping[str, list[compose.Instance]], chosen: list[str]) -> None:
-    """Refuses to take away an instance whose peer is unwell already.
+def refuse_unhealthy_services(by_service: Mapping[str, list[compose.Instance]], chosen: list[str]) -> None:
+    """Refuse to restart an instance while another instance of its service is unhealthy.
 
     Raises:
-        StackError: naming the service.
+        StackError: The error names the service.
     """
     for name in chosen:
-        if len(found[name]) > 1 and not all(instance.ok for instance in found[name]):
+        if len(by_service[name]) > 1 and not all(instance.is_healthy for instance in by_service[name]):
             raise StackError(
-                f"{name} is not whole: to restart its other instance now could stop the service",
-                hint="./ops/stack status shows it; ./ops/stack up starts what is missing",
+                f"cannot restart {name}: an instance is unhealthy, and a restart of another could stop the service",
+                hint="run ./ops/stack status, then ./ops/stack up to start what is missing",
             )
 
 
 def restart_one(project: str, service: str, container: str) -> None:
-    """Restarts a container and waits until it is healthy.
+    """Restart a container and wait until it is healthy.
 
     Raises:
-        StackError: It does not become so.
+        StackError: The container is not healthy after HEALTHY_SECONDS; the error states its state and health.
     """
-    # Waits for as long as the service's stop_grace_period says.
+    # `docker restart` waits up to the service's stop_grace_period.
     compose.docker("restart", container)
-    deadline = time.monotonic() + WELL_SECONDS
-    while True:
-        states = {one.id: one for one in compose.instances(project).get(service, [])}
-        found = states.get(container)
-        if found and found.ok and found.state == "running":
-            return
-        if time.monotonic() > deadline:
-            seen = f"{found.state}, {found.health}" if found else "gone"
-            raise StackError(
-                f"{service} is not healthy {WELL_SECONDS:.0f} s after its restart",
-                where=f"{container} is {seen}",
-                hint=f"./ops/stack logs {service} says why; the others were left alone",
-                code=FAILURE,
-            )
-        time.sleep(POLL_SECONDS)
+
+    def instance() -> compose.Instance | None:
+        instances = compose.instances(project).get(service, [])
+        return next((instance for instance in instances if instance.id == container), None)
+
+    def is_back() -> bool:
+        current = instance()
+        return current is not None and current.is_healthy and current.state == "running"
+
+    try:
+        wait(is_back, HEALTHY_SECONDS, f"{service} is healthy after its restart", report)
+    except StackError as error:
+        current = instance()
+        raise StackError(
+            f"cannot continue: {service} is not healthy {HEALTHY_SECONDS:.0f} s after its restart",
+            where=f"{container} is {f'{current.state}, {current.health}' if current else 'removed'}",
+            hint=f"run ./ops/stack logs {service}: the remaining containers were not restarted",
+            code=FAILURE,
+        ) from error

@@ -1,4 +1,4 @@
-"""`scale`: more or fewer instances of a service, while it works."""
+"""`scale`: change the number of instances of a service without downtime."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from ops.screen import report
 
 
 def scale(
-    instances: Annotated[list[str], typer.Argument(metavar="SERVICE=N...", help="For instance worker=4.")],
+    instances: Annotated[
+        list[str], typer.Argument(metavar="SERVICE=N...", help="Services with their number of instances.")
+    ],
 ) -> None:
-    """Run more or fewer instances of a service.
+    """Change the number of instances of services.
 
-    The number is kept in .env. A worker that is taken away takes no new task and finishes those it has; this waits for
-    it.
+    The numbers are kept in .env. A surplus worker takes no new task and finishes its running tasks before it stops;
+    the command waits for it.
+
+    Example: ./ops/stack scale worker=4 scheduler=3
     """
     project = current_project()
     own_workers = compose_override.own_workers(project)
-    wanted = dict(parse_scale(argument, own_workers) for argument in instances)
-    with when_interrupted("the number is kept: ./ops/stack up finishes it"), stack_lock(project, "scale", report):
-        running_settings(project, hint="./ops/stack up --scale " + " --scale ".join(instances))
-        scaling.scale(project, wanted, report)
+    replicas = dict(parse_scale(argument, own_workers) for argument in instances)
+    hint = "run ./ops/stack up to complete it: the numbers are kept in .env"
+    with when_interrupted(hint), stack_lock(project, "scale", report):
+        running_settings(project, hint="run ./ops/stack up --scale " + " --scale ".join(instances))
+        scaling.scale(project, replicas, report)

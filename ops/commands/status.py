@@ -1,4 +1,4 @@
-"""`status`: what runs, how it is, and where to open it."""
+"""`status`: services, health, DAG import errors and URLs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from ops.status_tables import print_status
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Show every service with its instances, the DAG files that do not import, and the URLs.
+    """Show every service with its instances, the import errors of DAG files, and the URLs.
 
-    Exits with 0 when the stack is ready: every service has its instances, and all are healthy.
+    The exit code is 0 if the stack is ready: every service has its expected replicas, and all are healthy.
+
+    Example: ./ops/stack status --json
     """
-    found = stack_status.collect(current_project())
+    current = stack_status.collect(current_project())
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(current, indent=2))
     else:
-        print_status(found)
-    raise typer.Exit(0 if found["ready"] else FAILURE)
+        print_status(current)
+    raise typer.Exit(0 if current["ready"] else FAILURE)

@@ -1,4 +1,4 @@
-"""`test`: every check and every test."""
+"""`test`: all checks and tests."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BIN = Path(sys.executable).parent
 
 
 def tracked(*patterns: str) -> list[str]:
-    """The files of the repository, tracked or new, that match."""
+    """Return the files of the repository, tracked or new, that match."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", *patterns]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [name for name in listed if (ROOT / name).exists()]
 
 
 def checks() -> dict[str, list[str]]:
-    """The checks by name; all but actionlint without a container."""
+    """Return the command of each check by name; only actionlint needs a container."""
     workflows = tracked(":(glob).github/workflows/*.yaml")
-    # The schemas come with the package: nothing is fetched.
+    # The schemas are part of the package, so the check needs no network.
     schema = [f"{BIN}/check-jsonschema", "--quiet", "--builtin-schema"]
     compose_files = tracked(":(glob)compose/*.yaml", ":(glob)compose/stock/*.yaml")
     return {
@@ -48,23 +48,27 @@ def checks() -> dict[str, list[str]]:
 
 CHECKS = "checks"
 SUITES = {
-    # Without containers, in two processes. A file stays in one of them: what its tests share, as a run in Airflow's
-    # database, cannot be made twice there.
+    # Without containers, in two processes. A file stays in one process, because its tests share rows in Airflow's
+    # database that cannot be created twice.
     "unit": ["tests/unit", "--numprocesses=2", "--dist=loadfile"],
-    # Most of its tests wait for a timer of Alertmanager's. Those that share containers stay in one process.
+    # Three processes: most tests wait for a timer of Alertmanager. Tests that share containers stay in one process.
     "images": ["tests/images", "--numprocesses=3", "--dist=loadgroup"],
     "integration": ["tests/integration"],
-    # The drills of every run; all of them with --drills=all.
+    # The drills of every push; --drills=all runs all.
     "resilience": ["tests/resilience"],
 }
 
 
 def test(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PYTEST ARGS]...")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[PYTEST ARGS]...", help="`checks`, or arguments of pytest.")
+    ] = None,
 ) -> None:
-    """Run every check and every test; `checks` alone; or pytest alone, with the arguments given.
+    """Run all checks and tests, only the checks with `checks`, or only pytest with its arguments.
 
-    The tests that need a stack bring up one of their own, beside a live one, and remove it.
+    Tests that need a stack start their own beside a running one, and remove it.
+
+    Example: ./ops/stack test tests/unit/ops -k status
     """
     if arguments and arguments != [CHECKS]:
         raise typer.Exit(pytest(arguments))
@@ -80,31 +84,31 @@ def test(
 
 
 def run_checks() -> list[str]:
-    """Runs every check, and says how each went; returns the names of those that failed."""
+    """Run every check, print its result, and return the names of the failed checks."""
     commands = checks()
     failed = []
-    # Two at a time: mypy, which has no use for a second core, takes longer than all others together.
+    # Two at a time: mypy uses one core, and takes longer than all other checks together.
     with ThreadPoolExecutor(2) as pool:
-        for name, (well, said, seconds) in zip(commands, pool.map(run_check, commands.values()), strict=True):
-            if not well:
+        for name, (passed, output, seconds) in zip(commands, pool.map(run_check, commands.values()), strict=True):
+            if not passed:
                 failed.append(name)
-            print(said, end="", flush=True)
-            console.print(f"{name}: {'well' if well else 'failed'}, {seconds:.1f} s")
+            print(output, end="", flush=True)
+            console.print(f"{name}: {'passed' if passed else 'failed'}, {seconds:.1f} s")
     return failed
 
 
 def run_check(command: list[str]) -> tuple[bool, str, float]:
-    """Whether a check finds nothing, what it says, and its seconds."""
+    """Return whether a check passed, its output, and its duration in seconds."""
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    return done.returncode == 0, done.stdout, time.monotonic() - started
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return result.returncode == 0, result.stdout, time.monotonic() - started
 
 
 def pytest(arguments: list[str]) -> int:
-    """Runs pytest in the repository; returns its exit code."""
+    """Run pytest in the repository and return its exit code."""
     child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
     while True:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            continue  # pytest heard it too, and takes its time to remove its stack
+            continue  # pytest receives Ctrl-C too, and needs time to remove its stack

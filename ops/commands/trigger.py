@@ -1,4 +1,4 @@
-"""`trigger`: start a run of a DAG, and see how it ends."""
+"""`trigger`: start a DAG run, and optionally wait for its result."""
 
 from __future__ import annotations
 
@@ -18,32 +18,36 @@ WAIT_SECONDS = 24 * 3600.0
 
 
 def parse_conf(text: str) -> dict[str, Any]:
-    """The configuration of a run.
+    """Return the configuration of a DAG run.
 
     Raises:
-        StackError: It is not a JSON object; with the place of the mistake.
+        StackError: The text is not a JSON object; the error states the position.
     """
     try:
         conf = json.loads(text)
     except json.JSONDecodeError as error:
         raise StackError(
-            f"--conf is not JSON: {error.msg}",
+            f"cannot read --conf: not JSON: {error.msg}",
             where=f"line {error.lineno}, column {error.colno}: …{text[max(0, error.pos - 10) : error.pos + 10]}…",
-            hint="""for instance: --conf '{"source": "digits"}'""",
+            hint="""write for example --conf '{"source": "digits"}'""",
         ) from error
     if not isinstance(conf, dict):
         raise StackError(
-            f"--conf is a JSON {type(conf).__name__}, not an object", hint="""for instance: --conf '{"a": 1}'"""
+            f"cannot read --conf: expected a JSON object, not a JSON {type(conf).__name__}",
+            hint="""write for example --conf '{"source": "digits"}'""",
         )
     return conf
 
 
 def trigger(
-    dag: Annotated[str, typer.Argument(help="The DAG's id.")],
-    conf: Annotated[str, typer.Option(metavar="JSON", help="The run's configuration.")] = "{}",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the run to end; exit with 1 if it fails.")] = False,
+    dag: Annotated[str, typer.Argument(help="Id of the DAG.")],
+    conf: Annotated[str, typer.Option(metavar="JSON", help="Configuration of the run.")] = "{}",
+    wait: Annotated[bool, typer.Option("--wait", help="Exit only when the run ends, with 1 if it failed.")] = False,
 ) -> None:
-    """Start a run of a DAG; one that is paused is taken out of its pause."""
+    """Start a run of a DAG; unpause the DAG if it is paused.
+
+    Example: ./ops/stack trigger ml_pipeline_dag --conf '{"source": "digits"}' --wait
+    """
     project = current_project()
     configuration = parse_conf(conf)
     api = connect(project, running_settings(project), report)
@@ -51,7 +55,7 @@ def trigger(
     report(f"{run.run_id}: {api.run_url(run)}")
     if not wait:
         return
-    with when_interrupted("nothing: the run goes on, it is only no longer waited for"):
+    with when_interrupted(f"open {api.run_url(run)}: the run continues"):
         ended = api.wait_for(run, report, timeout=WAIT_SECONDS)
     if ended.state != "success":
         raise failed_run_error(api, ended)

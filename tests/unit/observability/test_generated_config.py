@@ -9,7 +9,7 @@ import pytest
 from ops import settings_file
 from ops.errors import StackError
 from ops.observability import generated_config
-from tests.unit.ops.test_status import container
+from tests.unit.stack_fakes import container
 
 
 def test_links_lead_to_where_the_operator_says_or_to_this_machine(project):

@@ -1,4 +1,4 @@
-"""A project of paper: the real compose files, a state folder of its own, a `docker` that answers what a test says."""
+"""A project with the real compose files and its own state folder, and a fake `docker` with scripted answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from ops.project import ROOT, Project
 
-# Without site-packages, which would take most of its time.
+# Without site-packages, whose import would take most of the start time.
 FAKE_DOCKER = (
     f"#!{sys.executable} -SI\n"
     + """
@@ -35,10 +35,18 @@ for key, answer in json.loads((folder / "answers.json").read_text()).items():
 
 @dataclass
 class FakeDocker:
-    """Answers by a part of the command line; the first that fits counts, and what none fits succeeds with nothing."""
+    """Scripted answers by a part of the command line.
+
+    The first matching part counts; a command without a match succeeds without output.
+    """
 
     folder: Path
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def answer_containers(self, *containers: dict[str, Any]) -> None:
+        """Answer `ps --all` and `inspect` with these containers (tests/unit/stack_fakes.py)."""
+        self.answer("ps --all", out="\n".join(container["Id"] for container in containers))
+        self.answer("inspect", out=json.dumps(containers))
 
     def answer(self, part: str, out: str = "", err: str = "", code: int = 0, *, hangs: bool = False) -> None:
         self.answers[part] = {"out": out, "err": err, "code": code, "hangs": hangs}

@@ -18,8 +18,7 @@ from ops.commands import restart, slack
 from ops.commands.silence import known_alerts, parse_duration, parse_label
 from ops.errors import StackError
 from ops.project import ROOT
-from tests.unit.ops.test_commands import run
-from tests.unit.ops.test_status import container
+from tests.unit.stack_fakes import container, run
 
 WEBHOOK = "https://hooks.slack.com/services/T012/B345/aBcDeF"
 ID = "6f1c0b5e-1f0a-4c53-8a50-5a8f6f4a8c11"
@@ -250,7 +249,7 @@ def test_a_webhook_before_there_is_a_stack_is_refused(project, docker):
 def with_secrets(running, monkeypatch):
     """Secrets that are there, and are handed over on paper: tests need not be root."""
     secrets_store.generate(running)
-    monkeypatch.setattr(secrets_store, "hand_over", lambda *_: None)
+    monkeypatch.setattr(secrets_store, "change_owners", lambda *_: None)
     monkeypatch.setattr(secrets_store, "all_owned", lambda *_: True)
     return running
 
@@ -395,7 +394,7 @@ def test_an_unknown_service_is_refused_with_the_known_ones_and_nothing_is_restar
     restartable(container("worker", 1, health="healthy"), container("redis", 1, health="healthy"))
     result = run("restart", "redis", "wroker")
     assert result.returncode == 2
-    assert "there is no service 'wroker' that runs" in result.stderr
+    assert "'wroker'" in result.stderr
     assert "redis, worker" in result.stderr
     assert restarted(docker) == []
 
@@ -404,13 +403,13 @@ def test_a_service_whose_other_instance_is_unwell_is_not_taken_away(restartable,
     restartable(container("worker", 1, health="healthy"), container("worker", 2, health="unhealthy"))
     result = run("restart", "worker")
     assert result.returncode == 2
-    assert "worker is not whole" in result.stderr
+    assert "cannot restart worker" in result.stderr
     assert restarted(docker) == []
 
 
 def test_one_that_does_not_get_well_ends_it_and_the_next_is_left_alone(restartable, docker, monkeypatch):
-    monkeypatch.setattr(restart, "WELL_SECONDS", 0.05)
-    monkeypatch.setattr(restart, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(restart, "HEALTHY_SECONDS", 0.05)
+    monkeypatch.setattr("ops.waiting.POLL_SECONDS", 0.01)
     restartable(container("redis", 1, health="unhealthy"))
     with pytest.raises(StackError, match="redis is not healthy") as error:
         restart.restart_one("airflow-ha", "redis", "redis1000000")

@@ -132,7 +132,7 @@ def test_an_override_that_is_not_valid_is_refused_with_its_name(project, text, r
 def test_an_own_worker_scales_by_its_name(example):
     own = compose_override.own_workers(example)
     assert parse_scale("worker-gpu=2", own) == ("worker-gpu", 2)
-    with pytest.raises(StackError, match="'worker-cpu' is not a service that scales"):
+    with pytest.raises(StackError, match="cannot scale 'worker-cpu'"):
         parse_scale("worker-cpu=2", own)
 
 

@@ -15,8 +15,8 @@ KNOWN = container_limits.defaults(COMPOSE)
 
 
 def sized(gib: float, **settings: str) -> tuple[float, int]:
-    found = size_workers({"WORKER_REPLICAS": "2", **settings}, int(gib * GIB))
-    return container_limits.size(found["WORKER_MEMORY"]) / GIB, int(found["WORKER_CONCURRENCY"])
+    sizes = size_workers({"WORKER_REPLICAS": "2", **settings}, int(gib * GIB))
+    return container_limits.size(sizes["WORKER_MEMORY"]) / GIB, int(sizes["WORKER_CONCURRENCY"])
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ def test_workers_are_sized_for_the_machine(machine, memory, slots):
 
 
 def test_defaults_hold_16_ordinary_tasks_of_200_mb():
-    """`t36_ordinary_tasks`: 8 tasks a worker, each 120 MiB of imports and 200 MB."""
+    """`t36_ordinary_tasks`: 8 tasks a worker, each with 120 MiB of imports and 200 MB."""
     memory, slots = sized(24)
     assert memory * GIB >= container_limits.WORKER_BASE + slots * (120 * MIB + 200_000_000)
 
 
-def test_what_the_operator_set_is_kept():
+def test_operators_values_are_kept():
     assert sized(64, WORKER_MEMORY="2g") == (2, 6)
     assert sized(64, WORKER_CONCURRENCY="16") == (7.5, 16)
     assert sized(8, WORKER_CONCURRENCY="16") == (2.5, 16)
@@ -51,11 +51,11 @@ def test_sizes_pass_their_own_check(project, gib, slots):
     assert container_limits.check_values(settings | size_workers(settings, gib * GIB), KNOWN) is None
 
 
-def test_every_container_takes_its_limits_from_a_setting():
+def test_every_limit_is_a_setting():
     text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
     limits = [line for line in text.splitlines() if "limits: {" in line]
     fixed = [line for line in limits if len(container_limits.LIMIT.findall(line)) != 2]
-    assert len(fixed) == 1, "only otel-collector-volume, which changes the owner of a folder and ends"
+    assert len(fixed) == 1, "only the one-shot otel-collector-volume has fixed limits"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_every_container_takes_its_limits_from_a_setting():
         ("WORKER_CONCURRENCY=many", "1 to 64"),
     ],
 )
-def test_a_limit_that_cannot_work_is_refused_with_what_it_takes(project, line, takes):
+def test_invalid_limit_is_refused_with_its_valid_values(project, line, takes):
     project.env_file.write_text(line + "\n")
     with pytest.raises(StackError) as refused:
         settings_file.read(project)
@@ -80,46 +80,49 @@ def test_a_limit_that_cannot_work_is_refused_with_what_it_takes(project, line, t
     assert refused.value.where.endswith("line 1")
 
 
-def test_a_limit_beyond_the_machine_is_refused(project):
+def test_limit_beyond_the_machine_is_refused(project):
     settings = settings_file.read(project)
     container_limits.check_machine(project, settings | {"WORKER_MEMORY": "4g"}, 16 * GIB)
-    with pytest.raises(StackError, match="PROMETHEUS_MEMORY=32g is more than this machine has"):
+    with pytest.raises(StackError, match=r"PROMETHEUS_MEMORY=32g: .*16\.0 GiB"):
         container_limits.check_machine(project, settings | {"PROMETHEUS_MEMORY": "32g"}, 16 * GIB)
-    with pytest.raises(StackError, match="2 workers of 9g are more than this machine has"):
+    with pytest.raises(StackError, match=r"2 workers of 9g: .*16\.0 GiB"):
         container_limits.check_machine(project, settings | {"WORKER_MEMORY": "9g"}, 16 * GIB)
 
 
-def test_summary_names_the_memory_of_a_task_and_warns_of_too_much():
+def test_summary_states_memory_per_task_and_warns_of_too_much():
     settings = {"WORKER_REPLICAS": "2", "WORKER_MEMORY": "4096m", "WORKER_CONCURRENCY": "8"}
     assert "448 MiB for a task" in container_limits.summary(settings, 15 * GIB, 24 * GIB)
     assert "Lower WORKER_MEMORY" not in container_limits.summary(settings, 15 * GIB, 24 * GIB)
     assert "Lower WORKER_MEMORY" in container_limits.summary(settings, 15 * GIB, 8 * GIB)
 
 
-def test_the_sum_of_limits_counts_every_instance_and_no_one_shot():
+def test_total_counts_every_instance_and_no_one_shot():
     model = compose_model()
     services = model["services"]
-    lasting = {name: service for name, service in services.items() if name not in ONE_SHOTS}
-    assert container_limits.total(model) == container_limits.total({"services": lasting})
-    one_less = {**lasting, "worker": {**lasting["worker"], "deploy": {**lasting["worker"]["deploy"], "replicas": 1}}}
-    assert container_limits.total(model) - container_limits.total({"services": one_less}) == 4 * GIB
+    long_running = {name: service for name, service in services.items() if name not in ONE_SHOTS}
+    assert container_limits.total(model) == container_limits.total({"services": long_running})
+    one_worker_less = {
+        **long_running,
+        "worker": {**long_running["worker"], "deploy": {**long_running["worker"]["deploy"], "replicas": 1}},
+    }
+    assert container_limits.total(model) - container_limits.total({"services": one_worker_less}) == 4 * GIB
 
 
-NAMELESS, OTHERS, NAMED = "a" * 64, "b" * 64, "airflow-ha_airflow-logs"
+ANONYMOUS, OTHERS, NAMED = "a" * 64, "b" * 64, "airflow-ha_airflow-logs"
 
 
-def test_only_nameless_volumes_of_removed_containers_go(docker):
+def test_anonymous_volumes_of_removed_containers_are_removed(docker):
     docker.answer("ps --all", out="one")
-    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": NAMELESS}, {"Name": NAMED}, {"Type": "bind"}]}]))
-    docker.answer("volume ls", out=f"{NAMELESS}\n{OTHERS}\n{NAMED}\n")
+    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": ANONYMOUS}, {"Name": NAMED}, {"Type": "bind"}]}]))
+    docker.answer("volume ls", out=f"{ANONYMOUS}\n{OTHERS}\n{NAMED}\n")
     with compose.without_leftover_volumes("airflow-ha"):
         assert not any("volume" in call for call in docker.calls())
-    assert docker.calls()[-1] == ["volume", "rm", NAMELESS]
+    assert docker.calls()[-1] == ["volume", "rm", ANONYMOUS]
 
 
-def test_nameless_volumes_in_use_stay(docker):
+def test_anonymous_volumes_in_use_stay(docker):
     docker.answer("ps --all", out="one")
-    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": NAMELESS}]}]))
+    docker.answer("inspect", out=json.dumps([{"Mounts": [{"Name": ANONYMOUS}]}]))
     docker.answer("volume ls", out=f"{OTHERS}\n")
     with compose.without_leftover_volumes("airflow-ha"):
         pass

@@ -1,4 +1,4 @@
-"""What `up` refuses before it changes anything, and what it says to do."""
+"""The checks of `up` before it changes anything."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ops.errors import StackError
 
 @pytest.fixture
 def settings(project):
-    # Two pages only: what listens on this machine's other ports is not these tests' affair.
+    # Two pages only: other ports of this machine may be in use.
     return settings_file.read(project) | {"COMPOSE_PROFILES": "data,flower"}
 
 
 @pytest.mark.usefixtures("docker")
-def test_a_port_in_use_is_refused_with_who_uses_it(project, settings):
+def test_port_in_use_is_refused_with_its_process(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -29,28 +29,28 @@ def test_a_port_in_use_is_refused_with_who_uses_it(project, settings):
         with pytest.raises(StackError) as refused:
             preflight.check_ports(project, settings, own=frozenset())
     text = str(refused.value)
-    assert f"port {settings['AIRFLOW_PORT']} cannot be used for gateway" in text
+    assert f"port {settings['AIRFLOW_PORT']} for gateway" in text
     assert f"(process {os.getpid()})" in text
     assert "AIRFLOW_PORT" in text
 
 
-def test_a_port_in_use_by_a_container_is_refused_with_its_name(project, settings, docker):
+def test_port_in_use_by_a_container_is_refused_with_its_name(project, settings, docker):
     docker.answer("ps --filter=publish=", out="somebody-else-web-1\n")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings["FLOWER_PORT"] = str(listener.getsockname()[1])
-        with pytest.raises(StackError, match="for flower: the container somebody-else-web-1 listens on it"):
+        with pytest.raises(StackError, match=r"for flower: .*somebody-else-web-1"):
             preflight.check_ports(project, settings, own=frozenset([8080]))
 
 
-def test_an_address_of_another_machine_is_refused(project, settings, docker):
+def test_address_of_another_machine_is_refused(project, settings, docker):
     settings["BIND_ADDRESS"] = "192.0.2.1"
-    with pytest.raises(StackError, match="cannot be used for gateway: Cannot assign requested address"):
+    with pytest.raises(StackError, match="for gateway: Cannot assign requested address"):
         preflight.check_ports(project, settings, own=frozenset())
 
 
-def test_a_port_that_this_stack_itself_uses_is_no_error(project, settings):
+def test_port_of_the_stacks_own_container_is_accepted(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -58,16 +58,16 @@ def test_a_port_that_this_stack_itself_uses_is_no_error(project, settings):
         preflight.check_ports(project, settings, own=frozenset([int(settings["AIRFLOW_PORT"]), 5555]))
 
 
-def test_a_stack_that_runs_may_not_move_to_a_port_that_is_in_use(project, settings, docker):
+def test_running_stack_cannot_move_to_a_port_in_use(project, settings, docker):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
-        with pytest.raises(StackError, match="cannot be used for gateway"):
+        with pytest.raises(StackError, match="for gateway"):
             preflight.check_ports(project, settings, own=frozenset([8080, 5555]))
 
 
-def test_the_port_of_a_profile_that_is_off_is_not_asked_for(project, settings):
+def test_port_of_an_inactive_profile_is_not_checked(project, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -75,70 +75,70 @@ def test_the_port_of_a_profile_that_is_off_is_not_asked_for(project, settings):
         preflight.check_ports(project, settings, own=frozenset([8080]))
 
 
-def test_too_little_memory_is_refused_with_what_is_needed(monkeypatch):
+def test_too_little_memory_is_refused_with_the_figures(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * preflight.GIB))
-    with pytest.raises(StackError, match=r"4.0 GiB are needed, 3.0 GiB are available"):
+    with pytest.raises(StackError, match=r"4\.0 GiB .* 3\.0 GiB"):
         preflight.check_memory()
 
 
-def test_too_little_disk_is_refused_with_where_and_what_is_needed(monkeypatch, docker, tmp_path):
+def test_too_little_disk_is_refused_with_the_figures(monkeypatch, docker, tmp_path):
     docker.answer("info", out=str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=preflight.GIB))
-    with pytest.raises(StackError, match=r"8 GiB are needed, 1.0 GiB are free") as refused:
+    with pytest.raises(StackError, match=r"8 GiB .* 1\.0 GiB") as refused:
         preflight.check_disk()
     assert refused.value.where == str(tmp_path)
 
 
-def test_no_docker_is_refused(monkeypatch):
+def test_missing_docker_is_refused(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(StackError, match="Docker is not installed"):
         preflight.check_docker()
 
 
-def test_no_permission_for_docker_is_refused_with_the_group(docker):
+def test_missing_docker_permission_is_refused_with_the_group(docker):
     docker.answer("version", err="permission denied while trying to connect to the Docker daemon socket", code=1)
-    with pytest.raises(StackError, match="may not use Docker") as refused:
+    with pytest.raises(StackError, match="permission denied") as refused:
         preflight.check_docker()
     assert "usermod -aG docker" in refused.value.hint
 
 
-def test_a_daemon_that_does_not_answer_is_refused(docker):
+def test_daemon_without_an_answer_is_refused(docker):
     docker.answer("version", err="Cannot connect to the Docker daemon. Is the docker daemon running?", code=1)
     with pytest.raises(StackError, match="daemon does not answer"):
         preflight.check_docker()
 
 
-def test_a_dag_file_that_the_containers_cannot_read_is_refused(project, settings, tmp_path):
+def test_dag_file_unreadable_for_the_containers_is_refused(project, settings, tmp_path):
     folder = tmp_path / "dags"
     folder.mkdir()
     (folder / "mine.py").write_text("")
     settings["DAGS_DIR"] = str(folder)
     preflight.check_dags(project, settings)
     (folder / "mine.py").chmod(0o600)
-    with pytest.raises(StackError, match="cannot read this file or folder of DAGS_DIR") as refused:
+    with pytest.raises(StackError, match="DAGS_DIR") as refused:
         preflight.check_dags(project, settings)
     assert "mine.py" in refused.value.where
 
 
-def test_a_folder_of_dags_that_does_not_exist_is_refused(project, settings):
+def test_missing_dags_folder_is_refused(project, settings):
     settings["DAGS_DIR"] = "../no-dags"
-    with pytest.raises(StackError, match="DAGS_DIR is no folder") as refused:
+    with pytest.raises(StackError, match="DAGS_DIR") as refused:
         preflight.check_dags(project, settings)
     assert refused.value.where == str(project.root / "no-dags")
 
 
 @pytest.mark.parametrize("variable", ["POSTGRES_HOST", "REDIS_HOST"])
-def test_without_the_data_profile_the_database_and_the_broker_must_be_named(project, settings, variable):
+def test_no_data_profile_requires_external_hosts(project, settings, variable):
     settings |= {"COMPOSE_PROFILES": "flower", "POSTGRES_HOST": "db.example", "REDIS_HOST": "cache.example"}
     preflight.check_external(project, settings)
     settings[variable] = settings_file.defaults(project)[variable]
-    with pytest.raises(StackError, match=f"{variable} names no other") as refused:
+    with pytest.raises(StackError, match=variable) as refused:
         preflight.check_external(project, settings)
     assert "--profile data" in refused.value.hint
 
 
 def test_two_pages_on_one_port_are_refused(project, settings):
     settings["FLOWER_PORT"] = settings["AIRFLOW_PORT"]
-    with pytest.raises(StackError, match="AIRFLOW_PORT and FLOWER_PORT are the same port, 8080"):
+    with pytest.raises(StackError, match=r"AIRFLOW_PORT and FLOWER_PORT: .*8080"):
         preflight.check_ports(project, settings, own=frozenset([8080]))
     preflight.check_ports(project, settings | {"COMPOSE_PROFILES": "data"}, own=frozenset([8080]))

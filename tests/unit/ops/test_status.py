@@ -1,4 +1,4 @@
-"""The status of a stack: one object, with the same fields whatever runs."""
+"""The status of a stack: one object, with the same fields in every state of the stack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from ops import settings_file, status
 from ops.services import local_url, page_urls
+from tests.unit.stack_fakes import container
 
 MODEL = {
     "name": "airflow-ha",
@@ -18,53 +19,41 @@ MODEL = {
 }
 
 
-def container(service: str, number: int, *, state="running", health=None, code=0, policy="always") -> dict:
-    found = {
-        "Id": f"{service}{number}".ljust(64, "0"),
-        "Created": f"2026-01-01T00:00:0{number}.123456789Z",
-        "State": {"Status": state, "ExitCode": code},
-        "Config": {"Labels": {"com.docker.compose.service": service, "com.docker.compose.oneoff": "False"}},
-        "HostConfig": {"RestartPolicy": {"Name": policy}},
-    }
-    if health:
-        found["State"]["Health"] = {"Status": health}
-    return found
-
-
 MIGRATED = container("migrate", 1, state="exited", policy="on-failure")
 
 
 @pytest.fixture
 def stack(project, docker):
-    """A stack with the given containers."""
+    """A function that returns the status of a stack with the given containers."""
     project.env_file.write_text("AIRFLOW_IMAGE=airflow-ha/airflow:1\nSTACK_IMAGES_ORIGIN=AIRFLOW_IMAGE=airgap\n")
     docker.answer("config --format json", out=json.dumps(MODEL))
 
     def with_containers(*containers: dict) -> status.Status:
-        docker.answer("ps --all", out="\n".join(one["Id"] for one in containers))
-        docker.answer("inspect", out=json.dumps(list(containers)))
+        docker.answer_containers(*containers)
         return status.collect(project)
 
     return with_containers
 
 
-def test_a_whole_stack_is_ready(stack):
-    found = stack(container("scheduler", 1, health="healthy"), container("scheduler", 2, health="healthy"), MIGRATED)
-    assert found["ready"] is True
-    assert found["services"][1]["name"] == "scheduler"
-    assert found["services"][1]["wanted"] == found["services"][1]["healthy"] == 2
-    assert found["services"][1]["instances"][0] == {
+def test_stack_with_all_replicas_healthy_is_ready(stack):
+    status_now = stack(
+        container("scheduler", 1, health="healthy"), container("scheduler", 2, health="healthy"), MIGRATED
+    )
+    assert status_now["ready"] is True
+    assert status_now["services"][1]["name"] == "scheduler"
+    assert status_now["services"][1]["wanted"] == status_now["services"][1]["healthy"] == 2
+    assert status_now["services"][1]["instances"][0] == {
         "id": "scheduler100", "state": "running", "health": "healthy", "suspended_tasks": 0,
     }  # fmt: skip
-    assert found["images"] == {"AIRFLOW_IMAGE": {"reference": "airflow-ha/airflow:1", "origin": "airgap"}}
-    assert found["urls"]["airflow"] == "http://localhost:8080"
+    assert status_now["images"] == {"AIRFLOW_IMAGE": {"reference": "airflow-ha/airflow:1", "origin": "airgap"}}
+    assert status_now["urls"]["airflow"] == "http://localhost:8080"
 
 
 @pytest.mark.parametrize(
     ("outputs", "suspended"),
     [([], 0), (["suspended tasks: 2\n"], 2), (["suspended tasks: 2\n", ""], 0), (["", "suspended tasks: 1\nx"], 1)],
 )
-def test_a_workers_suspended_tasks_are_those_of_its_last_check(stack, outputs, suspended):
+def test_suspended_tasks_come_from_the_last_health_check(stack, outputs, suspended):
     worker = container("scheduler", 1, health="healthy")
     worker["State"]["Health"]["Log"] = [{"ExitCode": 0, "Output": output} for output in outputs]
     [instance] = stack(worker)["services"][1]["instances"]
@@ -82,29 +71,29 @@ def test_a_workers_suspended_tasks_are_those_of_its_last_check(stack, outputs, s
     ],
     ids=["missing", "unhealthy", "starting", "exited", "paused"],
 )
-def test_a_stack_with_one_scheduler_of_two_is_not_ready(stack, second):
+def test_stack_with_one_scheduler_of_two_is_not_ready(stack, second):
     assert stack(container("scheduler", 1, health="healthy"), *second, MIGRATED)["ready"] is False
 
 
-def test_a_stack_with_an_instance_too_many_is_not_ready(stack):
+def test_stack_with_a_surplus_instance_is_not_ready(stack):
     three = [container("scheduler", number, health="healthy") for number in (1, 2, 3)]
     assert stack(*three, MIGRATED)["ready"] is False
 
 
-def test_a_migration_that_failed_is_not_ready(stack):
+def test_stack_with_a_failed_migration_is_not_ready(stack):
     failed = container("migrate", 1, state="exited", code=1, policy="on-failure")
     two = [container("scheduler", number, health="healthy") for number in (1, 2)]
     assert stack(*two, failed)["ready"] is False
 
 
-def test_a_stack_that_was_never_started_is_not_ready_and_has_the_same_fields(project, docker):
-    found = status.collect(project)
-    assert found["ready"] is False
-    assert set(found) == set(status.Status.__annotations__)
+def test_status_before_up_has_every_field(project, docker):
+    status_now = status.collect(project)
+    assert status_now["ready"] is False
+    assert set(status_now) == set(status.Status.__annotations__)
 
 
 @pytest.mark.parametrize(
-    ("address", "shown", "asked"),
+    ("address", "shown", "local"),
     [
         ("127.0.0.1", "http://localhost:8080", "http://127.0.0.1:8080"),
         ("0.0.0.0", "http://localhost:8080", "http://127.0.0.1:8080"),
@@ -112,13 +101,13 @@ def test_a_stack_that_was_never_started_is_not_ready_and_has_the_same_fields(pro
         ("::1", "http://localhost:8080", "http://[::1]:8080"),
     ],
 )
-def test_urls_are_what_people_and_this_machine_can_open(address, shown, asked):
+def test_urls_work_for_users_and_for_this_host(address, shown, local):
     settings = {"BIND_ADDRESS": address, "AIRFLOW_PORT": "8080", "COMPOSE_PROFILES": "data"}
     assert page_urls(settings) == {"airflow": shown}
-    assert local_url(settings) == asked
+    assert local_url(settings) == local
 
 
-def test_alertmanager_and_the_stacks_own_slack_are_pages_while_they_are_on(project):
+def test_pages_are_those_of_the_active_profiles(project):
     settings = settings_file.read(project) | {"COMPOSE_PROFILES": "observability,slack-stub"}
     assert page_urls(settings)["alertmanager"] == "http://localhost:9093"
     assert page_urls(settings)["slack_stub"] == "http://localhost:8025"
