@@ -1,4 +1,4 @@
-"""Which logs explain a failed test: each is kept in a file, and the test's report names it with its last errors."""
+"""The logs of a failed test's stack: saved to files, and named in the test's report with their last errors."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.stack import Airflow, Stack
 
 TITLE = "logs of the stack during this test"
 SECONDS = 60.0
-"""For all of it: what is not read by then is left out."""
+"""The time limit for reading all logs; logs not read by then are left out."""
 LOG_SECONDS = 10.0
 LOG_LINES = 20_000
-"""The newest of a container are kept."""
+"""The newest lines of a container that are saved."""
 TASKS = 20
 SHOWN_LOGS = 12
 SHOWN_LINES = 5
 WIDTH = 300
 
-ENDED_BADLY = ("failed", "up_for_retry")
+FAILED_STATES = ("failed", "up_for_retry")
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\S+Z ")
-"""What Docker puts before each line."""
+"""The timestamp that Docker adds to each line."""
 ERROR = re.compile(
     r"\[(error|critical)\s*\]"  # Airflow
-    r"|\blevel=\"?(error|fatal|panic)"  # Prometheus and what is built like it
-    r"|\t(error|fatal|panic)\t"  # the collector
+    r"|\blevel=\"?(error|fatal|panic)"  # Prometheus, Alertmanager and the exporters
+    r"|\t(error|fatal|panic)\t"  # the OpenTelemetry Collector
     r"|\b(ERROR|CRITICAL|FATAL|PANIC|ALERT|EMERG)\b"  # Postgres, Python's logging, HAProxy
 )
 TRACEBACK = "Traceback (most recent call last)"
@@ -44,15 +44,15 @@ TRACEBACK = "Traceback (most recent call last)"
 
 @dataclass(frozen=True)
 class Log:
-    """A log that was kept.
+    """A saved log.
 
     Attributes:
-        of: Whose.
-        file: Its name.
-        errors: Its lines that tell of one.
+        source: The container or task that wrote it.
+        file: The name of its file.
+        errors: Its error lines.
     """
 
-    of: str
+    source: str
     file: str
     errors: list[str]
 
@@ -64,7 +64,7 @@ STARTED = pytest.StashKey[float]()
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds a section to the report of a failed test that had a stack."""
+    """Add a section to the report of a failed test that has a stack."""
     report = yield
     started = item.stash.setdefault(STARTED, call.start)
     stack = getattr(item, "funcargs", {}).get("stack")
@@ -74,56 +74,56 @@ def pytest_runtest_makereport(
 
 
 def explanation(stack: Stack, what: str, since: float) -> str:
-    """Keeps the logs since a moment, and says which of them tell of errors; never raises.
+    """Save the logs since a time, and return which of them contain errors; never raise.
 
     Args:
         stack: The stack.
-        what: What failed; the folder of the logs is named after it.
+        what: The name of what failed; the folder of the logs is named after it.
         since: Seconds since the epoch.
     """
     folder = stack.reports / file_name(what.rpartition("/")[2])
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier session, or of an earlier phase of the same test
+    shutil.rmtree(folder, ignore_errors=True)  # left by an earlier session, or by an earlier phase of the test
     deadline = time.monotonic() + SECONDS
-    said: list[str] = []
-    kept: list[Log] = []
-    for keep in (task_logs, container_logs):
+    problems: list[str] = []
+    saved: list[Log] = []
+    for save_logs in (task_logs, container_logs):
         try:
-            for log in keep(stack, folder, since):
-                kept.append(log)
+            for log in save_logs(stack, folder, since):
+                saved.append(log)
                 if time.monotonic() > deadline:
-                    said.append(f"there may be more: not all was read in {SECONDS:.0f} s")
+                    problems.append(f"logs may be missing: not all were read in {SECONDS:.0f} s")
                     break
         except Exception as error:
-            said.append(f"not all could be read: {error!r}"[:WIDTH])
-    return "\n".join([*section(kept, stack.project.shown(folder)), *dict.fromkeys(said)])
+            problems.append(f"cannot read all logs: {error!r}"[:WIDTH])
+    return "\n".join([*section(saved, stack.project.shown(folder)), *dict.fromkeys(problems)])
 
 
 def task_logs(stack: Stack, folder: Path, since: float) -> Iterable[Log]:
-    """The logs of the task attempts that ended badly since a moment, as Airflow has them."""
+    """Save Airflow's logs of the tries that failed since a time."""
     for ti in failed_tasks(stack.api, since):
-        place = (ti["dag_id"], ti["dag_run_id"], ti["task_id"], ti["try_number"])
-        lines = entries(json.loads(stack.api.log(*place, map_index=ti["map_index"])))
+        key = (ti["dag_id"], ti["dag_run_id"], ti["task_id"], ti["try_number"])
+        lines = entries(json.loads(stack.api.log(*key, map_index=ti["map_index"])))
         name = f"task {ti['dag_id']}.{instance_name(ti)}, try {ti['try_number']} of {ti['dag_run_id']}"
-        yield keep(name, folder / f"{file_name(name)}.log", "\n".join(lines))
+        yield save(name, folder / f"{file_name(name)}.log", "\n".join(lines))
 
 
 def failed_tasks(api: Airflow, since: float) -> list[dict[str, Any]]:
-    """The task instances whose last attempt ended badly since a moment, the newest first."""
-    found: list[dict[str, Any]] = api.get(
+    """Return the task instances whose last try failed since a time, the newest first."""
+    instances: list[dict[str, Any]] = api.get(
         "/dags/~/dagRuns/~/taskInstances",
-        state=ENDED_BADLY,
+        state=FAILED_STATES,
         end_date_gte=datetime.fromtimestamp(since, UTC).isoformat(),
         order_by="-end_date",
         limit=TASKS,
     )["task_instances"]
-    return found
+    return instances
 
 
 def container_logs(stack: Stack, folder: Path, since: float) -> Iterable[Log]:
-    """What each container said since a moment, if it said anything."""
+    """Save the log of each container since a time, unless it is empty."""
     for container in stack.containers(include_exited=True):
         command = ["docker", "logs", "--timestamps", f"--since={since:.3f}", f"--tail={LOG_LINES}", container.id]
-        said = subprocess.run(
+        text = subprocess.run(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -132,35 +132,35 @@ def container_logs(stack: Stack, folder: Path, since: float) -> Iterable[Log]:
             timeout=LOG_SECONDS,
             check=False,
         ).stdout
-        if said:
-            yield keep(container.service, folder / f"{container.service}-{container.id[:12]}.log", said)
+        if text:
+            yield save(container.service, folder / f"{container.service}-{container.id[:12]}.log", text)
 
 
-def keep(of: str, file: Path, text: str) -> Log:
-    """Writes a log to its file."""
+def save(source: str, file: Path, text: str) -> Log:
+    """Write a log to its file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
-    return Log(of, file.name, errors(text.splitlines()))
+    return Log(source, file.name, errors(text.splitlines()))
 
 
 def errors(lines: Iterable[str]) -> list[str]:
-    """The lines that tell of an error; of a traceback the one that says what was raised."""
-    found = []
+    """Return the error lines; of a traceback, the line with the exception."""
+    error_lines = []
     in_traceback = False
     for line in lines:
-        said = STAMP.sub("", line, count=1)
-        if TRACEBACK in said:
+        message = STAMP.sub("", line, count=1)
+        if TRACEBACK in message:
             in_traceback = True
-        elif in_traceback and (not said or said[0].isspace()):
+        elif in_traceback and (not message or message[0].isspace()):
             continue
-        elif in_traceback or ERROR.search(said):
+        elif in_traceback or ERROR.search(message):
             in_traceback = False
-            found.append(line)
-    return found
+            error_lines.append(line)
+    return error_lines
 
 
 def entries(answer: Mapping[str, Any]) -> list[str]:
-    """A task's log as lines, out of the API's answer; an exception as Python would show it."""
+    """Return a task's log from the API's answer as lines, exceptions as Python prints them."""
     lines = []
     for entry in answer["content"]:
         if isinstance(entry, str):
@@ -175,25 +175,25 @@ def entries(answer: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def section(kept: list[Log], folder: str) -> list[str]:
-    """What people read: each log with errors and its last ones, the tasks' before the containers'.
+def section(saved: list[Log], folder: str) -> list[str]:
+    """Return the lines of the report: each log with errors and its last error lines.
 
     Args:
-        kept: The logs.
-        folder: Where they are.
+        saved: The logs, in the order of the report.
+        folder: The folder of their files.
     """
-    telling = [log for log in kept if log.errors]
+    with_errors = [log for log in saved if log.errors]
     lines = []
-    for number, log in enumerate(telling):
-        lines.append(f"{log.of}: errors ({len(log.errors)}) in {folder}/{log.file}")
+    for number, log in enumerate(with_errors):
+        lines.append(f"{log.source}: errors ({len(log.errors)}) in {folder}/{log.file}")
         if number < SHOWN_LOGS:
             lines += [f"    {line[:WIDTH]}" for line in log.errors[-SHOWN_LINES:]]
-    if silent := len(kept) - len(telling):
-        lines.append(f"no error in {silent} more logs in {folder}/")
-    return lines or ["nothing was logged"]
+    if without_errors := len(saved) - len(with_errors):
+        lines.append(f"no error in {without_errors} more logs in {folder}/")
+    return lines or ["no logs"]
 
 
 def file_name(text: str) -> str:
-    """A text as the name of a file, wherever that may be kept."""
+    """Return a text as a file name that is valid on every file system and in CI artifacts."""
     name = re.sub(r"[^A-Za-z0-9.=-]+", "_", text).strip("_.")
     return name if len(name) <= 120 else f"{name[:110]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

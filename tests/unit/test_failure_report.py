@@ -1,4 +1,4 @@
-"""A test that is made to fail points at the log that explains it."""
+"""The report of a failed test names the logs that explain the failure."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ TASK_LOG = {
 }
 
 
-class PaperStack(Stack):
-    """Two containers, whose logs a `docker` of paper prints."""
+class FakeStack(Stack):
+    """Two containers, whose logs a fake `docker` prints."""
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
         return [Container(SCHEDULER, "scheduler", "running", {}), Container(REDIS, "redis", "exited", {})]
 
 
 class Fixtures:
-    """A plugin with the fixture that a folder of integration tests has."""
+    """A pytest plugin with the fixture `stack` of the integration tests."""
 
     def __init__(self, stack: Stack):
-        self.made = stack
+        self.fake_stack = stack
 
     @pytest.fixture(scope="session")
     def stack(self) -> Stack:
-        return self.made
+        return self.fake_stack
 
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the search path with a `docker` that prints the file named after the container."""
+    """A folder in PATH with a `docker` that prints the file named after the container."""
     folder = tmp_path / "programs"
     folder.mkdir()
     (folder / "docker").write_text(DOCKER)
@@ -81,11 +81,11 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def airflow(*failed: dict, asked: list[httpx.Request]) -> Airflow:
-    """Airflow's API with these failed task instances."""
+def airflow(*failed: dict, requests: list[httpx.Request]) -> Airflow:
+    """Return a client of an Airflow API with these failed task instances, which records its requests."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
+        requests.append(request)
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": "t"})
         if request.url.path.endswith("/logs/2"):
@@ -96,37 +96,37 @@ def airflow(*failed: dict, asked: list[httpx.Request]) -> Airflow:
 
 
 @pytest.fixture
-def asked() -> list[httpx.Request]:
-    """What Airflow was asked."""
+def requests() -> list[httpx.Request]:
+    """The requests to Airflow's API."""
     return []
 
 
 @pytest.fixture
-def stack(programs: Path, tmp_path: Path, asked: list[httpx.Request]) -> Stack:
-    made = PaperStack(state=tmp_path, dags=tmp_path, reports=tmp_path / "reports")
-    made.__dict__["api"] = airflow(FAILED_TASK, asked=asked)
-    return made
+def stack(programs: Path, tmp_path: Path, requests: list[httpx.Request]) -> Stack:
+    fake_stack = FakeStack(state=tmp_path, dags=tmp_path, reports=tmp_path / "reports")
+    fake_stack.__dict__["api"] = airflow(FAILED_TASK, requests=requests)
+    return fake_stack
 
 
 def run(pytester: pytest.Pytester, stack: Stack, body: str) -> str:
-    """What a session with one test says."""
+    """Return the output of a session with one test."""
     pytester.makepyfile(test_made=f"def test_to_fail(stack):\n    {body}\n")
     return pytester.runpytest_inprocess(
         "-p", "no:cacheprovider", plugins=[failure_report, Fixtures(stack)]
     ).stdout.str()
 
 
-def test_a_test_that_is_made_to_fail_points_at_the_logs_that_explain_it(
-    pytester: pytest.Pytester, stack: Stack, programs: Path, asked: list[httpx.Request]
+def test_failed_test_reports_the_logs_that_explain_it(
+    pytester: pytest.Pytester, stack: Stack, programs: Path, requests: list[httpx.Request]
 ):
-    began = time.time()
-    said = run(pytester, stack, "assert False, 'made to'")
-    assert "made to" in said
+    started = time.time()
+    output = run(pytester, stack, "assert False, 'made to'")
+    assert "made to" in output
     folder = stack.reports / "test_made.py_test_to_fail"
     scheduler = folder / f"scheduler-{SCHEDULER[:12]}.log"
     task = folder / "task_load.work_3_try_2_of_manual_1.log"
-    told = said.partition(f"- {failure_report.TITLE} -")[2].splitlines()[1:7]
-    assert told == [
+    lines = output.partition(f"- {failure_report.TITLE} -")[2].splitlines()[1:7]
+    assert lines == [
         f"task load.work[3], try 2 of manual__1: errors (2) in {task}",
         "    2026-11-25T21:14:50Z [error] Task failed with exception",
         "    ValueError: 10 samples",
@@ -138,48 +138,48 @@ def test_a_test_that_is_made_to_fail_points_at_the_logs_that_explain_it(
     assert "validation.py" in task.read_text()
 
     since = float((programs / "calls").read_text().partition("--since=")[2].split()[0])
-    assert began - 0.001 <= since <= time.time(), "of this test, not of those before it"
-    (question,) = [one.url.params for one in asked if one.url.path.endswith("/~/taskInstances")]
-    assert question.get_list("state") == ["failed", "up_for_retry"]
-    assert datetime.fromisoformat(question["end_date_gte"]).timestamp() == pytest.approx(since, abs=0.01)
+    assert started - 0.001 <= since <= time.time(), "logs of this test, not of earlier tests"
+    (query,) = [request.url.params for request in requests if request.url.path.endswith("/~/taskInstances")]
+    assert query.get_list("state") == ["failed", "up_for_retry"]
+    assert datetime.fromisoformat(query["end_date_gte"]).timestamp() == pytest.approx(since, abs=0.01)
 
 
-def test_a_test_that_passes_reads_no_log(pytester: pytest.Pytester, stack: Stack, programs: Path):
+def test_passed_test_reads_no_log(pytester: pytest.Pytester, stack: Stack, programs: Path):
     assert failure_report.TITLE not in run(pytester, stack, "pass")
     assert not (programs / "calls").exists()
     assert not stack.reports.exists()
 
 
-def test_a_test_without_a_stack_fails_as_ever(pytester: pytest.Pytester):
+def test_failed_test_without_a_stack_has_no_section(pytester: pytest.Pytester):
     pytester.makepyfile("def test_to_fail():\n    assert False")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", plugins=[failure_report])
     result.assert_outcomes(failed=1)
     assert failure_report.TITLE not in result.stdout.str()
 
 
-def test_a_dead_airflow_does_not_hide_what_the_containers_say(pytester: pytest.Pytester, stack: Stack):
+def test_dead_airflow_does_not_hide_the_containers_logs(pytester: pytest.Pytester, stack: Stack):
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
     stack.api.http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(refuse))
-    said = run(pytester, stack, "assert False")
-    assert "BrokenPipeError" in said
-    assert "not all could be read: ConnectError('refused')" in said
+    output = run(pytester, stack, "assert False")
+    assert "BrokenPipeError" in output
+    assert "ConnectError('refused')" in output
 
 
-def test_a_docker_that_is_not_there_does_not_hide_the_failure(pytester, stack, monkeypatch, programs):
+def test_missing_docker_does_not_hide_the_failure(pytester, stack, monkeypatch, programs):
     monkeypatch.setenv("PATH", str(programs.parent / "empty"))
-    said = run(pytester, stack, "assert False, 'made to'")
-    assert "made to" in said
-    assert "not all could be read: FileNotFoundError" in said
+    output = run(pytester, stack, "assert False, 'made to'")
+    assert "made to" in output
+    assert "FileNotFoundError" in output
 
 
-def test_what_takes_too_long_is_left_out_and_that_is_said(stack: Stack, monkeypatch: pytest.MonkeyPatch):
+def test_time_limit_for_reading_logs_is_reported(stack: Stack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(failure_report, "SECONDS", -1.0)
-    assert "not all was read" in failure_report.explanation(stack, "bring-up", time.time())
+    assert "not all were read" in failure_report.explanation(stack, "bring-up", time.time())
 
 
-def test_a_second_failure_of_a_test_keeps_only_its_own_logs(stack: Stack):
+def test_second_failure_of_a_test_replaces_its_logs(stack: Stack):
     old = stack.reports / "bring-up/worker-0.log"
     old.parent.mkdir(parents=True)
     old.write_text("of another day")
@@ -201,7 +201,7 @@ def test_a_second_failure_of_a_test_keeps_only_its_own_logs(stack: Stack):
         "2026-11-25 21:11:03,130 ERROR: Error communicating with DCS",
     ],
 )
-def test_an_error_is_known_in_each_programs_own_words(line: str):
+def test_error_line_of_each_program_is_detected(line: str):
     assert errors([line]) == [line]
 
 
@@ -214,11 +214,11 @@ def test_an_error_is_known_in_each_programs_own_words(line: str):
         "8:M 25 Nov 2026 21:18:37.458 * Ready to accept connections tcp",
     ],
 )
-def test_an_error_is_not_seen_where_there_is_none(line: str):
+def test_line_without_an_error_is_not_detected(line: str):
     assert errors([line]) == []
 
 
-def test_of_a_traceback_the_line_counts_that_says_what_was_raised():
+def test_traceback_counts_as_its_exception_line():
     assert errors(TRACEBACK) == [TRACEBACK[3]]
     chained = [
         *TRACEBACK[:4],
@@ -230,7 +230,7 @@ def test_of_a_traceback_the_line_counts_that_says_what_was_raised():
     assert errors(chained) == [TRACEBACK[3], TRACEBACK[3]]
 
 
-def test_a_tasks_log_reads_as_python_would_show_it():
+def test_task_log_shows_exceptions_as_python_does():
     assert entries(TASK_LOG) == [
         "[info] ::group::Log message source details",
         "2026-11-25T21:14:50Z [error] Task failed with exception",
@@ -241,24 +241,24 @@ def test_a_tasks_log_reads_as_python_would_show_it():
     assert entries({"content": ["a line as it was written"]}) == ["a line as it was written"]
 
 
-def test_a_flood_of_errors_is_shown_in_part():
+def test_many_errors_are_shown_in_part():
     flood = [Log(f"s{number}", f"{number}.log", ["x" * 5000] * 1000) for number in range(40)]
     lines = section(flood, "reports")
     assert len(lines) == 40 + failure_report.SHOWN_LOGS * failure_report.SHOWN_LINES
     assert max(map(len, lines)) < 400
-    assert lines[-1] == "s39: errors (1000) in reports/39.log", "each is named"
+    assert lines[-1] == "s39: errors (1000) in reports/39.log", "every log is named"
 
 
-def test_a_stack_that_said_nothing_is_said_to():
-    assert section([], "reports") == ["nothing was logged"]
+def test_stack_without_logs_is_reported():
+    assert section([], "reports") == ["no logs"]
 
 
-def test_the_paths_shown_are_those_of_the_repository():
+def test_paths_are_relative_to_the_repository():
     stack = Stack(state=ROOT / "compose", dags=ROOT / "dags", reports=ROOT / "reports/integration")
     assert stack.project.shown(stack.reports / "x.log") == "reports/integration/x.log"
 
 
-def test_a_tests_name_is_a_files_name_everywhere():
+def test_file_name_is_valid_everywhere():
     name = file_name('test_access.py::test_x["a/b:c*?|<>"-%65]')
     assert name == "test_access.py_test_x_a_b_c_-_65"
     long = [file_name("x" * 300 + end) for end in "ab"]

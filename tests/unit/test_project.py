@@ -1,4 +1,4 @@
-"""The project's own rules: one source for each fact, and what must never be in a commit."""
+"""The project's own rules: one source for each fact, and content that must never be committed."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ TRACKED = [
 ]
 
 
-def test_the_profiles_that_up_knows_are_those_of_the_compose_files():
+def test_profiles_of_up_are_those_of_the_compose_files():
     known = set(PROFILES) | {published.profile for published in OPTIONAL} | {SLACK_STUB_PROFILE}
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == known
 
 
-def test_a_service_scales_exactly_if_its_compose_file_reads_its_variable():
+def test_scalable_services_read_their_replicas_variable():
     text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
     read = {service for service in SERVICES if "${" + replicas_variable(service) in text}
     assert read == set(SCALABLE)
 
 
-def test_the_defaults_of_up_are_those_of_the_compose_files():
+def test_defaults_of_up_are_those_of_the_compose_files():
     text = "\n".join(file.read_text() for file in COMPOSE.glob("*.yaml"))
-    here = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
-    ours = defaults(Project(ROOT, ROOT / "compose"))
-    shared = here.keys() & ours.keys()
+    in_compose = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    in_up = defaults(Project(ROOT, ROOT / "compose"))
+    shared = in_compose.keys() & in_up.keys()
     assert {"AIRFLOW_PORT", "FLOWER_PORT", "WORKER_REPLICAS", "BIND_ADDRESS"} <= shared
-    assert {key: here[key] for key in shared} == {key: ours[key] for key in shared}
+    assert {key: in_compose[key] for key in shared} == {key: in_up[key] for key in shared}
 
 
-def test_the_gateway_has_room_for_every_instance_that_may_be_asked_for():
-    rooms = re.findall(r"server-template \S+ (\d+) ", (COMPOSE / "gateway/haproxy.cfg").read_text())
-    assert {int(room) for room in rooms} == {MAX_INSTANCES}
+def test_gateway_has_a_server_slot_for_every_instance():
+    slots = re.findall(r"server-template \S+ (\d+) ", (COMPOSE / "gateway/haproxy.cfg").read_text())
+    assert {int(slot) for slot in slots} == {MAX_INSTANCES}
 
 
-def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it():
+def test_mounted_secret_belongs_to_the_uid_of_its_service():
     users = {service: int(model["user"].split(":")[0]) for service, model in SERVICES.items()}
     mounted = compose_model()["secrets"]
     for service, model in SERVICES.items():
@@ -65,8 +65,8 @@ def test_every_secret_that_compose_mounts_is_written_for_the_uid_that_reads_it()
             assert secrets_store.READERS[folder] == users[service], f"{service} reads {secret}"
 
 
-def test_first_start_asks_for_nearly_half_of_the_limits():
-    """Of the workers, whose limits are for their tasks, what they hold at rest."""
+def test_first_start_requires_40_percent_of_the_limits():
+    """Workers count with their idle memory, because their limits are for their tasks."""
 
     def limits(without: str) -> int:
         return sum(
@@ -80,14 +80,14 @@ def test_first_start_asks_for_nearly_half_of_the_limits():
     assert limits(without="data") * 0.4 <= preflight.MEMORY_NEEDED + preflight.REPLICAS_MEMORY
 
 
-def test_the_health_probes_ports_are_those_of_the_services():
+def test_health_checks_use_the_ports_of_their_services():
     for name in ("api-server", "execution-api"):
         command, probe = SERVICES[name]["command"], SERVICES[name]["healthcheck"]["test"]
         assert command[command.index("--port") + 1] == probe[probe.index("http") + 1]
 
 
-def test_the_base_image_has_the_airflow_of_the_lock():
-    """Else building on it would replace it whole."""
+def test_base_image_has_the_airflow_version_of_the_lock():
+    """Otherwise the build replaces all of Airflow."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     (version,) = (entry["version"] for entry in lock["package"] if entry["name"] == "apache-airflow")
     assert f"-{version}-" in read_images_env(ROOT)["AIRFLOW_BASE_IMAGE"]
@@ -97,13 +97,13 @@ def test_no_image_is_latest():
     assert "latest" not in re.sub(r"#.*", "", (COMPOSE / "images.env").read_text())
 
 
-def test_no_path_of_one_machine_and_no_package_registry_is_named():
-    """uv.lock apart: it is uv's own file, and names where each hash was seen."""
+def test_no_local_path_or_package_registry_is_committed():
+    """Except in uv.lock, where uv records the source of each hash."""
     machine = re.compile(r"/work/|/root/\.pyenv|/home/(?!airflow)")
     registry = re.compile(
         r"(?:deb\.debian|security\.debian|pypi|pythonhosted|proxy\.golang|npmjs|crates|maven)\.(?:org|io|com)"
     )
-    found = []
+    hits = []
     for path in TRACKED:
         if path.name == "uv.lock" or path == Path(__file__):
             continue
@@ -111,11 +111,11 @@ def test_no_path_of_one_machine_and_no_package_registry_is_named():
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in [*machine.finditer(text), *registry.finditer(text)]]
-    assert found == []
+        hits += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in [*machine.finditer(text), *registry.finditer(text)]]
+    assert hits == []
 
 
-def test_the_top_level_holds_what_the_design_names():
+def test_top_level_has_only_the_folders_of_the_design():
     allowed = {
         "compose", "dags", "src", "ops", "alerting", "tests", "pyproject.toml", "README.md", "uv.lock", "LICENSE",
     }  # fmt: skip
@@ -124,6 +124,6 @@ def test_the_top_level_holds_what_the_design_names():
     }
 
 
-def test_the_quick_checks_before_a_commit_are_those_of_the_test_command():
+def test_pre_commit_hooks_are_the_checks_of_the_test_command():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {hook["name"] for hook in hooks} == set(checks())

@@ -1,4 +1,4 @@
-"""What the workflows run is here and can be run by a developer; what they may do is as little as they need."""
+"""The commands of the workflows exist and run locally, and their permissions are minimal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ops.project import ROOT
 FOLDER = ROOT / ".github"
 WORKFLOWS = {path.name: path for path in sorted((FOLDER / "workflows").iterdir())}
 ACTIONS = {path.parent.name: path for path in sorted((FOLDER / "actions").glob("*/action.yaml"))}
-# YAML 1.1 reads the key `on` as true.
+# YAML 1.1 parses the key `on` as true.
 ON = True
 
 
@@ -51,23 +51,23 @@ USES = [(where, line) for where, line in LINES if re.match(r"\s*(- )?uses:", lin
 
 
 def words(command):
-    """The words of a command, up to where its output goes."""
-    found = shlex.split(command, comments=True)
-    return next((found[:at] for at, word in enumerate(found) if word.startswith((">", "|", "2>"))), found)
+    """Return the words of a command, up to a redirection or pipe."""
+    parts = shlex.split(command, comments=True)
+    return next((parts[:index] for index, word in enumerate(parts) if word.startswith((">", "|", "2>"))), parts)
 
 
-def test_there_are_workflows_for_every_push_every_night_and_every_release():
+def test_workflows_cover_pushes_nights_and_releases():
     assert set(WORKFLOWS) == {"ci.yaml", "nightly.yaml", "release.yaml"}
     assert {"push", "pull_request"} <= set(load(WORKFLOWS["ci.yaml"])[ON])
     assert "schedule" in load(WORKFLOWS["nightly.yaml"])[ON]
     assert load(WORKFLOWS["release.yaml"])[ON] == {"push": {"tags": ["v*"]}}
 
 
-# ---- what they run
+# ---- commands
 
 
-@pytest.mark.parametrize(("where", "command"), [found for found in COMMANDS if "./ops/stack" in found[1]])
-def test_a_command_of_the_stack_exists(where, command):
+@pytest.mark.parametrize(("where", "command"), [entry for entry in COMMANDS if "./ops/stack" in entry[1]])
+def test_stack_command_exists(where, command):
     program, verb, *arguments = words(command)
     assert (ROOT / program).is_file()
     known = typer.main.get_command(app).commands
@@ -75,34 +75,34 @@ def test_a_command_of_the_stack_exists(where, command):
     if verb != "test" or arguments == [CHECKS]:
         return
     paths = [argument for argument in arguments if not argument.startswith("-")]
-    assert paths, "without one it is everything"
+    assert paths, "without a path pytest runs everything"
     for path in paths:
         assert (ROOT / path).is_file() or list((ROOT / path).rglob("test_*.py")), f"no test in {path}"
 
 
-@pytest.mark.parametrize(("where", "command"), [found for found in COMMANDS if " -m " in found[1]])
-def test_a_module_that_is_run_exists_and_can_be_run(where, command):
-    found = words(command)
-    module = importlib.util.find_spec(found[found.index("-m") + 1])
+@pytest.mark.parametrize(("where", "command"), [entry for entry in COMMANDS if " -m " in entry[1]])
+def test_python_module_exists_and_is_executable(where, command):
+    parts = words(command)
+    module = importlib.util.find_spec(parts[parts.index("-m") + 1])
     assert module is not None
     assert '__name__ == "__main__"' in (ROOT / module.origin).read_text()
 
 
-def test_the_rest_of_what_is_run_is_of_the_environments_own_tools():
+def test_other_programs_are_those_of_the_environment():
     others = {words(command)[0] for _, command in COMMANDS} - {"./ops/stack", "python3"}
     assert others == {".bootstrap/bin/uv"}
 
 
-def test_every_part_of_the_test_command_is_run_on_every_push():
+def test_every_push_runs_every_test_folder_but_the_drills():
     run = {words(command)[2] for where, command in COMMANDS if where.startswith("ci.yaml") and "ops/stack" in command}
     parts = {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").iterdir() if list(path.glob("**/test_*.py"))
     }
-    # Drills take longer than a push should wait for.
+    # Drills are too long for a push.
     assert run == {CHECKS, *parts} - {"tests/resilience"}
 
 
-def test_every_push_measures_that_nine_tenths_of_the_code_are_covered():
+def test_every_push_requires_90_percent_coverage():
     (unit,) = [command for where, command in COMMANDS if where.startswith("ci.yaml") and "tests/unit" in command]
     assert "--cov" in words(unit)
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]
@@ -110,26 +110,26 @@ def test_every_push_measures_that_nine_tenths_of_the_code_are_covered():
     assert settings["report"]["fail_under"] >= 90
 
 
-def test_every_drill_is_held_every_night_by_who_may():
+def test_every_night_runs_all_drills_as_root():
     (job,) = (model for name, job, model in WITH_STEPS if (name, job) == ("nightly.yaml", "drills"))
     (step,) = (step for step in job["steps"] if "stack test" in step.get("run", ""))
     assert {"tests/resilience", "--drills=all", "--patches=$PATCHES"} <= set(words(step["run"]))
     assert job["strategy"]["matrix"] == {"patches": ["all", "safety"]}
-    assert step["shell"].startswith("sudo "), "a fault that needs root would be left out"
+    assert step["shell"].startswith("sudo "), "without root some faults are skipped"
     assert job["env"] == {"PATCHES": "${{ matrix.patches }}", "STACK_IMAGES": "official"}
 
 
-def test_long_tests_run_every_night():
+def test_every_night_runs_the_long_tests():
     (run,) = [words(command) for _, command in COMMANDS if "--nightly" in command]
     assert "tests/integration" in run
 
 
-def test_a_stack_without_patches_comes_up_every_night():
+def test_every_night_starts_a_stack_without_patches():
     (run,) = [words(command) for where, command in COMMANDS if "--patches=none" in command]
     assert "tests/integration/test_up.py" in run
 
 
-def test_the_tests_run_on_the_official_images_on_both_architectures():
+def test_ci_uses_official_images_on_both_architectures():
     ci = load(WORKFLOWS["ci.yaml"])
     assert ci["env"] == {"STACK_IMAGES": "official"}
     matrix = ci["jobs"]["integration"]["strategy"]["matrix"]["include"]
@@ -141,43 +141,43 @@ def test_the_tests_run_on_the_official_images_on_both_architectures():
 
 @pytest.mark.parametrize(
     ("name", "job", "model"),
-    [found for found in WITH_STEPS if any("stack test tests/" in step.get("run", "") for step in found[2]["steps"])],
+    [entry for entry in WITH_STEPS if any("stack test tests/" in step.get("run", "") for step in entry[2]["steps"])],
 )
-def test_a_job_with_tests_shows_its_summary_and_keeps_its_reports(name, job, model):
+def test_job_with_tests_has_a_summary_and_keeps_its_reports(name, job, model):
     run = next(step["run"] for step in model["steps"] if "stack test tests/" in step.get("run", ""))
     assert re.search(r"--junitxml=reports/\S+\.xml", run)
     summary = next(step for step in model["steps"] if "ops.ci.junit_summary reports" in step.get("run", ""))
     assert summary["if"] == "${{ !cancelled() }}"
-    kept = next(step for step in model["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
-    assert kept["if"] == "failure()"
-    assert "reports/" in kept["with"]["path"].splitlines()
+    upload = next(step for step in model["steps"] if step.get("uses", "").startswith("actions/upload-artifact@"))
+    assert upload["if"] == "failure()"
+    assert "reports/" in upload["with"]["path"].splitlines()
 
 
-def test_the_image_that_is_built_has_the_name_that_up_looks_for():
-    found = facts(ROOT)
+def test_built_image_has_the_name_that_up_expects():
+    image_facts = facts(ROOT)
     versions = read_images_env(ROOT)
-    assert found["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE], versions["UV_VERSION"])
-    images = json.loads(found["images"])
+    assert image_facts["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE], versions["UV_VERSION"])
+    images = json.loads(image_facts["images"])
     assert {image["reference"] for image in images} == {
         value for key, value in versions.items() if key.endswith("_IMAGE") and key != AIRFLOW_BASE_IMAGE
     }
-    assert all("\n" not in value for value in found.values())
+    assert all("\n" not in value for value in image_facts.values())
 
 
-def test_a_build_takes_the_arguments_of_the_dockerfile():
+def test_build_passes_the_arguments_of_the_dockerfile():
     dockerfile = (ROOT / facts(ROOT)["dockerfile"]).read_text()
-    wanted = set(re.findall(r"^ARG (\w+)$", dockerfile, re.MULTILINE))
+    arguments = set(re.findall(r"^ARG (\w+)$", dockerfile, re.MULTILINE))
     builds = [step["with"] for _, step in STEPS if step.get("uses", "").startswith("docker/build-push-action@")]
     assert len(builds) == 2
     for build in builds:
-        assert {line.split("=")[0] for line in build["build-args"].splitlines()} == wanted
+        assert {line.split("=")[0] for line in build["build-args"].splitlines()} == arguments
 
 
-# ---- what they may do
+# ---- permissions
 
 
 @pytest.mark.parametrize(("where", "line"), USES)
-def test_an_action_is_pinned_by_its_commit_with_its_version_beside_it(where, line):
+def test_action_is_pinned_by_commit_with_its_version(where, line):
     if "uses: ./" in line:
         path = ROOT / line.split("uses: ./")[1].strip()
         assert path.is_file() or (path / "action.yaml").is_file()
@@ -185,28 +185,28 @@ def test_an_action_is_pinned_by_its_commit_with_its_version_beside_it(where, lin
         assert re.fullmatch(r"\s*(- )?uses: [\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
 
 
-def test_an_action_is_of_one_version_everywhere():
+def test_action_has_one_version_everywhere():
     pins = {line.split("uses: ")[1] for _, line in USES if "@" in line}
     assert len({pin.split("@")[0] for pin in pins}) == len(pins)
 
 
 @pytest.mark.parametrize(("name", "job", "model"), JOBS)
-def test_a_job_ends_in_time_and_says_what_it_may_do(name, job, model):
+def test_job_has_a_timeout_and_permissions(name, job, model):
     assert isinstance(model["permissions"], dict)
-    # A job that is another workflow takes that one's times. All drills take half of what a runner is lent for.
-    most = 360 if (name, job) == ("nightly.yaml", "drills") else 60
-    assert "uses" in model or 0 < model["timeout-minutes"] <= most
+    # A job that calls another workflow has that workflow's timeouts. The drills need half of GitHub's limit for a job.
+    longest = 360 if (name, job) == ("nightly.yaml", "drills") else 60
+    assert "uses" in model or 0 < model["timeout-minutes"] <= longest
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_may_do_nothing_that_its_jobs_do_not_ask_for(name):
+def test_workflow_itself_has_no_permissions(name):
     workflow = load(WORKFLOWS[name])
     assert workflow["permissions"] == {}
     assert workflow["concurrency"]["group"].startswith(f"{name.removesuffix('.yaml')}-")
     assert workflow["defaults"]["run"]["shell"] == "bash", "with pipefail"
 
 
-def test_only_who_has_to_may_write():
+def test_only_listed_jobs_may_write():
     writers = {
         (name, job, scope)
         for name, job, model in JOBS
@@ -224,45 +224,45 @@ def test_only_who_has_to_may_write():
     }
 
 
-def test_a_fork_needs_no_secret():
-    secrets = {found for _, line in LINES for found in re.findall(r"secrets[.\[][\w.'\"-]+|secrets: *inherit", line)}
+def test_fork_needs_no_secret():
+    secrets = {use for _, line in LINES for use in re.findall(r"secrets[.\[][\w.'\"-]+|secrets: *inherit", line)}
     assert secrets <= {"secrets.GITHUB_TOKEN"}
 
 
-def test_no_workflow_gives_a_pull_request_more_than_its_own_rights():
+def test_pull_request_gets_no_further_permissions():
     for path in WORKFLOWS.values():
         assert not {"pull_request_target", "workflow_run"} & set(load(path)[ON])
 
 
-def test_no_checkout_leaves_its_token_behind():
+def test_checkout_does_not_keep_its_token():
     checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
     assert checkouts
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-@pytest.mark.parametrize(("where", "step"), [found for found in STEPS if "run" in found[1]])
-def test_nothing_from_outside_is_pasted_into_a_script(where, step):
+@pytest.mark.parametrize(("where", "step"), [entry for entry in STEPS if "run" in entry[1]])
+def test_script_contains_no_expression(where, step):
     assert "${{" not in step["run"]
 
 
-# ---- what keeps the versions fresh
+# ---- version updates
 
 
-def test_every_version_in_images_env_is_one_that_renovate_finds():
+def test_renovate_finds_every_version_in_images_env():
     renovate = json.loads((FOLDER / "renovate.json").read_text())
     text = (ROOT / "compose/images.env").read_text()
-    found = set()
+    versions = set()
     for manager in renovate["customManagers"]:
         (file,) = manager["managerFilePatterns"]
         assert re.search(file.strip("/"), "compose/images.env")
         for pattern in manager["matchStrings"]:
             for match in re.finditer(pattern.replace("(?<", "(?P<"), text):
                 assert match["currentValue"]
-                found.add(match[0])
-    assert found == {f"{key}={value}" for key, value in read_images_env(ROOT).items()}
+                versions.add(match[0])
+    assert versions == {f"{key}={value}" for key, value in read_images_env(ROOT).items()}
 
 
-def test_the_airflow_image_keeps_its_flavour_and_its_python():
+def test_airflow_image_keeps_its_flavour_and_its_python():
     renovate = json.loads((FOLDER / "renovate.json").read_text())
     (rule,) = (rule for rule in renovate["packageRules"] if "versioning" in rule)
     pattern = rule["versioning"].removeprefix("regex:").replace("(?<", "(?P<")
@@ -271,10 +271,10 @@ def test_the_airflow_image_keeps_its_flavour_and_its_python():
     assert match["compatibility"] == "python3.13"
 
 
-# ---- what people are told
+# ---- documentation
 
 
-def test_what_contributors_are_told_to_run_exists():
+def test_commands_and_paths_of_contributing_exist():
     text = (FOLDER / "CONTRIBUTING.md").read_text()
     for path in re.findall(r"(?<![\w/.])((?:tests|ops|compose|dags|src|\.github)/[\w./-]*\w)", text):
         assert (ROOT / path).exists(), path
