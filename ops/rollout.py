@@ -11,7 +11,7 @@ from ops.errors import FAILURE, StackError
 from ops.status import is_ready, service_statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ops.project import Project
     from ops.status import ServiceStatus
@@ -24,7 +24,7 @@ LOG_LINES = 15
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -> None:
+def roll_out(project: Project, report: Callable[[str], None], *options: str, services: Collection[str] = ()) -> None:
     """Runs `docker compose up` and waits until every service has its instances, all of them healthy.
 
     An instance that is to go takes the time that it needs to finish its work, up to its stop_grace_period.
@@ -32,7 +32,8 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
     Args:
         project: The stack.
         report: Shows a line to people.
-        *arguments: Further options of `up`, and the services if not all.
+        *options: Further options of `up`.
+        services: Start only these, and what they depend on, and wait only for them; all if empty.
 
     Raises:
         StackError: The command failed, or nothing has got on for STALL_SECONDS; the service and the last lines of its
@@ -41,14 +42,14 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
     model = compose.config(project)
     best, said = -1, ""
     moved = said_at = time.monotonic()
-    with compose.at_work(project, "up", "--detach", *arguments) as ended:
+    with compose.at_work(project, "up", "--detach", *options, *services) as ended:
         while True:
             failed: StackError | None = None
             try:
                 done = ended()
             except StackError as error:
                 done, failed = True, error
-            found = service_statuses(model)
+            found = [service for service in service_statuses(model) if not services or service["name"] in services]
             waiting = [service for service in found if not is_ready(service)]
             if failed:
                 raise explained(project, model, waiting, report, failed)

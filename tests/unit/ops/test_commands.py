@@ -203,7 +203,7 @@ def test_an_interrupted_command_says_that_the_next_up_finishes_it(project, docke
     os.killpg(command.pid, signal.SIGINT)
     _, said = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert "the next ./ops/stack up finishes it" in said
+    assert "./ops/stack up" in said
 
 
 @pytest.mark.parametrize(
