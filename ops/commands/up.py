@@ -131,18 +131,27 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     """
     from ops.images.resolve import missing_images
 
-    settings |= container_limits.size_workers(settings, preflight.machine_memory())
     # The choice outlives an interruption.
     settings_file.write(project, settings)
     chosen = settings_file.profiles(settings)
     if OBSERVABILITY in chosen and (missing := missing_images(project.root, chosen)):
         report(f"Airflow starts first; images that follow: {', '.join(missing)}")
-        configure(project, settings, find_images(project, [name for name in chosen if name != OBSERVABILITY]))
+        prepare(project, settings, [name for name in chosen if name != OBSERVABILITY])
         start(project, settings, core_services(compose.config(project)))
         verify_pipeline(project, settings)
-    configure(project, settings, find_images(project, chosen))
+    prepare(project, settings, chosen)
     start(project, settings)
     verify_pipeline(project, settings)
+
+
+def prepare(project: Project, settings: dict[str, str], profiles: list[str]) -> None:
+    """Find the images of these profiles, and write everything that `docker compose up` reads.
+
+    Raises:
+        StackError: An image is not available or would skip patches, or a file cannot be written.
+    """
+    settings |= container_limits.size_workers(settings, preflight.machine_memory())
+    configure(project, settings, find_images(project, profiles))
 
 
 def find_images(project: Project, profiles: list[str]) -> dict[str, ResolvedImage]:

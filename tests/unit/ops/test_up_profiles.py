@@ -65,8 +65,7 @@ def steps(project, monkeypatch):
     core = ["worker"]
     monkeypatch.setattr(up.compose, "config", lambda project: {})
     monkeypatch.setattr(up, "core_services", lambda model: core)
-    monkeypatch.setattr(up, "find_images", lambda project, profiles: taken.append(("images", *profiles)) or {})
-    monkeypatch.setattr(up, "configure", lambda project, settings, images: taken.append(("configure",)))
+    monkeypatch.setattr(up, "prepare", lambda project, settings, profiles: taken.append(("prepare", *profiles)))
     monkeypatch.setattr(up, "start", lambda project, settings, services=None: taken.append(("start", services)))
     monkeypatch.setattr(up, "verify_pipeline", lambda project, settings: taken.append(("verify",)))
     return taken
@@ -76,12 +75,10 @@ def test_airflow_runs_the_pipeline_before_missing_images_are_built(project, step
     monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
     up.start_all(project, settings_file.read(project))
     assert steps == [
-        ("images", "data", "flower"),
-        ("configure",),
+        ("prepare", "data", "flower"),
         ("start", ["worker"]),
         ("verify",),
-        ("images", "data", "flower", "observability"),
-        ("configure",),
+        ("prepare", "data", "flower", "observability"),
         ("start", None),
         ("verify",),
     ]
@@ -90,7 +87,7 @@ def test_airflow_runs_the_pipeline_before_missing_images_are_built(project, step
 def test_everything_starts_at_once_when_no_image_is_missing(project, steps, monkeypatch):
     monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: [])
     up.start_all(project, settings_file.read(project))
-    assert [step for step, *_ in steps] == ["images", "configure", "start", "verify"]
+    assert [step for step, *_ in steps] == ["prepare", "start", "verify"]
 
 
 def test_the_chosen_profiles_are_kept_before_images_are_built(project, steps, monkeypatch):
@@ -98,7 +95,7 @@ def test_the_chosen_profiles_are_kept_before_images_are_built(project, steps, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
-    monkeypatch.setattr(up, "find_images", interrupted)
+    monkeypatch.setattr(up, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         up.start_all(project, settings_file.read(project))
     assert "COMPOSE_PROFILES=data,flower,observability" in project.env_file.read_text()
