@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ops.clients import slack_stub
-from ops.drills.alert_drills import ALARMS, raise_alarm
+from ops.drills.alert_drills import ALERT_DRILLS, run_alert_drill
 from ops.screen import report
 from tests.stack import Stack, wait_until
 
@@ -25,9 +25,9 @@ MINUTE = 60.0
 
 def assert_alarm_is_kept(stack: Stack, name: str) -> None:
     """Raises one of the alarms and prints its times."""
-    alarm = next(alarm for alarm in ALARMS if alarm.name == name)
-    outcome = raise_alarm(alarm, stack.project, stack.settings, report)
-    print(f"{alarm.name}: fired after {outcome.fired}, resolved after {outcome.resolved}")
+    drill = next(drill for drill in ALERT_DRILLS if drill.name == name)
+    outcome = run_alert_drill(drill, stack.project, stack.settings, report)
+    print(f"{drill.name}: fired after {outcome.fired}, resolved after {outcome.resolved}")
     assert outcome.broken == []
 
 

@@ -58,7 +58,7 @@ def hold_outage(stack: Stack, outages: dict[str, faults.FaultKind]) -> tuple[str
     assert held
     with ExitStack() as outage:
         for container, fault in outages.items():
-            outage.callback(faults.strike(fault, [container]))
+            outage.callback(faults.inject(fault, [container]))
         ends = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < ends:  # the outage is that long
             time.sleep(0.5)
