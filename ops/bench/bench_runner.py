@@ -171,7 +171,9 @@ def select(
     known = [bench.name for bench in benches] + [comparison.name for comparison in comparisons]
     for name in names:
         if name not in known:
-            raise StackError(f"there is no bench {name!r}", hint=f"choose one of: {', '.join(known)}")
+            raise StackError(
+                f"cannot run the bench {name!r}: it does not exist", hint=f"choose one of: {', '.join(known)}"
+            )
     selected = known if every else names
     return (
         [bench for bench in benches if bench.name in selected],

@@ -79,7 +79,9 @@ def run_and_wait(
         now = time.monotonic()
         if now - started > timeout:
             raise StackError(
-                f"{dag_id} did not finish within {timeout:.0f} s", where=api.run_url(run), hint="./ops/stack status"
+                f"cannot measure {dag_id}: the run did not finish within {timeout:.0f} s",
+                where=api.run_url(run),
+                hint="./ops/stack status",
             )
         if now - reported_at > REPORT_SECONDS:
             report(f"{dag_id} has run for {now - started:.0f} s")
@@ -88,7 +90,7 @@ def run_and_wait(
     answer = api.ask("GET", run_path(dag_id, run.run_id), wait=STALLED_SECONDS)
     finished = FinishedRun(run, answer["state"], seconds_between(answer["run_after"], answer["end_date"]))
     if finished.state != "success" and not may_fail:
-        raise StackError(f"{dag_id} failed", where=api.run_url(run), code=FAILURE)
+        raise StackError(f"cannot measure {dag_id}: the run failed", where=api.run_url(run), code=FAILURE)
     return finished
 
 

@@ -22,24 +22,24 @@ FAN_OUT = Result(
 )
 
 
-def kept(*now: Result, old=None, where=WHERE):
+def merged(*now: Result, old=None, where=WHERE):
     return bench_results.merge(old or {}, now, where, "2026-11-25")
 
 
 def test_new_result_replaces_only_the_old_one_of_its_bench():
     newer = Result("latency", {"here": [{LATENCY: 0.4}]}, None)
-    data = kept(newer, old=kept(FAN_OUT, LATENCIES))
+    data = merged(newer, old=merged(FAN_OUT, LATENCIES))
     assert list(data["benches"]) == ["latency", "fanout"]
     assert bench_results.parse_results(data) == [newer, FAN_OUT]
 
 
 def test_other_machine_or_version_drops_kept_results():
-    data = kept(LATENCIES, old=kept(FAN_OUT), where=WHERE | {"Airflow": "3.3.3"})
+    data = merged(LATENCIES, old=merged(FAN_OUT), where=WHERE | {"Airflow": "3.3.3"})
     assert list(data["benches"]) == ["latency"]
 
 
 def test_other_kernel_build_keeps_results_and_is_noted():
-    data = kept(LATENCIES, old=kept(FAN_OUT), where=WHERE | {"kernel": "Linux 6.2"})
+    data = merged(LATENCIES, old=merged(FAN_OUT), where=WHERE | {"kernel": "Linux 6.2"})
     assert list(data["benches"]) == ["latency", "fanout"]
     assert [line for line in bench_results.render_page(data).splitlines() if "2026-11-25" in line] == [
         f"{SUMMARIES['latency']} 5 rounds, 2026-11-25, Linux 6.2.",
@@ -48,12 +48,12 @@ def test_other_kernel_build_keeps_results_and_is_noted():
 
 
 def test_results_survive_a_json_round_trip():
-    data = kept(LATENCIES, FAN_OUT)
+    data = merged(LATENCIES, FAN_OUT)
     assert bench_results.parse_results(json.loads(json.dumps(data))) == [LATENCIES, FAN_OUT]
 
 
 def test_page_has_machine_versions_goals_and_tables():
-    page = bench_results.render_page(kept(LATENCIES))
+    page = bench_results.render_page(merged(LATENCIES))
     assert "- machine: 2 cores\n- Airflow: 3.3.2" in page
     assert "| a run of two tasks, from request to success, s | 0.500 | 2 | 0.250 | ≤ 0.35× | yes |" in page  # noqa: RUF001
     assert "5 rounds, 2026-11-25, Linux 6.1." in page
@@ -93,7 +93,7 @@ def test_every_goal_names_an_existing_bench():
 
 def test_sizes_get_ratios_and_are_quoted_in_the_advice():
     sizes = {"1 worker": [{RATE: 4.0}], "2 workers": [{RATE: 6.0}], "4 workers": [{RATE: 8.0}]}
-    page = bench_results.render_page(kept(Result("workers", sizes, "1 worker"), LATENCIES))
+    page = bench_results.render_page(merged(Result("workers", sizes, "1 worker"), LATENCIES))
     assert "|  | 1 worker | 2 workers | 4 workers | 2 workers ÷ 1 worker | 4 workers ÷ 1 worker |" in page
     assert f"| {RATE} | 4 | 6 | 8 | 1.50 | 2 |" in page
     assert page.index("## latency") < page.index("## workers") < page.index("## At ten times the size")
@@ -109,7 +109,7 @@ def test_equal_results_give_an_equal_picture(tmp_path):
     first = (tmp_path / "one.svg").read_text()
     assert first == (tmp_path / "two.svg").read_text()
     assert "<svg" in first
-    assert bench_results.PICTURE_LINE in bench_results.render_page(kept(FAN_OUT))
+    assert bench_results.PICTURE_LINE in bench_results.render_page(merged(FAN_OUT))
 
 
 def test_picture_has_each_size_with_its_spread():
@@ -137,5 +137,5 @@ def test_page_and_readme_match_the_kept_results():
 def test_bench_table_is_followed_by_its_notes():
     assert bench_results.NOTES.keys() <= SUMMARIES.keys()
     sample = {"CPU-seconds a task": 0.2}
-    page = bench_results.render_page(kept(Result("cost", {"here": [sample]}, None)))
+    page = bench_results.render_page(merged(Result("cost", {"here": [sample]}, None)))
     assert page.index("## cost") < page.index(bench_results.NOTES["cost"]) < page.index("## At ten times")
