@@ -40,8 +40,8 @@ WATCHED = 10
 IDLE_SECONDS = 30.0
 SUMMARY = (
     "With so many files of one small paused DAG each: the time until Airflow knows them all; from one parse of a file "
-    f"to its next; and until it knows that {WATCHED} of them were edited. Then runs of two tasks, and "
-    f"{IDLE_SECONDS:.0f} s without a load."
+    f"to its next; and until it knows that {WATCHED} of them were edited. Then, with the files in place, runs of two "
+    f"tasks, and {IDLE_SECONDS:.0f} s without a load."
 )
 KNOWN, AGAIN = "seconds until all are known", "seconds from one reading of a file to its next"
 READING, EDITED = "seconds to read a file", f"seconds until {WATCHED} edited files are known"
