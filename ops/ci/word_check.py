@@ -29,7 +29,7 @@ GLOSSARY: Final = {
     r"rounds?": "scheduler loop, scheduling decision",
     r"the end of a task": "terminal state, completion",
     r"tells?|told|telling|says?|said|saying|hears?|heard": "notify, emit, report, log",
-    r"people": "users, on-call engineers, UI traffic",
+    r"ui-load": "users, on-call engineers, UI traffic",
     r"stand-?\s?ins?": "fallback image",
     r"(is|are|be|was|were|been|being) away|being (lost|cut off)": "outage, failover, partition, stall",
     r"journeys?": "round trip",
@@ -53,7 +53,6 @@ ALLOWED: Final = (
     Allowed(r".*", r"round trips?|round ?\(|round[- ]robin", "the field's terms, and Python's function"),
     Allowed(r"ops/(bench|commands/bench)|tests/unit/bench|\.github|README", r"rounds?", "a bench's repetitions"),
     Allowed(r".*", r"attempt=", "Airflow's paths of task logs"),
-    Allowed(r".*", r"(bench )?[`\"']people[`\"']|bench people", "the name of a bench, a key of its recorded results"),
     Allowed(r".*", r"attempts? lost|lost attempts?", "the column of the drills' tables"),
 )
 """At most MOST_ALLOWED of them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ops.dashboards.query_results import Span
-from ops.dashboards.render import read_boards, wrongly_empty
+from ops.dashboards.render import read_boards, unexpectedly_empty
 from ops.observability import metric_contract
 from ops.project import ROOT
 from tests.integration.observability import attributes, spans, total
@@ -200,7 +200,7 @@ def test_every_panel_has_data_unless_empty_is_right(healthy_stack: Stack):
 
     def silent() -> dict[str, tuple[str, ...]]:
         now = time.time()
-        return wrongly_empty(read_boards(folder, healthy_stack.prometheus, Span(now - 300, now)))
+        return unexpectedly_empty(read_boards(folder, healthy_stack.prometheus, Span(now - 300, now)))
 
     wait_until(lambda: not silent(), timeout=150, what=f"no panel is empty: {silent()}", interval=5)
 

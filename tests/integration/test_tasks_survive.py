@@ -119,6 +119,6 @@ def test_heavy_ui_traffic_does_not_reach_tasks(healthy_stack: Stack):
     assert healthy_stack.api.wait_for_run("load", run, timeout=180) == "success"
     print(f"{len(answers)} requests, the slowest {max(seconds for seconds, _ in answers):.1f} s")
     assert [outcome for _, outcome in answers if outcome != httpx.codes.OK] == []
-    # The limit of the bench `people`: UI requests wait because tasks have more CPU weight; up to 11 s seen.
+    # The limit of the bench `ui-load`: UI requests wait because tasks have more CPU weight; up to 11 s seen.
     assert max(seconds for seconds, _ in answers) < TIMEOUT
     assert tries(healthy_stack, run) == [1] * 100
