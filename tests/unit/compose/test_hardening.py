@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 import yaml
 
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
@@ -23,41 +22,49 @@ DATABASE_SECRETS = {
 }
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_unprivileged_and_read_only(name):
-    service = SERVICES[name]
-    assert not service["user"].startswith("0")
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is True
-    assert "privileged" not in service
+def test_services_are_unprivileged_and_read_only():
+    confined = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"], "read_only": True, "privileged": None}
+    wrong = {
+        name
+        for name, service in SERVICES.items()
+        if service["user"].startswith("0") or {key: service.get(key) for key in confined} != confined
+    }
+    assert wrong == set()
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_limits_and_a_rotated_log(name):
-    limits = SERVICES[name]["deploy"]["resources"]["limits"]
-    assert limits["memory"] > 0
-    assert limits["pids"] > 0
-    assert SERVICES[name]["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+def test_services_have_limits_and_a_rotated_log():
+    rotated = {"max-size": "10m", "max-file": "5"}
+    wrong = {
+        name
+        for name, service in SERVICES.items()
+        if min(service["deploy"]["resources"]["limits"].values()) <= 0 or service["logging"]["options"] != rotated
+    }
+    assert wrong == set()
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ONE_SHOTS])
-def test_a_service_that_exits_is_restarted(name):
-    assert SERVICES[name]["restart"] == "always"
+def test_services_that_exit_are_restarted():
+    assert {name for name, service in SERVICES.items() if service["restart"] != "always"} == ONE_SHOTS
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ONE_SHOTS | NO_SHELL])
-def test_a_service_that_stays_unhealthy_is_restarted(name):
-    service = SERVICES[name]
-    assert service["init"] is True, "the script ends the child of docker-init"
-    command = service["healthcheck"]["test"]
-    assert command[:3] == ["CMD", "sh", GUARD]
-    seconds = int(service["healthcheck"]["interval"].removesuffix("s")) * int(command[3])
-    assert 20 <= seconds <= 60, "short load restarts nothing, and a hung process is restarted within a minute"
-    assert service["healthcheck"]["timeout"] == "30s", "more than the 8 s that the script gives a probe"
-    assert f"./health/restart-when-unhealthy.sh:{GUARD}:ro" in service["volumes"]
-    writable = [*service["tmpfs"], *service.get("volumes", [])]
-    assert any(mount.startswith("/tmp") for mount in writable), "the script counts in /tmp"
+def test_services_that_stay_unhealthy_are_restarted():
+    wrong = {}
+    for name in SERVICES.keys() - ONE_SHOTS - NO_SHELL:
+        service, check = SERVICES[name], SERVICES[name]["healthcheck"]
+        seconds = int(check["interval"].removesuffix("s")) * int(check["test"][3])
+        mounts = [*service["tmpfs"], *service["volumes"]]
+        wrong[name] = [
+            requirement
+            for requirement, is_met in {
+                "the script ends the child of docker-init": service["init"] is True,
+                "the script runs the check": check["test"][:3] == ["CMD", "sh", GUARD],
+                "the script is mounted": f"./health/restart-when-unhealthy.sh:{GUARD}:ro" in mounts,
+                "the script counts in /tmp": any(mount.startswith("/tmp") for mount in mounts),
+                "short load restarts nothing, a minute does": 20 <= seconds <= 60,
+                "more than the 8 s that the script gives a check": check["timeout"] == "30s",
+            }.items()
+            if not is_met
+        ]
+    assert {name: unmet for name, unmet in wrong.items() if unmet} == {}
 
 
 def test_services_on_the_path_of_heartbeats_come_first():
@@ -100,9 +107,8 @@ def test_etcd_members_have_a_network_and_a_password():
     assert "auth enable" in (COMPOSE / "etcd/check-leader-and-auth.sh").read_text()
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_the_name_of_a_stopped_container_fails_at_once(name):
-    assert SERVICES[name]["dns_opt"] == ["ndots:1"]
+def test_the_name_of_a_stopped_container_fails_at_once():
+    assert {name for name, service in SERVICES.items() if service["dns_opt"] != ["ndots:1"]} == set()
 
 
 def test_a_data_network_has_only_clients_of_its_data():
@@ -122,20 +128,22 @@ def test_a_data_network_has_only_clients_of_its_data():
     assert members["broker"] == {"scheduler", "worker", "flower"} | redis_services
 
 
-@pytest.mark.parametrize("name", ["worker", "flower"])
-def test_worker_and_flower_have_no_metadata_credentials(name):
-    assert not DATABASE_SECRETS & set(SERVICES[name]["secrets"])
-    assert "no-access@" in SERVICES[name]["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+def test_worker_and_flower_have_no_metadata_credentials():
+    for service in (SERVICES["worker"], SERVICES["flower"]):
+        assert not DATABASE_SECRETS & set(service["secrets"])
+        assert "no-access@" in service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_no_secret_is_in_the_environment(name):
-    for key, value in SERVICES[name].get("environment", {}).items():
-        if key == "AIRFLOW__LOGGING__SECRET_MASK_ADAPTER":  # the name of a function
-            continue
-        if re.search(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH", key):
-            assert key.endswith(("_CMD", "_FILE")), key
-            assert "/run/secrets/" in value
+def test_no_secret_is_in_the_environment():
+    secret = re.compile(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH")
+    in_clear = {
+        f"{name}: {key}"
+        for name, service in SERVICES.items()
+        for key, value in service.get("environment", {}).items()
+        if secret.search(key) and not (key.endswith(("_CMD", "_FILE")) and "/run/secrets/" in value)
+    }
+    # The name of a function.
+    assert {entry for entry in in_clear if not entry.endswith("AIRFLOW__LOGGING__SECRET_MASK_ADAPTER")} == set()
 
 
 def test_every_declared_secret_is_read_and_every_read_declared():
