@@ -7,7 +7,7 @@ import pytest
 from tests.stack import Stack, docker, wait_until
 
 FAILURES_IN_A_ROW = 4
-"""More than guard.sh's limit of an API server, which is 3."""
+"""More than restart-when-unhealthy.sh's limit of an API server, which is 3."""
 
 
 @pytest.mark.nightly
