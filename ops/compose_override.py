@@ -1,6 +1,7 @@
-"""compose.override.yaml: the operator's own additions, taken as `docker compose` by hand takes them.
+"""compose.override.yaml: the operator's additions, which `docker compose` by hand reads too.
 
-Its own worker services are those that extend the service `worker`; see compose/compose.override.example.yaml.
+The operator's own worker services are those that extend the service `worker`; see
+compose/compose.override.example.yaml.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
     from ops.project import Project
 
-NAMES: Final = ("compose.override.yml", "compose.override.yaml")
-"""In the order in which compose looks for them beside compose.yaml; it takes the first."""
+NAMES: Final = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+"""Compose's names for an override file beside compose.yaml, in its order: it reads the first that exists."""
 WORKER: Final = "worker"
 COMPONENT: Final = "AIRFLOW_HA_COMPONENT"
 
@@ -28,7 +34,7 @@ def path(project: Project) -> Path | None:
 
 
 def own_workers(project: Project) -> dict[str, str]:
-    """Return the component, as metrics and alerts name it, of each worker service of the operator's own.
+    """Return each worker service of the operator with its component, its name in metrics and alerts.
 
     Raises:
         StackError: The override file is not valid.
@@ -36,33 +42,33 @@ def own_workers(project: Project) -> dict[str, str]:
     file = path(project)
     if file is None:
         return {}
-    shown = project.shown(file)
+    where = project.shown(file)
     try:
         model = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         services: dict[str, Any] = model.get("services") or {}
-        found = {
+        components = {
             name: _component(service.get("environment") or {})
             for name, service in services.items()
-            if service and _extended(service.get("extends")) == WORKER
+            if service and _extended_service(service.get("extends")) == WORKER
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise StackError(
             f"cannot read the override file: {' '.join(str(error).split())}",
-            where=shown,
+            where=where,
             hint="see compose/compose.override.example.yaml for its form",
         ) from error
-    for name, component in found.items():
-        # Alert routes and metrics tell workers from other components by the beginning of the name.
+    for name, component in components.items():
+        # Alert routes and metrics recognize workers by the beginning of the name.
         if not component.startswith(WORKER):
             raise StackError(
                 f"{COMPONENT} of {name} is {component!r}, which does not begin with {WORKER!r}",
-                where=shown,
+                where=where,
                 hint=f"call it {WORKER}-{component}",
             )
-    return found
+    return components
 
 
-def _extended(extends: Any) -> str | None:
+def _extended_service(extends: Any) -> str | None:
     return extends.get("service") if isinstance(extends, dict) else extends
 
 

@@ -11,7 +11,7 @@ from ops.errors import FAILURE, StackError
 from ops.status import is_ready, service_statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ops.project import Project
     from ops.status import ServiceStatus
@@ -24,7 +24,7 @@ LOG_LINES = 15
 TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -> None:
+def roll_out(project: Project, report: Callable[[str], None], *options: str, services: Collection[str] = ()) -> None:
     """Run `docker compose up`, and wait until every service has its expected instances, all healthy.
 
     A surplus instance has its stop_grace_period to finish its work.
@@ -32,7 +32,8 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
     Args:
         project: The stack.
         report: Prints a line of progress.
-        *arguments: Further options of `up`, and the services if not all.
+        *options: Further options of `up`.
+        services: Start only these with their dependencies, and wait only for these; all if empty.
 
     Raises:
         StackError: The command failed, or the rollout stalled for STALL_SECONDS. The last log lines of the service
@@ -40,7 +41,7 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
     """
     model = compose.config(project)
     progress = Progress(report)
-    with compose.run_in_background(project, "up", "--detach", *arguments) as has_succeeded:
+    with compose.run_in_background(project, "up", "--detach", *options, *services) as has_succeeded:
         while True:
             command_error: StackError | None = None
             has_ended = False
@@ -48,7 +49,7 @@ def roll_out(project: Project, report: Callable[[str], None], *arguments: str) -
                 has_ended = has_succeeded()
             except StackError as error:
                 command_error = error
-            statuses = service_statuses(model)
+            statuses = [status for status in service_statuses(model) if not services or status["name"] in services]
             waiting = [service for service in statuses if not is_ready(service)]
             if command_error:
                 raise explained(project, model, waiting, report, command_error)

@@ -1,4 +1,4 @@
-"""A stock Airflow beside the stack, to compare with: compose/stock/compose.yaml, from the stack's own images."""
+"""A stock Airflow to compare the stack with: compose/stock/compose.yaml, on the stack's images."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 
 IMAGES = ("AIRFLOW_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE")
 OVERRIDES = ("SCHEDULER_REPLICAS", "WORKER_REPLICAS", "WORKER_CONCURRENCY")
+"""Settings of compose/stock/compose.yaml that a caller may set."""
 DAG_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
 class StockProject(Project):
-    """The stock set-up as a project: what the commands and `docker compose` need to know of it."""
+    """The stock Airflow as a compose project."""
 
     @property
     def compose_directory(self) -> Path:
-        """The folder of its compose file."""
+        """Folder of the compose file."""
         return self.root / "compose/stock"
 
 
 @dataclass(frozen=True)
 class Stock:
-    """A stock Airflow that runs.
+    """A running stock Airflow.
 
     Attributes:
-        project: its files and state.
-        name: its compose project's name.
-        api: its REST API, as its admin.
-        dags: its DAG folder; new files in it are seen after up to 300 s, which is Airflow's default.
+        project: Its files and state.
+        name: Name of its compose project.
+        api: Its REST API, logged in as admin.
+        dags: Its DAG folder. Airflow finds new files after up to 300 s, its default.
     """
 
     project: StockProject
@@ -54,20 +55,22 @@ class Stock:
 
 
 def stock_settings(settings: Mapping[str, str], state: Path, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The .env of a stock set-up, with secrets that are as short-lived as it is.
+    """Return the .env of a stock Airflow, with new secrets.
 
     Args:
-        settings: The stack's own .env.
-        state: The folder of the stock set-up's state.
-        overrides: see OVERRIDES.
+        settings: The stack's .env.
+        state: Folder of the stock Airflow's state.
+        overrides: Values for some of OVERRIDES.
 
     Raises:
-        StackError: There is no such setting, or the stack has no images yet.
+        StackError: An override is unknown, or the stack has no images yet.
     """
     if unknown := sorted(set(overrides) - set(OVERRIDES)):
-        raise StackError(f"the stock set-up has no setting {unknown[0]}", hint=f"it has: {', '.join(OVERRIDES)}")
+        raise StackError(
+            f"cannot override {unknown[0]} of a stock Airflow", hint=f"choose one of: {', '.join(OVERRIDES)}"
+        )
     if missing := [key for key in IMAGES if not settings.get(key)]:
-        raise StackError(f"the stack has no {missing[0]} yet", hint="./ops/stack up")
+        raise StackError(f"cannot start a stock Airflow: the stack has no {missing[0]} yet", hint="./ops/stack up")
     return {
         "COMPOSE_PROJECT_NAME": f"{settings['COMPOSE_PROJECT_NAME']}-stock",
         **{key: settings[key] for key in IMAGES},
@@ -79,7 +82,7 @@ def stock_settings(settings: Mapping[str, str], state: Path, overrides: Mapping[
 
 
 def write_settings(project: Project, settings: Mapping[str, str]) -> None:
-    """Writes an .env that nobody else may read."""
+    """Write the .env, readable by its owner only."""
     project.env_file.touch(mode=0o600)
     project.env_file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
 
@@ -94,45 +97,47 @@ def stock(
     dag_ids: Sequence[str] = (),
     **overrides: str,
 ) -> Iterator[Stock]:
-    """A stock Airflow, healthy, for as long as the block lasts; then nothing of it is left.
+    """Run a healthy stock Airflow for the duration of the block; then remove it with its data.
 
     Args:
-        project: The stack that it stands beside.
-        settings: That stack's .env, of which it takes the images.
-        report: Shows a line to people.
-        dags: Files that are in its DAG folder from the start.
-        dag_ids: DAGs of theirs that it has read when the block begins.
-        **overrides: see OVERRIDES.
+        project: The stack beside it.
+        settings: The stack's .env, which names the images.
+        report: Shows a progress line.
+        dags: Files that are copied into its DAG folder before it starts.
+        dag_ids: DAGs in these files that it has parsed when the block begins.
+        **overrides: Values for some of OVERRIDES.
 
     Raises:
-        StackError: It does not become healthy.
+        StackError: It did not become healthy.
     """
     with tempfile.TemporaryDirectory(prefix="airflow-stock-") as folder:
         state = Path(folder)
-        ours = stock_settings(settings, state, overrides)
-        itself = StockProject(root=project.root, state=state)
-        # Its containers read the DAGs as another user.
+        values = stock_settings(settings, state, overrides)
+        stock_project = StockProject(root=project.root, state=state)
+        # The containers read the DAGs as another user.
         state.chmod(0o755)
         (state / "dags").mkdir(mode=0o755)
         for file in dags:
             shutil.copy(file, state / "dags")
             (state / "dags" / file.name).chmod(0o644)
-        write_settings(itself, ours)
-        name = ours["COMPOSE_PROJECT_NAME"]
-        remove(itself, name, report)  # what a killed process may have left
+        write_settings(stock_project, values)
+        name = values["COMPOSE_PROJECT_NAME"]
+        remove(stock_project, name, report)  # leftovers of a killed process
         try:
-            report("a stock Airflow is brought up beside the stack")
-            roll_out(itself, report)
-            api = AirflowClient(f"http://127.0.0.1:{ours['STOCK_PORT']}", ADMIN, ours["STOCK_PASSWORD"], report=report)
-            wait(lambda: all(map(api.has_dag, dag_ids)), DAG_SECONDS, "the stock Airflow has read its DAGs", report)
-            yield Stock(itself, name, api, state / "dags")
+            report("starting a stock Airflow beside the stack")
+            roll_out(stock_project, report)
+            api = AirflowClient(
+                f"http://127.0.0.1:{values['STOCK_PORT']}", ADMIN, values["STOCK_PASSWORD"], report=report
+            )
+            wait(lambda: all(map(api.has_dag, dag_ids)), DAG_SECONDS, "the stock Airflow has parsed its DAGs", report)
+            yield Stock(stock_project, name, api, state / "dags")
         finally:
-            report("the stock Airflow is removed")
-            remove(itself, name, report)
+            report("removing the stock Airflow")
+            remove(stock_project, name, report)
 
 
 def remove(project: Project, name: str, report: Callable[[str], None]) -> None:
-    """Ends it, with its data; frozen or not."""
+    """Remove a stock Airflow with its data, also if it is frozen."""
     frozen = [instance.id for instance in compose.in_state(compose.instances(name), "paused")]
     if frozen:
         compose.docker("unpause", *frozen)
@@ -140,15 +145,15 @@ def remove(project: Project, name: str, report: Callable[[str], None]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody has. One of Docker's choice would be another after each restart of the container."""
+    """Return a free port; a port that Docker chooses would change with each restart of the container."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 @contextmanager
-def one_worker_of(slots: int, other: Stock, report: Callable[[str], None]) -> Iterator[None]:
-    """The stock set-up with one worker of so many slots; as it was afterwards."""
+def single_worker(slots: int, other: Stock, report: Callable[[str], None]) -> Iterator[None]:
+    """Run the stock Airflow with one worker of so many slots for the duration of the block."""
     before = other.project.env_file.read_text(encoding="utf-8")
     kept = [line for line in before.splitlines() if not line.startswith(("WORKER_CONCURRENCY=", "WORKER_REPLICAS="))]
     changed = "\n".join([*kept, f"WORKER_CONCURRENCY={slots}", "WORKER_REPLICAS=1", ""])

@@ -1,4 +1,4 @@
-"""What is said on the command line to any of the suites, and what any of them says of a failed test."""
+"""Command-line options of all suites, and the report of a failed test."""
 
 from __future__ import annotations
 

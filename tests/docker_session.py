@@ -27,7 +27,7 @@ QUIET_SECONDS = 5.0
 def session_name() -> str:
     """The name of this session in Docker: the compose project's, and what the names of single containers begin with."""
     name = f"airflow-ha-test-{os.getpid()}"
-    # In a session of its own, so that Ctrl-C does not end it; nobody reads what it says when its parent is gone.
+    # In a session of its own, so that Ctrl-C does not end it; its output is lost when its parent is gone.
     subprocess.Popen(
         [sys.executable, __file__, name],
         stdin=subprocess.PIPE,

@@ -35,7 +35,7 @@ TERMINAL = ("success", "failed")
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float, what: str, interval: float = 0.5) -> T:
-    """What the condition returns as soon as that is true; it may raise the clients' errors while a service is away."""
+    """Return the condition's value as soon as it is true; it may raise clients' errors while a service is down."""
     deadline = time.monotonic() + timeout
     last: object = None
     while time.monotonic() < deadline:
@@ -76,7 +76,7 @@ class Container:
         return subprocess.run(["docker", "exec", self.id, *command], check=check, capture_output=True, text=True)
 
     def inspect(self) -> dict[str, Any]:
-        """All that Docker says of it."""
+        """Return what `docker inspect` prints."""
         found: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
         return found
 
@@ -142,7 +142,7 @@ class Stack:
         return answer
 
     def ready(self) -> bool:
-        """Whether every service has its instances, all healthy: as `status` tells, in a tenth of its time."""
+        """Whether every service has its instances, all healthy: as `status` shows, in a tenth of its time."""
         return all_ready(compose.config(self.project))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
@@ -200,13 +200,13 @@ class Stack:
 
 
 class SlackStub:
-    """The stack's own Slack: what people are told, and how it can be made to fail."""
+    """The Slack stub: the messages it received, and a way to make it fail."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.settings = settings
         self.http = httpx.Client(base_url=local_url(settings, "slack_stub"), timeout=30)
 
-    def told(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
+    def received(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
         """The messages about an alert since a moment."""
         return [
             message
@@ -286,8 +286,8 @@ class Airflow:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path)["value"]
 
-    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> str:
-        """The whole log of one attempt at a task, as the API's JSON."""
-        path = f"/api/v2{run_path(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{attempt}"
+    def log(self, dag_id: str, run_id: str, task_id: str, number: int = 1, *, map_index: int = -1) -> str:
+        """Return the whole log of one try, as the API's JSON."""
+        path = f"/api/v2{run_path(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{number}"
         params = {"full_content": True, "map_index": map_index}
         return self.http.get(path, params=params).raise_for_status().text

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Prints the kernel's OOM kills since the last call, by container, as StatsD counters; nothing at the first call.
+# Prints the OOM kills of each container since the last call as StatsD counters; nothing at the first call.
 #
-# cAdvisor's own container_oom_events_total needs /dev/kmsg. Each cgroup counts its kills (v2 memory.events, v1
-# memory.oom_control), which any user may read. A cgroup that ends with its container takes its count along: then the
-# machine's sum (/proc/vmstat) has more than the cgroups, and the containers that ended or restarted are named.
+# cAdvisor's container_oom_events_total needs /dev/kmsg. Any user may read a cgroup's count (v2 memory.events, v1
+# memory.oom_control), but it goes with its container: when the host's sum (/proc/vmstat) exceeds the cgroups' counts,
+# the containers that ended or restarted are named.
 set -u
 root=${CGROUP_ROOT:-/sys/fs/cgroup}
 vmstat=${VMSTAT:-/proc/vmstat}
 state=${STATE:-/tmp/oom-kills}
 
-# The sum first: what is killed from here on is in the cgroups' counts and not in it, never the other way round.
+# The sum first: a kill between the two readings is then in the cgroups' counts only, never in the sum only.
 sum=$(sed -n 's/^oom_kill //p' "$vmstat")
 set -- "$root"/memory/docker/*/ "$root"/memory/system.slice/docker-*.scope/ \
   "$root"/docker/*/ "$root"/system.slice/docker-*.scope/
@@ -27,7 +27,7 @@ set -- "$root"/memory/docker/*/ "$root"/memory/system.slice/docker-*.scope/ \
   function report(instance, number, what) {
     printf "airflow.ha_container_oom_kills:%d|c|#airflow_instance:%s,killed:%s\n", number, instance, what
   }
-  # What the last call left: the sum, kills that no cgroup counted (and for how many calls), containers that ended.
+  # State of the last call: the sum, kills that no cgroup counted (and for how many calls), containers that ended.
   $1 == "sum" { old_sum = $2; known = 1 }
   $1 == "rest" { rest = $2; waited = $3 }
   $1 == "old" { old_inode[$2] = $3; old_count[$2] = $4 }
@@ -48,7 +48,7 @@ set -- "$root"/memory/docker/*/ "$root"/memory/system.slice/docker-*.scope/ \
     if (rest > 0) for (instance in ended) if (ended[instance] > 0) {
       report(instance, 1, "container"); found = 1; delete ended[instance]
     }
-    # For three calls the container may still end, or the sum catch up; then it was no container, or a late sum.
+    # For three calls the container may still end, or the sum catch up. After that it was a process outside containers.
     waited = (rest == 0 || found) ? 0 : waited + 1
     if (found || waited > 3) { rest = 0; waited = 0 }
     for (instance in ended) if (ended[instance] > 0) print "ended", instance, ended[instance] > state

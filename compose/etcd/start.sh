@@ -1,5 +1,5 @@
 #!/bin/bash
-# One member of etcd, named by ETCD_NAME. Peers are heard on the members' own network only: that side has no password.
+# Starts the etcd member ETCD_NAME. Its peer port has no password, so it listens on the members' own network only.
 set -euo pipefail
 name=$ETCD_NAME
 read -r peer_address _ < <(getent ahostsv4 "$name-peer")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # usage: with-secrets.sh COMMAND [ARG…]
-# Runs Patroni, or its patronictl, with the passwords that it takes from its environment only, and this node's address.
+# Runs Patroni or patronictl with this node's address and the passwords, which it reads from its environment only.
 set -eu
 
 secret() { cat "/run/secrets/$1"; }
@@ -13,7 +13,7 @@ export PATRONI_SUPERUSER_PASSWORD PATRONI_REPLICATION_PASSWORD PATRONI_RESTAPI_P
 export PATRONI_RESTAPI_USERNAME=patroni
 export PATRONI_SUPERUSER_USERNAME=postgres
 export PATRONI_REPLICATION_USERNAME=replicator
-# Patroni takes etcd's password from here only together with its hosts.
+# Patroni reads etcd's password from the environment only if its hosts are there too.
 export PATRONI_ETCD3_HOSTS=etcd-1:2379,etcd-2:2379,etcd-3:2379
 export PATRONI_ETCD3_USERNAME=root
 export PATRONI_POSTGRESQL_CONNECT_ADDRESS="$PATRONI_NAME:5432"

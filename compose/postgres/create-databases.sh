@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs once, in an empty data directory: a role and a database for Airflow's metadata, and another pair for Celery's
-# results. Workers hold only the second, so a task can read neither connections nor variables. A third role sees
-# Postgres' own statistics, for the exporter.
+# Runs once, in an empty data directory. Creates a role and a database for Airflow's metadata, and a pair for Celery's
+# results. Workers have only the second role: a task reads no connections or variables. The exporter's role reads
+# statistics only.
 set -eu
 
 sql_literal() { # sql_literal FILE: the file's content as an SQL string
   sed "s/'/''/g; 1s/^/'/; \$s/\$/'/" "$1"
 }
 
-# The server logs a statement that fails; not these, they hold the passwords.
+# Postgres logs failed statements. These contain passwords, so logging is off.
 psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<SQL
 SET log_min_error_statement = panic;
 SET log_min_duration_statement = -1;

@@ -1,8 +1,8 @@
 #!/bin/bash
 # usage: start-node.sh NAME
-# One Redis of three. It starts as what the Sentinels say that it is, or when none answers, as what it was: a primary that
-# was replaced while it was away must not come back as one. The file that it starts from is made anew, since Sentinel
-# makes Redis write its whole configuration there; only the line that says whose replica it is counts.
+# Starts one of three Redis nodes in the role that the Sentinels know, or without an answer in its last role: a primary
+# that was replaced during its outage must not return as one. The start file is rewritten, because Sentinel makes Redis
+# store its whole configuration in it; only its `replicaof` is kept.
 set -euo pipefail
 umask 077
 name=$1
@@ -10,7 +10,7 @@ file=/data/node.conf
 REDISCLI_AUTH=$(cat /run/secrets/redis_password)
 export REDISCLI_AUTH
 
-primary_by_sentinels() { # the primary's name with the highest epoch that any Sentinel knows
+primary_by_sentinels() { # the primary with the highest epoch of all Sentinels
   for sentinel in sentinel-1 sentinel-2 sentinel-3; do
     timeout 2 redis-cli --no-auth-warning -h "$sentinel" -p 26379 sentinel master airflow 2>/dev/null |
       awk 'NR % 2 { key = $0; next } { of[key] = $0 } END { if (of["ip"]) print of["config-epoch"], of["ip"] }' || true

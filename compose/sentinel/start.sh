@@ -1,7 +1,7 @@
 #!/bin/bash
 # usage: start.sh NAME
-# One Sentinel. It keeps what it learns in the file that it starts from: who it is, who the primary is, who the others
-# are. All else is set anew at every start.
+# Starts one Sentinel. Its own id, the primary and the other Sentinels stay in its start file; all other lines are
+# rewritten at every start.
 set -euo pipefail
 umask 077
 name=$1
@@ -18,7 +18,7 @@ state=$(learned)
   cat /usr/local/etc/sentinel/sentinel.conf
   echo "sentinel announce-ip $name"
   echo "${state:-sentinel monitor airflow redis-1 6379 2}"
-  # Away for 5 s is lost: longer than a busy machine's pauses, short enough to be back within 15 s.
+  # Down after 5 s: longer than the pauses of a busy host, short enough for a failover within 15 s.
   echo "sentinel down-after-milliseconds airflow 5000"
   echo "sentinel failover-timeout airflow 10000"
   echo "sentinel parallel-syncs airflow 2"

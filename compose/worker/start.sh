@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts a worker with an empty /tmp. That is a volume on disk, which keeps what a killed worker left behind.
+# Starts a worker with an empty /tmp: it is a volume on disk, and a killed worker leaves files in it.
 chmod -R u+rwX /tmp 2>/dev/null
 find /tmp -mindepth 1 -delete
 mkdir -p "$HOME"

@@ -1,4 +1,4 @@
-"""The loads of the benches: a pair of tasks, a fan-out, one that waits for a pool, and ordinary data tasks."""
+"""The DAGs of the benches: two tasks in sequence, a fan-out, a fan-out into a closed pool, and ordinary data tasks."""
 
 # mypy: allow-untyped-decorators
 # (Airflow's decorators are not followed by the type checker.)
@@ -15,10 +15,10 @@ SETTINGS = {
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "is_paused_upon_creation": False,
-    # No limit of the DAG's own: the slots and the scheduler are what is measured.
+    # The slots and the schedulers are measured, not a limit of the DAG.
     "max_active_tasks": 20_000,
     "max_active_runs": 20,
-    # A lost attempt is run again at once, and is seen by its number.
+    # A lost try is retried at once; its try number shows the loss.
     "default_args": {"owner": "bench", "retries": 3, "retry_delay": timedelta(seconds=1)},
     "tags": ["bench"],
 }
@@ -26,7 +26,7 @@ SETTINGS = {
 
 @dag(dag_id="bench_pair", **SETTINGS)
 def pair() -> None:
-    """One task after the other."""
+    """Two tasks in sequence."""
 
     @task
     def first() -> None:
@@ -41,12 +41,12 @@ def pair() -> None:
 
 @task
 def numbers() -> list[int]:
-    """One for each task that the run asks for."""
+    """One number for each task, as many as the run's parameter `tasks`."""
     return list(range(int(get_current_context()["params"]["tasks"])))
 
 
 def fan_out(pool: str) -> None:
-    """As many tasks as the run says, each for as long as it says."""
+    """Mapped tasks that sleep; parameters `tasks` and `seconds`."""
 
     @task(pool=pool)
     def work(number: int) -> None:
@@ -57,7 +57,7 @@ def fan_out(pool: str) -> None:
 
 @dag(dag_id="bench_ordinary", params={"tasks": 16, "megabytes": 200}, **SETTINGS)
 def ordinary() -> None:
-    """As many tasks as the run says, each of which imports scikit-learn and holds so many MB for 20 s."""
+    """Mapped tasks that import scikit-learn and hold memory for 20 s; parameters `tasks` and `megabytes`."""
 
     @task
     def work(number: int) -> int:

@@ -1,22 +1,23 @@
-"""Rounds in turn: what disturbs the machine disturbs both sides."""
+"""Run benches in rounds with alternating targets, so that a disturbance of the machine affects all targets."""
 
 from __future__ import annotations
 
 import getpass
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ops import compose, settings_file
 from ops.bench.comparisons import COMPARISONS
-from ops.bench.statistics import Result, shown
-from ops.bench.targets import STOCK, Side, ours, turns
+from ops.bench.statistics import Result, format_number
+from ops.bench.targets import STOCK, Measurement, Target, stack_target, taking_turns
 from ops.bench.workloads import DAGS
 from ops.clients import alertmanager
 from ops.clients.prometheus import is_settled
 from ops.errors import StackError
-from ops.stock_airflow import one_worker_of, stock
+from ops.stock_airflow import single_worker, stock
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -30,55 +31,72 @@ if TYPE_CHECKING:
     Report = Callable[[str], None]
     Samples = dict[str, dict[str, list[Sample]]]
 
-MUTED = timedelta(hours=6)
-"""At most; it ends with the benches. After a power cut nobody stays unheard for longer."""
+SILENCED = timedelta(hours=6)
+"""Longest silence, also after a power failure in the middle of a bench."""
 SEVERITIES = ("page", "ticket")
-QUIET_SECONDS = 300.0
+SETTLE_SECONDS = 300.0
 
 
-def rounds_in_turn(
-    benches: Sequence[Bench], sides: Sequence[Side], rounds: int, taken: Samples, report: Report
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        benches: Benches that can run on a stock Airflow too.
+        comparisons: Benches of the stack with itself.
+        rounds: How often each is measured.
+        with_stock: Whether the benches also run on a stock Airflow.
+    """
+
+    benches: Sequence[Bench]
+    comparisons: Sequence[Comparison]
+    rounds: int
+    with_stock: bool
+
+
+def measure_in_turns(
+    benches: Sequence[Bench], targets: Sequence[Target], rounds: int, samples: Samples, report: Report
 ) -> None:
-    """Every bench on one side, then on the other; who begins changes from round to round.
+    """Run all benches on each target, in alternating order.
 
     Args:
-        benches: What is measured.
-        sides: On whom.
-        rounds: How often.
-        taken: Gets the samples by bench and side; what is there when something fails was measured.
-        report: Shows a line to people.
+        benches: The benches.
+        targets: The targets.
+        rounds: How often each bench runs on each target.
+        samples: By bench and target; filled while benches run, so that a failure keeps the samples before it.
+        report: Shows a progress line.
     """
     for bench in benches:
-        taken[bench.name] = {side.name: [] for side in sides}
-    with turns(sides, report) as turn:
+        samples[bench.name] = {target.name: [] for target in targets}
+    with taking_turns(targets, report) as activate:
         for number in range(1, rounds + 1):
-            for side in sides if number % 2 else reversed(sides):
-                turn(side)
+            for target in targets if number % 2 else reversed(targets):
+                activate(target)
                 for bench in benches:
-                    sample = bench.measure(side, report)
-                    taken[bench.name][side.name].append(sample)
-                    told = ", ".join(f"{shown(value)} {name}" for name, value in list(sample.items())[:2])
-                    report(f"round {number} of {rounds}, {side.name}, {bench.name}: {told}")
+                    sample = bench.measure(target, report)
+                    samples[bench.name][target.name].append(sample)
+                    figures = ", ".join(f"{format_number(value)} {name}" for name, value in list(sample.items())[:2])
+                    report(f"round {number} of {rounds}, {target.name}, {bench.name}: {figures}")
 
 
 @contextmanager
-def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
-    """Nobody is told of what the benches do to the stack: loads, frozen and stopped containers."""
+def silenced_alerts(settings: Mapping[str, str], report: Report) -> Iterator[None]:
+    """Silence the alerts for the duration of the block: benches load, freeze and stop containers."""
     if "observability" not in settings_file.profiles(settings):
         yield
         return
-    one = alertmanager.any_that_answers(alertmanager.both(settings))
+    server = alertmanager.any_that_answers(alertmanager.both(settings))
     start = datetime.now(tz=UTC)
     silences = [
-        one.silence({"severity": severity}, start, start + MUTED, getpass.getuser(), "./ops/stack bench")
+        server.silence({"severity": severity}, start, start + SILENCED, getpass.getuser(), "./ops/stack bench")
         for severity in SEVERITIES
     ]
-    report("alerts are muted while the benches run")
+    report("alerts are silenced while the benches run")
     try:
         yield
     finally:
         try:
-            wait(lambda: is_settled(settings), QUIET_SECONDS, "no alert fires any more", report)
+            wait(lambda: is_settled(settings), SETTLE_SECONDS, "no alert fires any more", report)
         except StackError as error:
             report(error.what)
         finally:
@@ -86,82 +104,78 @@ def muted(settings: Mapping[str, str], report: Report) -> Iterator[None]:
                 alertmanager.any_that_answers(alertmanager.both(settings)).end_silence(silence)
 
 
-def conduct(
-    benches: Sequence[Bench],
-    comparisons: Sequence[Comparison],
-    project: Project,
-    settings: Mapping[str, str],
-    taken: Samples,
-    report: Report,
-    *,
-    rounds: int,
-    beside_stock: bool,
-) -> None:
-    """Measures, and leaves the stack as it was.
+def run_plan(plan: Plan, project: Project, settings: Mapping[str, str], samples: Samples, report: Report) -> None:
+    """Run the benches, then the comparisons, and restore the stack.
 
     Args:
-        benches: What is measured, in this order.
-        comparisons: What only the stack is measured with, after them.
+        plan: What to measure.
         project: The stack.
         settings: Its .env.
-        taken: Gets the samples by bench and side, as they come.
-        report: Shows a line to people.
-        rounds: How often each.
-        beside_stock: Whether a stock Airflow takes turns with it in the benches.
+        samples: By bench and variant; filled while benches run, so that a failure keeps the samples before it.
+        report: Shows a progress line.
     """
-    with muted(settings, report), ours(project, settings, report, DAGS) as here:
-        if benches:
+    with silenced_alerts(settings, report), stack_target(project, settings, report, DAGS) as ours:
+        if plan.benches:
             with ExitStack() as stack:
-                sides = [here]
-                if beside_stock:
+                targets = [ours]
+                if plan.with_stock:
                     other = stack.enter_context(stock(project, settings, report, dags=[DAGS.path], dag_ids=DAGS.ids))
-                    slots = partial(one_worker_of, other=other, report=report)
-                    sides.append(Side(STOCK, other.name, compose.config(other.project), other.api, slots))
-                rounds_in_turn(benches, sides, rounds, taken, report)
-        for one in comparisons:
-            taken[one.name] = {}
-            one.compare(project, here, rounds, taken[one.name], report)
+                    limit_slots = partial(single_worker, other=other, report=report)
+                    targets.append(Target(STOCK, other.name, compose.config(other.project), other.api, limit_slots))
+                measure_in_turns(plan.benches, targets, plan.rounds, samples, report)
+        for comparison in plan.comparisons:
+            samples[comparison.name] = {}
+            comparison.compare(Measurement(project, ours, plan.rounds, samples[comparison.name], report))
 
 
-def check_alike(settings: Mapping[str, str]) -> None:
-    """Refuses a comparison that would cost this stack what a stock Airflow does not have.
+def check_comparable(settings: Mapping[str, str]) -> None:
+    """Check that the stack's data tier is as redundant as a stock Airflow's.
 
     Args:
         settings: The stack's .env.
 
     Raises:
-        StackError: Each commit here is on two machines' disks before it counts.
+        StackError: Each commit of the stack waits for a replica.
     """
     if "data-ha" in settings_file.profiles(settings):
         raise StackError(
-            "this stack's Postgres and Redis have replicas, a stock Airflow's have none",
+            "cannot compare with a stock Airflow: this stack's Postgres and Redis have replicas",
             where="--stock --write",
             hint="./ops/stack up --profile data --profile flower --profile observability, or leave out --write",
         )
 
 
-def results(taken: Samples) -> list[Result]:
-    """What was measured, each with the side that it is compared with."""
-    return [Result(name, of, base(name, of)) for name, of in taken.items() if any(of.values())]
+def to_results(samples: Samples) -> list[Result]:
+    """Return a result for each bench with samples."""
+    return [
+        Result(bench, by_variant, base_variant(bench, by_variant))
+        for bench, by_variant in samples.items()
+        if any(by_variant.values())
+    ]
 
 
-def base(bench: str, samples: Mapping[str, Sequence[Sample]]) -> str | None:
-    """The side that others are compared with: a stock Airflow, or what a comparison names; None without its samples."""
-    side = next((one.base for one in COMPARISONS if one.name == bench), STOCK)
-    return side if samples.get(side) else None
+def base_variant(bench: str, samples: Mapping[str, Sequence[Sample]]) -> str | None:
+    """Return the variant that the others are compared with; None if it has no samples."""
+    base = next((comparison.base for comparison in COMPARISONS if comparison.name == bench), STOCK)
+    return base if samples.get(base) else None
 
 
-def choose(
+def select(
     benches: Sequence[Bench], comparisons: Sequence[Comparison], names: Sequence[str], *, every: bool
 ) -> tuple[list[Bench], list[Comparison]]:
-    """Those that were asked for, of each kind in its order.
+    """Return the benches and comparisons with these names, or all of them, in their own order.
 
     Raises:
-        StackError: One does not exist.
+        StackError: A name is unknown.
     """
-    known = [one.name for one in benches] + [one.name for one in comparisons]
+    known = [bench.name for bench in benches] + [comparison.name for comparison in comparisons]
     for name in names:
         if name not in known:
-            raise StackError(f"there is no bench {name!r}", hint=f"these are: {', '.join(known)}")
-    wanted = known if every else names
-    return [one for one in benches if one.name in wanted], [one for one in comparisons if one.name in wanted]
+            raise StackError(
+                f"cannot run the bench {name!r}: it does not exist", hint=f"choose one of: {', '.join(known)}"
+            )
+    selected = known if every else names
+    return (
+        [bench for bench in benches if bench.name in selected],
+        [comparison for comparison in comparisons if comparison.name in selected],
+    )

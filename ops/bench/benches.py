@@ -1,4 +1,4 @@
-"""The benches: what each measures, and what it is to show."""
+"""The benches that are also run on a stock Airflow, and the goals of their figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Literal
 from ops.bench import cgroup_usage, telemetry_cost
 from ops.bench.statistics import by_service, percentile
 from ops.bench.targets import OURS, STOCK
-from ops.bench.ui_load import CLIENTS, STAY, TIMEOUT, crowd
-from ops.bench.workloads import FAN_OUT, HELD, PAIR, attempts_lost, closed_pool, end, first_start, run_to_end
+from ops.bench.ui_load import CLIENTS, LOAD_SECONDS, TIMEOUT, ui_traffic
+from ops.bench.workloads import (
+    FAN_OUT,
+    HELD,
+    PAIR,
+    closed_pool,
+    first_task_delay,
+    lost_tries,
+    mark_succeeded,
+    run_and_wait,
+)
 from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ops.bench.statistics import Sample
-    from ops.bench.targets import Side
+    from ops.bench.targets import Target
 
     Report = Callable[[str], None]
 
@@ -28,11 +37,11 @@ FAN_OUTS = (100, 1_000)
 SLOTS, SLOT_TASKS, SLOT_SECONDS = 8, 300, 0.5
 QUEUED = (100, 1_000, 10_000)
 RUN_LIMIT = 1_000
-"""Mapped tasks of one run: Airflow's max_map_length is 1,024."""
+"""Mapped tasks of one run; Airflow's max_map_length is 1,024."""
 PROBES = 20
 QUEUE_SECONDS = 600.0
 COST_TASKS = 300
-PEOPLE_TASKS = 100
+UI_LOAD_TASKS = 100
 IDLE_SECONDS = 60.0
 REPORT_SECONDS = 10.0
 MIB = 1024**2
@@ -40,190 +49,193 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Bench:
-    """One thing that is measured, on one side at a time.
+    """A bench that measures one target at a time.
 
     Attributes:
-        name: on the command line.
-        sentence: what is done and counted, for people.
-        measure: does it once.
+        name: Its name on the command line.
+        summary: What it does and measures.
+        measure: Measures a target once.
     """
 
     name: str
-    sentence: str
-    measure: Callable[[Side, Report], Sample]
+    summary: str
+    measure: Callable[[Target, Report], Sample]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a bench is to show.
+    """A limit for one figure of a bench.
 
     Attributes:
-        bench: which.
-        what: is shown, for people, with its unit.
-        figure: of its figures.
-        kind: the ratio, the figure itself, or its worst round.
-        limit: the bound.
-        least: whether the bound is the least that is wanted, not the most.
-        side: whose figure it is.
-        base: with whom it is compared.
+        bench: Name of the bench.
+        title: The figure in words, with its unit.
+        figure: Name of the figure.
+        kind: What the limit is for: the median ratio to the base, the median, or the maximum of all rounds.
+        limit: The limit.
+        is_minimum: Whether the limit is a minimum; otherwise it is a maximum.
+        variant: The variant that has the goal.
+        base: The variant that it is compared with.
     """
 
     bench: str
-    what: str
+    title: str
     figure: str
     kind: Literal["ratio", "value", "worst"]
     limit: float
-    least: bool = False
-    side: str = OURS
+    is_minimum: bool = False
+    variant: str = OURS
     base: str = STOCK
 
-    def kept(self, value: float) -> bool:
-        """Whether a value is within the bound."""
-        return value >= self.limit if self.least else value <= self.limit
+    def is_met(self, value: float) -> bool:
+        """Return whether a value is within the limit."""
+        return value >= self.limit if self.is_minimum else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{'≥' if self.least else '≤'} {self.limit:g}{'×' if self.kind == 'ratio' else ''}"  # noqa: RUF001
+        return f"{'≥' if self.is_minimum else '≤'} {self.limit:g}{'×' if self.kind == 'ratio' else ''}"  # noqa: RUF001
 
 
-def tasks_per_second(tasks: int) -> str:
-    """The figure's name."""
+def rate_figure(tasks: int) -> str:
+    """Return the figure's name."""
     return f"{tasks:,} tasks: tasks/s"
 
 
-def cpu_a_task(tasks: int) -> str:
-    """The figure's name."""
+def cpu_figure(tasks: int) -> str:
+    """Return the figure's name."""
     return f"{tasks:,} tasks: CPU-seconds a task"
 
 
-def delay(queued: int) -> str:
-    """The figure's name."""
+def delay_figure(queued: int) -> str:
+    """Return the figure's name."""
     return f"{queued:,} queued: seconds to the first task, p95"
 
 
 LATENCY = "seconds from request to success"
 SLOT_TIME = "seconds"
 GROWTH = f"p95 at {QUEUED[-1]:,} queued ÷ at {QUEUED[0]:,}"
-FAILED, LOST, SLOWED = "failed requests", "lost attempts", "fan-out slowed by the people, times"
+# These names and those of the benches are keys of results.json.
+UI_LOAD = "ui-load"
+FAILED, LOST, SLOWED = "failed requests", "lost attempts", "fan-out slowed by UI traffic, times"
 CORES, COST, MEMORY = "cores in use", "CPU-seconds a task", "MiB"
 
 
-def latency(side: Side, report: Report) -> Sample:
-    """Runs of two tasks, one after the other."""
-    return {LATENCY: statistics.median(run_to_end(side.api, PAIR, {}, report).seconds for _ in range(PAIRS))}
+def measure_latency(target: Target, report: Report) -> Sample:
+    """Measure runs of two tasks, one after the other."""
+    return {LATENCY: statistics.median(run_and_wait(target.api, PAIR, {}, report).seconds for _ in range(PAIRS))}
 
 
-def counted(side: Side, report: Report, tasks: int) -> tuple[float, dict[str, float]]:
-    """A fan-out of no-ops: its seconds, and the CPU-seconds of each service meanwhile."""
-    containers = cgroup_usage.containers(side.project)
-    before = cgroup_usage.read(containers)
-    seconds = run_to_end(side.api, FAN_OUT, {"tasks": tasks}, report).seconds
-    return seconds, cgroup_usage.spent(before, cgroup_usage.read(containers))
+def run_fan_out(target: Target, report: Report, tasks: int) -> tuple[float, dict[str, float]]:
+    """Run a fan-out of no-ops and return its seconds, and the CPU-seconds by service during it."""
+    containers = cgroup_usage.running_containers(target.project)
+    before = cgroup_usage.read_usage(containers)
+    seconds = run_and_wait(target.api, FAN_OUT, {"tasks": tasks}, report).seconds
+    return seconds, cgroup_usage.cpu_by_service(before, cgroup_usage.read_usage(containers))
 
 
-def fan_out(side: Side, report: Report) -> Sample:
-    """No-ops on all slots."""
+def measure_fan_outs(target: Target, report: Report) -> Sample:
+    """Measure rate and CPU time of no-ops on all slots, for each size of the fan-out."""
     sample: Sample = {}
     for tasks in FAN_OUTS:
-        seconds, spent = counted(side, report, tasks)
-        sample[tasks_per_second(tasks)] = tasks / seconds
-        sample[cpu_a_task(tasks)] = sum(spent.values()) / tasks
+        seconds, cpu = run_fan_out(target, report, tasks)
+        sample[rate_figure(tasks)] = tasks / seconds
+        sample[cpu_figure(tasks)] = sum(cpu.values()) / tasks
     return sample
 
 
-def slots(side: Side, report: Report) -> Sample:
-    """Half-second tasks on few slots: what a slot loses between two tasks."""
-    with side.slots(SLOTS):
-        run_to_end(side.api, FAN_OUT, {"tasks": 2 * SLOTS}, report)  # a worker that was made anew is slower at first
+def measure_slots(target: Target, report: Report) -> Sample:
+    """Measure half-second tasks on few slots, which shows the time that a slot loses between two tasks."""
+    with target.limit_slots(SLOTS):
+        run_and_wait(target.api, FAN_OUT, {"tasks": 2 * SLOTS}, report)  # warms up a worker that was recreated
         conf = {"tasks": SLOT_TASKS, "seconds": SLOT_SECONDS}
-        return {SLOT_TIME: run_to_end(side.api, FAN_OUT, conf, report).seconds}
+        return {SLOT_TIME: run_and_wait(target.api, FAN_OUT, conf, report).seconds}
 
 
-def queue(side: Side, report: Report) -> Sample:
-    """How long a run waits for its first task while so many tasks of others are due and wait for their pool."""
+def measure_queue(target: Target, report: Report) -> Sample:
+    """Measure the delay of a run's first task while tasks of other runs are due and wait for their pool."""
     sample: Sample = {}
     runs = []
-    with closed_pool(side.api) as waiting:
+    with closed_pool(target.api) as has_waiting:
         try:
             held = 0
             for queued in QUEUED:
                 while held < queued:
                     tasks = min(RUN_LIMIT, queued - held)
-                    runs.append(side.api.trigger(HELD, {"tasks": tasks}))
+                    runs.append(target.api.trigger(HELD, {"tasks": tasks}))
                     held += tasks
-                wait(partial(waiting, held), QUEUE_SECONDS, f"{held:,} tasks are queued", report)
-                run_to_end(side.api, PAIR, {}, report)  # while schedulers end the rounds in which they were made
-                ended = [run_to_end(side.api, PAIR, {}, report) for _ in range(PROBES)]
-                delays = [first_start(side.api, one) for one in ended]
-                sample[delay(queued)] = percentile(delays, 0.95)
+                wait(partial(has_waiting, held), QUEUE_SECONDS, f"{held:,} tasks are queued", report)
+                # Not counted: schedulers may still be in the loop that created the tasks.
+                run_and_wait(target.api, PAIR, {}, report)
+                finished = [run_and_wait(target.api, PAIR, {}, report) for _ in range(PROBES)]
+                delays = [first_task_delay(target.api, run) for run in finished]
+                sample[delay_figure(queued)] = percentile(delays, 0.95)
                 sample[f"{queued:,} queued: seconds to the first task, median"] = statistics.median(delays)
         finally:
             for run in runs:
-                end(side.api, run)
-    return sample | {GROWTH: sample[delay(QUEUED[-1])] / sample[delay(QUEUED[0])]}
+                mark_succeeded(target.api, run)
+    return sample | {GROWTH: sample[delay_figure(QUEUED[-1])] / sample[delay_figure(QUEUED[0])]}
 
 
-def people(side: Side, report: Report) -> Sample:
-    """The same fan-out alone, then with people who use the UI and the REST API without pause."""
-    conf = {"tasks": PEOPLE_TASKS}
-    alone = run_to_end(side.api, FAN_OUT, conf, report)
-    with crowd(side.api.url, side.api.authorization()) as seen:
-        beside = run_to_end(side.api, FAN_OUT, conf, report, may_fail=True)
+def measure_ui_load(target: Target, report: Report) -> Sample:
+    """Measure the same fan-out without and with UI traffic."""
+    conf = {"tasks": UI_LOAD_TASKS}
+    alone = run_and_wait(target.api, FAN_OUT, conf, report)
+    with ui_traffic(target.api.url, target.api.authorization()) as responses:
+        loaded = run_and_wait(target.api, FAN_OUT, conf, report, may_fail=True)
     return {
-        FAILED: float(seen.failed),
-        LOST: float(attempts_lost(side.api, beside.run)),
-        "failed runs": float(beside.state != "success"),
-        SLOWED: beside.seconds / alone.seconds,
-        "requests a second": len(seen.seconds) / min(beside.seconds, STAY),
-        "seconds a request, p95": percentile(seen.seconds or [TIMEOUT], 0.95),
+        FAILED: float(responses.failed),
+        LOST: float(lost_tries(target.api, loaded.run)),
+        "failed runs": float(loaded.state != "success"),
+        SLOWED: loaded.seconds / alone.seconds,
+        "requests a second": len(responses.seconds) / min(loaded.seconds, LOAD_SECONDS),
+        "seconds a request, p95": percentile(responses.seconds or [TIMEOUT], 0.95),
     }
 
 
-def idle(side: Side, report: Report, seconds: float = IDLE_SECONDS) -> Sample:
-    """Nothing to do but what each side does by itself, health checks and its own DAGs included."""
-    containers = cgroup_usage.containers(side.project)
-    before, started = cgroup_usage.read(containers), time.monotonic()
-    while (passed := time.monotonic() - started) < seconds:  # the time that passes is what is measured over
-        report(f"idle for {passed:.0f} s of {seconds:.0f}")
-        time.sleep(min(REPORT_SECONDS, seconds - passed))
-    spent = cgroup_usage.spent(before, cgroup_usage.read(containers))
-    return by_service(CORES, spent, time.monotonic() - started)
+def measure_idle(target: Target, report: Report, seconds: float = IDLE_SECONDS) -> Sample:
+    """Measure CPU without a load, health checks and the target's own scheduled DAGs included."""
+    containers = cgroup_usage.running_containers(target.project)
+    before, started = cgroup_usage.read_usage(containers), time.monotonic()
+    while (elapsed := time.monotonic() - started) < seconds:
+        report(f"idle for {elapsed:.0f} of {seconds:.0f} s")
+        time.sleep(min(REPORT_SECONDS, seconds - elapsed))
+    cpu = cgroup_usage.cpu_by_service(before, cgroup_usage.read_usage(containers))
+    return by_service(CORES, cpu, time.monotonic() - started)
 
 
-def cost(side: Side, report: Report) -> Sample:
-    """Where a no-op's CPU time goes."""
-    _, spent = counted(side, report, COST_TASKS)
-    return by_service(COST, spent, COST_TASKS)
+def measure_cost(target: Target, report: Report) -> Sample:
+    """Measure the CPU time of a no-op task by service."""
+    _, cpu = run_fan_out(target, report, COST_TASKS)
+    return by_service(COST, cpu, COST_TASKS)
 
 
-def memory(side: Side, _report: Report) -> Sample:
-    """What is held after the benches before it."""
-    return by_service(MEMORY, cgroup_usage.memory(cgroup_usage.read(cgroup_usage.containers(side.project))), MIB)
+def measure_memory(target: Target, _report: Report) -> Sample:
+    """Measure the current memory by service."""
+    return by_service(MEMORY, cgroup_usage.current_memory(target.project), MIB)
 
 
 BENCHES = (
-    Bench("latency", f"Runs of two tasks, one after the other; the median of {PAIRS}.", latency),
-    Bench("fanout", "No-op tasks mapped in one run, on all slots.", fan_out),
+    Bench("latency", f"Runs of two tasks, one after the other; the median of {PAIRS}.", measure_latency),
+    Bench("fanout", "No-op tasks mapped in one run, on all slots.", measure_fan_outs),
     Bench(
         "slots",
         f"{SLOT_TASKS} tasks of half a second on {SLOTS} slots in all; {SLOT_TASKS * SLOT_SECONDS / SLOTS:.0f} s"
-        " if a slot lost nothing.",
-        slots,
+        " if a slot lost no time.",
+        measure_slots,
     ),
     Bench(
         "queue",
-        f"From the request for a run to its first task, while so many tasks of other runs are due and wait for their "
-        f"pool; {PROBES} runs a size, after one that does not count.",
-        queue,
+        "From the request for a run to its first task, while so many tasks of other runs are due and wait for their "
+        f"pool; {PROBES} runs a size, after one that is not counted.",
+        measure_queue,
     ),
-    Bench("cost", f"CPU of each service for each task of a fan-out of {COST_TASKS} no-ops.", cost),
-    Bench("idle", f"CPU of each service over {IDLE_SECONDS:.0f} s without a load.", idle),
-    Bench("memory", "Memory of each service after the benches before it.", memory),
-    # Last: it may bring an API to a stand.
+    Bench("cost", f"CPU of each service for each task of a fan-out of {COST_TASKS} no-ops.", measure_cost),
+    Bench("idle", f"CPU of each service over {IDLE_SECONDS:.0f} s without a load.", measure_idle),
+    Bench("memory", "Memory of each service after the benches before it.", measure_memory),
+    # Last: it may stall an API server.
     Bench(
-        "people",
-        f"{CLIENTS} clients on the UI and the REST API without pause, during a fan-out of {PEOPLE_TASKS} no-ops; for "
-        f"{STAY:.0f} s at most, since an API that they have brought to a stand remains there while they stay.",
-        people,
+        UI_LOAD,
+        f"{CLIENTS} clients on the UI and the REST API without pause, during a fan-out of {UI_LOAD_TASKS} no-ops; for "
+        f"{LOAD_SECONDS:.0f} s at most, since an API that they stall does not recover before they stop.",
+        measure_ui_load,
     ),
 )
 
@@ -232,17 +244,21 @@ GOALS = (
     Goal("slots", f"{SLOT_TASKS} half-second tasks on {SLOTS} slots, s", SLOT_TIME, "ratio", 0.4),
     *(
         Goal(
-            "fanout", f"{tasks:,} no-op tasks on all slots, tasks/s", tasks_per_second(tasks), "ratio", 1.6, least=True
+            "fanout", f"{tasks:,} no-op tasks on all slots, tasks/s", rate_figure(tasks), "ratio", 1.6, is_minimum=True
         )
         for tasks in FAN_OUTS
     ),
-    *(Goal("fanout", f"the same {tasks:,}, CPU-s a task", cpu_a_task(tasks), "ratio", 0.6) for tasks in FAN_OUTS),
+    *(Goal("fanout", f"the same {tasks:,}, CPU-s a task", cpu_figure(tasks), "ratio", 0.6) for tasks in FAN_OUTS),
     Goal(
-        "queue", f"the wait for a first task, {QUEUED[-1]:,} queued against {QUEUED[0]:,}, times", GROWTH, "value", 1.5
+        "queue",
+        f"the delay of a first task, p95, {QUEUED[-1]:,} queued against {QUEUED[0]:,}, times",
+        GROWTH,
+        "value",
+        1.5,
     ),
-    Goal("people", f"{CLIENTS} people during a fan-out: requests that failed", FAILED, "worst", 0),
-    Goal("people", "attempts lost meanwhile", LOST, "worst", 0),
-    Goal("people", "the fan-out slowed by them, times", SLOWED, "value", 1.5),
+    Goal(UI_LOAD, f"{CLIENTS} UI clients during a fan-out: failed requests", FAILED, "worst", 0),
+    Goal(UI_LOAD, "lost tries of its tasks", LOST, "worst", 0),
+    Goal(UI_LOAD, "the fan-out slowed by them, times", SLOWED, "value", 1.5),
     Goal("idle", "CPU of the whole stack at rest, cores", CORES, "ratio", 1.0),
     Goal(
         telemetry_cost.NAME,
@@ -250,7 +266,7 @@ GOALS = (
         telemetry_cost.RUN,
         "ratio",
         1.05,
-        side=telemetry_cost.ON,
+        variant=telemetry_cost.ON,
         base=telemetry_cost.OFF,
     ),
 )

@@ -1,6 +1,6 @@
-"""What containers use, by the kernel's own accounting of their control groups, of either version.
+"""CPU time and memory of containers, from the kernel's accounting of their control groups (version 1 or 2).
 
-Read from the files themselves: Docker's API has the same figures only once a second.
+Docker's API offers the same figures, but updates them only once a second.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PROCESSES = Path("/proc")
 
 @dataclass(frozen=True)
 class Usage:
-    """One container's.
+    """Resources that one container uses.
 
     Attributes:
-        service: its name in compose.
-        cpu: seconds of one core since it started, its health checks included.
-        memory: bytes, without the page cache that can be had back at once: what `docker stats` shows.
+        service: Name of its compose service.
+        cpu: CPU-seconds since the container started, its health checks included.
+        memory: Bytes without the inactive page cache, as `docker stats` shows it.
     """
 
     service: str
@@ -35,15 +35,12 @@ class Usage:
     memory: float
 
 
-def group(text: str, controller: str) -> str:
-    """A process's control group, by its /proc/PID/cgroup: https://man7.org/linux/man-pages/man7/cgroups.7.html.
+def cgroup_path(text: str, controller: str) -> str:
+    """Return the folder of a process's control group, relative to /sys/fs/cgroup.
 
     Args:
-        text: The file's.
-        controller: cpuacct or memory; has a hierarchy of its own in version 1.
-
-    Returns:
-        The folder of it under /sys/fs/cgroup.
+        text: Content of /proc/PID/cgroup: https://man7.org/linux/man-pages/man7/cgroups.7.html.
+        controller: cpuacct or memory; version 1 has one hierarchy for each.
     """
     groups = {controllers: path for _, controllers, path in (line.split(":", 2) for line in text.splitlines())}
     for controllers, path in groups.items():
@@ -52,75 +49,80 @@ def group(text: str, controller: str) -> str:
     return groups[""].lstrip("/")
 
 
-def numbers(text: str) -> dict[str, int]:
-    """A file of lines with a name and a number."""
+def parse_stat(text: str) -> dict[str, int]:
+    """Return the values of a stat file, which has a name and a number on each line."""
     return {name: int(value) for name, value in (line.split() for line in text.splitlines())}
 
 
 def cpu_seconds(folder: Path) -> float:
-    """CPU time of a control group."""
-    first = folder / "cpuacct.usage"
-    if first.exists():
-        return int(first.read_text()) / 1e9
-    return numbers((folder / "cpu.stat").read_text())["usage_usec"] / 1e6
+    """Return the CPU time of a control group."""
+    version_1 = folder / "cpuacct.usage"
+    if version_1.exists():
+        return int(version_1.read_text()) / 1e9
+    return parse_stat((folder / "cpu.stat").read_text())["usage_usec"] / 1e6
 
 
 def memory_bytes(folder: Path) -> float:
-    """Memory of a control group, without its inactive page cache."""
-    stat = numbers((folder / "memory.stat").read_text())
-    first = folder / "memory.usage_in_bytes"
-    if first.exists():
-        return float(int(first.read_text()) - stat["total_inactive_file"])
+    """Return the memory of a control group, without its inactive page cache."""
+    stat = parse_stat((folder / "memory.stat").read_text())
+    version_1 = folder / "memory.usage_in_bytes"
+    if version_1.exists():
+        return float(int(version_1.read_text()) - stat["total_inactive_file"])
     return float(int((folder / "memory.current").read_text()) - stat["inactive_file"])
 
 
-def spent(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, float]:
-    """CPU-seconds by service between two readings, of the containers that are in both."""
-    found: dict[str, float] = defaultdict(float)
+def cpu_by_service(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, float]:
+    """Return CPU-seconds by service between two readings, for the containers that are in both."""
+    seconds: dict[str, float] = defaultdict(float)
     for container in before.keys() & after.keys():
-        found[after[container].service] += after[container].cpu - before[container].cpu
-    return dict(sorted(found.items()))
+        seconds[after[container].service] += after[container].cpu - before[container].cpu
+    return dict(sorted(seconds.items()))
 
 
-def memory(now: Mapping[str, Usage]) -> dict[str, float]:
-    """Bytes by service."""
-    found: dict[str, float] = defaultdict(float)
-    for one in now.values():
-        found[one.service] += one.memory
-    return dict(sorted(found.items()))
+def memory_by_service(usage: Mapping[str, Usage]) -> dict[str, float]:
+    """Return bytes by service."""
+    held: dict[str, float] = defaultdict(float)
+    for container in usage.values():
+        held[container.service] += container.memory
+    return dict(sorted(held.items()))
 
 
-def containers(project: str) -> dict[str, tuple[str, int]]:
-    """The running containers of a compose project by id: its service, and its first process."""
+def running_containers(project: str) -> dict[str, tuple[str, int]]:
+    """Return service and first process id of the running containers of a compose project, by container id."""
     listed = compose.docker("ps", "--quiet", "--no-trunc", f"--filter=label=com.docker.compose.project={project}")
     return {
-        one["Id"]: (one["Config"]["Labels"]["com.docker.compose.service"], one["State"]["Pid"])
-        for one in compose.inspect(listed.split())
+        container["Id"]: (container["Config"]["Labels"]["com.docker.compose.service"], container["State"]["Pid"])
+        for container in compose.inspect(listed.split())
     }
 
 
-def read(of: Mapping[str, tuple[str, int]]) -> dict[str, Usage]:
-    """What containers have used until now, of those that still run.
+def read_usage(containers: Mapping[str, tuple[str, int]]) -> dict[str, Usage]:
+    """Return the usage of the containers that still run, by container id.
 
     Args:
-        of: see `containers`.
+        containers: What `running_containers` returned.
 
     Raises:
-        StackError: Docker's processes are not this machine's.
+        StackError: Docker runs its containers on another machine.
     """
-    found = {}
-    for container, (service, process) in of.items():
+    usage = {}
+    for container, (service, process) in containers.items():
         try:
             text = (PROCESSES / str(process) / "cgroup").read_text()
             if container not in text:
                 raise FileNotFoundError(container)
-            cpu, held = CGROUPS / group(text, "cpuacct"), CGROUPS / group(text, "memory")
-            found[container] = Usage(service, cpu_seconds(cpu), memory_bytes(held))
+            cpu, memory = CGROUPS / cgroup_path(text, "cpuacct"), CGROUPS / cgroup_path(text, "memory")
+            usage[container] = Usage(service, cpu_seconds(cpu), memory_bytes(memory))
         except FileNotFoundError:
             continue
-    if of and not found:
+    if containers and not usage:
         raise StackError(
-            "the containers' control groups are not on this machine",
+            "cannot read the containers' control groups: they are not on this machine",
             hint="run this on the Linux machine that Docker runs on",
         )
-    return found
+    return usage
+
+
+def current_memory(project: str) -> dict[str, float]:
+    """Return bytes by service of a compose project's running containers."""
+    return memory_by_service(read_usage(running_containers(project)))

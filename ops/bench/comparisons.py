@@ -1,4 +1,4 @@
-"""The benches of the stack with itself: what it costs to have more of something, or less."""
+"""The benches of the stack with itself: what more or less of something costs."""
 
 from __future__ import annotations
 
@@ -21,79 +21,82 @@ from ops.bench.benches import BENCHES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ops.bench.statistics import Sample
-    from ops.bench.targets import Side
-    from ops.project import Project
+    from ops.bench.targets import Measurement
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing that only this stack is measured with.
+    """A bench that compares variants of this stack, without a stock Airflow.
 
     Attributes:
-        name: on the command line.
-        sentence: what is done and counted, for people.
-        base: the side that the others are compared with.
-        compare: takes all rounds of all sides, and leaves the stack as it was. It gets the stack; the same as it is
-            measured; how many rounds; where the samples go by side, so that what is there when something fails was
-            measured; and what shows a line to people.
+        name: Its name on the command line.
+        summary: What it does and measures.
+        base: The variant that the others are compared with.
+        compare: Measures all variants in all rounds, and restores the stack.
     """
 
     name: str
-    sentence: str
+    summary: str
     base: str
-    compare: Callable[[Project, Side, int, dict[str, list[Sample]], Callable[[str], None]], None]
+    compare: Callable[[Measurement], None]
 
 
 COMPARISONS = (
     *(
         Comparison(
             f"{service}s",
-            instance_scaling.sentence(service, sizes),
-            instance_scaling.named(service, sizes[0]),
+            instance_scaling.summary(service, sizes),
+            instance_scaling.variant_name(service, sizes[0]),
             partial(instance_scaling.compare, service, sizes),
         )
         for service, sizes in (("scheduler", instance_scaling.SCHEDULERS), ("worker", instance_scaling.WORKERS))
     ),
     Comparison(
         dag_file_scaling.NAME,
-        dag_file_scaling.SENTENCE,
-        dag_file_scaling.named(dag_file_scaling.SIZES[0]),
+        dag_file_scaling.SUMMARY,
+        dag_file_scaling.variant_name(dag_file_scaling.SIZES[0]),
         dag_file_scaling.compare,
     ),
-    Comparison(memory_load.NAME, memory_load.SENTENCE, memory_load.AT_REST, memory_load.compare),
-    Comparison(commit_rate.NAME, commit_rate.SENTENCE, commit_rate.BASE, commit_rate.compare),
+    Comparison(memory_load.NAME, memory_load.SUMMARY, memory_load.AT_REST, memory_load.compare),
+    Comparison(commit_rate.NAME, commit_rate.SUMMARY, commit_rate.BASE, commit_rate.compare),
     Comparison(
         patch_switches.NAME,
-        patch_switches.SENTENCE,
+        patch_switches.SUMMARY,
         patch_switches.ALL_ON,
         partial(
             setting_comparison.compare,
-            patch_switches.each_off(PATCHES),
-            patch_switches.affected,
+            patch_switches.each_speed_patch_off(PATCHES),
+            patch_switches.affected_services,
             patch_switches.measure,
         ),
     ),
     Comparison(
         patch_switches.MODES_NAME,
-        patch_switches.MODES_SENTENCE,
+        patch_switches.MODES_SUMMARY,
         next(iter(patch_switches.MODES)),
-        partial(setting_comparison.compare, patch_switches.MODES, patch_switches.affected, patch_switches.measure_mode),
+        partial(
+            setting_comparison.compare,
+            patch_switches.MODES,
+            patch_switches.affected_services,
+            patch_switches.measure_mode,
+        ),
     ),
     Comparison(
         setting_comparison.REST_NAME,
-        setting_comparison.REST_SENTENCE,
+        setting_comparison.REST_SUMMARY,
         setting_comparison.REST_DEFAULT,
         partial(
             setting_comparison.compare,
             setting_comparison.REST,
-            setting_comparison.schedulers,
+            setting_comparison.affected_schedulers,
             setting_comparison.measure,
         ),
     ),
-    # Last: it is refused where there is no telemetry.
-    Comparison(telemetry_cost.NAME, telemetry_cost.SENTENCE, telemetry_cost.OFF, telemetry_cost.compare),
+    # Last: it fails on a stack without telemetry.
+    Comparison(telemetry_cost.NAME, telemetry_cost.SUMMARY, telemetry_cost.OFF, telemetry_cost.compare),
 )
 
-SENTENCES = {one.name: one.sentence for one in BENCHES} | {one.name: one.sentence for one in COMPARISONS}
-"""What is done and counted, by the name of every bench."""
+SUMMARIES = {bench.name: bench.summary for bench in BENCHES} | {
+    comparison.name: comparison.summary for comparison in COMPARISONS
+}
+"""What each bench does and measures, by its name."""

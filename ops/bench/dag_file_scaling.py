@@ -1,7 +1,7 @@
-"""What many DAG files cost: until they are known, read again, an edit of one is known, and while nothing happens.
+"""What many DAG files cost: first parse, the interval between parses, the parse of an edit, and resources at rest.
 
-A round of parsing is timed from one reading of a file to its next, as Airflow keeps it with each DAG. Its own metric,
-`dag_processing.total_parse_time`, is of what was due when the queue was last empty, which is often a single file.
+The interval between parses comes from each DAG's `last_parsed_time`. Airflow's metric `dag_processing.total_parse_time`
+covers only the files that were due when the queue was last empty, often a single one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops import compose, settings_file
 from ops.bench import prometheus_figures
-from ops.bench.benches import idle, latency
-from ops.bench.statistics import shown
-from ops.bench.targets import quiet, whole
+from ops.bench.benches import measure_idle, measure_latency
+from ops.bench.statistics import format_number
+from ops.bench.targets import wait_until_idle, wait_until_ready
 from ops.bench.workloads import REPORT_SECONDS, seconds_between
 from ops.clients.airflow import dag_path
 from ops.dag_file import DELETE_SECONDS
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ops.bench.statistics import Sample
-    from ops.bench.targets import Side
+    from ops.bench.targets import Measurement, Target
     from ops.clients.airflow import AirflowClient
     from ops.project import Project
 
 NAME = "dag-files"
 SIZES = (10, 100, 1_000)
 WATCHED = 10
-"""Files of each size, evenly spread, that are looked at and edited: to ask for all would be a load of its own."""
+"""Files of each size that are polled and edited, evenly spread; a poll of all files would be a load."""
 IDLE_SECONDS = 30.0
-SENTENCE = (
-    "So many files of one small paused DAG each: until Airflow knows them all; from one reading of a file to its next; "
-    f"until it knows that {WATCHED} of them were edited; runs of two tasks, and {IDLE_SECONDS:.0f} s without a load, "
-    "meanwhile."
+SUMMARY = (
+    "With so many files of one small paused DAG each: the time until Airflow knows them all; from one parse of a file "
+    f"to its next; and until it knows that {WATCHED} of them were edited. Then, with the files in place, runs of two "
+    f"tasks, and {IDLE_SECONDS:.0f} s without a load."
 )
 KNOWN, AGAIN = "seconds until all are known", "seconds from one reading of a file to its next"
 READING, EDITED = "seconds to read a file", f"seconds until {WATCHED} edited files are known"
@@ -70,31 +70,31 @@ with DAG(
 
     nothing()
 '''
-GONE_SECONDS = 300.0
-AT_ONCE = 4
-"""DAGs that are removed at a time."""
-REMEMBER = ("statsd-exporter", "otel-collector")
-"""What keeps a file's series for as long as it runs."""
+STALE_SECONDS = 300.0
+"""Longest wait until Airflow knows that the files are gone."""
+CONCURRENT_DELETES = 4
+SERIES_KEEPERS = ("statsd-exporter", "otel-collector")
+"""Services that keep the series of each file until they restart."""
 
 
-def named(files: int) -> str:
-    """A number of files as a side's name."""
+def variant_name(files: int) -> str:
+    """Return the variant's name in the results."""
     return f"{files:,} files"
 
 
-def patience(files: int) -> float:
-    """Seconds to wait for so many files to be read: one core for three seconds each would be slow."""
+def parse_timeout(files: int) -> float:
+    """Return the longest wait for a parse of all files, in seconds: 3 s each on one core would be slow."""
     return 120.0 + 3.0 * files
 
 
-def write(folder: Path, numbers: Sequence[int], watched: Sequence[int], description: str) -> None:
-    """Files that the containers' user can read; those that are there are overwritten.
+def write_files(folder: Path, numbers: Sequence[int], watched: Sequence[int], description: str) -> None:
+    """Write or overwrite DAG files that the containers' user can read.
 
     Args:
-        folder: where.
-        numbers: which.
-        watched: those of all files that have WATCHED_TAG.
-        description: of each DAG.
+        folder: Folder of the files.
+        numbers: Numbers of the files to write.
+        watched: Numbers of all files with WATCHED_TAG.
+        description: Description of each DAG.
     """
     for number in numbers:
         dag_id = f"bench_file_{number:04}"
@@ -102,125 +102,125 @@ def write(folder: Path, numbers: Sequence[int], watched: Sequence[int], descript
         part = folder / f"{dag_id}.part"
         part.write_text(TEXT.format(dag_id=dag_id, description=description, tags=tags), encoding="utf-8")
         part.chmod(0o644)
-        part.replace(folder / f"{dag_id}.py")  # half a file that is read would be looked at again much later
+        part.replace(folder / f"{dag_id}.py")  # Airflow parses a half-written file again only much later
 
 
-def known(api: AirflowClient) -> int:
-    """How many DAGs of such files Airflow has read, and still finds."""
+def count_dags(api: AirflowClient) -> int:
+    """Return the number of the files' DAGs that Airflow knows and that are not stale."""
     total: int = api.ask("GET", "/dags", params={"tags": TAG, "limit": 1})["total_entries"]
     return total
 
 
 def watched_dags(api: AirflowClient) -> list[dict[str, Any]]:
-    """The DAGs of the files that are looked at, as the API has them."""
-    found: list[dict[str, Any]] = api.ask("GET", "/dags", params={"tags": WATCHED_TAG, "limit": WATCHED})["dags"]
-    return found
+    """Return the DAGs of the watched files, as the API returns them."""
+    dags: list[dict[str, Any]] = api.ask("GET", "/dags", params={"tags": WATCHED_TAG, "limit": WATCHED})["dags"]
+    return dags
 
 
-def remove(folder: Path, api: AirflowClient, report: Callable[[str], None]) -> None:
-    """Files, DAGs and their rows; those of a bench that was killed too.
+def remove_files(folder: Path, api: AirflowClient, report: Callable[[str], None]) -> None:
+    """Remove the files, their DAGs and all rows, also those of a bench that was killed.
 
     Args:
-        folder: where the files are.
-        api: Airflow's.
-        report: Shows a line to people.
+        folder: Folder of the files.
+        api: The stack's REST API.
+        report: Shows a progress line.
     """
     if folder.exists():
         shutil.rmtree(folder)
-    # Not before Airflow knows that the files are gone: it would make the DAGs anew.
-    wait(lambda: not known(api), GONE_SECONDS, "the DAGs of the bench's files are gone", report)
+    # Airflow would recreate a deleted DAG whose file it still knows.
+    wait(lambda: not count_dags(api), STALE_SECONDS, "the DAGs of the bench's files are gone", report)
     ids = api.dag_ids(tags=TAG, exclude_stale=False)
 
     def delete(dag_id: str) -> None:
         api.ask("DELETE", dag_path(dag_id), missing=True, timeout=DELETE_SECONDS)
 
-    said_at = time.monotonic()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    reported_at = time.monotonic()
+    with ThreadPoolExecutor(CONCURRENT_DELETES) as pool:
         for number, _ in enumerate(pool.map(delete, ids), start=1):
-            if time.monotonic() - said_at > REPORT_SECONDS:
-                report(f"{number:,} of {len(ids):,} DAGs are removed")
-                said_at = time.monotonic()
+            if time.monotonic() - reported_at > REPORT_SECONDS:
+                report(f"removed {number:,} of {len(ids):,} DAGs")
+                reported_at = time.monotonic()
 
 
-def forget(side: Side) -> None:
-    """Nothing of the files is left in telemetry either: a thousand histograms would be a load on what comes after."""
-    found = compose.instances(side.project)
-    if keepers := [one.id for service in REMEMBER for one in found.get(service, [])]:
+def restart_series_keepers(target: Target) -> None:
+    """Restart the services that keep the files' series: a thousand histograms would slow down the next bench."""
+    services = compose.instances(target.project)
+    if keepers := [instance.id for service in SERIES_KEEPERS for instance in services.get(service, [])]:
         compose.docker("restart", *keepers)
 
 
 @contextmanager
-def in_place(folder: Path, files: int, side: Side, report: Callable[[str], None]) -> Iterator[range]:
-    """The files are there for as long as the block lasts; then nothing of them is left.
+def dag_files(folder: Path, files: int, target: Target, report: Callable[[str], None]) -> Iterator[range]:
+    """Keep the files in the folder for the duration of the block; then remove every trace of them.
 
     Yields:
-        The numbers of those that are looked at.
+        The numbers of the watched files.
     """
-    remove(folder, side.api, report)
+    remove_files(folder, target.api, report)
     watched = range(0, files, files // WATCHED)
     try:
         folder.mkdir()
         folder.chmod(0o755)
-        write(folder, range(files), watched, "as it was")
+        write_files(folder, range(files), watched, "original")
         yield watched
     finally:
         try:
-            remove(folder, side.api, report)
+            remove_files(folder, target.api, report)
         finally:
-            forget(side)
+            restart_series_keepers(target)
 
 
-def readings(api: AirflowClient, files: int, report: Callable[[str], None]) -> Sample:
-    """How long a file waits for its next reading, and how long one takes; the median of those that are looked at."""
-    first = {dag["dag_id"]: dag["last_parsed_time"] for dag in watched_dags(api)}
-    gaps: dict[str, float] = {}
+def measure_parsing(api: AirflowClient, files: int, report: Callable[[str], None]) -> Sample:
+    """Measure the interval between two parses and the duration of a parse; medians over the watched files."""
+    first_parses = {dag["dag_id"]: dag["last_parsed_time"] for dag in watched_dags(api)}
+    intervals: dict[str, float] = {}
 
-    def all_again() -> bool:
+    def all_parsed_again() -> bool:
         for dag in watched_dags(api):
             dag_id, last = dag["dag_id"], dag["last_parsed_time"]
-            if last != first[dag_id]:
-                gaps.setdefault(dag_id, seconds_between(first[dag_id], last))
-        return len(gaps) == len(first)
+            if last != first_parses[dag_id]:
+                intervals.setdefault(dag_id, seconds_between(first_parses[dag_id], last))
+        return len(intervals) == len(first_parses)
 
-    wait(all_again, patience(files), "every file was read again", report)
+    wait(all_parsed_again, parse_timeout(files), "every file was parsed again", report)
     durations = [dag["last_parse_duration"] for dag in watched_dags(api)]
-    return {AGAIN: statistics.median(gaps.values()), READING: statistics.median(durations)}
+    return {AGAIN: statistics.median(intervals.values()), READING: statistics.median(durations)}
 
 
-def measure(project: Project, side: Side, files: int, report: Callable[[str], None]) -> Sample:
-    """Once, with so many files."""
-    settings, api = settings_file.read(project), side.api
+def measure(project: Project, target: Target, files: int, report: Callable[[str], None]) -> Sample:
+    """Measure all figures with so many files."""
+    settings, api, timeout = settings_file.read(project), target.api, parse_timeout(files)
     folder = dags_folder(project, settings) / FOLDER
-    with in_place(folder, files, side, report) as watched:
+    with dag_files(folder, files, target, report) as watched:
         started = time.monotonic()
-        wait(lambda: known(api) == files, patience(files), f"Airflow knows {files:,} more DAGs", report)
-        sample = {KNOWN: time.monotonic() - started, **readings(api, files, report)}
+        wait(lambda: count_dags(api) == files, timeout, f"Airflow knows {files:,} more DAGs", report)
+        sample = {KNOWN: time.monotonic() - started, **measure_parsing(api, files, report)}
 
-        started, description = time.monotonic(), "as it was edited"
-        write(folder, watched, watched, description)
-        edited = f"Airflow knows that {len(watched)} files were edited"
+        started, description = time.monotonic(), "edited"
+        write_files(folder, watched, watched, description)
         wait(
-            lambda: all(dag["description"] == description for dag in watched_dags(api)), patience(files), edited, report
+            lambda: all(dag["description"] == description for dag in watched_dags(api)),
+            timeout,
+            f"Airflow knows that {len(watched)} files were edited",
+            report,
         )
         sample[EDITED] = time.monotonic() - started
 
         return {
             **sample,
-            **latency(side, report),
-            **prometheus_figures.asked(settings),
-            **idle(side, report, IDLE_SECONDS),
+            **measure_latency(target, report),
+            **prometheus_figures.query_figures(settings),
+            **measure_idle(target, report, IDLE_SECONDS),
         }
 
 
-def compare(
-    project: Project, side: Side, rounds: int, taken: dict[str, list[Sample]], report: Callable[[str], None]
-) -> None:
-    """Every number of files, ascending, once a round: a Comparison's."""
-    for number in range(1, rounds + 1):
+def compare(measurement: Measurement) -> None:
+    """Measure each number of files, ascending, once a round."""
+    target, report = measurement.target, measurement.report
+    for number in measurement.round_numbers():
         for files in SIZES:
-            whole(side, report)
-            quiet(side, report)
-            sample = measure(project, side, files, report)
-            taken.setdefault(named(files), []).append(sample)
-            told = ", ".join(f"{shown(sample[name])} {name}" for name in (KNOWN, AGAIN, EDITED))
-            report(f"round {number} of {rounds}, {named(files)}: {told}")
+            wait_until_ready(target, report)
+            wait_until_idle(target, report)
+            sample = measure(measurement.project, target, files, report)
+            summary = ", ".join(f"{format_number(sample[name])} {name}" for name in (KNOWN, AGAIN, EDITED))
+            measurement.add(number, variant_name(files), sample, summary)

@@ -1,4 +1,4 @@
-"""What more instances of a service bring and cost: the same work with one, and with several."""
+"""What more instances of a service bring and cost: the same work with one instance, and with several."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ops import compose, preflight, scaling, settings_file
 from ops.bench import prometheus_figures
-from ops.bench.benches import COST, COST_TASKS, counted, idle, latency, memory
+from ops.bench.benches import COST, COST_TASKS, measure_idle, measure_latency, measure_memory, run_fan_out
 from ops.bench.statistics import by_service
-from ops.bench.targets import turns
+from ops.bench.targets import taking_turns
 from ops.bench.telemetry_cost import RATE
 from ops.compose import expected_replicas
 from ops.errors import StackError
@@ -19,87 +19,89 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ops.bench.statistics import Sample
-    from ops.bench.targets import Side
-    from ops.project import Project
+    from ops.bench.targets import Measurement, Target
 
 SCHEDULERS, WORKERS = (1, 2, 3), (1, 2, 4)
 IDLE_SECONDS = 30.0
 
 
-def sentence(service: str, sizes: Sequence[int]) -> str:
-    """What is done and counted, for people."""
-    *few, most = map(str, sizes)
+def summary(service: str, sizes: Sequence[int]) -> str:
+    """Return what the bench of a service measures."""
+    *small, largest = map(str, sizes)
     return (
-        f"With {', '.join(few)} and {most} {service}s: a fan-out of {COST_TASKS} no-ops, runs of two tasks, "
-        f"{IDLE_SECONDS:.0f} s without a load, and what is held after it."
+        f"With {', '.join(small)} and {largest} {service}s: a fan-out of {COST_TASKS} no-ops, runs of two tasks, "
+        f"{IDLE_SECONDS:.0f} s without a load, and the memory after it."
     )
 
 
-def named(service: str, number: int) -> str:
-    """A number of instances as a side's name."""
-    return f"{number} {service}{'' if number == 1 else 's'}"
+def variant_name(service: str, instances: int) -> str:
+    """Return the variant's name in the results."""
+    return f"{instances} {service}{'' if instances == 1 else 's'}"
 
 
-def that_fit(model: Mapping[str, Any], service: str, sizes: Iterable[int], report: Callable[[str], None]) -> list[int]:
-    """The numbers of instances that this machine has the memory for; people are told of the others.
+def sizes_that_fit(
+    model: Mapping[str, Any], service: str, sizes: Iterable[int], report: Callable[[str], None]
+) -> list[int]:
+    """Return the numbers of instances that this machine has the memory for, and report the others.
 
     Args:
-        model: What compose knows of the stack.
-        service: Of which.
-        sizes: The numbers.
-        report: Shows a line to people.
+        model: The stack's resolved compose configuration.
+        service: Name of the service.
+        sizes: Numbers of instances.
+        report: Shows a progress line.
     """
-    there = expected_replicas(model)[service]
+    replicas = expected_replicas(model)[service]
     limit = int(model["services"][service]["deploy"]["resources"]["limits"]["memory"])
-    found = []
+    fitting = []
     for size in sizes:
         try:
-            preflight.check_memory((size - there) * limit)
+            preflight.check_memory((size - replicas) * limit)
         except StackError as error:
-            report(f"{named(service, size)}: left out; {error.what}")
+            report(f"{variant_name(service, size)}: skipped; {error.what}")
         else:
-            found.append(size)
-    return found
+            fitting.append(size)
+    return fitting
 
 
-def of_interest(sample: Sample, service: str) -> Sample:
-    """The figures of all services together, and of one; the others' do not depend on it."""
+def relevant_figures(sample: Sample, service: str) -> Sample:
+    """Return the figures of the scaled service and of all services together."""
     return {name: value for name, value in sample.items() if name.partition(": ")[2] in ("", service)}
 
 
-def measure(side: Side, settings: Mapping[str, str], report: Callable[[str], None]) -> Sample:
-    """Once, with as many instances as there are."""
-    seconds, spent = counted(side, report, COST_TASKS)
-    work = {RATE: COST_TASKS / seconds, **by_service(COST, spent, COST_TASKS)}
-    seen = prometheus_figures.asked(settings)  # while the fan-out is in its last minute
-    return {**work, **latency(side, report), **idle(side, report, IDLE_SECONDS), **memory(side, report), **seen}
+def measure(target: Target, settings: Mapping[str, str], report: Callable[[str], None]) -> Sample:
+    """Measure the target with its current number of instances."""
+    seconds, cpu = run_fan_out(target, report, COST_TASKS)
+    work = {RATE: COST_TASKS / seconds, **by_service(COST, cpu, COST_TASKS)}
+    queried = prometheus_figures.query_figures(settings)  # while the fan-out is within the last minute
+    return {
+        **work,
+        **measure_latency(target, report),
+        **measure_idle(target, report, IDLE_SECONDS),
+        **measure_memory(target, report),
+        **queried,
+    }
 
 
-def compare(
-    service: str,
-    sizes: Sequence[int],
-    project: Project,
-    side: Side,
-    rounds: int,
-    taken: dict[str, list[Sample]],
-    report: Callable[[str], None],
-) -> None:
-    """Every number of instances of a service in turn, up and down again; then there are as many as before.
+def compare(service: str, sizes: Sequence[int], measurement: Measurement) -> None:
+    """Measure each number of instances, up and down in turn; then restore the number.
 
-    But for the service and its ascending numbers, a Comparison's.
+    Args:
+        service: The service to scale.
+        sizes: Numbers of instances, ascending.
+        measurement: Where and how often to measure.
     """
+    project, report = measurement.project, measurement.report
     settings = settings_file.read(project)
-    held = that_fit(compose.config(project), service, sizes, report)
+    fitting = sizes_that_fit(compose.config(project), service, sizes, report)
     try:
-        for number in range(1, rounds + 1):
-            for size in held if number % 2 else reversed(held):
+        for number in measurement.round_numbers():
+            for size in fitting if number % 2 else reversed(fitting):
                 scaling.scale(project, {service: size}, report)
-                # Whole is what .env says now.
-                scaled = replace(side, model=compose.config(project))
-                with turns([scaled], report) as turn:
-                    turn(scaled)
-                    sample = of_interest(measure(scaled, settings, report), service)
-                taken.setdefault(named(service, size), []).append(sample)
-                report(f"round {number} of {rounds}, {named(service, size)}: {sample[RATE]:.2f} tasks/s")
+                # The expected replicas are those of the changed .env.
+                target = replace(measurement.target, model=compose.config(project))
+                with taking_turns([target], report) as activate:
+                    activate(target)
+                    sample = relevant_figures(measure(target, settings, report), service)
+                measurement.add(number, variant_name(service, size), sample, f"{sample[RATE]:.2f} tasks/s")
     finally:
         scaling.scale(project, {service: int(settings[replicas_variable(service)])}, report)

@@ -1,11 +1,19 @@
-"""What patches of Airflow and Celery save: each speed patch off in turn, and all that PATCHES switches off at once."""
+"""What the patches of Airflow and Celery save: each speed patch switched off, and each mode of PATCHES."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.patches import registry
-from ops.bench.benches import COST, COST_TASKS, PAIRS, counted, fan_out, latency, slots
+from ops.bench.benches import (
+    COST,
+    COST_TASKS,
+    PAIRS,
+    measure_fan_outs,
+    measure_latency,
+    measure_slots,
+    run_fan_out,
+)
 from ops.bench.telemetry_cost import RATE
 
 if TYPE_CHECKING:
@@ -13,56 +21,58 @@ if TYPE_CHECKING:
 
     from ops.bench.setting_comparison import Values
     from ops.bench.statistics import Sample
-    from ops.bench.targets import Side
+    from ops.bench.targets import Target
 
     Report = Callable[[str], None]
 
-RUNS_ONCE: Final = "migrate"
-"""Is not restarted: it has ended before anything is measured."""
+ONE_SHOT: Final = "migrate"
+"""The service that has exited before anything is measured, and is not restarted."""
 
 NAME = "patches"
-SENTENCE = (
+SUMMARY = (
     f"With every patch on, and with each speed patch off in turn: a fan-out of {COST_TASKS} no-ops, and runs of two "
     f"tasks, the median of {PAIRS}."
 )
 ALL_ON = "all on"
 PATCHED: Final = ("worker", "execution-api", "scheduler")
-"""Services whose own CPU time is shown too: what one patch saves there is lost in the noise of all others."""
+"""Services with a figure of their own: the saving of one patch is within the noise of the sum over all services."""
 MODES_NAME = "patch-modes"
-MODES_SENTENCE = "The benches latency, fanout and slots with PATCHES set to all, safety and none."
+MODES_SUMMARY = "The benches latency, fanout and slots with PATCHES set to all, safety and none."
 
 
-def switched(patches: str, disabled: str = "") -> Values:
-    """Return the values of .env."""
+def patch_settings(patches: str, disabled: str = "") -> Values:
+    """Return the values of .env that select patches."""
     return {"PATCHES": patches, "PATCHES_DISABLED": disabled}
 
 
-MODES: Final[dict[str, Values]] = {mode: switched(mode) for mode in registry.MODES}
+MODES: Final[dict[str, Values]] = {mode: patch_settings(mode) for mode in registry.MODES}
 
 
-def each_off(patches: Iterable[registry.Patch]) -> dict[str, Values]:
+def each_speed_patch_off(patches: Iterable[registry.Patch]) -> dict[str, Values]:
     """Return the settings with all patches on, then those without each speed patch, by its name."""
-    return {ALL_ON: switched("all")} | {
-        patch.name: switched("all", patch.name) for patch in patches if patch.kind == "speed"
+    return {ALL_ON: patch_settings("all")} | {
+        patch.name: patch_settings("all", patch.name) for patch in patches if patch.kind == "speed"
     }
 
 
-def affected(before: Values, now: Values, services: Iterable[str]) -> list[str]:
-    """Return the services in which a patch is on with the one and off with the other."""
-    off = [registry.switched_off(way["PATCHES"] or "all", way["PATCHES_DISABLED"]) for way in (before, now)]
-    changed = off[0].keys() ^ off[1].keys()
-    components = {one for patch in registry.PATCHES if patch.name in changed for one in patch.components}
-    return sorted(name for name in services if registry.service_of(name) in components - {RUNS_ONCE})
+def affected_services(before: Values, after: Values, services: Iterable[str]) -> list[str]:
+    """Return the services in which at least one patch is switched on or off between two settings."""
+    off_before, off_after = (
+        registry.switched_off(values["PATCHES"] or "all", values["PATCHES_DISABLED"]) for values in (before, after)
+    )
+    changed = off_before.keys() ^ off_after.keys()
+    components = {component for patch in registry.PATCHES if patch.name in changed for component in patch.components}
+    return sorted(name for name in services if registry.service_of(name) in components - {ONE_SHOT})
 
 
-def measure(side: Side, report: Report) -> Sample:
-    """Measure what a speed patch may change."""
-    sample = latency(side, report)  # first: a worker that was restarted is slower for its first tasks
-    seconds, spent = counted(side, report, COST_TASKS)
-    sample |= {RATE: COST_TASKS / seconds, COST: sum(spent.values()) / COST_TASKS}
-    return sample | {f"{COST}, {service}": spent.get(service, 0.0) / COST_TASKS for service in PATCHED}
+def measure(target: Target, report: Report) -> Sample:
+    """Measure the figures that a speed patch may change."""
+    sample = measure_latency(target, report)  # first: it warms up the workers that were restarted
+    seconds, cpu = run_fan_out(target, report, COST_TASKS)
+    sample |= {RATE: COST_TASKS / seconds, COST: sum(cpu.values()) / COST_TASKS}
+    return sample | {f"{COST}, {service}": cpu.get(service, 0.0) / COST_TASKS for service in PATCHED}
 
 
-def measure_mode(side: Side, report: Report) -> Sample:
-    """Measure what the benches beside a stock Airflow measure, as far as patches change it."""
-    return {**latency(side, report), **fan_out(side, report), **slots(side, report)}
+def measure_mode(target: Target, report: Report) -> Sample:
+    """Measure the benches against a stock Airflow that patches affect."""
+    return {**measure_latency(target, report), **measure_fan_outs(target, report), **measure_slots(target, report)}

@@ -1,4 +1,4 @@
-"""What only Prometheus knows of the stack, where it runs: figures of a bench beside those that it measures itself."""
+"""Figures of a bench that only Prometheus has."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ EXPRESSIONS: Final = {
 }
 
 
-def asked(settings: Mapping[str, str]) -> Sample:
-    """The figures as they are now; none without the profile `observability`."""
+def query_figures(settings: Mapping[str, str]) -> Sample:
+    """Return the current figures; none without the profile `observability`."""
     if "observability" not in settings_file.profiles(settings):
         return {}
     server = Prometheus(local_url(settings, "prometheus"))
-    found = {name: server.value(expression) for name, expression in EXPRESSIONS.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    sample = {name: server.value(expression) for name, expression in EXPRESSIONS.items()}
+    return {name: value for name, value in sample.items() if value is not None}

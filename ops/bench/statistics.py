@@ -1,4 +1,4 @@
-"""Samples, and what can be said of them: medians with their spread, and ratios round by round."""
+"""Samples of benches: medians with their spread, and ratios between variants."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-WIDEST = 5
-"""Sides that a table has a column for; with their ratios these are ten columns."""
+MAX_VARIANT_COLUMNS = 5
+"""With the ratios, a table of so many variants has ten columns."""
 
 Sample = dict[str, float]
-"""What one round has measured on one side, by the figure's name."""
+"""The figures that one round measured for one variant, by name."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several rounds' values of one figure."""
+    """Median, minimum and maximum of one figure over several rounds."""
 
     median: float
     low: float
@@ -27,18 +27,19 @@ class Spread:
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return shown(self.median)
-        return f"{shown(self.median)} ({shown(self.low)}–{shown(self.high)})"  # noqa: RUF001
+            return format_number(self.median)
+        return f"{format_number(self.median)} ({format_number(self.low)}–{format_number(self.high)})"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
 class Result:
-    """A bench's rounds.
+    """All samples of a bench.
 
     Attributes:
-        bench: its name.
-        samples: a sample a round, by side.
-        base: the side that the others are compared with; None when there is nothing to compare with.
+        bench: Name of the bench.
+        samples: One sample a round, by variant: the name of a target ("here", "stock") or of a configuration
+            ("2 workers").
+        base: The variant that the others are compared with; None if there is none.
     """
 
     bench: str
@@ -46,96 +47,103 @@ class Result:
     base: str | None
 
 
-def shown(value: float) -> str:
-    """A number with as many digits as mean something."""
+def format_number(value: float) -> str:
+    """Return a number with about three significant digits and thousands separators."""
     size = abs(value)
     digits = 0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that so large a share of all is not above: by nearest rank, so it is one of them."""
+    """Return the percentile by nearest rank, which is always one of the values.
+
+    Args:
+        values: At least one.
+        share: Share of 1, for instance 0.95.
+    """
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """The median and the extremes; None of no value."""
-    found = list(values)
-    return Spread(statistics.median(found), min(found), max(found)) if found else None
+    """Return median, minimum and maximum; None if there is no value."""
+    numbers = list(values)
+    return Spread(statistics.median(numbers), min(numbers), max(numbers)) if numbers else None
 
 
-def values(samples: Iterable[Sample], figure: str) -> list[float]:
-    """One figure of several rounds, of those that have it."""
+def figure_values(samples: Iterable[Sample], figure: str) -> list[float]:
+    """Return the values of one figure, from the samples that have it."""
     return [sample[figure] for sample in samples if figure in sample]
 
 
-def ratio(samples: Iterable[Sample], base: Iterable[Sample], figure: str) -> Spread | None:
-    """One side against another, round by round: what disturbed a round has disturbed both."""
+def paired_ratio(samples: Iterable[Sample], base: Iterable[Sample], figure: str) -> Spread | None:
+    """Return the spread of the ratios of each round: a disturbed round affects both variants."""
     pairs = [
-        (one[figure], other[figure])
-        for one, other in zip(samples, base, strict=False)
-        if figure in one and figure in other
+        (sample[figure], base_sample[figure])
+        for sample, base_sample in zip(samples, base, strict=False)
+        if figure in sample and figure in base_sample
     ]
-    return spread(one / other for one, other in pairs if other)
+    return spread(value / base_value for value, base_value in pairs if base_value)
 
 
-def is_wide(result: Result) -> bool:
-    """Return whether there are too many sides for columns: then each has a row, and each figure a column."""
-    return len(result.samples) > WIDEST
+def has_row_per_variant(result: Result) -> bool:
+    """Return whether the table has a row for each variant, because there are too many for columns."""
+    return len(result.samples) > MAX_VARIANT_COLUMNS
 
 
-def headings(result: Result) -> list[str]:
-    """Return the table's first row: the sides, then those that are compared; or each figure with its ratio."""
-    if is_wide(result):
+def table_headings(result: Result) -> list[str]:
+    """Return the headings of the table that `table_rows` fills."""
+    if has_row_per_variant(result):
         ratios = [f"÷ {result.base}"] if result.base else []
-        return ["", *(cell for figure in figures(result) for cell in (figure, *ratios))]
-    return ["", *result.samples, *(f"{side} ÷ {result.base}" for side in compared(result))]
+        return ["", *(cell for figure in figure_names(result) for cell in (figure, *ratios))]
+    return ["", *result.samples, *(f"{variant} ÷ {result.base}" for variant in compared_variants(result))]
 
 
-def compared(result: Result) -> list[str]:
-    """The sides that have a ratio."""
-    return [side for side in result.samples if side != result.base] if result.base else []
+def compared_variants(result: Result) -> list[str]:
+    """Return the variants that are compared with the base."""
+    return [variant for variant in result.samples if variant != result.base] if result.base else []
 
 
-def figures(result: Result) -> list[str]:
-    """Return the names of the figures, in the order in which they were measured first."""
-    return list(dict.fromkeys(name for of in result.samples.values() for sample in of for name in sample))
+def figure_names(result: Result) -> list[str]:
+    """Return the names of all figures, in the order in which they first occur."""
+    return list(dict.fromkeys(name for samples in result.samples.values() for sample in samples for name in sample))
 
 
-def rows(result: Result) -> list[list[str]]:
+def table_rows(result: Result) -> list[list[str]]:
     """Return the rows: medians with their spread, and ratios to the base."""
     base = result.samples.get(result.base or "", [])
-    if is_wide(result):
-        return [side_row(side, of, result, base) for side, of in result.samples.items()]
-    found = []
-    for figure in figures(result):
-        cells: list[Spread | None] = [spread(values(of, figure)) for of in result.samples.values()]
-        cells += [ratio(result.samples[side], base, figure) for side in compared(result)]
-        found.append([figure, *map(cell_text, cells)])
-    return found
+    if has_row_per_variant(result):
+        return [variant_row(variant, result, base) for variant in result.samples]
+    table = []
+    for figure in figure_names(result):
+        cells: list[Spread | None] = [spread(figure_values(samples, figure)) for samples in result.samples.values()]
+        cells += [paired_ratio(result.samples[variant], base, figure) for variant in compared_variants(result)]
+        table.append([figure, *map(format_cell, cells)])
+    return table
 
 
-def side_row(side: str, samples: Sequence[Sample], result: Result, base: Sequence[Sample]) -> list[str]:
-    """Return a side's row in a table that has a column for each figure."""
+def variant_row(variant: str, result: Result, base: Sequence[Sample]) -> list[str]:
+    """Return the row of a variant, in a table with a column for each figure."""
+    samples = result.samples[variant]
     cells: list[Spread | None] = []
-    for figure in figures(result):
-        cells.append(spread(values(samples, figure)))
+    for figure in figure_names(result):
+        cells.append(spread(figure_values(samples, figure)))
         if result.base:
-            cells.append(None if side == result.base else ratio(samples, base, figure))
-    return [side, *map(cell_text, cells)]
+            cells.append(None if variant == result.base else paired_ratio(samples, base, figure))
+    return [variant, *map(format_cell, cells)]
 
 
-def cell_text(cell: Spread | None) -> str:
-    """Return what a cell shows; nothing of no value."""
+def format_cell(cell: Spread | None) -> str:
+    """Return the text of a cell; empty if there is no value."""
     return "" if cell is None else str(cell)
 
 
-def by_service(name: str, of: Mapping[str, float], scale: float) -> Sample:
-    """A figure for all services together, then one for each.
+def by_service(figure: str, amounts: Mapping[str, float], divisor: float) -> Sample:
+    """Return a figure summed over all services, then one figure for each service.
 
     Args:
-        name: the figure's, with its unit.
-        of: a value by service.
-        scale: what each is divided by.
+        figure: Name with its unit.
+        amounts: By service.
+        divisor: Number that each amount is divided by.
     """
-    return {name: sum(of.values()) / scale} | {f"{name}: {service}": used / scale for service, used in of.items()}
+    total = {figure: sum(amounts.values()) / divisor}
+    return total | {f"{figure}: {service}": amount / divisor for service, amount in amounts.items()}

@@ -1,4 +1,4 @@
-"""People who use the UI and the REST API without pause, while tasks run."""
+"""Clients that request pages of the UI and the REST API without pause, while tasks run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,14 +16,13 @@ import httpx
 from ops.bench.workloads import FAN_OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 CLIENTS = 16
 TIMEOUT = 30.0
-"""Seconds until a person gives up."""
-STAY = 120.0
-"""Seconds until all of them leave, whatever they have seen: as long as they stay, an API that they have brought to a
-stand remains there."""
+"""Seconds until a client gives up a request."""
+LOAD_SECONDS = 120.0
+"""Longest UI traffic: an API that it stalls does not recover before the traffic stops."""
 PAGES = (
     "/",
     "/ui/dags?limit=50",
@@ -32,68 +32,76 @@ PAGES = (
     f"/api/v2/dags/{FAN_OUT}/dagRuns?limit=25",
     "/api/v2/dags/~/dagRuns/~/taskInstances?limit=100",
 )
-"""What they open, in turn: the UI's pages with what they load, and lists of the REST API."""
+"""Pages of the UI with the requests that they make, and lists of the REST API."""
 
 
 @dataclass
-class Visits:
-    """What they saw: the seconds of each request that was answered, and how many were not, or with a refusal."""
+class Responses:
+    """Outcome of the requests.
+
+    Attributes:
+        seconds: Duration of each successful request.
+        failed: Number of requests with an error status or no answer.
+    """
 
     seconds: list[float] = field(default_factory=list)
     failed: int = 0
 
 
-def visit(
-    url: str,
-    headers: Mapping[str, str],
-    first: int,
-    stop: threading.Event,
-    transport: httpx.BaseTransport | None,
-    stay: float = STAY,
-) -> Visits:
-    """One person, from a page of their own on, until told to stop, or for so many seconds."""
-    arrived = time.monotonic()
-    seen = Visits()
+def request_pages(
+    connect: Callable[[], httpx.Client], first: int, stop: threading.Event, seconds: float = LOAD_SECONDS
+) -> Responses:
+    """Request all pages in turn with one client, until it is stopped or the time is up.
+
+    Args:
+        connect: Returns a new client.
+        first: Index of the first page.
+        stop: Stops the client after its current request.
+        seconds: Longest duration.
+    """
+    begun = time.monotonic()
+    responses = Responses()
     pages = PAGES[first % len(PAGES) :] + PAGES[: first % len(PAGES)]
-    with httpx.Client(base_url=url, headers=dict(headers), timeout=TIMEOUT, transport=transport) as http:
+    with connect() as http:
         for page in itertools.cycle(pages):
             started = time.monotonic()
-            if stop.is_set() or started - arrived > stay:
-                return seen
+            if stop.is_set() or started - begun > seconds:
+                return responses
             try:
-                answered = http.get(page).is_success
+                is_success = http.get(page).is_success
             except httpx.HTTPError:
-                answered = False
-            if answered:
-                seen.seconds.append(time.monotonic() - started)
+                is_success = False
+            if is_success:
+                responses.seconds.append(time.monotonic() - started)
             else:
-                seen.failed += 1
-    return seen
+                responses.failed += 1
+    return responses
 
 
 @contextmanager
-def crowd(
+def ui_traffic(
     url: str, headers: Mapping[str, str], clients: int = CLIENTS, transport: httpx.BaseTransport | None = None
-) -> Iterator[Visits]:
-    """So many people at once, for as long as the block lasts, or until they leave.
+) -> Iterator[Responses]:
+    """Run clients concurrently for the duration of the block, for LOAD_SECONDS at most.
 
     Args:
-        url: Where Airflow's pages are.
-        headers: With which they are logged in.
-        clients: How many.
-        transport: For tests: answers instead of the network.
+        url: Address of Airflow's API server.
+        headers: Headers that authenticate the clients.
+        clients: Number of clients.
+        transport: Replaces the network in tests.
 
     Yields:
-        What they saw, complete after the block.
+        Responses of all clients, filled in when the block ends.
     """
-    stop, all_of_them = threading.Event(), Visits()
+    connect = partial(httpx.Client, base_url=url, headers=dict(headers), timeout=TIMEOUT, transport=transport)
+    stop, total = threading.Event(), Responses()
     with ThreadPoolExecutor(clients) as pool:
-        people = [pool.submit(visit, url, headers, number, stop, transport) for number in range(clients)]
+        futures = [pool.submit(request_pages, connect, number, stop) for number in range(clients)]
         try:
-            yield all_of_them
+            yield total
         finally:
             stop.set()
-            for person in people:
-                seen = person.result()
-                all_of_them.seconds += seen.seconds
-                all_of_them.failed += seen.failed
+            for future in futures:
+                responses = future.result()
+                total.seconds += responses.seconds
+                total.failed += responses.failed

@@ -1,4 +1,4 @@
-"""The loads as the benches use them: their DAGs in place, their runs from the request to the end."""
+"""The loads of the benches: their DAG file, and runs that are timed by Airflow's own clock."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ POOL = "bench_closed"
 """The pool of HELD's tasks, as in bench_dag.py."""
 RUN_SECONDS = 900.0
 STALLED_SECONDS = 300.0
-"""An API that people have brought to a stand is a result, and no reason to end."""
+"""Longest wait for one answer: an API that UI traffic stalls is a result, not an error."""
 POLL_SECONDS = 1.0
-"""Between two questions whether a run has ended; its time is by Airflow's own clock."""
 REPORT_SECONDS = 10.0
 
 
@@ -33,13 +32,13 @@ DAGS = DagFile(ROOT / "ops/bench/bench_dag.py", (PAIR, FAN_OUT, HELD, ORDINARY))
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that has ended.
+class FinishedRun:
+    """A DAG run in a terminal state.
 
     Attributes:
-        run: which.
+        run: The run.
         state: success or failed.
-        seconds: from the request to the end, by Airflow's own clock.
+        seconds: From the request to the terminal state, by Airflow's clock.
     """
 
     run: Run
@@ -48,11 +47,11 @@ class Ended:
 
 
 def seconds_between(start: str, end: str) -> float:
-    """Between two moments as the API writes them."""
+    """Return the seconds between two timestamps of the API."""
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def run_to_end(
+def run_and_wait(
     api: AirflowClient,
     dag_id: str,
     conf: dict[str, Any],
@@ -60,58 +59,63 @@ def run_to_end(
     *,
     timeout: float = RUN_SECONDS,
     may_fail: bool = False,
-) -> Ended:
-    """Starts a run and waits for its end.
+) -> FinishedRun:
+    """Trigger a run and wait for its terminal state.
 
     Args:
-        api: Whose.
-        dag_id: of which DAG, of which no other run is under way.
-        conf: with this.
-        report: Hears every ten seconds.
+        api: The REST API of the measured Airflow.
+        dag_id: A DAG without another unfinished run.
+        conf: Configuration of the run.
+        report: Gets a progress line every ten seconds.
         timeout: Seconds.
-        may_fail: whether a run that fails is a result too.
+        may_fail: Return a failed run instead of raising.
 
     Raises:
-        StackError: It has not ended in time, or failed.
+        StackError: The run did not finish in time, or failed.
     """
     run = api.trigger(dag_id, conf)
-    started = said_at = time.monotonic()
-    while unended(api, dag_id):
+    started = reported_at = time.monotonic()
+    while unfinished_runs(api, dag_id):
         now = time.monotonic()
         if now - started > timeout:
             raise StackError(
-                f"{dag_id} has not ended after {timeout:.0f} s", where=api.run_url(run), hint="./ops/stack status"
+                f"cannot measure {dag_id}: the run did not finish within {timeout:.0f} s",
+                where=api.run_url(run),
+                hint="./ops/stack status",
             )
-        if now - said_at > REPORT_SECONDS:
+        if now - reported_at > REPORT_SECONDS:
             report(f"{dag_id} has run for {now - started:.0f} s")
-            said_at = now
+            reported_at = now
         time.sleep(POLL_SECONDS)
     answer = api.ask("GET", run_path(dag_id, run.run_id), wait=STALLED_SECONDS)
-    ended = Ended(run, answer["state"], seconds_between(answer["run_after"], answer["end_date"]))
-    if ended.state != "success" and not may_fail:
-        raise StackError(f"{dag_id} has failed", where=api.run_url(run), code=FAILURE)
-    return ended
+    finished = FinishedRun(run, answer["state"], seconds_between(answer["run_after"], answer["end_date"]))
+    if finished.state != "success" and not may_fail:
+        raise StackError(f"cannot measure {dag_id}: the run failed", where=api.run_url(run), code=FAILURE)
+    return finished
 
 
-def unended(api: AirflowClient, dag_id: str) -> int:
-    """How many runs of a DAG have not ended: to ask for a run itself makes Airflow load all its tasks each time."""
+def unfinished_runs(api: AirflowClient, dag_id: str) -> int:
+    """Return the number of unfinished runs of a DAG.
+
+    A request for the run itself would make Airflow load all its tasks each time.
+    """
     answer = api.ask("GET", "/dagStats", params={"dag_ids": dag_id}, wait=STALLED_SECONDS)
-    return sum(one["count"] for dag in answer["dags"] for one in dag["stats"] if one["state"] not in ENDED)
+    return sum(entry["count"] for dag in answer["dags"] for entry in dag["stats"] if entry["state"] not in ENDED)
 
 
-def first_start(api: AirflowClient, ended: Ended) -> float:
-    """Seconds from the request for a run until the first of its tasks ran."""
-    asked = api.ask("GET", run_path(ended.run.dag_id, ended.run.run_id))["run_after"]
-    return min(seconds_between(asked, one["start_date"]) for one in api.task_instances(ended.run))
+def first_task_delay(api: AirflowClient, finished: FinishedRun) -> float:
+    """Return the seconds from the request for a run to the start of its first task."""
+    requested_at = api.ask("GET", run_path(finished.run.dag_id, finished.run.run_id))["run_after"]
+    return min(seconds_between(requested_at, task["start_date"]) for task in api.task_instances(finished.run))
 
 
-def attempts_lost(api: AirflowClient, run: Run) -> int:
-    """How many attempts of a run's tasks did not count: those before each one's last."""
-    return sum(max(one["try_number"] - 1, 0) for one in api.task_instances(run))
+def lost_tries(api: AirflowClient, run: Run) -> int:
+    """Return the number of tries before the last one, over all tasks of a run."""
+    return sum(max(task["try_number"] - 1, 0) for task in api.task_instances(run))
 
 
-def under_way(api: AirflowClient) -> int:
-    """How many runs of any DAG have begun, or are about to, and have not ended."""
+def active_runs(api: AirflowClient) -> int:
+    """Return the number of queued and running runs of all DAGs."""
     path = "/dags/~/dagRuns"
     total: int = api.ask("GET", path, params={"state": ["queued", "running"], "limit": 1})["total_entries"]
     return total
@@ -119,10 +123,10 @@ def under_way(api: AirflowClient) -> int:
 
 @contextmanager
 def closed_pool(api: AirflowClient) -> Iterator[Callable[[int], bool]]:
-    """A pool without a slot, for as long as the block lasts.
+    """Create a pool without slots for the duration of the block.
 
     Yields:
-        Tells whether so many tasks wait for it.
+        Function that returns whether at least so many tasks wait for the pool.
     """
     path = f"/pools/{POOL}"
     api.ask("DELETE", path, missing=True)
@@ -133,6 +137,6 @@ def closed_pool(api: AirflowClient) -> Iterator[Callable[[int], bool]]:
         api.ask("DELETE", path, missing=True)
 
 
-def end(api: AirflowClient, run: Run) -> None:
-    """Ends a run as if it had succeeded, with all that waits in it: a failure would be an alert."""
+def mark_succeeded(api: AirflowClient, run: Run) -> None:
+    """Set a run and its waiting tasks to success; a failure would fire an alert."""
     api.ask("PATCH", run_path(run.dag_id, run.run_id), json={"state": "success"}, timeout=DELETE_SECONDS)

@@ -1,4 +1,4 @@
-"""The parts of README.md that are made of what was measured, each between two comments with its name."""
+"""The parts of README.md that are generated from recorded results, each between two comments with its name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ README: Final = ROOT / "README.md"
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The lines before and after a part."""
+    """Return the comment lines before and after a part."""
     return f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
 
 
 def filled(text: str, name: str, content: str) -> str:
-    """A README with this as its part of that name.
+    """Return the README's text with new content in a part.
 
     Raises:
-        ValueError: It has no such part.
+        ValueError: The text has no such part.
     """
     begin, end = marks(name)
     before, rest = text.split(begin)
@@ -27,5 +27,5 @@ def filled(text: str, name: str, content: str) -> str:
 
 
 def fill(name: str, content: str) -> None:
-    """Writes a part of the README."""
+    """Write new content into a part of README.md."""
     README.write_text(filled(README.read_text(encoding="utf-8"), name, content), encoding="utf-8")

@@ -29,7 +29,7 @@ GLOSSARY: Final = {
     r"rounds?": "scheduler loop, scheduling decision",
     r"the end of a task": "terminal state, completion",
     r"tells?|told|telling|says?|said|saying|hears?|heard": "notify, emit, report, log",
-    r"people": "users, on-call engineers, UI traffic",
+    r"ui-load": "users, on-call engineers, UI traffic",
     r"stand-?\s?ins?": "fallback image",
     r"(is|are|be|was|were|been|being) away|being (lost|cut off)": "outage, failover, partition, stall",
     r"journeys?": "round trip",
@@ -52,6 +52,7 @@ ALLOWED: Final = (
     Allowed(r"ops/ci/word_check\.py|tests/unit/ci/test_word_check\.py", r".*", "the glossary itself"),
     Allowed(r".*", r"round trips?|round ?\(|round[- ]robin", "the field's terms, and Python's function"),
     Allowed(r"ops/(bench|commands/bench)|tests/unit/bench|\.github|README", r"rounds?", "a bench's repetitions"),
+    Allowed(r".*", r"attempt=", "Airflow's paths of task logs"),
     Allowed(r".*", r"attempts? lost|lost attempts?", "the column of the drills' tables"),
 )
 """At most MOST_ALLOWED of them."""

@@ -1,4 +1,4 @@
-"""`bench`: what this very stack can do, beside a stock Airflow on the same machine."""
+"""`bench`: measure the running stack, alone or beside a stock Airflow on the same machine."""
 
 from __future__ import annotations
 
@@ -11,75 +11,85 @@ from rich.table import Table
 
 from ops.bench import bench_runner
 from ops.bench.benches import BENCHES
-from ops.bench.comparisons import COMPARISONS, SENTENCES
-from ops.bench.statistics import Result, headings, rows
+from ops.bench.comparisons import COMPARISONS, SUMMARIES
+from ops.bench.statistics import Result, table_headings, table_rows
 from ops.compose import running_settings
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import console, error_console, escape, heading
-from ops.screen import report as progress
+from ops.screen import report as show_progress
 
 ROUNDS = 5
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none lists them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Benches to run; without a name, list them.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Run all benches.")] = False,
     stock: Annotated[
-        bool, typer.Option("--stock", help="Beside a stock Airflow, brought up for it on the same images, in turn.")
+        bool, typer.Option("--stock", help="Start a stock Airflow on the same images and compare with it.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each is measured.")] = ROUNDS,
-    as_json: Annotated[bool, typer.Option("--json", help="The samples as JSON.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Put the results into ops/bench/RESULTS.md.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Number of measurements of each bench.")] = ROUNDS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the samples as JSON.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Add the results to ops/bench/RESULTS.md.")] = False,
 ) -> None:
-    """Measure the running stack, and with --stock an Airflow as it comes, in turn.
+    """Measure the running stack, and with --stock a stock Airflow in turn.
 
-    Medians over the rounds, with the least and the greatest; ratios round by round. While one side works the other is
-    frozen. Alerts are muted meanwhile. Everything that is made for it is removed again.
+    Results are medians over the rounds, with minimum and maximum. While one target works, the other is frozen. Alerts
+    are silenced meanwhile. Everything that a bench creates is removed afterwards.
+
+    Example: ./ops/stack bench latency slots --stock
     """
     if not names and not every:
         list_benches()
         return
-    benches, comparisons = bench_runner.choose(BENCHES, COMPARISONS, names or [], every=every)
+    benches, comparisons = bench_runner.select(BENCHES, COMPARISONS, names or [], every=every)
     if write and benches and not stock:
-        raise StackError("what is kept is a comparison", where="--write", hint="add --stock")
-    # The answer alone is on standard output.
-    say = (lambda line: error_console.print(line, markup=False)) if as_json else progress
+        raise StackError(
+            "cannot keep results without a stock Airflow to compare with", where="--write", hint="add --stock"
+        )
+    # With --json, only the results go to standard output.
+    report = (lambda line: error_console.print(line, markup=False)) if as_json else show_progress
     project = current_project()
-    taken: dict[str, dict[str, list[dict[str, float]]]] = {}
-    with when_interrupted("./ops/stack status shows whether all is well"), stack_lock(project, "bench", say):
+    samples: dict[str, dict[str, list[dict[str, float]]]] = {}
+    with (
+        when_interrupted("./ops/stack status shows whether every service is healthy"),
+        stack_lock(project, "bench", report),
+    ):
         settings = running_settings(project, hint="./ops/stack up")
         if write and benches:
-            bench_runner.check_alike(settings)
+            bench_runner.check_comparable(settings)
+        plan = bench_runner.Plan(benches, comparisons, rounds, with_stock=stock)
         try:
-            bench_runner.conduct(benches, comparisons, project, settings, taken, say, rounds=rounds, beside_stock=stock)
+            bench_runner.run_plan(plan, project, settings, samples, report)
         finally:
-            # What was measured counts, also when the next could not be.
-            found = bench_runner.results(taken)
+            # A failure does not discard the samples before it.
+            results = bench_runner.to_results(samples)
             if as_json:
-                typer.echo(json.dumps([asdict(result) for result in found], indent=2))
+                typer.echo(json.dumps([asdict(result) for result in results], indent=2))
             else:
-                show(found)
+                show_results(results)
         if write:
             from ops.bench import bench_results
 
-            bench_results.write(project, settings, found)
+            bench_results.write(project, settings, results)
 
 
-def show(found: list[Result]) -> None:
-    """A table a bench."""
-    for result in found:
+def show_results(results: list[Result]) -> None:
+    """Print a table for each bench."""
+    for result in results:
         heading(result.bench)
-        table = Table(*headings(result))
-        for row in rows(result):
+        table = Table(*table_headings(result))
+        for row in table_rows(result):
             table.add_row(*map(escape, row))
         console.print(table)
 
 
 def list_benches() -> None:
-    """What there is to choose from."""
-    table = Table("bench", "what is measured")
-    for row in SENTENCES.items():
+    """Print the name and the summary of each bench."""
+    table = Table("bench", "what it measures")
+    for row in SUMMARIES.items():
         table.add_row(*row)
     console.print(table)

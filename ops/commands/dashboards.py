@@ -1,4 +1,4 @@
-"""`dashboards`: where they are, or the same as pictures where Grafana cannot be had."""
+"""`dashboards`: list the dashboards, or render them as pictures without Grafana."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_range(text: str) -> float:
-    """`30m`, `6h` or `2d` as seconds.
+    """Return the seconds of a range such as `30m`, `6h` or `2d`.
 
     Raises:
-        StackError: It is not of that form.
+        StackError: The range is invalid.
     """
-    found = re.fullmatch(r"([1-9]\d*)([mhd])", text)
-    if not found:
-        raise StackError(f"{text!r} is not a range", hint="for instance: 30m, 6h or 2d")
-    return float(found[1]) * UNITS[found[2]]
+    match = re.fullmatch(r"([1-9]\d*)([mhd])", text)
+    if not match:
+        raise StackError(f"cannot parse the range {text!r}", where="--range", hint="write for instance 30m, 6h or 2d")
+    return float(match[1]) * UNITS[match[2]]
 
 
 def dashboards(
     render: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw them into this folder: index.html and a PNG each.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Render into this folder: index.html and a PNG for each dashboard."),
     ] = None,
-    since: Annotated[str, typer.Option("--range", metavar="RANGE", help="The time that is drawn, up to now.")] = "1h",
+    since: Annotated[str, typer.Option("--range", metavar="RANGE", help="Time range to render, up to now.")] = "1h",
 ) -> None:
-    """List the dashboards with their links; or ask Prometheus every panel's query, and draw them without Grafana."""
+    """List the dashboards with their links, or render them without Grafana.
+
+    Example: ./ops/stack dashboards --render /tmp/dashboards --range 6h
+    """
     project = current_project()
     settings = settings_file.read(project)
     pages = page_urls(settings)
@@ -47,22 +51,28 @@ def dashboards(
     if render is None:
         for path in sorted(folder.glob("*.json")):
             board = json.loads(path.read_text(encoding="utf-8"))
-            link = f"{pages['grafana']}/d/{board['uid']}" if "grafana" in pages else "no Grafana here: use --render"
+            link = (
+                f"{pages['grafana']}/d/{board['uid']}" if "grafana" in pages else "Grafana does not run; use --render"
+            )
             console.print(
                 f"[bold]{escape(board['title'])}[/]  {link}\n  {escape(board['description'])}", soft_wrap=True
             )
         return
     seconds = parse_range(since)
     if "prometheus" not in pages:
-        raise StackError("there is no Prometheus to ask", hint="./ops/stack up --profile observability and the others")
+        raise StackError(
+            "cannot render the dashboards: Prometheus does not run",
+            where="--render",
+            hint="./ops/stack up --profile observability, and the profiles that run now",
+        )
 
     from ops.dashboards.query_results import Span
-    from ops.dashboards.render import render as draw
-    from ops.dashboards.render import wrongly_empty
+    from ops.dashboards.render import render as render_dashboards
+    from ops.dashboards.render import unexpectedly_empty
 
     now = time.time()
     server = Prometheus(local_url(settings, "prometheus"))
-    boards = draw(server, folder, render, Span(now - seconds, now))
-    for name, queries in wrongly_empty(boards).items():
+    boards = render_dashboards(server, folder, render, Span(now - seconds, now))
+    for name, queries in unexpectedly_empty(boards).items():
         report(f"empty: {name}: {'; '.join(queries)}")
-    report(f"{len(boards)} dashboards drawn: {render / 'index.html'}")
+    report(f"rendered {len(boards)} dashboards: {render / 'index.html'}")

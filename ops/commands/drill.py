@@ -1,4 +1,4 @@
-"""`drill`: a fault strikes this very stack under a live load, and the promises are checked."""
+"""`drill`: inject a fault into the running stack under live load, and check the promises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ops.clients import slack_stub
 from ops.compose import running_settings
 from ops.drills import alert_drills, environments, faults, results
 from ops.drills import report as drill_report
-from ops.drills.alert_drills import ALARMS, Alarm, raise_alarm
+from ops.drills.alert_drills import ALERT_DRILLS, AlertDrill, run_alert_drill
 from ops.drills.catalogue import DRILLS, Drill
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
@@ -24,142 +24,160 @@ from ops.project import current_project
 from ops.screen import console, escape, heading, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from ops.drills.runner import Outcome
+    from ops.drills.evaluate import Outcome
     from ops.project import Project
 
-Struck = TypeVar("Struck", Drill, Alarm)
+AnyDrill = TypeVar("AnyDrill", Drill, AlertDrill)
 
 
+# More than six parameters: typer makes an option of each.
 def drill(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none lists them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that this stack and this machine allow.")] = False,
-    repeat: Annotated[int, typer.Option(min=1, max=50, help="How often each is held.")] = 1,
-    messages: Annotated[bool, typer.Option("--alarms", help="See that the right alert comes, and ends.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="The drills to run; none lists them.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Run every drill that this stack and this machine support.")
+    ] = False,
+    repeat: Annotated[int, typer.Option(min=1, max=50, help="Repetitions of each drill.")] = 1,
+    alarms: Annotated[
+        bool, typer.Option("--alarms", help="Check that the right alert fires and is resolved, and no other.")
+    ] = False,
     stock: Annotated[
-        bool, typer.Option("--stock", help="On a stock Airflow instead, brought up for it: what the same fault costs.")
+        bool, typer.Option("--stock", help="Use a stock Airflow, started for it, to compare what the fault costs.")
     ] = False,
     write: Annotated[
         bool,
-        typer.Option("--write", help="Put the result into README.md; with --alarms into alerting/detection.md."),
+        typer.Option(
+            "--write", help="Write the results to ops/drills and README.md; with --alarms to alerting/detection.md."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Strike the running stack with faults, and see that no task is lost and none runs twice.
+    """Inject faults into the running stack, and check that no task is lost and none runs twice.
 
-    Each drill starts a run of short and long tasks that write what they do into a ledger outside Airflow, kills,
-    freezes or cuts off what it says, and counts. The stack is whole again before the next. With --alarms, what people
-    are told is looked at instead: each fault lasts until its message has come. Exits with 0 when every promise was
-    kept; a stock Airflow has made none.
+    Example: ./ops/stack drill worker-crash --repeat 3
+
+    Each drill starts a run of short and long tasks that write their events into a ledger outside Airflow, injects the
+    fault, reverts it and counts. The stack is healthy again before the next drill. With --alarms no load runs: each
+    fault lasts until its notification has arrived. Exit code 0 means that every promise was kept; a stock Airflow has
+    none.
     """
+    names = names or []
     if not names and not every:
         list_drills()
         return
-    if messages and stock:
-        raise StackError("a stock Airflow tells nobody anything", hint="leave out --alarms or --stock")
+    if alarms and stock:
+        raise StackError("cannot use --alarms with --stock: a stock Airflow has no alerts", hint="omit one of the two")
     project = current_project()
     with stack_lock(project, "drill", report):
         if stock:
-            settings = settings_beside_nothing(project)
-            comparable = {one.name: one for one in DRILLS if environments.has_stock(one)}
-            there = {victim.needs for one in comparable.values() for victim in one.victims}
-            chosen = choose(comparable, names or [], every=every, services=there)
-            hold_drills(
-                chosen,
-                environments.on_stock(project, settings, report),
-                repeat=repeat,
-                as_json=as_json,
-                write=write,
-                stock=True,
-            )
+            settings = settings_of_stopped_stack(project)
+            comparable = {each.name: each for each in DRILLS if environments.exists_on_stock(each)}
+            available = {target.required_service for each in comparable.values() for target in each.targets}
+            chosen = choose(comparable, names, every=every, services=available)
+            environment = environments.prepare_stock(project, settings, report)
+            run_drills(chosen, environment, repeat=repeat, as_json=as_json, write=write, stock=True)
             return
         settings = running_settings(project, hint="./ops/stack up")
-        there = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
-        if messages:
-            alarms_chosen = choose({one.name: one for one in ALARMS}, names or [], every=every, services=there)
-            broken = hold_alarms(alarms_chosen, project, settings, write=write)
+        available = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
+        if alarms:
+            by_name = {each.name: each for each in ALERT_DRILLS}
+            chosen_alert_drills = choose(by_name, names, every=every, services=available)
+            all_kept = run_alert_drills(chosen_alert_drills, project, settings, write=write)
         else:
-            chosen = choose({one.name: one for one in DRILLS}, names or [], every=every, services=there)
-            on_stack = environments.on_stack(project, settings, report)
-            broken = hold_drills(chosen, on_stack, repeat=repeat, as_json=as_json, write=write)
-    raise typer.Exit(FAILURE if broken else 0)
+            chosen = choose({each.name: each for each in DRILLS}, names, every=every, services=available)
+            environment = environments.prepare_stack(project, settings, report)
+            all_kept = run_drills(chosen, environment, repeat=repeat, as_json=as_json, write=write)
+    raise typer.Exit(0 if all_kept else FAILURE)
 
 
-def settings_beside_nothing(project: Project) -> dict[str, str]:
-    """The settings of a stack that has been up, and is not: two on one machine would slow each other.
+def settings_of_stopped_stack(project: Project) -> dict[str, str]:
+    """Return the settings of a stack that was up and is down now.
 
     Raises:
-        StackError: It runs.
+        StackError: The stack runs: two on one machine would slow each other.
     """
     settings = settings_file.read(project)
     if compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running"):
         raise StackError(
-            "the stack runs, and would take part of the machine", hint="./ops/stack down, which keeps data"
+            "cannot measure a stock Airflow: the stack runs and would use the same machine",
+            hint="./ops/stack down, which keeps data",
         )
     return settings
 
 
-def hold_drills(
-    drills: list[Drill],
-    place: AbstractContextManager[Callable[[Drill], Outcome]],
+def run_drills(
+    drills: Sequence[Drill],
+    environment: AbstractContextManager[Callable[[Drill], Outcome]],
     *,
     repeat: int,
     as_json: bool,
     write: bool,
     stock: bool = False,
 ) -> bool:
-    """Holds drills one after the other and shows what they cost; returns whether any promise was broken."""
+    """Run drills one after the other, print what they cost, and return whether all promises were kept."""
     outcomes: list[Outcome] = []
     try:
-        with place as strike:
-            for one in drills:
+        with environment as run:
+            for each in drills:
                 for number in range(1, repeat + 1):
-                    heading(f"{one.name}, {number} of {repeat}: {one.sentence}")
-                    outcomes.append(strike(one))
-                    report("kept" if not outcomes[-1].broken else "; ".join(outcomes[-1].broken))
+                    heading(f"{each.name}, {number} of {repeat}: {each.sentence}")
+                    outcomes.append(run(each))
+                    report_promises(outcomes[-1].broken)
     finally:
-        # What was held counts, also when the next could not be.
+        # Also if a later drill could not be run.
         if as_json:
             typer.echo(json.dumps(drill_report.as_json(outcomes), indent=2))
         else:
-            show(drill_report.HEADINGS, drill_report.rows(outcomes))
+            print_table(drill_report.HEADINGS, drill_report.rows(outcomes))
         if write:
-            whole = [one for one in outcomes if sum(other.drill == one.drill for other in outcomes) == repeat]
-            results.write(whole, machine(), datetime.now(UTC).date().isoformat(), stock=stock)
-    return any(outcome.broken for outcome in outcomes)
+            names = [outcome.drill for outcome in outcomes]
+            complete = [outcome for outcome in outcomes if names.count(outcome.drill) == repeat]
+            results.write(complete, machine(), datetime.now(UTC).date().isoformat(), stock=stock)
+    return not any(outcome.broken for outcome in outcomes)
 
 
 def machine() -> str:
-    """What is measured on, for people."""
+    """Return the size of this machine, such as `2 cores and 24 GiB`."""
     return f"{os.cpu_count()} cores and {psutil.virtual_memory().total / 1024**3:.0f} GiB"
 
 
-def hold_alarms(chosen: list[Alarm], project: Project, settings: dict[str, str], *, write: bool) -> bool:
-    """Raises alarms one after the other and shows when people heard; returns whether any promise was broken.
+def run_alert_drills(
+    drills: Sequence[AlertDrill], project: Project, settings: Mapping[str, str], *, write: bool
+) -> bool:
+    """Run alert drills one after the other, print their times, and return whether all promises were kept.
 
     Raises:
-        StackError: Nobody can be listened to: messages go to a real Slack.
+        StackError: Notifications go to a real Slack, where they cannot be read.
     """
     if not slack_stub.is_there(settings):
-        raise StackError("messages go to a real Slack, where they cannot be seen", hint="./ops/stack slack --stub")
-    heard = []
+        raise StackError(
+            "cannot read notifications: they go to a real Slack", where="--alarms", hint="./ops/stack slack --stub"
+        )
+    outcomes = []
     try:
-        for one in chosen:
-            heading(one.name)
-            heard.append(raise_alarm(one, project, settings, report))
-            report("kept" if not heard[-1].broken else "; ".join(heard[-1].broken))
+        for each in drills:
+            heading(each.name)
+            outcomes.append(run_alert_drill(each, project, settings, report))
+            report_promises(outcomes[-1].broken)
     finally:
-        show(alert_drills.HEADINGS, alert_drills.rows(heard))
+        print_table(alert_drills.HEADINGS, alert_drills.rows(outcomes))
         if write:
-            old = alert_drills.PAGE.read_text(encoding="utf-8") if alert_drills.PAGE.exists() else ""
-            alert_drills.PAGE.write_text(alert_drills.document(heard, old, machine()), encoding="utf-8")
-    return any(one.broken for one in heard)
+            page = alert_drills.PAGE
+            old = page.read_text(encoding="utf-8") if page.exists() else ""
+            page.write_text(alert_drills.document(outcomes, old, machine()), encoding="utf-8")
+    return not any(outcome.broken for outcome in outcomes)
 
 
-def show(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """The result as a table."""
+def report_promises(broken: Sequence[str]) -> None:
+    """Print the broken promises of one drill, or that all were kept."""
+    report("; ".join(broken) or "all promises kept")
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings)
     for row in rows:
         table.add_row(*map(escape, row))
@@ -167,39 +185,44 @@ def show(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def list_drills() -> None:
-    """What there is to choose from."""
-    table = Table("drill", "what happens", "recovery within")
-    for one in DRILLS:
-        table.add_row(one.name, f"{one.sentence}: {faults.MEANING[one.fault]}", f"{one.deadline:.0f} s")
-    console.print(table)
-    table = Table("--alarms", "what people are told")
-    for alarm in ALARMS:
-        table.add_row(alarm.name, ", ".join(expected.name for expected in alarm.expected))
-    console.print(table)
+    print_table(
+        ("drill", "fault", "recovery within"),
+        [(each.name, f"{each.sentence}: {faults.MEANING[each.fault]}", f"{each.deadline:.0f} s") for each in DRILLS],
+    )
+    print_table(
+        ("--alarms", "expected alerts"),
+        [(each.name, ", ".join(alert.display_name for alert in each.expected)) for each in ALERT_DRILLS],
+    )
 
 
-def choose(catalogue: dict[str, Struck], names: list[str], *, every: bool, services: set[str]) -> list[Struck]:
-    """Those that were asked for.
+def choose(
+    catalogue: Mapping[str, AnyDrill], names: Sequence[str], *, every: bool, services: set[str]
+) -> list[AnyDrill]:
+    """Return the named drills, or with `every` all that this stack and this machine support.
+
+    Args:
+        catalogue: The drills by name.
+        names: The names on the command line.
+        every: Whether all supported drills are chosen too; the others are reported.
+        services: The compose services of the stack.
 
     Raises:
-        StackError: One does not exist, strikes what this stack does not have, or cannot be made on this machine.
+        StackError: A named drill does not exist, or this stack or this machine does not support it.
     """
     for name in names:
         if name not in catalogue:
-            raise StackError(f"there is no drill {name!r}", hint=f"these are: {', '.join(catalogue)}")
-        if missing := sorted({victim.needs for victim in catalogue[name].victims} - services):
-            raise StackError(
-                f"{name} strikes {', '.join(missing)}, which this stack does not have", hint="./ops/stack status"
-            )
+            raise StackError(f"cannot run {name}: there is no such drill", hint=f"choose one of {', '.join(catalogue)}")
+        if missing := sorted({target.required_service for target in catalogue[name].targets} - services):
+            raise StackError(f"cannot run {name}: this stack has no {', '.join(missing)}", hint="./ops/stack status")
     chosen = []
-    for name, one in catalogue.items():
+    for name, each in catalogue.items():
         if name in names:
-            faults.check(one.fault)
-            chosen.append(one)
-        elif every and {victim.needs for victim in one.victims} <= services:
+            faults.require_support(each.fault)
+            chosen.append(each)
+        elif every and {target.required_service for target in each.targets} <= services:
             try:
-                faults.check(one.fault)
-                chosen.append(one)
+                faults.require_support(each.fault)
+                chosen.append(each)
             except StackError as error:
-                report(f"{name} left out: {error.what}")
+                report(f"{name} is skipped: {error.what}")
     return chosen

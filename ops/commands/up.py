@@ -1,9 +1,9 @@
-"""`up`: the stack runs, and a real pipeline run has succeeded in it."""
+"""`up`: start the stack and verify it with a run of the ML pipeline."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -31,7 +31,10 @@ from ops.services import (
     ALERTMANAGERS,
     DATA_PROFILES,
     DEFAULT_PROFILES,
+    OBSERVABILITY,
     PROFILES,
+    PUBLISHED,
+    chosen_profile,
     replicas_variable,
 )
 from ops.status_tables import print_urls
@@ -40,79 +43,144 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from ops.images.resolve import ResolvedImage
     from ops.project import Project
+
+HA_PROFILES: Final = ("data-ha", *(name for name in DEFAULT_PROFILES if name not in DATA_PROFILES))
 
 
 def up(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What runs beside the core: {', '.join(PROFILES)}. May be given several times. "
-            f"Unless given: what .env says, at first {' and '.join(DEFAULT_PROFILES)}.",
+            help=f"Profiles to run beside the core: {', '.join(PROFILES)}. Repeatable. "
+            f"Default: those of the last up, at first {', '.join(DEFAULT_PROFILES)}.",
             show_default=False,
         ),
     ] = None,
+    ha: Annotated[bool, typer.Option("--ha", help=f"Short for --profile {' --profile '.join(HA_PROFILES)}.")] = False,
     scale: Annotated[
         list[str] | None,
-        typer.Option(metavar="SERVICE=N", help="How many instances, for instance worker=4.", show_default=False),
+        typer.Option(metavar="SERVICE=N", help="Number of instances of a service. Repeatable.", show_default=False),
     ] = None,
 ) -> None:
-    """Start the stack, or what is missing of it, and see a pipeline run succeed.
+    """Start the stack and verify it with a run of the ML pipeline.
 
-    Everything it decides is written to compose/.env and compose/secrets/; `docker compose up -d` in compose/ then does
-    the same. Running it again changes nothing that is as it should be.
+    Running it again starts what is missing and changes nothing else. Settings are kept in compose/.env and secrets in
+    compose/secrets/, so that `docker compose up -d` in compose/ does the same by hand.
+
+    Example: ./ops/stack up --ha --scale worker=4
     """
     project = current_project()
     own_workers = compose_override.own_workers(project)
     counts = dict(parse_scale(argument, own_workers) for argument in scale or [])
-    names = [name for given in profile or [] for name in given.split(",") if name]
-    settings_file.check_profiles(names, "--profile")
-    with when_interrupted("the next ./ops/stack up finishes it"), stack_lock(project, "up", report):
+    names = chosen_profiles(profile or [], ha=ha)
+    with when_interrupted("run ./ops/stack up again to finish it"), stack_lock(project, "up", report):
         heading("Pre-flight: no impact yet")
         settings = settings_file.read(project)
-        if profile:
-            settings["COMPOSE_PROFILES"] = ",".join(dict.fromkeys(names))
+        if names:
+            report_stopped_profiles(settings, names)
+            settings["COMPOSE_PROFILES"] = ",".join(names)
         settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
         preflight.check(project, settings)
         warn_of_other_data(settings)
-        report("Docker, settings, secrets, ports, memory and disk are as they should be")
+        report("Docker, settings, secrets, ports, memory and disk are checked")
 
         heading("Starting")
-        prepare(project, settings)
-        start(project, settings["COMPOSE_PROJECT_NAME"])
-        if "data-ha" in settings_file.profiles(settings):
-            data_tier.apply_cluster_settings(project, settings["COMPOSE_PROJECT_NAME"], report)
-        verify_pipeline(project, settings)
+        start_all(project, settings)
         print_urls(project, settings)
 
 
+def chosen_profiles(given: list[str], *, ha: bool) -> list[str]:
+    """Return the profiles that the options name, each once; empty if they name none.
+
+    Raises:
+        StackError: A profile is unknown, or two exclude each other.
+    """
+    if ha and given:
+        raise StackError(
+            "cannot use --ha with --profile: --ha names its profiles itself",
+            where="--ha",
+            hint=f"leave out --ha and name {', '.join(HA_PROFILES)} with others",
+        )
+    names = [name for argument in given for name in argument.split(",") if name]
+    settings_file.check_profiles(names, "--profile")
+    return list(HA_PROFILES) if ha else list(dict.fromkeys(names))
+
+
+def report_stopped_profiles(settings: Mapping[str, str], names: list[str]) -> None:
+    """Report the profiles that were on and that the options leave out."""
+    stopped = [name for name in settings_file.profiles(settings) if name not in (*names, *DATA_PROFILES)]
+    if stopped:
+        options = " ".join(f"--profile {name}" for name in stopped)
+        report(f"{', '.join(stopped)}: off, because --profile does not name it; to keep it, add {options}")
+
+
 def warn_of_other_data(settings: dict[str, str]) -> None:
-    """Says so when the other profile's database has data, which this one will not show."""
+    """Report a database of the other data profile, whose content this one does not have."""
     name = settings["COMPOSE_PROJECT_NAME"]
     for profile in set(settings_file.profiles(settings)).intersection(DATA_PROFILES):
-        if said := data_tier.left_behind(profile, name, compose.volumes(name)):
-            report(said)
+        if warning := data_tier.left_behind(profile, name, compose.volumes(name)):
+            report(warning)
 
 
-def prepare(project: Project, settings: dict[str, str]) -> None:
-    """Images, secrets and .env: all that `docker compose up` needs."""
+def start_all(project: Project, settings: dict[str, str]) -> None:
+    """Find the images, start every service and verify the pipeline.
+
+    Where images for observability must be built, which takes minutes, Airflow starts and runs the pipeline before.
+    """
+    from ops.images.resolve import missing_images
+
+    # The choice outlives an interruption.
+    settings_file.write(project, settings)
+    chosen = settings_file.profiles(settings)
+    if OBSERVABILITY in chosen and (missing := missing_images(project.root, chosen)):
+        report(f"Airflow starts first; images that follow: {', '.join(missing)}")
+        prepare(project, settings, [name for name in chosen if name != OBSERVABILITY])
+        start(project, settings, core_services(compose.config(project)))
+        verify_pipeline(project, settings)
+    prepare(project, settings, chosen)
+    start(project, settings)
+    verify_pipeline(project, settings)
+
+
+def prepare(project: Project, settings: dict[str, str], profiles: list[str]) -> None:
+    """Find the images of these profiles, and write everything that `docker compose up` reads.
+
+    Raises:
+        StackError: An image is not available or would skip patches, or a file cannot be written.
+    """
+    settings |= container_limits.size_workers(settings, preflight.machine_memory())
+    configure(project, settings, find_images(project, profiles))
+
+
+def find_images(project: Project, profiles: list[str]) -> dict[str, ResolvedImage]:
+    """Pull or build the missing images of these profiles.
+
+    Raises:
+        StackError: An image can be neither pulled nor built.
+    """
     from ops.images.resolve import ImageError, resolve_images
 
-    machine = preflight.machine_memory()
-    settings |= container_limits.size_workers(settings, machine)
-    # What was asked for outlives an interruption.
-    settings_file.write(project, settings)
     try:
-        resolved = resolve_images(project.root, report, profiles=settings_file.profiles(settings))
+        return resolve_images(project.root, report, profiles=profiles)
     except ImageError as error:
-        raise StackError(str(error), hint="see above; then ./ops/stack up again", code=FAILURE) from error
-    settings |= {key: image.reference for key, image in resolved.items()}
-    derive_settings(settings, set(resolved), secrets_store.optional(project))
-    # Which nodes Prometheus asks the exporters about: compose/prometheus/targets.
+        raise StackError(str(error), hint="fix the cause above, then run ./ops/stack up again", code=FAILURE) from error
+
+
+def configure(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:
+    """Write everything that `docker compose up` reads: settings, secrets, rules and routes.
+
+    Raises:
+        StackError: An image would skip patches, or a file cannot be written.
+    """
+    settings |= {key: image.reference for key, image in images.items()}
+    derive_settings(settings, set(images), secrets_store.optional(project))
+    # Selects the nodes that Prometheus asks the exporters about: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
-    settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in resolved.items())
-    origins = sorted({image.origin for image in resolved.values()})
-    report(f"images: {len(resolved)}, {' and '.join(origins)}")
+    settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
+    origins = sorted({image.origin for image in images.values()})
+    report(f"images: {len(images)}, {' and '.join(origins)}")
 
     if made := secrets_store.generate(project):
         report(f"secrets: {len(made)} made in {project.shown(project.secrets)}")
@@ -123,43 +191,65 @@ def prepare(project: Project, settings: dict[str, str]) -> None:
     patch_report.check_images(model, settings)
     if generated_config.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
-    report(container_limits.summary(settings, container_limits.total(model), machine))
+    report(container_limits.summary(settings, container_limits.total(model), preflight.machine_memory()))
 
 
-def start(project: Project, name: str) -> None:
-    """Starts every service, ends those whose profile is off, and waits until all are healthy.
+def core_services(model: Mapping[str, Any]) -> list[str]:
+    """Return the services of a compose model that run without the profile `observability`."""
+    observability = {published.profile for published in PUBLISHED if chosen_profile(published) == OBSERVABILITY}
+    return [
+        name for name, service in model["services"].items() if observability.isdisjoint(service.get("profiles", []))
+    ]
+
+
+def start(project: Project, settings: Mapping[str, str], services: list[str] | None = None) -> None:
+    """Start services, stop those whose profile is off, and wait until all are healthy.
+
+    Args:
+        project: The stack.
+        settings: Its settings.
+        services: Start only these and stop none; None for all.
 
     Raises:
         StackError: A service does not become healthy.
     """
-    found = compose.instances(name)
-    # Compose leaves services of a profile that was switched off alone, as if it were on.
+    name = settings["COMPOSE_PROJECT_NAME"]
+    running = compose.instances(name)
     model = compose.config(project)
-    if told := worker_slots.shortage(model):
-        report(told)
-    if surplus := found.keys() - model["services"].keys():
-        known = compose.config(project, "--profile=*")["services"].keys()
-        if off := sorted(surplus & known):
-            report(f"no longer wanted: {', '.join(off)}")
-            compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
-    # Compose does not see that a secret's file has another content; containers keep the one they started with.
-    outdated = outdated_services(model, found, secrets_store.mounted_since(project))
+    if warning := worker_slots.shortage(model):
+        report(warning)
+    if services is None:
+        stop_surplus(project, model, running)
+    # Compose does not notice a secret file with new content; a container keeps the one that it started with.
+    outdated = outdated_services(model, running, secrets_store.mounted_since(project))
     if outdated and outdated <= set(ALERTMANAGERS):
         recreate(project, report, sorted(outdated))
         outdated = set()
-    roll_out(project, report, "--remove-orphans", *(["--force-recreate"] if outdated else []))
+    options = [*([] if services else ["--remove-orphans"]), *(["--force-recreate"] if outdated else [])]
+    roll_out(project, report, *options, services=services or ())
     generated_config.load(project, name)
+    if "data-ha" in settings_file.profiles(settings):
+        data_tier.apply_cluster_settings(project, name, report)
+
+
+def stop_surplus(project: Project, model: Mapping[str, Any], running: Mapping[str, list[compose.Instance]]) -> None:
+    """Remove the containers of services whose profile is off, which compose leaves running."""
+    if surplus := running.keys() - model["services"].keys():
+        known = compose.config(project, "--profile=*")["services"].keys()
+        if off := sorted(surplus & known):
+            report(f"stopped, because their profile is off: {', '.join(off)}")
+            compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
 
 
 def outdated_services(
     model: Mapping[str, Any], found: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
 ) -> set[str]:
-    """The services with a container that is older than a secret that it reads.
+    """Return the services with a container that is older than a secret that it reads.
 
     Args:
-        model: The stack as compose sees it.
-        found: Its containers.
-        since: When the files of each reader were written.
+        model: The compose model.
+        found: The containers by service.
+        since: When the secret files of each reader were written, in seconds since the epoch.
     """
     outdated = set()
     for name, instances in found.items():

@@ -1,4 +1,4 @@
-"""The dashboards: one file each, made into Grafana's JSON (generated/) by `python -m ops.dashboards`.
+"""The dashboards, one file each. `python -m ops.dashboards` generates Grafana's JSON (generated/) from them.
 
-Only making them needs grafana-foundation-sdk. Listing and drawing them (render.py) reads the JSON.
+Only the generation needs grafana-foundation-sdk; list and render (render.py) read the JSON.
 """

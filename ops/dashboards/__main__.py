@@ -1,4 +1,4 @@
-"""`python -m ops.dashboards`: writes Grafana's JSON anew."""
+"""`python -m ops.dashboards`: generate Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def generate(folder: Path) -> None:
-    """Writes every dashboard, and takes away what is none any more.
-
-    Args:
-        folder: where the JSON files are.
-    """
+    """Write a JSON file for every dashboard, and remove the files of dashboards that no longer exist."""
     for path in folder.glob("*.json"):
         if path.stem not in DASHBOARDS:
             path.unlink()

@@ -1,4 +1,4 @@
-"""All dashboards, in the order in which they are listed."""
+"""All dashboards, in the order of the list in Grafana."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ DASHBOARDS: Final = {
     "data-tier": DATA_TIER,
     "telemetry": TELEMETRY,
 }
-"""By the name of their file."""
+"""By the name of the JSON file, without its extension."""

@@ -1,4 +1,4 @@
-"""Which DAG or task fails, is slow, or starts late."""
+"""DAGs and tasks that fail, are slow, or start late."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ DAGS_AND_TASKS = Dashboard(
     rows=(
         (
             Panel(
-                "Failed attempts, by DAG",
-                "Which DAGs cause the failures in the chosen time? An attempt that is retried counts as well.",
+                "Failed tries, by DAG",
+                "Which DAGs cause the failures in the selected time? Tries that were retried are included.",
                 "bars",
                 (Query("sort_desc(sum by (dag_id) (increase(airflow_task_failed[$__range])))", "{{dag_id}}"),),
                 steps=FAILURES,
-                airflow="/task_instances?task_state=failed",
+                airflow_path="/task_instances?task_state=failed",
                 runbook="AirflowTasksFailing",
             ),
             Panel(
-                "Failed attempts, by task",
-                "Which task is it? The ten worst of the chosen time.",
+                "Failed tries, by task",
+                "Which tasks cause the failures? The ten worst in the selected time.",
                 "bars",
                 (
                     Query(
@@ -34,12 +34,12 @@ DAGS_AND_TASKS = Dashboard(
                     ),
                 ),
                 steps=FAILURES,
-                airflow="/task_instances?task_state=failed",
+                airflow_path="/task_instances?task_state=failed",
                 runbook="AirflowTasksFailing",
             ),
             Panel(
-                "Runs that ended well, by DAG",
-                "Which DAG does not keep the promise of 99%? Of its runs in the chosen time.",
+                "Run success rate, by DAG",
+                "Which DAG misses the objective of 99%? The share of its runs in the selected time that succeeded.",
                 "bars",
                 (
                     Query(
@@ -50,37 +50,37 @@ DAGS_AND_TASKS = Dashboard(
                 ),
                 unit="percentunit",
                 steps=SUCCESS_STEPS,
-                top=1,
-                airflow="/dag_runs?state=failed",
+                maximum=1,
+                airflow_path="/dag_runs?state=failed",
                 runbook="AirflowDagRunsFailing",
             ),
         ),
         (
             Panel(
-                "Mean duration of a run",
-                "Does a DAG take longer than it used to? The mean of the last hour's runs; a step is a change of code "
-                "or of data.",
+                "Mean run duration, by DAG",
+                "Does a DAG take longer than before? The mean over the runs of the last hour. A step indicates a "
+                "change of code or data.",
                 "lines",
                 (Query("avg by (dag_id) (airflow_dagrun_duration_seconds)", "{{dag_id}}"),),
                 unit="s",
                 width=12,
-                airflow="/dags",
+                airflow_path="/dags",
             ),
             Panel(
                 "Slowest tasks",
-                "Where does the time go? The ten tasks with the longest mean attempt in the last hour.",
+                "Which tasks take the most time? The ten tasks with the longest mean try in the last hour.",
                 "bars",
                 (Query("topk(10, airflow_task_duration)", "{{dag_id}} {{task_id}}"),),
                 unit="s",
                 width=12,
-                airflow="/task_instances",
+                airflow_path="/task_instances",
             ),
         ),
         (
             Panel(
-                "Late starts",
-                "How long after it is due does a run start? 95 of 100 runs of the last 15 minutes start sooner. "
-                "Rising for all DAGs: the schedulers are behind.",
+                "Run start delay, p95",
+                "How long after its due time does a run start? The 95th percentile of the last 15 minutes. If it "
+                "rises for all DAGs, the schedulers are too slow.",
                 "lines",
                 (
                     Query(
@@ -92,9 +92,9 @@ DAGS_AND_TASKS = Dashboard(
                 runbook="AirflowSchedulerSlow",
             ),
             Panel(
-                "Waiting for a slot",
-                "How long does a task wait between scheduled and queued? 95 of 100 wait less. Rising: too few worker "
-                "slots, or a full pool.",
+                "Wait for a slot, p95",
+                "How long is a task scheduled before it is queued? The 95th percentile of the last 15 minutes. If "
+                "it rises, there are too few worker slots, or a pool is full.",
                 "lines",
                 (
                     Query(
@@ -106,17 +106,18 @@ DAGS_AND_TASKS = Dashboard(
                 runbook="AirflowQueueGrowing",
             ),
             Panel(
-                "Attempts that ended a minute, by state",
-                "What becomes of tasks? Retries (up_for_retry) that grow are failures to come.",
+                "Completed tries a minute, by state",
+                "What is the outcome of tasks? A rise of retries (up_for_retry) announces failures.",
                 "columns",
                 (Query("60 * sum by (state) (rate(airflow_task_finish_total[$__rate_interval]))", "{{state}}"),),
-                airflow="/task_instances",
+                airflow_path="/task_instances",
             ),
         ),
         (
             Panel(
-                "Share of attempts that fail, by task",
-                "Which task is flaky? Failed of started attempts, over an hour; 0 is left out.",
+                "Failure rate, by task",
+                "Which task is flaky? The share of started tries that failed, over an hour; tasks without a failure "
+                "are not shown.",
                 "lines",
                 (
                     Query(
@@ -127,13 +128,13 @@ DAGS_AND_TASKS = Dashboard(
                 ),
                 unit="percentunit",
                 width=12,
-                airflow="/task_instances?task_state=failed",
+                airflow_path="/task_instances?task_state=failed",
                 runbook="AirflowTasksFailing",
             ),
             Panel(
-                "Time to read a DAG file",
-                "Which DAG file is slow to read? The mean of the last 15 minutes; each is read again every half a "
-                "minute, and a slow one delays the others.",
+                "Parse time, by DAG file",
+                "Which DAG file is slow to parse? The mean of the last 15 minutes. Each file is parsed every 30 s, "
+                "and a slow one delays the others.",
                 "lines",
                 (
                     Query(
@@ -144,7 +145,7 @@ DAGS_AND_TASKS = Dashboard(
                 ),
                 unit="s",
                 width=12,
-                airflow="/dags",
+                airflow_path="/dags",
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Postgres and Redis: up, full, busy; and the gateway before the API servers."""
+"""Postgres, Redis, and the gateway in front of the API servers: health, limits and load."""
 
 from __future__ import annotations
 
@@ -7,52 +7,55 @@ from ops.dashboards.panel import ALL_IS_GOOD, NONE_IS_GOOD, Dashboard, Panel, Qu
 DATA_TIER = Dashboard(
     uid="airflow-data-tier",
     title="Data tier",
-    question="Are Postgres and Redis up, and how near are they to a limit? How does the gateway see the API?",
+    question="Are Postgres and Redis up, and how near are they to a limit? Does the API respond at the gateway?",
     rows=(
         (
             Panel(
                 "Up",
-                "Can Postgres and Redis be reached? Red: nothing is scheduled (Postgres), or nothing reaches a worker "
-                "(Redis).",
+                "Are Postgres and Redis reachable? Red: nothing is scheduled (Postgres), or no task reaches a "
+                "worker (Redis).",
                 "value",
                 (Query("pg_up", "Postgres"), Query("redis_up", "Redis")),
                 steps=ALL_IS_GOOD,
-                words=((1, "up", "green"), (0, "down", "red")),
+                value_texts=((1, "up", "green"), (0, "down", "red")),
                 width=6,
                 height=5,
                 runbook="PostgresDown",
             ),
             Panel(
-                "Postgres: connections taken",
-                "How near is max_connections? At 100% new ones are refused, and schedulers and API servers fail.",
+                "Postgres: connections in use",
+                "How much of max_connections is in use? At 100% new connections are refused, and schedulers and API "
+                "servers fail.",
                 "gauge",
                 (Query("sum(pg_stat_activity_count) / max(pg_settings_max_connections)"),),
                 unit="percentunit",
                 steps=((None, "green"), (0.7, "orange"), (0.9, "red")),
                 width=6,
                 height=5,
-                top=1,
+                maximum=1,
                 runbook="PostgresConnections",
             ),
             Panel(
-                "Redis: memory taken",
-                "How near is maxmemory? At 100% Redis refuses new messages (it never evicts one): tasks stay queued.",
+                "Redis: memory in use",
+                "How much of maxmemory is in use? At 100% Redis refuses new messages (it never evicts one), and "
+                "tasks stay queued.",
                 "gauge",
                 (Query("redis_memory_used_bytes / (redis_memory_max_bytes > 0)"),),
                 unit="percentunit",
                 steps=((None, "green"), (0.7, "orange"), (0.9, "red")),
                 width=6,
                 height=5,
-                top=1,
+                maximum=1,
                 runbook="RedisMemory",
             ),
             Panel(
                 "Redis: last write to disk",
-                "Are queued tasks kept through a crash of Redis? Not, if the append-only file cannot be written.",
+                "Would queued tasks survive a crash of Redis? They would not, if the append-only file cannot be "
+                "written.",
                 "value",
                 (Query("redis_aof_last_write_status"),),
                 steps=ALL_IS_GOOD,
-                words=((1, "kept", "green"), (0, "failed", "red")),
+                value_texts=((1, "kept", "green"), (0, "failed", "red")),
                 width=6,
                 height=5,
                 runbook="RedisPersistence",
@@ -61,14 +64,15 @@ DATA_TIER = Dashboard(
         (
             Panel(
                 "Postgres: connections, by state",
-                "Who holds connections? Many 'idle in transaction' hold locks, and stop others.",
+                "In which state are the connections? Connections that are 'idle in transaction' hold locks and "
+                "block others.",
                 "lines",
                 (Query("sum by (state) (pg_stat_activity_count) > 0", "{{state}}"),),
                 runbook="PostgresConnections",
             ),
             Panel(
                 "Postgres: transactions a second",
-                "How busy is it, and do many roll back? About 27 belong to each task.",
+                "How high is the load, and how many transactions roll back? A task needs about 27.",
                 "lines",
                 (
                     Query("sum(rate(pg_stat_database_xact_commit[$__rate_interval]))", "committed"),
@@ -78,7 +82,7 @@ DATA_TIER = Dashboard(
             ),
             Panel(
                 "Postgres: longest transaction",
-                "Does one hold everything up? Over a minute, look for it in pg_stat_activity.",
+                "Does one transaction block others? If it takes over a minute, find it in pg_stat_activity.",
                 "lines",
                 (Query('max by (datname) (pg_stat_activity_max_tx_duration{datname!=""})', "{{datname}}"),),
                 unit="s",
@@ -88,14 +92,14 @@ DATA_TIER = Dashboard(
         (
             Panel(
                 "Postgres: size",
-                "How fast does it grow? `airflow db clean` is what takes old runs away.",
+                "How fast does each database grow? `airflow db clean` deletes old runs.",
                 "lines",
                 (Query('pg_database_size_bytes{datname!~"template.*"}', "{{datname}}"),),
                 unit="bytes",
             ),
             Panel(
                 "Postgres: deadlocks",
-                "Do transactions block one another for good? Postgres ends one of the two.",
+                "Do transactions block one another? Postgres cancels one of the two.",
                 "value",
                 (Query("sum(increase(pg_stat_database_deadlocks[$__range]))"),),
                 steps=NONE_IS_GOOD,
@@ -103,7 +107,8 @@ DATA_TIER = Dashboard(
             ),
             Panel(
                 "Redis: commands and clients",
-                "How busy is the broker, and is anybody connected? Every worker and scheduler holds a few connections.",
+                "How high is the broker's load, and are clients connected? Every worker and scheduler has a few "
+                "connections.",
                 "lines",
                 (
                     Query("rate(redis_commands_processed_total[$__rate_interval])", "commands a second"),
@@ -112,8 +117,8 @@ DATA_TIER = Dashboard(
                 width=8,
             ),
             Panel(
-                "Redis: refused clients",
-                "Was anybody turned away because maxclients was reached?",
+                "Redis: rejected clients",
+                "Did Redis reject clients because maxclients was reached?",
                 "value",
                 (Query("increase(redis_rejected_connections_total[$__range])"),),
                 steps=NONE_IS_GOOD,
@@ -123,7 +128,7 @@ DATA_TIER = Dashboard(
         (
             Panel(
                 "API: errors a minute",
-                "Do people (api-server) or tasks (execution-api) get errors? Tasks try for about 50 s, then fail.",
+                "Do users (api-server) or tasks (execution-api) get errors? Tasks retry for about 50 s, then fail.",
                 "columns",
                 (
                     Query(
@@ -135,8 +140,8 @@ DATA_TIER = Dashboard(
                 runbook="ApiErrors",
             ),
             Panel(
-                "API: time to answer",
-                "How long does an answer take, as the mean of the last 1,024?",
+                "API: response time",
+                "How long does a response take? The mean of the last 1,024.",
                 "lines",
                 (
                     Query(
@@ -148,8 +153,9 @@ DATA_TIER = Dashboard(
                 runbook="ApiSlow",
             ),
             Panel(
-                "API: requests that wait at the gateway",
-                "Are there more requests than API servers can take? Eight at a time each, the rest wait here.",
+                "API: requests queued at the gateway",
+                "Are there more requests than the API servers can handle? Each handles eight at a time; the others "
+                "wait here.",
                 "lines",
                 (Query('haproxy_backend_current_queue{proxy=~"api-server|execution-api"}', "{{proxy}}"),),
                 runbook="ApiSlow",

@@ -1,4 +1,4 @@
-"""Draws a dashboard's answers as one picture, laid out and coloured as Grafana would."""
+"""Draw a dashboard with its query results as one picture, with Grafana's layout and colours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ops.dashboards.query_results import Board, DrawnPanel, Series, Span
 
-DATES: Final[Any] = matplotlib.dates  # has no types
+DATES: Final[Any] = matplotlib.dates  # untyped
 
 COLOURS: Final = {
     "green": "#3f9d4b",
@@ -51,12 +51,12 @@ COLUMN, ROW = 0.72, 0.46
 LEGEND_LIMIT: Final = 8
 
 
-def formatted(value: float, unit: str) -> str:
-    """A value as people read it.
+def format_value(value: float, unit: str) -> str:
+    """Return a value with a readable unit.
 
     Args:
-        value: in the unit.
-        unit: Grafana's word for it.
+        value: The value.
+        unit: Grafana's name of its unit.
     """
     match unit:
         case "s" if abs(value) >= 3600:
@@ -91,17 +91,17 @@ def _short(value: float) -> str:
 
 
 def colour_of(value: float, steps: Sequence[tuple[float | None, str]]) -> str:
-    """The colour of the highest step that the value reaches."""
+    """Return the colour of the highest threshold that the value reaches."""
     reached = [colour for at, colour in steps if at is None or value >= at]
     return COLOURS.get(reached[-1], COLOURS["grey"]) if reached else COLOURS["grey"]
 
 
-def picture(board: Board, span: Span) -> Figure:
-    """The whole dashboard.
+def draw_board(board: Board, span: Span) -> Figure:
+    """Return the picture of a dashboard.
 
     Args:
-        board: with its panels' answers.
-        span: the time they are of.
+        board: The dashboard with its query results.
+        span: The time range of the results.
     """
     rows = max(panel.top + panel.height for panel in board.panels)
     header = 0.8
@@ -113,11 +113,11 @@ def picture(board: Board, span: Span) -> Figure:
     for panel in board.panels:
         left = panel.left / 24
         bottom = (rows - panel.top - panel.height) * ROW / height
-        _card(figure, panel, (left, bottom, panel.width / 24, panel.height * ROW / height), span)
+        _draw_panel(figure, panel, (left, bottom, panel.width / 24, panel.height * ROW / height), span)
     return figure
 
 
-def _card(figure: Figure, panel: DrawnPanel, box: tuple[float, float, float, float], span: Span) -> None:
+def _draw_panel(figure: Figure, panel: DrawnPanel, box: tuple[float, float, float, float], span: Span) -> None:
     left, bottom, width, height = box
     inches = (figure.get_figwidth(), figure.get_figheight())
     gap = (0.05 / inches[0], 0.05 / inches[1])
@@ -147,34 +147,33 @@ def _card(figure: Figure, panel: DrawnPanel, box: tuple[float, float, float, flo
             height - 0.5 / inches[1],
         )
     )
-    if panel.empty:
+    if panel.is_empty:
         axes.set_axis_off()
-        text = panel.rightly_empty or "No data"
-        said = f"Nothing to show: {text}" if panel.rightly_empty else text
+        text = f"Nothing to show: {panel.empty_reason}" if panel.empty_reason else "No data"
         axes.text(
             0.5,
             0.5,
-            "\n".join(textwrap.wrap(said, 34)),
+            "\n".join(textwrap.wrap(text, 34)),
             ha="center",
             va="center",
             fontsize=10,
-            color="#57606a" if panel.rightly_empty else COLOURS["red"],
+            color="#57606a" if panel.empty_reason else COLOURS["red"],
         )
         return
-    _DRAWN[panel.kind](axes, panel, span)
+    _DRAW_FUNCTIONS[panel.kind](axes, panel, span)
 
 
 def _values(axes: Axes, panel: DrawnPanel, _: Span) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    words = dict(panel.words)
-    if len(panel.series) == 1 and not panel.several:
+    texts = dict(panel.value_texts)
+    if len(panel.series) == 1 and not panel.has_names:
         (series,) = panel.series
         colour = colour_of(series.last, panel.steps)
         axes.text(
             0.5,
             0.55,
-            _worded(series.last, words, panel.unit),
+            _text_of(series.last, texts, panel.unit),
             ha="center",
             va="center",
             fontsize=26,
@@ -205,7 +204,7 @@ def _values(axes: Axes, panel: DrawnPanel, _: Span) -> None:
         axes.text(
             x + 0.5 / across,
             y + 0.6 / down,
-            _worded(series.last, words, panel.unit),
+            _text_of(series.last, texts, panel.unit),
             ha="center",
             va="center",
             fontsize=17,
@@ -215,8 +214,8 @@ def _values(axes: Axes, panel: DrawnPanel, _: Span) -> None:
         axes.text(x + 0.5 / across, y + 0.22 / down, series.name, ha="center", va="center", fontsize=8.5, color="white")
 
 
-def _worded(value: float, words: dict[float, tuple[str, str]], unit: str) -> str:
-    return words[value][0] if value in words else formatted(value, unit)
+def _text_of(value: float, texts: dict[float, tuple[str, str]], unit: str) -> str:
+    return texts[value][0] if value in texts else format_value(value, unit)
 
 
 def _dial(axes: Axes, panel: DrawnPanel, _: Span) -> None:
@@ -234,7 +233,7 @@ def _dial(axes: Axes, panel: DrawnPanel, _: Span) -> None:
     axes.text(
         0,
         0.12,
-        formatted(value, panel.unit),
+        format_value(value, panel.unit),
         ha="center",
         va="center",
         fontsize=19,
@@ -248,7 +247,7 @@ def _over_time(axes: Axes, panel: DrawnPanel, span: Span) -> None:
     colours = {
         name: COLOURS.get(STATE_COLOURS.get(name, ""), LINES[number % len(LINES)]) for number, name in enumerate(names)
     }
-    if panel.stacked:
+    if panel.is_stacked:
         floor: dict[float, float] = {}
         for series in panel.series:
             times, values = [time for time, _ in series.points], [value for _, value in series.points]
@@ -272,7 +271,7 @@ def _over_time(axes: Axes, panel: DrawnPanel, span: Span) -> None:
     top = max(value for series in panel.series for _, value in series.points)
     axes.set_ylim(0, panel.maximum or (top * 1.15 if top > 0 else 1))
     axes.set_xlim(_moment(span.start), _moment(span.end))
-    axes.yaxis.set_major_formatter(lambda value, _: formatted(value, panel.unit))
+    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, panel.unit))
     axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=panel.unit == "short"))
     _time_axis(axes)
     axes.grid(color="#e6e9ed", linewidth=0.7)
@@ -308,9 +307,9 @@ def _legend(axes: Axes, panel: DrawnPanel, names: list[str], colours: dict[str, 
 
 
 def _shrink(axes: Axes, below: float) -> None:
-    """Leaves room below for the times and the legend, in inches."""
-    box, whole = axes.get_position(), axes.figure.get_figheight()  # type: ignore[union-attr]
-    axes.set_position((box.x0, box.y0 + below / whole, box.width, box.height - below / whole))
+    """Leave room below the axes for the times and the legend, in inches."""
+    box, figure_height = axes.get_position(), axes.figure.get_figheight()  # type: ignore[union-attr]
+    axes.set_position((box.x0, box.y0 + below / figure_height, box.width, box.height - below / figure_height))
 
 
 def _inches(axes: Axes) -> float:
@@ -330,7 +329,7 @@ def _bars(axes: Axes, panel: DrawnPanel, _: Span) -> None:
         axes.text(
             1,
             number + 0.62,
-            formatted(series.last, panel.unit),
+            format_value(series.last, panel.unit),
             va="center",
             ha="right",
             fontsize=9.5,
@@ -359,7 +358,8 @@ def _states(axes: Axes, panel: DrawnPanel, span: Span) -> None:
     beside = 0.075 * max(len(series.name) for series in ordered) / width
     axes.set_position((box.x0 + beside, box.y0, box.width - beside, box.height))
     handles = [
-        mpl.lines.Line2D([], [], color=COLOURS[colour], linewidth=5, label=text) for _, (text, colour) in panel.words
+        mpl.lines.Line2D([], [], color=COLOURS[colour], linewidth=5, label=text)
+        for _, (text, colour) in panel.value_texts
     ]
     _shrink(axes, 0.48)
     axes.legend(
@@ -385,25 +385,25 @@ def _moment(time: float) -> Any:
 
 
 def _columns_of(series: Series, gap: float | None = None) -> tuple[list[Any], list[float]]:
-    """The points as two lists, with a hole where more time than `gap` passed without one."""
+    """Return times and values as two lists, with NaN where two points are more than `gap` seconds apart."""
     times: list[Any] = []
     values: list[float] = []
-    before: float | None = None
+    previous: float | None = None
     for time, value in series.points:
-        if gap is not None and before is not None and time - before > gap:
+        if gap is not None and previous is not None and time - previous > gap:
             times.append(_moment(time))
             values.append(float("nan"))
         times.append(_moment(time))
         values.append(value)
-        before = time
+        previous = time
     return times, values
 
 
-_DRAWN: Final = {
+_DRAW_FUNCTIONS: Final = {
     "stat": _values,
     "gauge": _dial,
     "timeseries": _over_time,
     "bargauge": _bars,
     "state-timeline": _states,
 }
-"""By Grafana's word for the kind of panel."""
+"""By Grafana's panel type."""

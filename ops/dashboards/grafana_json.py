@@ -1,4 +1,4 @@
-"""A dashboard as Grafana's JSON, made with Grafana's own SDK, so that every field is one that Grafana knows."""
+"""Convert a dashboard to Grafana's JSON with Grafana's SDK, which knows every valid field."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TAG: Final = "airflow-ha"
 
 
 def to_json(dashboard: Dashboard) -> str:
-    """The dashboard's JSON, the same for the same dashboard."""
+    """Return the dashboard's JSON, which depends on the dashboard only."""
     builder = (
         DashboardBuilder(dashboard.title)
         .uid(dashboard.uid)
@@ -82,7 +82,7 @@ def to_json(dashboard: Dashboard) -> str:
         top += max(panel.height for panel in row)
     document = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
     for link in document["links"]:
-        del link["placement"]  # the SDK's default hides links in a menu
+        del link["placement"]  # the SDK's default moves the links into a menu
     for number, panel in enumerate(document["panels"], start=1):
         panel["id"] = number
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -104,26 +104,26 @@ def _panel(panel: Panel, position: GridPos) -> Any:
         )
         .links(_links(panel))
     )
-    if panel.top is not None:
-        builder = builder.max(panel.top)
-    if panel.words:
-        results = {str(value): ValueMappingResult(text=text, color=colour) for value, text, colour in panel.words}
+    if panel.maximum is not None:
+        builder = builder.max(panel.maximum)
+    if panel.value_texts:
+        results = {str(value): ValueMappingResult(text=text, color=colour) for value, text, colour in panel.value_texts}
         builder = builder.mappings([ValueMap(options=results)])
     if panel.kind == "columns":
-        builder = builder.interval("1m")  # one column a minute: a rate times 60 is then the count
+        builder = builder.interval("1m")  # one column a minute, so that a rate times 60 is its count
     for name in _states_in(panel):
         colour = DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": STATE_COLOURS[name]})
         builder = builder.override_by_name(name, [colour])
     for number, query in enumerate(panel.queries):
-        builder = builder.with_target(_query(query, chr(ord("A") + number), now=panel.kind == "bars"))
+        builder = builder.with_target(_query(query, chr(ord("A") + number), is_instant=panel.kind == "bars"))
     return builder
 
 
-def _query(query: Query, name: str, *, now: bool) -> prometheus.Dataquery:
+def _query(query: Query, name: str, *, is_instant: bool) -> prometheus.Dataquery:
     target = (
         prometheus.Dataquery().expr(query.expression).legend_format(query.legend).ref_id(name).datasource(PROMETHEUS)
     )
-    return target.instant() if now else target.range()
+    return target.instant() if is_instant else target.range()
 
 
 def _states_in(panel: Panel) -> list[str]:
@@ -133,11 +133,11 @@ def _states_in(panel: Panel) -> list[str]:
 
 def _links(panel: Panel) -> list[Any]:
     links = []
-    if panel.airflow:
-        links.append(DashboardLink("Look on in Airflow").url("${airflow}" + panel.airflow).target_blank(True))
-    # A runbook that is not written yet gets no link: one that leads nowhere is worse than none.
+    if panel.airflow_path:
+        links.append(DashboardLink("Open in Airflow").url("${airflow}" + panel.airflow_path).target_blank(True))
+    # A runbook that does not exist yet gets no link.
     if panel.runbook and (ROOT / RUNBOOKS / f"{panel.runbook}.md").is_file():
-        links.append(DashboardLink("What to do").url("${runbooks}/" + f"{panel.runbook}.md").target_blank(True))
+        links.append(DashboardLink("Runbook").url("${runbooks}/" + f"{panel.runbook}.md").target_blank(True))
     return links
 
 
@@ -146,13 +146,13 @@ def _last() -> ReduceDataOptions:
 
 
 def _value(panel: Panel) -> Any:
-    several = len(panel.queries) > 1 or "{{" in panel.queries[0].legend
+    has_several_values = len(panel.queries) > 1 or "{{" in panel.queries[0].legend
     return (
         stat.Panel()
         .reduce_options(_last())
-        .color_mode(BigValueColorMode.BACKGROUND_SOLID if several else BigValueColorMode.VALUE)
-        .graph_mode(BigValueGraphMode.NONE if several else BigValueGraphMode.AREA)
-        .text_mode(BigValueTextMode.VALUE_AND_NAME if several else BigValueTextMode.VALUE)
+        .color_mode(BigValueColorMode.BACKGROUND_SOLID if has_several_values else BigValueColorMode.VALUE)
+        .graph_mode(BigValueGraphMode.NONE if has_several_values else BigValueGraphMode.AREA)
+        .text_mode(BigValueTextMode.VALUE_AND_NAME if has_several_values else BigValueTextMode.VALUE)
     )
 
 

@@ -1,4 +1,4 @@
-"""Is everything alive and are runs ending well: the first page on call."""
+"""Are all components up, and do runs succeed: the first page for on-call engineers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from ops.dashboards.panel import ALL_IS_GOOD, NONE_IS_GOOD, Dashboard, Panel, Qu
 from ops.dashboards.promql import tasks_in, zero_of_schedulers
 
 SUCCESS_STEPS = ((None, "red"), (0.95, "orange"), (0.99, "green"))
-ALIVE = ((1, "alive", "green"), (0, "silent", "red"))
+LIVENESS = ((1, "live", "green"), (0, "silent", "red"))
 API_SERVERS = (
     'haproxy_server_status{state="UP",proxy=~"api-server|execution-api"}'
     ' unless on (proxy, server) (haproxy_server_status{state="MAINT"} == 1)'
 )
-"""1 or 0 for each; a place that the gateway keeps free for one (MAINT) is left out."""
+"""1 or 0 for each server; the gateway's spare server slots (MAINT) are excluded."""
 
 OVERVIEW = Dashboard(
     uid="airflow-overview",
     title="Overview",
-    question="Is everything alive, do runs end well, and how much of what we promise is left?",
+    question="Are all components up, do runs succeed, and how much of the error budget is left?",
     rows=(
         (
             Panel(
-                "Alive",
-                "How many instances of each component are there and speak? Red is none: nothing of that kind works. "
-                "Which of them is missing is below, by name.",
+                "Live instances, by component",
+                "How many instances of each component report? Red means none: this component does not work. The "
+                "panel below shows which instance is missing.",
                 "value",
                 (
                     Query("sum by (component) (airflow_instance_alive)", "{{component}}"),
@@ -34,66 +34,67 @@ OVERVIEW = Dashboard(
                 runbook="AirflowComponentDown",
             ),
             Panel(
-                "Runs that ended well, last hour",
-                "Of the DAG runs that ended in the last hour, how many succeeded? Under 99% is orange, under 95% red; "
-                "which DAG it is, is under DAGs and tasks.",
+                "Run success rate, last hour",
+                "How many of the DAG runs that completed in the last hour succeeded? Under 99% is orange, under 95% "
+                "red. The dashboard DAGs and tasks shows which DAG fails.",
                 "gauge",
                 (Query("sum(increase(airflow_dagrun_success[1h])) / sum(increase(airflow_dagrun_total[1h]))"),),
                 unit="percentunit",
                 steps=SUCCESS_STEPS,
                 width=4,
                 height=5,
-                top=1,
-                airflow="/dags?last_dag_run_state=failed",
+                maximum=1,
+                airflow_path="/dags?last_dag_run_state=failed",
                 runbook="AirflowDagRunsFailing",
             ),
             Panel(
                 "Error budget left, 7 days",
-                "We promise that 99% of all runs of seven days end well. How much of the 1% is left? At 0 the "
-                "promise is broken: changes wait.",
+                "The objective is that 99% of the runs of seven days succeed. How much of the remaining 1% is left? "
+                "At 0 the objective is missed: postpone changes.",
                 "gauge",
                 (Query("clamp_min(airflow_dagrun_error_budget_left_ratio, 0)"),),
                 unit="percentunit",
                 steps=((None, "red"), (0.25, "orange"), (0.5, "green")),
                 width=4,
                 height=5,
-                top=1,
+                maximum=1,
                 runbook="AirflowErrorBudgetBurn",
             ),
             Panel(
                 "Canary latency",
-                "How late does a task run that is due every minute? It passes through everything: over 15 s something "
-                "on the way is slow, no value means that it does not run at all.",
+                "How late is a task that is due every minute? It uses every component. Over 15 s one of them is "
+                "slow; no value means that the task does not run.",
                 "value",
                 (Query("airflow_canary_latency_seconds"),),
                 unit="s",
                 steps=((None, "green"), (15, "orange"), (60, "red")),
                 width=4,
                 height=5,
-                airflow="/dags/canary_dag",
+                airflow_path="/dags/canary_dag",
                 runbook="AirflowCanaryLate",
             ),
         ),
         (
             Panel(
-                "Who is alive, by name",
-                "Which instance went silent, and when? A name is its container's; the API servers are as the gateway "
-                "sees them. A name that ends is gone (scaled down or replaced), red is one that should speak.",
+                "Live instances, by name",
+                "Which instance stopped reporting, and when? The name is that of its container; the gateway reports "
+                "the API servers. A row that ends was scaled down or replaced. Red means that an expected instance "
+                "does not report.",
                 "states",
                 (
                     Query("airflow_instance_alive", "{{component}} {{airflow_instance}}"),
                     Query(API_SERVERS, "{{server}}"),
                 ),
                 steps=ALL_IS_GOOD,
-                words=ALIVE,
+                value_texts=LIVENESS,
                 width=12,
                 height=9,
                 runbook="AirflowComponentDown",
             ),
             Panel(
-                "Tasks now",
-                "How much work is there, and does it move? Queued that grows while running stays flat: too few "
-                "workers, or none that consumes.",
+                "Tasks, by state",
+                "How many tasks are in each state, and do they progress? If queued grows while running stays flat, "
+                "there are too few workers, or none consumes the queue.",
                 "lines",
                 tuple(
                     Query(
@@ -104,12 +105,12 @@ OVERVIEW = Dashboard(
                 ),
                 width=6,
                 height=9,
-                airflow="/task_instances",
+                airflow_path="/task_instances",
                 runbook="AirflowQueueGrowing",
             ),
             Panel(
-                "Runs that ended, a minute",
-                "How many DAG runs end each minute, and how many of them badly?",
+                "Completed runs a minute",
+                "How many DAG runs complete each minute, and how many of them fail?",
                 "columns",
                 (
                     Query("60 * sum(rate(airflow_dagrun_success[$__rate_interval]))", "success"),
@@ -117,33 +118,33 @@ OVERVIEW = Dashboard(
                 ),
                 width=6,
                 height=9,
-                airflow="/dag_runs?state=failed",
+                airflow_path="/dag_runs?state=failed",
                 runbook="AirflowDagRunsFailing",
             ),
         ),
         (
             Panel(
-                "Failed attempts a minute, by DAG",
-                "Which DAG fails right now? Attempts that will be retried count too.",
+                "Failed tries a minute, by DAG",
+                "Which DAG fails now? Tries that will be retried are included.",
                 "columns",
                 (Query("60 * sum by (dag_id) (rate(airflow_task_failed[$__rate_interval])) > 0", "{{dag_id}}"),),
                 width=12,
-                airflow="/task_instances?task_state=failed",
+                airflow_path="/task_instances?task_state=failed",
                 runbook="AirflowTasksFailing",
             ),
             Panel(
                 "DAG files with errors",
-                "Can every DAG file be read? A file with an error has no DAGs: nothing in it runs.",
+                "Can every DAG file be parsed? A file with an error has no DAGs, so nothing in it runs.",
                 "value",
                 (Query("max(airflow_dag_processing_import_errors)"),),
                 steps=NONE_IS_GOOD,
                 width=4,
-                airflow="/",
+                airflow_path="/",
                 runbook="AirflowImportErrors",
             ),
             Panel(
                 "Tasks killed or lost",
-                "Did tasks lose their worker (no heartbeat), or end without telling so? Each is run again if it has "
+                "Did tasks lose their worker (no heartbeat), or end without a report? Each is run again if it has "
                 "retries left.",
                 "value",
                 (
@@ -154,7 +155,7 @@ OVERVIEW = Dashboard(
                     ),
                     Query(
                         f"sum(increase(airflow_scheduler_tasks_killed_externally[$__range])) or {zero_of_schedulers()}",
-                        "ended silently",
+                        "no report",
                     ),
                 ),
                 steps=NONE_IS_GOOD,

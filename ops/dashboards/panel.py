@@ -1,4 +1,4 @@
-"""What a dashboard is made of, before it is anybody's JSON: panels, each with the question that it answers."""
+"""The model of a dashboard: rows of panels, each with the question that it answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["value", "gauge", "lines", "columns", "bars", "states"]
-"""One number (or a few), a dial, lines over time, stacked columns over time, a bar for each label, states over time."""
+"""One or a few numbers, a dial, lines over time, stacked columns over time, a bar a label, states over time."""
 
 Unit = Literal["short", "s", "bytes", "percentunit", "ops", "cpm"]
-"""Grafana's word: a count, seconds, bytes, a share of 1, a second, a minute."""
+"""Grafana's names for: a count, seconds, bytes, a share of 1, a rate per second, a rate per minute."""
 
 Steps = tuple[tuple[float | None, str], ...]
-"""From which value on which colour; the first has no value."""
+"""Thresholds: the colour from a value on; the first has no value."""
 
 PLAIN: Steps = ((None, "blue"),)
 NONE_IS_GOOD: Steps = ((None, "green"), (1, "red"))
@@ -28,16 +28,16 @@ STATE_COLOURS = {
     "scheduled": "blue",
     "deferred": "purple",
 }
-"""The colours of states, wherever one is the name of a line."""
+"""The colour of a series that is named after a state."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL expression, and how its series are named.
+    """A query of a panel.
 
     Attributes:
-        expression: Grafana's `$__rate_interval` and `$__range` may be in it.
-        legend: with `{{label}}`s.
+        expression: PromQL, with Grafana's variables `$__rate_interval` and `$__range`.
+        legend: Name of the series, with `{{label}}` for the value of a label.
     """
 
     expression: str
@@ -46,21 +46,21 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture, and the question that it answers.
+    """One panel.
 
     Attributes:
-        title: a few words.
-        question: what it answers, and what a bad answer looks like: Grafana shows it as the panel's description.
-        kind: how it is drawn.
-        queries: what is drawn.
-        unit: of the values.
-        steps: from which value on which colour.
-        width: of 24 columns.
-        height: in Grafana's rows of 30 px.
-        top: the value at the end of a dial or bar, or of the axis; None for whatever comes.
-        words: texts instead of values, with their colours.
-        airflow: where in Airflow one looks on: a path.
-        runbook: what to do about it: the file's name in alerting/runbooks, without its end.
+        title: A short noun phrase.
+        question: The question that it answers, and the meaning of a bad value; Grafana's panel description.
+        kind: The type of visualization.
+        queries: The queries.
+        unit: Unit of the values.
+        steps: Thresholds with their colours.
+        width: Of 24 columns.
+        height: In Grafana's rows of 30 px.
+        maximum: End of the dial, the bar or the axis; None for automatic.
+        value_texts: Texts that replace values, with their colours.
+        airflow_path: Path of the related page in Airflow's UI.
+        runbook: Name of the runbook in alerting/runbooks, without its extension.
     """
 
     title: str
@@ -71,21 +71,21 @@ class Panel:
     steps: Steps = PLAIN
     width: int = 8
     height: int = 7
-    top: float | None = None
-    words: tuple[tuple[int, str, str], ...] = ()
-    airflow: str = ""
+    maximum: float | None = None
+    value_texts: tuple[tuple[int, str, str], ...] = ()
+    airflow_path: str = ""
     runbook: str = ""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page of panels.
+    """A dashboard.
 
     Attributes:
-        uid: never changes: links and bookmarks hold it.
-        title: its name in the list.
-        question: what one opens it for.
-        rows: of panels, from the top; the widths of a row add up to 24.
+        uid: Must never change, because links and bookmarks contain it.
+        title: Its name in the list.
+        question: The question that it answers.
+        rows: Rows of panels, from the top; the widths in a row add up to 24.
     """
 
     uid: str

@@ -1,29 +1,29 @@
-"""Expressions that more than one panel asks."""
+"""Expressions of more than one panel."""
 
 from __future__ import annotations
 
 
 def quantile(share: float, histogram: str, *labels: str, over: str = "$__rate_interval") -> str:
-    """The value that this share of the observations stays under.
+    """Return the expression for a quantile of a histogram.
 
     Args:
-        share: of 1.
-        histogram: its name without `_bucket`.
-        labels: one line for each of their values.
-        over: the time looked at.
+        share: The quantile, for instance 0.95.
+        histogram: Name of the histogram without `_bucket`.
+        labels: Labels with one series for each of their values.
+        over: Range of the rate.
     """
     return f"histogram_quantile({share}, sum by ({', '.join(('le', *labels))}) (rate({histogram}_bucket[{over}])))"
 
 
 def tasks_in(state: str) -> str:
-    """How many task instances are in a state, by the database.
+    """Return the expression for the number of task instances in a state.
 
-    Every scheduler tells the same number: the largest, not the sum. A state in which no task ever was is not told at
-    all: 0, as long as any scheduler speaks.
+    Every scheduler reports the number in the database, so the maximum counts, not the sum. A state that no task was
+    ever in has no series; the expression is then 0 while a scheduler reports.
     """
     return f"sum(max by (queue, dag_id, task_id) (airflow_ti_{state})) or {zero_of_schedulers()}"
 
 
 def zero_of_schedulers() -> str:
-    """0 while any scheduler speaks, nothing while none does: for counters that begin with their first event."""
+    """Return an expression that is 0 while a scheduler reports, for counters that have no series at first."""
     return "0 * sum(airflow_executor_open_slots)"

@@ -1,4 +1,4 @@
-"""What a Prometheus answers to a panel's queries."""
+"""Results of a panel's queries from Prometheus."""
 
 from __future__ import annotations
 
@@ -15,40 +15,39 @@ if TYPE_CHECKING:
     from ops.clients.prometheus import Prometheus
 
 SCRAPE_INTERVAL = 10.0
-"""Seconds, as in compose/prometheus/prometheus.yaml: Grafana's `$__rate_interval` is at least four of them."""
+"""Seconds, as in compose/prometheus/prometheus.yaml; Grafana's `$__rate_interval` is at least four of them."""
 
 POINTS = 240
-"""As many as a line of a picture needs."""
+"""Maximum number of points of a line."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """The time that is looked at.
+    """A time range.
 
     Attributes:
         start: Unix seconds.
         end: Unix seconds.
-        at_least: seconds between two points, which a panel may want more of.
+        minimum_step: Minimum seconds between two points.
     """
 
     start: float
     end: float
-
-    at_least: float = SCRAPE_INTERVAL
+    minimum_step: float = SCRAPE_INTERVAL
 
     @property
     def step(self) -> float:
         """Seconds between two points."""
-        return max(self.at_least, math.ceil((self.end - self.start) / POINTS))
+        return max(self.minimum_step, math.ceil((self.end - self.start) / POINTS))
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a picture.
+    """One series of a panel.
 
     Attributes:
-        name: by the query's legend.
-        points: Unix seconds and value; no value that is not a number.
+        name: The formatted legend.
+        points: Unix seconds and value; only finite values.
     """
 
     name: str
@@ -56,12 +55,16 @@ class Series:
 
     @property
     def last(self) -> float:
-        """The newest value."""
+        """The most recent value."""
         return self.points[-1][1]
 
 
-def with_times(expression: str, span: Span) -> str:
-    """The expression with Grafana's variables replaced by what Grafana would put there."""
+def substitute_variables(expression: str, span: Span) -> str:
+    """Return the expression with the values that Grafana would set for its variables.
+
+    Raises:
+        StackError: The expression has another variable.
+    """
     rate_interval = max(span.step + SCRAPE_INTERVAL, 4 * SCRAPE_INTERVAL)
     values = {
         "$__rate_interval": f"{rate_interval:.0f}s",
@@ -71,64 +74,68 @@ def with_times(expression: str, span: Span) -> str:
     for variable, value in values.items():
         expression = expression.replace(variable, value)
     if unknown := re.search(r"\$\{?[a-zA-Z_]\w*", expression):
-        raise StackError(f"{unknown[0]} in a panel's query is no variable that can be filled in", where=expression)
+        raise StackError(
+            f"cannot substitute {unknown[0]} in a panel's query: the variable is unknown", where=expression
+        )
     return expression
 
 
-def legend(pattern: str, labels: Mapping[str, str]) -> str:
-    """A series' name, as Grafana makes it: `{{label}}` is the label's value; without a pattern, all labels."""
+def format_legend(pattern: str, labels: Mapping[str, str]) -> str:
+    """Return a series' name as Grafana formats it: `{{label}}` is the label's value; without a pattern, all labels."""
     if pattern:
-        return " ".join(re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda place: labels.get(place[1], ""), pattern).split())
+        return " ".join(re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match: labels.get(match[1], ""), pattern).split())
     return " ".join(value for label, value in sorted(labels.items()) if label != "__name__") or "value"
 
 
-def query(server: Prometheus, expression: str, pattern: str, span: Span, *, now: bool = False) -> tuple[Series, ...]:
-    """Asks for one query of a panel.
+def query(
+    server: Prometheus, expression: str, pattern: str, span: Span, *, instant: bool = False
+) -> tuple[Series, ...]:
+    """Run a panel's query.
 
     Args:
-        server: which to ask.
-        expression: as it is in the panel.
-        pattern: of the series' names.
-        span: the time looked at.
-        now: only the value at its end.
+        server: The Prometheus server.
+        expression: Expression with Grafana's variables.
+        pattern: Legend of the series.
+        span: The time range.
+        instant: Return only the value at the end of the range.
 
     Raises:
-        StackError: Prometheus does not answer, or refuses the expression.
+        StackError: Prometheus did not respond, or refused the expression.
     """
-    asked = with_times(expression, span)
-    answer = server.query(asked, span.end) if now else server.query_range(asked, span.start, span.end, span.step)
-    found = (_series(entry, pattern) for entry in answer)
-    return tuple(series for series in found if series.points)
+    promql = substitute_variables(expression, span)
+    entries = server.query(promql, span.end) if instant else server.query_range(promql, span.start, span.end, span.step)
+    all_series = (_series(entry, pattern) for entry in entries)
+    return tuple(series for series in all_series if series.points)
 
 
 def _series(entry: Mapping[str, Any], pattern: str) -> Series:
     pairs = entry["values"] if "values" in entry else [entry["value"]]
     points = tuple((float(time), float(value)) for time, value in pairs if math.isfinite(float(value)))
-    return Series(legend(pattern, entry["metric"]), points)
+    return Series(format_legend(pattern, entry["metric"]), points)
 
 
 @dataclass(frozen=True)
 class DrawnPanel:
-    """A panel of Grafana's JSON, and what Prometheus answered.
+    """A panel of Grafana's JSON with its query results.
 
     Attributes:
-        title: as in Grafana.
-        question: its description.
-        kind: Grafana's word for how it is drawn.
-        unit: Grafana's word.
-        steps: from which value on which colour.
-        words: value, and the text and colour instead of it.
-        maximum: of the axis, if it is fixed.
-        stacked: columns, one on the other.
-        several: whether each value has a name.
+        title: Its title.
+        question: Its description.
+        kind: Grafana's panel type.
+        unit: Grafana's unit.
+        steps: Thresholds with their colours.
+        value_texts: Values, with the text and the colour that replace each.
+        maximum: End of the axis, if it is fixed.
+        is_stacked: Whether it has stacked columns.
+        has_names: Whether each value is shown with its name.
         left: Grafana's column, of 24.
         top: Grafana's row.
-        width: in columns.
-        height: in rows.
-        step: seconds between two points.
-        series: the answer.
-        missing: the queries without an answer.
-        rightly_empty: when there would be something to see; empty for a panel that must show something.
+        width: In columns.
+        height: In rows.
+        step: Seconds between two points.
+        series: The results.
+        missing: The expressions without a result.
+        empty_reason: When the panel has data, if it may be empty; otherwise an empty string.
     """
 
     title: str
@@ -136,10 +143,10 @@ class DrawnPanel:
     kind: str
     unit: str
     steps: tuple[tuple[float | None, str], ...]
-    words: tuple[tuple[float, tuple[str, str]], ...]
+    value_texts: tuple[tuple[float, tuple[str, str]], ...]
     maximum: float | None
-    stacked: bool
-    several: bool
+    is_stacked: bool
+    has_names: bool
     left: int
     top: int
     width: int
@@ -147,17 +154,17 @@ class DrawnPanel:
     step: float
     series: tuple[Series, ...]
     missing: tuple[str, ...]
-    rightly_empty: str
+    empty_reason: str
 
     @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
+    def is_empty(self) -> bool:
+        """Whether no query has a result."""
         return not self.series
 
 
 @dataclass(frozen=True)
 class Board:
-    """A dashboard of Grafana's JSON, with its answers."""
+    """A dashboard of Grafana's JSON with its query results."""
 
     name: str
     uid: str

@@ -1,6 +1,6 @@
-"""Runs every panel's query against a live Prometheus and draws the dashboards: one HTML page, and a PNG each.
+"""Render the dashboards without Grafana: one HTML page, and a PNG for each dashboard.
 
-What it draws is Grafana's own JSON (generated/): what CI keeps of a run, and what people look at without Grafana.
+The input is Grafana's JSON (generated/) and a running Prometheus. CI keeps the result of each run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ops.dashboards.expected_empty import RIGHTLY_EMPTY
+from ops.dashboards.expected_empty import EXPECTED_EMPTY
 from ops.dashboards.query_results import Board, DrawnPanel, Span, query
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 def read_boards(folder: Path, server: Prometheus, span: Span) -> tuple[Board, ...]:
-    """Asks Prometheus everything that the dashboards ask.
+    """Run the queries of all dashboards.
 
     Args:
-        folder: of Grafana's JSON files.
-        server: which to ask.
-        span: the time looked at.
+        folder: Folder of Grafana's JSON files.
+        server: The Prometheus server.
+        span: The time range.
 
     Raises:
-        StackError: Prometheus does not answer, or refuses a query.
+        StackError: Prometheus did not respond, or refused a query.
     """
     documents = ((path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json")))
     return tuple(
@@ -40,26 +40,26 @@ def read_boards(folder: Path, server: Prometheus, span: Span) -> tuple[Board, ..
             document["uid"],
             document["title"],
             document["description"],
-            tuple(_asked(panel, document["uid"], server, span) for panel in document["panels"]),
+            tuple(_query_panel(panel, document["uid"], server, span) for panel in document["panels"]),
         )
         for name, document in documents
     )
 
 
-def _asked(panel: dict[str, Any], uid: str, server: Prometheus, span: Span) -> DrawnPanel:
+def _query_panel(panel: dict[str, Any], uid: str, server: Prometheus, span: Span) -> DrawnPanel:
     if panel.get("interval"):
-        span = replace(span, at_least=60 * float(panel["interval"].removesuffix("m")))
-    answers = {
+        span = replace(span, minimum_step=60 * float(panel["interval"].removesuffix("m")))
+    results = {
         target["expr"]: query(
-            server, target["expr"], target.get("legendFormat", ""), span, now=bool(target.get("instant"))
+            server, target["expr"], target.get("legendFormat", ""), span, instant=bool(target.get("instant"))
         )
         for target in panel["targets"]
     }
-    defaults, place = panel["fieldConfig"]["defaults"], panel["gridPos"]
-    words = {
-        float(value): (result["text"], result["color"])
+    defaults, position = panel["fieldConfig"]["defaults"], panel["gridPos"]
+    value_texts = {
+        float(value): (option["text"], option["color"])
         for mapping in defaults.get("mappings", [])
-        for value, result in mapping["options"].items()
+        for value, option in mapping["options"].items()
     }
     return DrawnPanel(
         title=panel["title"],
@@ -67,66 +67,66 @@ def _asked(panel: dict[str, Any], uid: str, server: Prometheus, span: Span) -> D
         kind=panel["type"],
         unit=defaults["unit"],
         steps=tuple((step["value"], step["color"]) for step in defaults["thresholds"]["steps"]),
-        words=tuple(words.items()),
+        value_texts=tuple(value_texts.items()),
         maximum=defaults.get("max"),
-        stacked=defaults.get("custom", {}).get("drawStyle") == "bars",
-        several=panel["options"].get("textMode") == "value_and_name",
-        left=place["x"],
-        top=place["y"],
-        width=place["w"],
-        height=place["h"],
+        is_stacked=defaults.get("custom", {}).get("drawStyle") == "bars",
+        has_names=panel["options"].get("textMode") == "value_and_name",
+        left=position["x"],
+        top=position["y"],
+        width=position["w"],
+        height=position["h"],
         step=span.step,
-        series=tuple(series for answer in answers.values() for series in answer),
-        missing=tuple(expression for expression, answer in answers.items() if not answer),
-        rightly_empty=RIGHTLY_EMPTY.get((uid, panel["title"]), ""),
+        series=tuple(series for result in results.values() for series in result),
+        missing=tuple(expression for expression, result in results.items() if not result),
+        empty_reason=EXPECTED_EMPTY.get((uid, panel["title"]), ""),
     )
 
 
-def wrongly_empty(boards: Iterable[Board]) -> dict[str, tuple[str, ...]]:
-    """The queries without an answer, by dashboard and panel; those left out that may have none."""
+def unexpectedly_empty(boards: Iterable[Board]) -> dict[str, tuple[str, ...]]:
+    """Return the expressions without a result, by dashboard and panel, except for panels that may be empty."""
     return {
         f"{board.title}: {panel.title}": panel.missing
         for board in boards
         for panel in board.panels
-        if panel.missing and not panel.rightly_empty
+        if panel.missing and not panel.empty_reason
     }
 
 
 def render(server: Prometheus, folder: Path, out: Path, span: Span) -> tuple[Board, ...]:
-    """Draws every dashboard: `<name>.png` each, and all of them in `index.html`, which needs no other file.
+    """Write `<name>.png` for every dashboard, and the self-contained `index.html` with all of them.
 
     Args:
-        server: which to ask.
-        folder: of Grafana's JSON files.
-        out: where to; made if it is not there.
-        span: the time looked at.
+        server: The Prometheus server.
+        folder: Folder of Grafana's JSON files.
+        out: Output folder; created if it does not exist.
+        span: The time range.
 
     Returns:
-        What was drawn; see `wrongly_empty`.
+        The dashboards with their query results; see `unexpectedly_empty`.
 
     Raises:
-        StackError: Prometheus does not answer, or refuses a query.
+        StackError: Prometheus did not respond, or refused a query.
     """
-    from ops.dashboards.draw import picture  # a second of imports that listing dashboards need not pay
+    from ops.dashboards.draw import draw_board  # imports matplotlib, which takes a second
 
     boards = read_boards(folder, server, span)
     out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for board in boards:
         image = io.BytesIO()
-        picture(board, span).savefig(image, format="png", dpi=90)
+        draw_board(board, span).savefig(image, format="png", dpi=90)
         pictures[board.name] = image.getvalue()
         (out / f"{board.name}.png").write_bytes(image.getvalue())
-    (out / "index.html").write_text(page(boards, pictures), encoding="utf-8")
+    (out / "index.html").write_text(html_page(boards, pictures), encoding="utf-8")
     return boards
 
 
-def page(boards: Iterable[Board], pictures: dict[str, bytes]) -> str:
-    """All pictures on one page, each with the questions that its panels answer.
+def html_page(boards: Iterable[Board], pictures: dict[str, bytes]) -> str:
+    """Return an HTML page with all pictures, and the questions that the panels answer.
 
     Args:
-        boards: the dashboards.
-        pictures: PNG, by the dashboards' names.
+        boards: The dashboards.
+        pictures: PNG files by the dashboard's name.
     """
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Dashboards</title>",
@@ -139,8 +139,8 @@ def page(boards: Iterable[Board], pictures: dict[str, bytes]) -> str:
         title = html.escape(board.title)
         parts.append(f"<h2 id='{html.escape(board.name)}'>{title}</h2><p>{html.escape(board.question)}</p>")
         parts.append(f"<img alt='{title}' src='data:image/png;base64,{image}'>")
-        answers = "".join(
+        questions = "".join(
             f"<dt>{html.escape(panel.title)}</dt><dd>{html.escape(panel.question)}</dd>" for panel in board.panels
         )
-        parts.append(f"<details><summary>What each panel answers</summary><dl>{answers}</dl></details>")
+        parts.append(f"<details><summary>The questions of each panel</summary><dl>{questions}</dl></details>")
     return "\n".join(parts) + "\n"

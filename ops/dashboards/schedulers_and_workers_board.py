@@ -1,4 +1,4 @@
-"""Do the machines of Airflow keep up, each by name, and is there room for more."""
+"""Load and capacity of Airflow's components, by instance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ HEARTBEATS = '{__name__=~"airflow_(scheduler|dag_processor|triggerer|ha_worker)_
 SCHEDULERS_AND_WORKERS = Dashboard(
     uid="airflow-schedulers-and-workers",
     title="Schedulers and workers",
-    question="Does every scheduler, worker and triggerer keep up, and is there room for more work?",
+    question="Does every scheduler, worker and triggerer keep up, and is there capacity for more work?",
     rows=(
         (
             Panel(
                 "Heartbeats a minute, by instance",
-                "Does each instance beat? Twelve a minute is right; one that falls to 0 hangs or is gone.",
+                "Does each instance send heartbeats? 12 a minute is normal. At 0 the instance hangs or has exited.",
                 "lines",
                 (
                     Query(
@@ -28,9 +28,9 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 runbook="AirflowComponentDown",
             ),
             Panel(
-                "Scheduler's loop, by instance",
-                "How long does one round of a scheduler take? 95 of 100 are shorter. Over a few seconds every task "
-                "of every DAG starts late: look at the database first.",
+                "Scheduler loop duration, by instance",
+                "How long does a scheduler loop take? The 95th percentile. Over a few seconds, every task of every "
+                "DAG starts late: check the database first.",
                 "lines",
                 (
                     Query(
@@ -46,8 +46,7 @@ SCHEDULERS_AND_WORKERS = Dashboard(
         (
             Panel(
                 "Free worker slots",
-                "Autoscaling headroom: how many tasks more could start this second? Near 0 for long: scale the "
-                "workers.",
+                "How many more tasks could start now (headroom for autoscaling)? If it stays near 0, add workers.",
                 "value",
                 (Query("sum(airflow_ha_worker_slots) - sum(airflow_ha_worker_busy_slots)"),),
                 steps=((None, "red"), (1, "orange"), (4, "green")),
@@ -55,9 +54,9 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 runbook="AirflowWorkersFull",
             ),
             Panel(
-                "Worker slots taken, by worker",
-                "Is work spread evenly, and is any worker idle while others are full? A worker that stays at 0 "
-                "while tasks wait does not consume. Suspended tasks hold slots until Airflow answers their worker.",
+                "Busy worker slots, by worker",
+                "Is the load even, and is a worker idle while others are full? A worker that stays at 0 while tasks "
+                "wait does not consume. Suspended tasks hold their slots until Airflow answers their worker.",
                 "lines",
                 (
                     Query("airflow_ha_worker_busy_slots", "{{airflow_instance}}"),
@@ -68,8 +67,8 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 runbook="AirflowWorkersFull",
             ),
             Panel(
-                "Executor's slots, by scheduler",
-                "How many tasks may each scheduler still send out? All at 0: parallelism is the limit, not the "
+                "Executor slots, by scheduler",
+                "How many more tasks may each scheduler send? If all are at 0, parallelism is the limit, not the "
                 "workers.",
                 "lines",
                 (
@@ -82,9 +81,9 @@ SCHEDULERS_AND_WORKERS = Dashboard(
         ),
         (
             Panel(
-                "Queue's depth",
-                "How many messages wait in Redis, and how many tasks are queued in the database? Redis empty while "
-                "tasks are queued for long: messages were lost, and are sent again after 30 s.",
+                "Queue depth",
+                "How many messages wait in Redis, and how many tasks are queued in the database? If Redis stays "
+                "empty while tasks are queued, messages were lost; they are sent again after 30 s.",
                 "lines",
                 (
                     Query('redis_key_size{key="default"}', "in Redis"),
@@ -96,18 +95,18 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 runbook="AirflowQueueGrowing",
             ),
             Panel(
-                "Wait for a run's first task",
-                "How long until the first task of a run began, by way of scheduler, queue and worker? 95 and 50 of "
-                "100 waited less. (Airflow 3 sends no metric for the wait of every task.)",
+                "Delay of a run's first task",
+                "How long until the first task of a run started, through scheduler, queue and worker? The 95th and "
+                "the 50th percentile. (Airflow 3 has no metric for the wait of every task.)",
                 "lines",
                 (
                     Query(
                         quantile(0.95, "airflow_dagrun_first_task_start_delay", over="5m"),
-                        "95 of 100",
+                        "p95",
                     ),
                     Query(
                         quantile(0.5, "airflow_dagrun_first_task_start_delay", over="5m"),
-                        "50 of 100",
+                        "p50",
                     ),
                 ),
                 unit="s",
@@ -118,30 +117,30 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 "Which pool is full? Tasks of a full pool wait, however many workers are free.",
                 "lines",
                 (Query("max by (pool_name) (airflow_pool_open_slots)", "{{pool_name}}"),),
-                airflow="/pools",
+                airflow_path="/pools",
                 runbook="AirflowPoolStarving",
             ),
         ),
         (
             Panel(
-                "Tasks that a full pool starves",
-                "Are there tasks that nothing but their pool holds back? Empty is good.",
+                "Tasks starved by a full pool",
+                "Do tasks wait only for a slot of their pool? An empty panel is good.",
                 "lines",
                 (Query("max by (pool_name) (airflow_pool_starving_tasks)", "{{pool_name}}"),),
-                airflow="/pools",
+                airflow_path="/pools",
                 runbook="AirflowPoolStarving",
             ),
             Panel(
                 "Triggers, by triggerer",
-                "How many deferred tasks does each triggerer watch? Both share them; all on one means that the "
-                "other died.",
+                "How many deferred tasks does each triggerer watch? Both share them. If one has all, the other is "
+                "down.",
                 "lines",
                 (Query("airflow_triggers_running", "{{airflow_instance}}"),),
                 runbook="AirflowComponentDown",
             ),
             Panel(
                 "Memory, by instance",
-                "Who grows towards its limit? At 100% the kernel kills it.",
+                "Which instance approaches its memory limit? At 100% the kernel kills it.",
                 "lines",
                 (
                     Query(
@@ -157,8 +156,8 @@ SCHEDULERS_AND_WORKERS = Dashboard(
         ),
         (
             Panel(
-                "Time for all DAG files",
-                "How long does it take to read all DAG files once? New DAGs are seen that much later.",
+                "Parse time of all DAG files",
+                "How long does one pass over all DAG files take? New DAGs appear after that time.",
                 "lines",
                 (Query("max(airflow_dag_processing_total_parse_time)", "all files"),),
                 unit="s",
@@ -166,9 +165,9 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 runbook="AirflowDagProcessingSlow",
             ),
             Panel(
-                "Tasks taken from a dead scheduler, a minute",
-                "Did a scheduler die with work in its hands? Adopted tasks went on under its peer, cleared ones "
-                "ran again.",
+                "Tasks adopted from a dead scheduler, a minute",
+                "Did a scheduler die while it had tasks? Adopted tasks continued under another scheduler, cleared "
+                "tasks ran again.",
                 "columns",
                 (
                     Query("60 * sum(rate(airflow_scheduler_orphaned_tasks_adopted[$__rate_interval]))", "adopted"),

@@ -1,4 +1,4 @@
-"""Can the other dashboards be believed: is every target scraped, and is nothing lost on the way."""
+"""Whether the other dashboards are complete: scrape targets, dropped metrics, and the collector."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from ops.dashboards.panel import ALL_IS_GOOD, NONE_IS_GOOD, Dashboard, Panel, Qu
 
 TELEMETRY = Dashboard(
     uid="airflow-telemetry",
-    title="Telemetry itself",
-    question="Can the other dashboards be believed: is every target scraped, and is nothing lost on the way?",
+    title="Telemetry",
+    question="Are the other dashboards complete: is every target scraped, and is no metric lost?",
     rows=(
         (
             Panel(
-                "Targets, by name",
-                "Does Prometheus reach everything? What is red is blind: its panels stop, whatever its service does.",
+                "Scrape targets",
+                "Can Prometheus scrape every target? A red target has no new data, whatever the state of its service.",
                 "states",
                 (Query("up", "{{job}}"),),
                 steps=ALL_IS_GOOD,
-                words=((1, "up", "green"), (0, "down", "red")),
+                value_texts=((1, "up", "green"), (0, "down", "red")),
                 width=12,
                 height=8,
                 runbook="TargetDown",
             ),
             Panel(
-                "Lines from Airflow that went wrong",
-                "Does every metric find its name? Unmapped: Airflow sends one that mapping.yaml does not know. "
-                "Conflict, error, bad tag: it is dropped.",
+                "StatsD lines with errors",
+                "Does every metric have a mapping? Unmapped: mapping.yaml does not know a metric of Airflow. "
+                "Conflict, error, bad tag: the metric is dropped.",
                 "value",
                 (
                     Query("sum(increase(statsd_exporter_events_unmapped_total[$__range]))", "unmapped"),
@@ -49,17 +49,17 @@ TELEMETRY = Dashboard(
         ),
         (
             Panel(
-                "Lines a second",
-                "How much does Airflow tell? A fall to 0 is Airflow stopped, or UDP that does not arrive.",
+                "StatsD lines a second",
+                "How many metrics does Airflow send? At 0, Airflow is stopped, or UDP does not arrive.",
                 "lines",
                 (Query("sum(rate(statsd_exporter_lines_total[$__rate_interval]))", "lines"),),
                 unit="ops",
                 runbook="MetricsDropped",
             ),
             Panel(
-                "Attempts that ended, counted both ways",
-                "Do StatsD and OpenTelemetry say the same? The lines lie on each other, but for the ten seconds "
-                "that the collector gathers.",
+                "Completed tries, StatsD and OpenTelemetry",
+                "Do StatsD and OpenTelemetry agree? The lines match, except for the ten seconds of the collector's "
+                "batch.",
                 "lines",
                 (
                     Query("sum(increase(airflow_task_finish_total[5m]))", "StatsD"),
@@ -68,8 +68,8 @@ TELEMETRY = Dashboard(
                 runbook="MetricsDropped",
             ),
             Panel(
-                "Collector: taken and refused a second",
-                "Does the collector take what it is sent? Refused: its memory limit.",
+                "Collector: accepted and refused a second",
+                "Does the collector accept what it receives? It refuses data at its memory limit.",
                 "lines",
                 (
                     Query(
@@ -96,26 +96,26 @@ TELEMETRY = Dashboard(
         (
             Panel(
                 "Series in Prometheus",
-                "Does something flood us? A step up is a tag that takes many values; which metric it is: "
+                "Does a metric have too many series? A step up is a tag with many values. To find the metric: "
                 "topk(10, count by (__name__) ({job='statsd-exporter'})).",
                 "lines",
                 (
-                    Query("prometheus_tsdb_head_series", "in all"),
-                    Query('scrape_samples_scraped{job="statsd-exporter"}', "of Airflow"),
+                    Query("prometheus_tsdb_head_series", "all"),
+                    Query('scrape_samples_scraped{job="statsd-exporter"}', "Airflow"),
                 ),
                 width=12,
                 runbook="CardinalityGrows",
             ),
             Panel(
-                "Time to scrape, by target",
-                "Is any target slow to answer? At 8 s Prometheus gives up and counts it as down.",
+                "Scrape duration, by target",
+                "Is a target slow to respond? At 8 s Prometheus gives up and counts it as down.",
                 "lines",
                 (Query("scrape_duration_seconds", "{{job}}"),),
                 unit="s",
             ),
             Panel(
-                "Rules that failed",
-                "Is every rule evaluated? A rule that fails makes no series, and its alert never fires.",
+                "Rule evaluation failures",
+                "Is every rule evaluated? A rule that fails has no series, and its alert never fires.",
                 "value",
                 (Query("sum(increase(prometheus_rule_evaluation_failures_total[$__range]))"),),
                 steps=NONE_IS_GOOD,

@@ -1,6 +1,7 @@
-"""Drills: a fault strikes the stack under a live load, and what it cost is counted. `./ops/stack drill`.
+"""Drills inject a fault into a stack under live load and count what it cost: `./ops/stack drill`.
 
-catalogue.py says which, faults.py how they strike, drill_dag.py is the load, ledger.py what it did, conduct.py the
-course of one drill, ground.py where it is held, report.py the table, results.py what the README says of it. alarms.py
-is about messages alone. tests/resilience holds the same drills.
+catalogue.py lists the drills, faults.py injects and reverts faults, drill_dag.py is the load, and ledger.py records its
+tasks' events. runner.py runs one drill on a stack of environments.py, and evaluate.py compares it with the promises.
+report.py is the table of one command; results.py keeps the recorded results (RESULTS.md). alert_drills.py measures
+notifications only. tests/resilience runs the same drills.
 """

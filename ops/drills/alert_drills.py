@@ -1,6 +1,6 @@
-"""From a fault to the message that people read, and to the one that says it is over; and nothing beside it.
+"""Alert drills: the time from a fault to its notification, and from the revert to the resolved one.
 
-What `./ops/stack drill --alarms` shows, and alerting/detection.md keeps.
+No other alert may fire. `./ops/stack drill --alarms` runs them; alerting/detection.md holds the results.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ops import compose
 from ops.clients import alertmanager, slack_stub
 from ops.clients.prometheus import is_settled
 from ops.drills import faults
-from ops.drills.catalogue import Victim, every, one
-from ops.drills.runner import QUIET_SECONDS, containers
+from ops.drills.catalogue import Target, all_instances, one_instance
+from ops.drills.runner import QUIET_SECONDS, target_containers
 from ops.errors import StackError
 from ops.markdown_table import markdown_table, table_rows
 from ops.project import ROOT
@@ -22,120 +22,124 @@ from ops.status import all_ready
 from ops.waiting import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ops.clients.slack_stub import Message
     from ops.drills.faults import FaultKind
     from ops.project import Project
 
 PAGE_SECONDS: Final = 60.0
-"""From the fault to the message, for what hits users."""
+"""Limit from the fault to the notification, for an alert that pages."""
 TICKET_SECONDS: Final = 270.0
-"""The same for what can wait: the rule's three minutes of patience, and a page's minute and a half."""
-RESOLVED_SECONDS: Final = 90.0
-"""From the mend to the message that says so, for pages."""
+"""The same for a ticket: three minutes of the rule's `for`, and 90 s as for a page."""
+PAGE_RESOLVED_SECONDS: Final = 90.0
+"""Limit from the revert to the resolved notification, for an alert that pages."""
 TICKET_RESOLVED_SECONDS: Final = 150.0
+EXTRA_SECONDS: Final = 30.0
+"""Wait beyond the limits, to measure a notification that is late."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """One message that people must get.
+class ExpectedAlert:
+    """One alert that must fire and be resolved.
 
     Attributes:
-        alert: Its name.
-        label: A label and its value that tell it from others of the name; empty for any.
-        within: Seconds from the fault.
-        resolved_within: Seconds from the mend until its end is told.
+        alert: The alert's name.
+        label: A label and its value that distinguish it from others of that name; None for any.
+        within: Limit from the fault to the notification, seconds.
+        resolved_within: Limit from the revert to the resolved notification, seconds.
     """
 
     alert: str
     label: tuple[str, str] | None = None
     within: float = PAGE_SECONDS
-    resolved_within: float = RESOLVED_SECONDS
+    resolved_within: float = PAGE_RESOLVED_SECONDS
 
     @property
-    def name(self) -> str:
-        """For people."""
+    def display_name(self) -> str:
+        """The alert as it is shown in tables, such as `TargetDown (job=statsd-exporter)`."""
         return f"{self.alert} ({'='.join(self.label)})" if self.label else self.alert
 
-    def is_in(self, message: Message) -> bool:
-        """Whether a message is about it."""
+    def matches(self, message: Message) -> bool:
+        """Return whether a message is about this alert."""
         return message.alert == self.alert and (
             self.label is None or message.labels.get(self.label[0]) == self.label[1]
         )
 
 
 @dataclass(frozen=True)
-class Alarm:
-    """One fault, and all the messages that it may send.
+class AlertDrill:
+    """One fault, and all alerts that it may cause.
 
     Attributes:
-        name: On the command line.
-        victims: Struck at once.
-        fault: How; it lasts until all that is expected has come.
-        expected: Each must come, and nothing else may.
+        name: The name on the command line.
+        targets: All get the fault at the same time.
+        fault: The kind of fault; it lasts until all expected notifications have arrived.
+        expected: Each must fire and be resolved, and no other alert may fire.
     """
 
     name: str
-    victims: tuple[Victim, ...]
+    targets: tuple[Target, ...]
     fault: FaultKind
-    expected: tuple[Expected, ...]
+    expected: tuple[ExpectedAlert, ...]
 
 
-def gone(component: str) -> Expected:
-    """No instance of it is left."""
-    return Expected("AirflowComponentGone", ("component", component))
+def component_gone(component: str) -> ExpectedAlert:
+    """Return the page for a component that has no instance left."""
+    return ExpectedAlert("AirflowComponentGone", ("component", component))
 
 
-def fewer(component: str) -> Expected:
-    """Some are."""
+def component_down(component: str) -> ExpectedAlert:
+    """Return the ticket for a component that has too few instances."""
     return ticket("AirflowComponentDown", "component", component)
 
 
-def ticket(alert: str, label: str = "", value: str = "") -> Expected:
-    """What can wait."""
-    return Expected(alert, (label, value) if label else None, TICKET_SECONDS, TICKET_RESOLVED_SECONDS)
+def ticket(alert: str, label: str = "", value: str = "") -> ExpectedAlert:
+    """Return an expected alert with the limits of a ticket."""
+    return ExpectedAlert(alert, (label, value) if label else None, TICKET_SECONDS, TICKET_RESOLVED_SECONDS)
 
 
-ALARMS: Final = (
-    Alarm("postgres", one("postgres"), "kill", (Expected("PostgresDown"),)),
-    Alarm("postgres-frozen", one("postgres"), "freeze", (Expected("PostgresDown"),)),
-    Alarm("redis", one("redis"), "kill", (Expected("RedisDown"),)),
-    Alarm("redis-frozen", one("redis"), "freeze", (Expected("RedisDown"),)),
-    Alarm("gateway", one("gateway"), "kill", (Expected("GatewayDown"),)),
-    Alarm("schedulers", every("scheduler"), "kill", (gone("scheduler"),)),
-    Alarm("workers", every("worker"), "kill", (gone("worker"),)),
-    Alarm("api-servers", every("api-server"), "kill", (gone("api-server"),)),
-    Alarm("execution-apis", every("execution-api"), "kill", (gone("execution-api"),)),
-    # Those that have nothing to do with each other, side by side.
-    Alarm(
+ALERT_DRILLS: Final = (
+    AlertDrill("postgres", one_instance("postgres"), "kill", (ExpectedAlert("PostgresDown"),)),
+    AlertDrill("postgres-frozen", one_instance("postgres"), "freeze", (ExpectedAlert("PostgresDown"),)),
+    AlertDrill("redis", one_instance("redis"), "kill", (ExpectedAlert("RedisDown"),)),
+    AlertDrill("redis-frozen", one_instance("redis"), "freeze", (ExpectedAlert("RedisDown"),)),
+    AlertDrill("gateway", one_instance("gateway"), "kill", (ExpectedAlert("GatewayDown"),)),
+    AlertDrill("schedulers", all_instances("scheduler"), "kill", (component_gone("scheduler"),)),
+    AlertDrill("workers", all_instances("worker"), "kill", (component_gone("worker"),)),
+    AlertDrill("api-servers", all_instances("api-server"), "kill", (component_gone("api-server"),)),
+    AlertDrill("execution-apis", all_instances("execution-api"), "kill", (component_gone("execution-api"),)),
+    # Independent components, at the same time.
+    AlertDrill(
         "singles",
-        (Victim("dag-processor"), Victim("triggerer")),
+        (Target("dag-processor"), Target("triggerer")),
         "kill",
-        (gone("dag-processor"), gone("triggerer")),
+        (component_gone("dag-processor"), component_gone("triggerer")),
     ),
-    Alarm(
+    AlertDrill(
         "one-of-two",
         (
-            Victim("scheduler"),
-            Victim("worker"),
-            Victim("api-server"),
-            Victim("execution-api"),
-            Victim("alertmanager-1"),
+            Target("scheduler"),
+            Target("worker"),
+            Target("api-server"),
+            Target("execution-api"),
+            Target("alertmanager-1"),
         ),
         "kill",
         (
-            *(fewer(component) for component in ("scheduler", "worker", "api-server", "execution-api")),
+            *(component_down(component) for component in ("scheduler", "worker", "api-server", "execution-api")),
             ticket("AlertmanagerDown"),
         ),
     ),
-    # Before the others: Prometheus tells of ended alerts for a quarter of an hour, and Alertmanager then repeats them
-    # in the messages of their group, which has no label of its own for each.
-    Alarm("statsd-exporter", one("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)),
-    Alarm(
+    # Before `telemetry`: Prometheus sends resolved alerts for 15 minutes, and Alertmanager repeats them in the messages
+    # of their group. Those have no label that distinguishes the alerts.
+    AlertDrill(
+        "statsd-exporter", one_instance("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)
+    ),
+    AlertDrill(
         "telemetry",
-        # One message tells of them all.
-        tuple(map(Victim, ("otel-collector", "cadvisor", "postgres-exporter", "redis-exporter"))),
+        # One message reports all of them.
+        tuple(map(Target, ("otel-collector", "cadvisor", "postgres-exporter", "redis-exporter"))),
         "kill",
         (ticket("TargetDown"),),
     ),
@@ -143,149 +147,170 @@ ALARMS: Final = (
 
 
 @dataclass
-class Heard:
-    """What came of one alarm.
+class AlertOutcome:
+    """The result of one alert drill.
 
     Attributes:
-        alarm: Which.
-        fired: Seconds from the fault to each message.
-        resolved: Seconds from the mend to the message that each is over.
-        broken: Every promise that was not kept, in words.
+        drill: The drill.
+        fired: Seconds from the fault to each notification, by the alert's display name.
+        resolved: Seconds from the revert to each resolved notification.
+        broken: A sentence for each broken promise.
     """
 
-    alarm: Alarm
+    drill: AlertDrill
     fired: dict[str, float] = field(default_factory=dict)
     resolved: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
 
-def raise_alarm(alarm: Alarm, project: Project, settings: Mapping[str, str], report: Callable[[str], None]) -> Heard:
-    """Strikes, waits for the messages, mends, and waits for their end.
+def run_alert_drill(
+    drill: AlertDrill, project: Project, settings: Mapping[str, str], report: Callable[[str], None]
+) -> AlertOutcome:
+    """Inject the fault, wait for the notifications, revert it, and wait for the resolved ones.
 
     Raises:
-        StackError: The stack is not whole and quiet before it, so that nothing could be said.
+        StackError: The stack did not become healthy and quiet before the fault, or healthy after it.
     """
     model = compose.config(project)
 
-    def whole() -> bool:
+    def is_ready() -> bool:
         return all_ready(model)
 
-    wait(whole, QUIET_SECONDS, "every service is healthy", report)
-    quiet = "no page fires, and nothing is muted for an earlier one"
+    wait(is_ready, QUIET_SECONDS, "every service is healthy", report)
+    quiet = "no page fires, and no alert is inhibited after an earlier one"
     wait(lambda: is_settled(settings), QUIET_SECONDS, quiet, report)
-    earlier = firing_now(settings)
-    victims = containers(settings["COMPOSE_PROJECT_NAME"], alarm.victims)
-    heard = Heard(alarm)
+    earlier = firing_alerts(settings)
+    targets = target_containers(settings["COMPOSE_PROJECT_NAME"], drill.targets)
+    outcome = AlertOutcome(drill)
 
-    struck = time.time()
-    report(f"{alarm.name}: {alarm.fault} {', '.join(victims)}")
-    heal = faults.strike(alarm.fault, victims)
+    injected = time.time()
+    report(f"{drill.name}: {drill.fault} {', '.join(targets)}")
+    revert = faults.inject(drill.fault, targets)
     try:
-        listen(alarm, settings, heard.fired, struck, report, firing=True)
+        record_notifications(drill, settings, outcome.fired, injected, report, firing=True)
     finally:
-        heal()
-    mended = time.time()
-    listen(alarm, settings, heard.resolved, mended, report, firing=False)
-    wait(whole, QUIET_SECONDS, "every service is healthy again", report)
-    since = [message for message in slack_stub.messages(settings) if message.received >= struck]
-    judge(heard, [message for message in since if message.alert not in earlier])
-    return heard
+        revert()
+    reverted = time.time()
+    record_notifications(drill, settings, outcome.resolved, reverted, report, firing=False)
+    wait(is_ready, QUIET_SECONDS, "every service is healthy again", report)
+    messages = [message for message in slack_stub.messages(settings) if message.received >= injected]
+    outcome.broken += broken_promises(outcome, [message for message in messages if message.alert not in earlier])
+    return outcome
 
 
-def listen(
-    alarm: Alarm,
+def record_notifications(
+    drill: AlertDrill,
     settings: Mapping[str, str],
-    heard: dict[str, float],
+    times: dict[str, float],
     since: float,
     report: Callable[[str], None],
     *,
     firing: bool,
 ) -> None:
-    """Notes when each expected message came, until all have or the last of their times is up."""
-    patience = 30.0 + max(expected.within if firing else expected.resolved_within for expected in alarm.expected)
+    """Record when each expected notification arrived, until all have or the longest limit is over.
 
-    def all_heard() -> bool:
+    Args:
+        drill: The drill.
+        settings: The stack's .env.
+        times: Gets the seconds from `since`, by the alert's display name.
+        since: When the fault was injected or reverted, seconds since the epoch.
+        report: Prints a line of progress.
+        firing: Whether firing notifications are expected; else resolved ones.
+    """
+    limits = [expected.within if firing else expected.resolved_within for expected in drill.expected]
+
+    def have_all_arrived() -> bool:
         for message in slack_stub.messages(settings):
-            for expected in alarm.expected:
-                if message.firing == firing and message.received >= since and expected.is_in(message):
-                    heard.setdefault(expected.name, message.received - since)
-        return len(heard) == len(alarm.expected)
+            for expected in drill.expected:
+                if message.firing == firing and message.received >= since and expected.matches(message):
+                    times.setdefault(expected.display_name, message.received - since)
+        return len(times) == len(drill.expected)
 
+    kind = "firing" if firing else "resolved"
     try:
-        wait(all_heard, patience, f"{'' if firing else 'the end of '}what is expected was told", report)
+        wait(have_all_arrived, EXTRA_SECONDS + max(limits), f"every {kind} notification has arrived", report)
     except StackError as error:
         report(error.what)
 
 
-def firing_now(settings: Mapping[str, str]) -> frozenset[str]:
-    """The names of alerts that fire already: what is said of them later is not this fault's."""
+def firing_alerts(settings: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the alerts that fire: later notifications of them do not belong to this fault."""
     alerts = alertmanager.any_that_answers(alertmanager.both(settings)).alerts()
     return frozenset(alert["labels"]["alertname"] for alert in alerts)
 
 
-def judge(heard: Heard, messages: list[Message]) -> None:
-    """Notes every promise that was not kept."""
-    for expected in heard.alarm.expected:
-        for times, limit, what in (
-            (heard.fired, expected.within, "told"),
-            (heard.resolved, expected.resolved_within, "over"),
+def broken_promises(outcome: AlertOutcome, messages: Sequence[Message]) -> Iterator[str]:
+    """Yield a sentence for each broken promise.
+
+    Args:
+        outcome: The outcome with its times.
+        messages: All messages since the fault, without those of earlier alerts.
+    """
+    expected_alerts = outcome.drill.expected
+    for expected in expected_alerts:
+        name = expected.display_name
+        for state, times, limit in (
+            ("fired", outcome.fired, expected.within),
+            ("resolved", outcome.resolved, expected.resolved_within),
         ):
-            if expected.name not in times:
-                heard.broken.append(f"{expected.name}: nobody heard that it is {what}")
-            elif times[expected.name] > limit:
-                told = f"{what} after {times[expected.name]:.0f} s, promised within {limit:.0f} s"
-                heard.broken.append(f"{expected.name}: {told}")
-    expected_ones = heard.alarm.expected
-    needless = {m.title for m in messages if m.firing and not any(wanted.is_in(m) for wanted in expected_ones)}
-    heard.broken += [f"needless: {title}" for title in sorted(needless)]
+            if name not in times:
+                yield f"{name}: not {state}"
+            elif times[name] > limit:
+                yield f"{name}: {state} after {times[name]:.0f} s, promised within {limit:.0f} s"
+    unexpected = {
+        message.title
+        for message in messages
+        if message.firing and not any(expected.matches(message) for expected in expected_alerts)
+    }
+    yield from (f"unexpected alert: {title}" for title in sorted(unexpected))
 
 
-HEADINGS = ("fault", "message", "told after", "over after", "kept")
+HEADINGS = ("fault", "alert", "fired after", "resolved after", "promises kept")
 
 
-def rows(all_heard: list[Heard]) -> list[tuple[str, ...]]:
-    """A row a message."""
-    found: list[tuple[str, ...]] = []
-    for heard in all_heard:
+def rows(outcomes: Sequence[AlertOutcome]) -> list[tuple[str, ...]]:
+    """Return one row for each expected alert; the columns are HEADINGS."""
+    table: list[tuple[str, ...]] = []
+    for outcome in outcomes:
         services = ", ".join(
-            f"{'all of ' if victim.count is None else ''}{victim.service}" for victim in heard.alarm.victims
+            f"{'all of ' if target.count is None else ''}{target.service}" for target in outcome.drill.targets
         )
-        for expected in heard.alarm.expected:
-            fired, resolved = heard.fired.get(expected.name), heard.resolved.get(expected.name)
-            found.append(
+        for expected in outcome.drill.expected:
+            fired, resolved = (times.get(expected.display_name) for times in (outcome.fired, outcome.resolved))
+            table.append(
                 (
-                    f"{heard.alarm.fault} {services}",
-                    expected.name,
+                    f"{outcome.drill.fault} {services}",
+                    expected.display_name,
                     "never" if fired is None else f"{fired:.0f} s",
                     "never" if resolved is None else f"{resolved:.0f} s",
-                    "; ".join(heard.broken) or "yes",
+                    "; ".join(outcome.broken) or "yes",
                 )
             )
-    return found
+    return table
 
 
 PAGE: Final = ROOT / "alerting/detection.md"
 INTRODUCTION: Final = """\
 # From fault to Slack
 
-How long it took, on a stack at rest, from a fault to the message in Slack, and from its mend (the container's start) to
-the message that it is over. Each fault lasted until its message had come; no other message came. Written by
-`./ops/stack drill --alarms --all --write`, on {machine}.
+The time from a fault to its notification in Slack, and from the revert (the container's start) to the resolved
+notification. The stack was idle. Each fault lasted until its notification had arrived, and no other alert fired.
+Measured on {machine}; `./ops/stack drill --alarms --all --write` writes this page.
 
 """
 
 
-def document(all_heard: list[Heard], old: str, machine: str) -> str:
-    """The page with what was heard, beside what an earlier page says of the other alarms.
+def document(outcomes: Sequence[AlertOutcome], old: str, machine: str) -> str:
+    """Return the page with new outcomes, and the rows of the old page for all other alert drills.
 
     Args:
-        all_heard: What was heard now.
-        old: The page as it was; empty when there is none.
-        machine: What it was measured on, for people.
+        outcomes: The new outcomes.
+        old: The old page; empty if there is none.
+        machine: The machine, such as `2 cores and 24 GiB`.
     """
-    now = {row[:2]: row for row in rows(all_heard)}
-    known = {row[:2]: row for row in table_rows(old)} | now
-    order = [row[:2] for row in rows([Heard(alarm) for alarm in ALARMS])]
+    new = {row[:2]: row for row in rows(outcomes)}
+    recorded = {row[:2]: row for row in table_rows(old)} | new
+    order = [row[:2] for row in rows([AlertOutcome(drill) for drill in ALERT_DRILLS])]
     return INTRODUCTION.format(machine=machine) + markdown_table(
-        HEADINGS, [known[key] for key in order if key in known]
+        HEADINGS, [recorded[key] for key in order if key in recorded]
     )

@@ -1,6 +1,6 @@
-"""The load of a drill: short tasks without pause and a few long ones; each writes what it does into the ledger.
+"""The load of a drill: a stream of short tasks and a few long ones. Each task writes its events into the ledger.
 
-The ledger is a Postgres of its own (ops/drills/ledger.py): no drill strikes it, so what it holds is what happened.
+The ledger is a separate Postgres (ops/drills/ledger.py) that no drill targets, so its entries are complete.
 """
 
 # mypy: allow-untyped-decorators
@@ -13,25 +13,26 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import dag, get_current_context, task
 
 ALIVE_SECONDS = 1.5
-PATIENCE = 600.0
-"""Seconds that a task goes on trying to reach the ledger: its own network may be the one that is cut."""
+RETRY_SECONDS = 600.0
+"""Seconds that a task retries to reach the ledger: a drill may have cut the task's own network."""
 
 
-def tell(event: str) -> None:
-    """Adds a line to the ledger; the time is the ledger's own."""
+def record(event: str) -> None:
+    """Insert an entry into the ledger, which adds the time by its own clock."""
     import psycopg2
 
     context = get_current_context()
     ti, ledger = context["ti"], context["params"]["ledger"]
     row = (context["run_id"], ti.task_id, ti.map_index, ti.try_number, event, socket.gethostname())
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_SECONDS
     while True:
         try:
             connection = psycopg2.connect(host=ledger, user="postgres", dbname="postgres", connect_timeout=3)
             try:
                 with connection, connection.cursor() as cursor:
                     cursor.execute(
-                        "INSERT INTO ledger (run, task, number, attempt, event, host) VALUES (%s, %s, %s, %s, %s, %s)",
+                        "INSERT INTO ledger (run, task, map_index, try_number, event, host)"
+                        " VALUES (%s, %s, %s, %s, %s, %s)",
                         row,
                     )
                 return
@@ -55,28 +56,28 @@ def tell(event: str) -> None:
     tags=["drill"],
 )
 def drill() -> None:
-    """Two streams side by side."""
+    """Run the stream of short tasks beside the long ones."""
 
     @task
     def numbers(kind: str) -> list[int]:
         return list(range(int(get_current_context()["params"][kind])))
 
-    # A few at a time: a steady stream, whose gaps are the interruption that people feel.
+    # Few at a time, for a steady stream: its gaps are the interruption that users notice.
     @task(max_active_tis_per_dagrun=4)
     def short(number: int) -> None:
-        tell("start")
+        record("start")
         time.sleep(get_current_context()["params"]["short_seconds"])
-        tell("end")
+        record("end")
 
     @task
     def long(number: int) -> None:
-        tell("start")
+        record("start")
         ends = time.monotonic() + get_current_context()["params"]["long_seconds"]
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(ALIVE_SECONDS, left))
-            # So that an attempt that goes on beside its successor is seen even if it never ends.
-            tell("alive")
-        tell("end")
+            # Reveals a try that continues beside its successor, even if it never ends.
+            record("alive")
+        record("end")
 
     short.expand(number=numbers.override(task_id="short_numbers")("short"))
     long.expand(number=numbers.override(task_id="long_numbers")("long"))

@@ -1,4 +1,4 @@
-"""Where drills are held: a stack that runs under their load, the users' own or a stock one."""
+"""The stacks that drills run on: the running stack, or a stock Airflow started for the comparison."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from ops import data_tier
 from ops.clients.airflow import connect
-from ops.drills import ledger
-from ops.drills.catalogue import Victim, nodes, primary
-from ops.drills.runner import LOAD_DAG, WHOLE_SECONDS, conduct, containers
+from ops.drills.catalogue import Target, all_nodes, primary
+from ops.drills.ledger import start_ledger
+from ops.drills.runner import HEALTHY_SECONDS, LOAD_DAG, Environment, run_drill, target_containers
 from ops.errors import StackError
 from ops.project import dags_folder
 from ops.stock_airflow import stock
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ops.drills.catalogue import Drill
-    from ops.drills.runner import Outcome
+    from ops.drills.evaluate import Outcome
     from ops.project import Project
 
 STOCK_SERVICES: Final = {
@@ -35,111 +35,121 @@ STOCK_SERVICES: Final = {
     "postgres": "postgres",
     "redis": "redis",
 }
-"""What does in a stock Airflow what a service does here."""
+"""The service of a stock Airflow that does the work of a service of the stack."""
 STOCK_SLOTS: Final = "8"
-"""Of each worker, as many as here."""
-STOCK_PATIENCE: Final = 1500.0
-"""Seconds for a run: a lost message is looked for after 600 s, and again after as many."""
-STOCK_WHOLE_SECONDS: Final = 600.0
-LADEN_KEY: Final = "drill:laden"
-LADEN_FIELDS: Final = 100_000
-"""In one script, which Redis runs in some tenths of a second."""
-LADEN_SCRIPT: Final = "for number = 1, ARGV[1] do redis.call('hset', KEYS[1], ARGV[2] .. number, '') end"
-LADEN_BYTES: Final = 40_000_000
-"""Of commands in Redis' file: it loads them for about a second, and rewrites the file only beyond 64 MB."""
+"""Slots of a stock worker: as many as one of the stack has."""
+STOCK_RUN_SECONDS: Final = 1500.0
+"""Longest run on a stock Airflow. It checks for lost messages after 600 s, and again 600 s later."""
+STOCK_HEALTHY_SECONDS: Final = 600.0
+AOF_KEY: Final = "drill:large-aof"
+AOF_FIELDS: Final = 100_000
+"""Fields that one script sets, in some tenths of a second."""
+AOF_SCRIPT: Final = "for number = 1, ARGV[1] do redis.call('hset', KEYS[1], ARGV[2] .. number, '') end"
+AOF_BYTES: Final = 40_000_000
+"""Size of a large AOF. Redis loads it in about a second, and rewrites it only above 64 MB."""
 
 
 @contextmanager
-def on_stack(
+def prepare_stack(
     project: Project, settings: Mapping[str, str], report: Callable[[str], None]
 ) -> Iterator[Callable[[Drill], Outcome]]:
-    """Holds drills on a stack that is up, which has the load's DAG for as long as the block lasts.
+    """Add the ledger and the load's DAG to a running stack, and yield the function that runs a drill on it.
 
     Args:
-        project: The stack.
-        settings: Its .env.
-        report: Shows a line to people.
+        project: The stack's project.
+        settings: The stack's .env.
+        report: Prints a line of progress.
     """
     api = connect(project, settings, report)
     folder, name = dags_folder(project, settings), settings["COMPOSE_PROJECT_NAME"]
     with (
-        ledger.keeping(name, settings["POSTGRES_IMAGE"]) as book,
+        start_ledger(name, settings["POSTGRES_IMAGE"]) as ledger,
         LOAD_DAG.in_place(folder, api, report, keep_runs=True),
     ):
+        environment = Environment(project, settings, api, ledger, report)
 
-        def hold(drill: Drill) -> Outcome:
-            with much_to_load(name, report) if drill.laden else nullcontext():
-                return conduct(drill, project, settings, api, book, report)
+        def run(drill: Drill) -> Outcome:
+            with large_aof(name, report) if drill.large_aof else nullcontext():
+                return run_drill(drill, environment)
 
-        yield hold
+        yield run
 
 
 @contextmanager
-def much_to_load(name: str, report: Callable[[str], None]) -> Iterator[None]:
-    """The Redis primary has a file of LADEN_BYTES for as long as the block lasts.
+def large_aof(name: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Grow the AOF of the Redis primary to AOF_BYTES for the duration of the block.
 
     Args:
-        name: The compose project's.
-        report: Shows a line to people.
+        name: The compose project's name.
+        report: Prints a line of progress.
 
     Raises:
-        StackError: Its file does not grow.
+        StackError: The AOF does not grow.
     """
-    wait(lambda: bool(containers(name, primary("redis"))), WHOLE_SECONDS, "there is a Redis primary", report)
-    [redis] = containers(name, primary("redis"))
+    wait(lambda: bool(target_containers(name, primary("redis"))), HEALTHY_SECONDS, "there is a Redis primary", report)
+    [container] = target_containers(name, primary("redis"))
     try:
-        while (size := file_bytes(redis)) < LADEN_BYTES:
-            data_tier.ask_redis(redis, "eval", LADEN_SCRIPT, "1", LADEN_KEY, str(LADEN_FIELDS), f"{size}:")
-            if file_bytes(redis) <= size:
-                raise StackError(f"Redis' file stays at {size} bytes", hint="./ops/stack logs redis-1 redis-2 redis-3")
+        while (size := aof_bytes(container)) < AOF_BYTES:
+            data_tier.ask_redis(container, "eval", AOF_SCRIPT, "1", AOF_KEY, str(AOF_FIELDS), f"{size}:")
+            if aof_bytes(container) <= size:
+                raise StackError(
+                    f"cannot grow the AOF of Redis: it stays at {size} bytes",
+                    hint="./ops/stack logs redis-1 redis-2 redis-3",
+                )
         yield
     finally:
-        for redis in containers(name, primary("redis")):
-            data_tier.ask_redis(redis, "unlink", LADEN_KEY)
-        for redis in containers(name, nodes("redis")):
-            data_tier.ask_redis(redis, "bgrewriteaof")
+        # The primary may be another node than before.
+        for container in target_containers(name, primary("redis")):
+            data_tier.ask_redis(container, "unlink", AOF_KEY)
+        for container in target_containers(name, all_nodes("redis")):
+            data_tier.ask_redis(container, "bgrewriteaof")
 
 
-def file_bytes(redis: str) -> int:
-    """Of the commands that a Redis would load, 0 when it does not say: its append-only file.
-
-    Args:
-        redis: Its container.
-    """
-    answer = data_tier.ask_redis(redis, "info", "persistence") or ""
+def aof_bytes(container: str) -> int:
+    """Return the size of a Redis container's AOF; 0 if Redis does not answer."""
+    answer = data_tier.ask_redis(container, "info", "persistence") or ""
     return int(data_tier.info(answer).get("aof_current_size", 0))
 
 
 @contextmanager
-def on_stock(
+def prepare_stock(
     project: Project, settings: Mapping[str, str], report: Callable[[str], None]
 ) -> Iterator[Callable[[Drill], Outcome]]:
-    """Holds drills on a stock Airflow, which is there for as long as the block lasts; see on_stack."""
+    """Start a stock Airflow for the duration of the block, and yield the function that runs a drill on it.
+
+    See `prepare_stack` for the arguments.
+    """
     with stock(
         project, settings, report, dags=[LOAD_DAG.path], dag_ids=LOAD_DAG.ids, WORKER_CONCURRENCY=STOCK_SLOTS
-    ) as other:
-        # No profile: it tells nobody anything.
-        own = {**settings, "COMPOSE_PROJECT_NAME": other.name, "COMPOSE_PROFILES": ""}
-        with ledger.keeping(other.name, settings["POSTGRES_IMAGE"], network="default") as book:
-            yield lambda drill: conduct(
-                on_its_services(drill), other.project, own, other.api, book, report, patience=STOCK_PATIENCE
+    ) as airflow:
+        # Without profiles it has no alerting.
+        stock_settings = {**settings, "COMPOSE_PROJECT_NAME": airflow.name, "COMPOSE_PROFILES": ""}
+        with start_ledger(airflow.name, settings["POSTGRES_IMAGE"], network="default") as ledger:
+            environment = Environment(
+                airflow.project, stock_settings, airflow.api, ledger, report, run_timeout=STOCK_RUN_SECONDS
             )
+            yield lambda drill: run_drill(stock_drill(drill), environment)
 
 
-def has_stock(drill: Drill) -> bool:
-    """Whether a stock Airflow has what a drill strikes."""
-    return not drill.laden and all(stock_victim(victim) for victim in (*drill.victims, *drill.behind))
+def exists_on_stock(drill: Drill) -> bool:
+    """Return whether a stock Airflow has all targets of a drill."""
+    return not drill.large_aof and all(stock_target(target) for target in (*drill.targets, *drill.lagging))
 
 
-def on_its_services(drill: Drill) -> Drill:
-    """The same fault for a stock Airflow, which has promised nothing."""
-    victims = tuple(dict.fromkeys(other for victim in drill.victims if (other := stock_victim(victim))))
+def stock_drill(drill: Drill) -> Drill:
+    """Return the same fault for a stock Airflow, which promises nothing: long limits and no alerts."""
+    targets = tuple(dict.fromkeys(other for target in drill.targets if (other := stock_target(target))))
     return replace(
-        drill, victims=victims, deadline=STOCK_PATIENCE, whole_again=STOCK_WHOLE_SECONDS, alert=None, may_alert=()
+        drill,
+        targets=targets,
+        deadline=STOCK_RUN_SECONDS,
+        healthy_within=STOCK_HEALTHY_SECONDS,
+        alert=None,
+        allowed_alerts=(),
     )
 
 
-def stock_victim(victim: Victim) -> Victim | None:
-    """Its counterpart; None where there is none, as of a replica."""
-    service = STOCK_SERVICES.get(victim.service)
-    return Victim(service, victim.count) if service and victim.role != "replica" else None
+def stock_target(target: Target) -> Target | None:
+    """Return the target on a stock Airflow; None if it has none, as for a replica."""
+    service = STOCK_SERVICES.get(target.service)
+    return Target(service, target.count) if service and target.role != "replica" else None

@@ -1,4 +1,4 @@
-"""How a fault strikes containers, and how it is taken back. Only ever those that it is given."""
+"""Faults: each is injected into given containers, or into the machine, and reverted. Nothing else is touched."""
 
 from __future__ import annotations
 
@@ -16,48 +16,47 @@ if TYPE_CHECKING:
 FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow", "starve"]
 
 MEANING: dict[FaultKind, str] = {
-    "crash": "its main process gets SIGKILL, and Docker restarts it at once",
-    "kill": "SIGKILL, and it stays away",
-    "stop": "a graceful stop, and it stays away",
-    "freeze": "every process of it is stopped where it is (docker pause)",
-    "cut": "it loses all its networks",
-    "slow": "each packet it sends takes 200 ms longer, and one in twenty is lost",
-    "starve": "other containers take 90% of the CPU before anything else gets any",
+    "crash": "SIGKILL to the main process; Docker restarts the container at once",
+    "kill": "SIGKILL to the container, which stays down",
+    "stop": "graceful stop of the container, which stays down",
+    "freeze": "all processes of the container are paused (docker pause)",
+    "cut": "the container loses all its networks",
+    "slow": "each packet that the container sends is delayed by 200 ms, and 5% of them are lost",
+    "starve": "another container takes 90% of the machine's CPU",
 }
-SLOW = ("delay", "200ms", "loss", "5%")
-STARVED_OF = 0.9
-"""The part of the machine's CPU that is taken away."""
+NETEM_OPTIONS = ("delay", "200ms", "loss", "5%")
+STARVED_FRACTION = 0.9
+"""The part of the machine's CPU that `starve` takes."""
 LARGEST_WEIGHT = "262144"
-"""Docker's largest `--cpu-shares`, 256 times the default: what has it takes all that its quota allows."""
+"""Docker's largest `--cpu-shares`, 256 times the default: its container gets all that its quota allows."""
 LONGEST_STARVATION = 900
-"""Seconds after which the burner ends by itself, also where nobody lives to remove it."""
+"""Seconds after which the CPU burner exits by itself, so that it ends even if the drill was killed."""
 
 
-def check(kind: FaultKind) -> None:
-    """Refuses a fault that cannot be made here.
+def require_support(kind: FaultKind) -> None:
+    """Check that this machine supports a fault.
 
     Raises:
-        StackError: It needs root on the Linux machine that Docker runs on, or what its kernel lacks.
+        StackError: The fault needs root on the Linux machine that Docker runs on, or a kernel module that is missing.
     """
     if kind in ("crash", "slow") and (sys.platform != "linux" or os.geteuid() != 0):
         raise StackError(
-            f"{kind} reaches into the containers' processes from outside",
-            hint="run this as root on the Linux machine that Docker runs on",
+            f"cannot inject {kind}: it needs root on the Linux machine that Docker runs on",
+            hint="run this as root on that machine",
         )
-    if kind == "slow" and (said := why_not_slow()):
+    if kind == "slow" and (error := netem_error()):
         raise StackError(
-            f"the network cannot be made slow here: {said}",
-            hint="install iproute2; the kernel needs its module sch_netem",
+            f"cannot inject slow: {error}", hint="install iproute2 and a kernel that has the module sch_netem"
         )
 
 
-def strike(kind: FaultKind, containers: Sequence[str], image: str = "") -> Callable[[], None]:
-    """Strikes all the containers at once; returns what takes the fault back.
+def inject(kind: FaultKind, containers: Sequence[str], image: str = "") -> Callable[[], None]:
+    """Inject a fault into all containers at once, and return the function that reverts it.
 
     Args:
         kind: see MEANING.
-        containers: Docker's ids of what is struck; none where that is the machine.
-        image: One with a shell, for what takes the CPU away.
+        containers: Docker's ids of the targets; empty where the target is the machine.
+        image: An image with a shell, for the container that burns CPU.
     """
     match kind:
         case "crash":
@@ -74,94 +73,94 @@ def strike(kind: FaultKind, containers: Sequence[str], image: str = "") -> Calla
             try:
                 compose.pause(containers)
             except StackError:
-                _thaw(containers)
+                _unpause(containers)
                 raise
-            return lambda: _thaw(containers)
+            return lambda: _unpause(containers)
         case "cut":
-            networks = {one["Id"]: one["NetworkSettings"]["Networks"] for one in compose.inspect(list(containers))}
-            for container, of in networks.items():
-                for network in of:
+            networks = {each["Id"]: each["NetworkSettings"]["Networks"] for each in compose.inspect(list(containers))}
+            for container, networks_of_container in networks.items():
+                for network in networks_of_container:
                     compose.docker("network", "disconnect", "--force", network, container)
             return lambda: _reconnect(networks)
         case "slow":
             processes = [main_process(container) for container in containers]
             for process in processes:
                 for interface in interfaces(process):
-                    _tc(process, "add", interface, *SLOW)
-            return lambda: _quicken(processes)
+                    _netem(process, "add", interface, *NETEM_OPTIONS)
+            return lambda: _remove_delay(processes)
         case "starve":
-            burner = _burn(image)
+            burner = _start_cpu_burner(image)
             return lambda: _remove(burner)
 
 
-def why_not_slow() -> str:
-    """Why packets cannot be held up on this machine; empty when they can: tried in a network of its own."""
-    tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", *SLOW]
+def netem_error() -> str:
+    """Return why this machine cannot delay packets; empty if it can. It is tried in a network namespace of its own."""
+    command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", *NETEM_OPTIONS]
     try:
-        result = subprocess.run(tried, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         return str(error)
     return result.stderr.strip() if result.returncode != 0 else ""
 
 
 def main_process(container: str) -> int:
-    """The process of this machine that is a container's first."""
+    """Return the process id, on this machine, of a container's first process."""
     return int(compose.docker("inspect", "--format={{.State.Pid}}", container))
 
 
 def interfaces(process: int) -> list[str]:
-    """The network interfaces that a process's container has, without its loopback."""
+    """Return the network interfaces of a process's container, without loopback."""
     command = ["nsenter", f"--target={process}", "--net", "cat", "/proc/net/dev"]
-    names = subprocess.run(command, capture_output=True, text=True, check=False)
-    if names.returncode != 0:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
         raise StackError(
-            f"the container's network cannot be reached: {names.stderr.strip()}",
+            f"cannot enter the container's network: {result.stderr.strip()}",
             hint="install util-linux and iproute2, and run this as root",
         )
-    found = [line.split(":")[0].strip() for line in names.stdout.splitlines() if ":" in line]
-    return [name for name in found if name.startswith("eth")]
+    names = [line.split(":")[0].strip() for line in result.stdout.splitlines() if ":" in line]
+    return [name for name in names if name.startswith("eth")]
 
 
-def _tc(process: int, verb: str, interface: str, *settings: str) -> None:
+def _netem(process: int, verb: str, interface: str, *options: str) -> None:
     command = ["nsenter", f"--target={process}", "--net", "tc", "qdisc", verb, "dev", interface, "root", "netem"]
-    result = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise StackError(f"the network could not be made slow: {result.stderr.strip()}", where=f"process {process}")
+        raise StackError(f"cannot change the network delay: {result.stderr.strip()}", where=f"process {process}")
 
 
 def _start(containers: Sequence[str]) -> None:
     compose.docker("start", *containers)
 
 
-def _thaw(containers: Sequence[str]) -> None:
-    paused = [one["Id"] for one in compose.inspect(list(containers)) if one["State"]["Paused"]]
+def _unpause(containers: Sequence[str]) -> None:
+    paused = [each["Id"] for each in compose.inspect(list(containers)) if each["State"]["Paused"]]
     if paused:
         compose.docker("unpause", *paused)
 
 
 def _reconnect(networks: dict[str, dict[str, Any]]) -> None:
-    for container, of in networks.items():
-        for network, settings in of.items():
+    for container, networks_of_container in networks.items():
+        for network, settings in networks_of_container.items():
             aliases = [f"--alias={alias}" for alias in settings.get("Aliases") or [] if not container.startswith(alias)]
             compose.docker("network", "connect", *aliases, network, container)
 
 
-def _quicken(processes: Sequence[int]) -> None:
+def _remove_delay(processes: Sequence[int]) -> None:
     for process in processes:
         for interface in interfaces(process):
-            _tc(process, "del", interface)
+            _netem(process, "del", interface)
 
 
-def _burn(image: str) -> str:
-    """Start a container that takes STARVED_OF of this machine's CPU from all others, and return its id.
+def _start_cpu_burner(image: str) -> str:
+    """Start a container that takes STARVED_FRACTION of this machine's CPU, and return its id.
 
-    The weight puts it before them, on cgroup v1 and v2; the quota leaves them the rest.
+    Its weight gives it precedence over all other containers, on cgroup v1 and v2; its quota leaves them the rest.
     """
     cores = int(compose.docker("info", "--format={{.NCPU}}"))
     loops = f"for _ in $(seq {cores}); do (while :; do :; done) & done; sleep {LONGEST_STARVATION}"
     return compose.docker(
         *("run", "--detach", "--rm", "--init", "--network=none", "--memory=32m", "--cap-drop=ALL"),
-        *(f"--cpu-shares={LARGEST_WEIGHT}", f"--cpus={cores * STARVED_OF:.2f}"),
+        *(f"--cpu-shares={LARGEST_WEIGHT}", f"--cpus={cores * STARVED_FRACTION:.2f}"),
         *("--entrypoint=sh", image, "-c", loops),
     ).strip()
 

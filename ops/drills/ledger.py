@@ -1,4 +1,4 @@
-"""What tasks really did, written down outside Airflow, and what can be counted from it."""
+"""The ledger: a record, outside Airflow, of what tasks did, and the figures that are counted from it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from ops import compose
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Event = Literal["start", "alive", "end"]
+TaskKey = tuple[str, int]
+"""A mapped task: its task id and its map index."""
+
 START_SECONDS = 60.0
 TABLE = (
-    "CREATE TABLE ledger (run text, task text, number int, attempt int, event text, host text,"
+    "CREATE TABLE ledger (run text, task text, map_index int, try_number int, event text, host text,"
     " at timestamptz NOT NULL DEFAULT clock_timestamp())"
 )
-# The image's own entry would want a password; nothing but the project's containers reaches this one.
+# The image's own entry point requires a password. Only the project's containers can reach this database.
 SERVE = (
     "initdb --pgdata=/tmp/data --auth=trust --username=postgres >/dev/null"
     " && echo 'host all all all trust' >>/tmp/data/pg_hba.conf"
@@ -33,63 +36,72 @@ SERVE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: an attempt of a task began, goes on, or ended.
+    """One event of one try of a task.
 
     Attributes:
         task: `short` or `long`.
-        number: Which of the mapped tasks.
-        attempt: Airflow's try number, from 1.
-        event: start, alive (a long task says so every second or two), or end.
-        host: The container it ran in.
+        map_index: The index of the mapped task.
+        try_number: Airflow's try number, from 1.
+        event: start, alive (a long task writes it every 1.5 s), or end.
+        host: The container that the try ran in.
         at: Seconds since the epoch, by the ledger's clock.
     """
 
     task: str
-    number: int
-    attempt: int
+    map_index: int
+    try_number: int
     event: Event
     host: str
     at: float
 
+    @property
+    def key(self) -> TaskKey:
+        """The mapped task that this entry belongs to."""
+        return self.task, self.map_index
+
 
 @dataclass(frozen=True)
 class Ledger:
-    """The container that keeps it."""
+    """A running ledger.
+
+    Attributes:
+        container: The name of its container, which is its host name too.
+    """
 
     container: str
 
     def query(self, statement: str) -> list[list[str]]:
-        """The rows that a statement returns."""
+        """Return the rows of an SQL statement."""
         command = ["psql", "--host=/tmp", "--username=postgres", "--csv", "--tuples-only", f"--command={statement}"]
         return list(csv.reader(compose.docker("exec", self.container, *command).splitlines()))
 
     def now(self) -> float:
-        """The ledger's clock."""
+        """Return the ledger's clock, in seconds since the epoch."""
         return float(self.query("SELECT extract(epoch FROM clock_timestamp())")[0][0])
 
     def entries(self, run: str) -> list[Entry]:
-        """The lines of one run, in their order."""
+        """Return the entries of one DAG run in the order of their time."""
         rows = self.query(
-            "SELECT task, number, attempt, event, host, extract(epoch FROM at) FROM ledger"  # noqa: S608  Airflow's id
-            f" WHERE run = '{run}' ORDER BY at"
+            "SELECT task, map_index, try_number, event, host, extract(epoch FROM at)"  # noqa: S608  Airflow's id
+            f" FROM ledger WHERE run = '{run}' ORDER BY at"
         )
         return [
-            Entry(task, int(number), int(attempt), cast("Event", event), host, float(at))
-            for task, number, attempt, event, host, at in rows
+            Entry(task, int(map_index), int(try_number), cast("Event", event), host, float(at))
+            for task, map_index, try_number, event, host, at in rows
         ]
 
 
 @contextmanager
-def keeping(project: str, image: str, network: str = "execution") -> Iterator[Ledger]:
-    """A ledger on the tasks' network, for as long as the block lasts.
+def start_ledger(project: str, image: str, network: str = "execution") -> Iterator[Ledger]:
+    """Run a ledger on the tasks' network for the duration of the block.
 
     Args:
         project: The compose project's name.
-        image: Postgres'.
-        network: The one of the project's networks that tasks are on.
+        image: A Postgres image.
+        network: The network of the project that tasks use.
 
     Raises:
-        StackError: It does not start.
+        StackError: It does not start within START_SECONDS.
     """
     name = f"{project}-drill-ledger"
     subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
@@ -107,7 +119,10 @@ def keeping(project: str, image: str, network: str = "execution") -> Iterator[Le
             except StackError as error:
                 if time.monotonic() > deadline:
                     raise StackError(
-                        f"the drills' ledger does not start: {error.what}", where=name, code=FAILURE
+                        f"cannot start the drills' ledger: {error.what}",
+                        where=name,
+                        hint=f"docker logs {name}",
+                        code=FAILURE,
                     ) from error
                 time.sleep(0.5)
         yield ledger
@@ -115,89 +130,87 @@ def keeping(project: str, image: str, network: str = "execution") -> Iterator[Le
         subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
 
 
-# --- What can be counted
-
-
-def lost(entries: Iterable[Entry], wanted: dict[str, int]) -> int:
-    """How many tasks never came to their end.
+def lost_tasks(entries: Iterable[Entry], expected: Mapping[str, int]) -> int:
+    """Return how many tasks never completed.
 
     Args:
-        entries: of one run.
-        wanted: how many tasks of each name there are.
+        entries: The entries of one run.
+        expected: The number of mapped tasks by task id.
     """
-    ended = {(entry.task, entry.number) for entry in entries if entry.event == "end"}
-    return sum((task, number) not in ended for task, count in wanted.items() for number in range(count))
+    completed = {entry.key for entry in entries if entry.event == "end"}
+    return sum((task, index) not in completed for task, count in expected.items() for index in range(count))
 
 
-def doubled(entries: Iterable[Entry]) -> int:
-    """How many tasks came to their end more than once."""
-    ends = Counter((entry.task, entry.number) for entry in entries if entry.event == "end")
-    return sum(count > 1 for count in ends.values())
+def tasks_completed_twice(entries: Iterable[Entry]) -> int:
+    """Return how many tasks completed more than once."""
+    completions = Counter(entry.key for entry in entries if entry.event == "end")
+    return sum(count > 1 for count in completions.values())
 
 
-def overlapping(entries: Iterable[Entry]) -> int:
-    """How many tasks ran twice at once: an attempt began before the last sign of life of an earlier one."""
-    first: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
-    last: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+def overlapping_tasks(entries: Iterable[Entry]) -> int:
+    """Return how many tasks had a try that started before the last event of an earlier try."""
+    first: dict[TaskKey, dict[int, float]] = defaultdict(dict)
+    last: dict[TaskKey, dict[int, float]] = defaultdict(dict)
     for entry in entries:
-        task = (entry.task, entry.number)
-        first[task].setdefault(entry.attempt, entry.at)
-        last[task][entry.attempt] = entry.at
+        first[entry.key].setdefault(entry.try_number, entry.at)
+        last[entry.key][entry.try_number] = entry.at
     return sum(
-        any(first[task][later] < ends[earlier] for later in ends for earlier in ends if earlier < later)
-        for task, ends in last.items()
+        any(first[key][later] < ends[earlier] for later in ends for earlier in ends if earlier < later)
+        for key, ends in last.items()
     )
 
 
-def attempts_lost(entries: Iterable[Entry]) -> int:
-    """How many attempts began and were not the one that counted: the attempts of all tasks beyond the first."""
-    # One that never got to its first line shows in the number of the next.
-    return sum(max(numbers) - 1 for numbers in attempts(entries).values())
+def lost_tries(entries: Iterable[Entry]) -> int:
+    """Return how many tries did not count: for each task, its highest try number minus one."""
+    # A try that wrote no entry is counted too: the number of the next try includes it.
+    return sum(max(numbers) - 1 for numbers in tries(entries).values())
 
 
-def silent(entries: Iterable[Entry]) -> list[tuple[str, int, int]]:
-    """The attempts that another followed, and that never got to their first line: task, number, attempt."""
+def silent_tries(entries: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    """Return the tries that wrote no entry and were followed by another: task id, map index and try number."""
     return [
-        (*task, attempt)
-        for task, numbers in attempts(entries).items()
-        for attempt in range(1, max(numbers))
-        if attempt not in numbers
+        (*key, number)
+        for key, numbers in tries(entries).items()
+        for number in range(1, max(numbers))
+        if number not in numbers
     ]
 
 
-def attempts(entries: Iterable[Entry]) -> dict[tuple[str, int], set[int]]:
-    """The attempts of each task that left a line."""
-    found: dict[tuple[str, int], set[int]] = defaultdict(set)
+def tries(entries: Iterable[Entry]) -> dict[TaskKey, set[int]]:
+    """Return the numbers of the tries that wrote an entry, by task."""
+    numbers: dict[TaskKey, set[int]] = defaultdict(set)
     for entry in entries:
-        found[entry.task, entry.number].add(entry.attempt)
-    return found
+        numbers[entry.key].add(entry.try_number)
+    return numbers
 
 
-def interruption(entries: Sequence[Entry], since: float) -> float:
-    """The longest time without the end of a short task after a moment, seconds; the stream's own pace is part of it."""
-    moments = [since, *(entry.at for entry in entries if entry.task == "short" and entry.event == "end")]
-    after = sorted(moment for moment in moments if moment >= since)
+def longest_interruption(entries: Sequence[Entry], since: float) -> float:
+    """Return the longest time without a completion of a short task after a moment, in seconds.
+
+    It includes the normal time between two completions.
+    """
+    completions = [since, *(entry.at for entry in entries if entry.task == "short" and entry.event == "end")]
+    after = sorted(moment for moment in completions if moment >= since)
     return max((later - earlier for earlier, later in pairwise(after)), default=0.0)
 
 
-def running_on(entries: Iterable[Entry], hosts: set[str], at: float) -> set[tuple[str, int]]:
-    """The tasks that were under way on these hosts at a moment."""
-    begun: dict[tuple[str, int], str] = {}
+def tasks_running_on(entries: Iterable[Entry], hosts: set[str], at: float) -> set[TaskKey]:
+    """Return the tasks that were running on these hosts at a moment."""
+    host_of: dict[TaskKey, str] = {}
     for entry in entries:
         if entry.at > at:
             break
         if entry.event == "start":
-            begun[entry.task, entry.number] = entry.host
+            host_of[entry.key] = entry.host
         elif entry.event == "end":
-            begun.pop((entry.task, entry.number), None)
-    return {task for task, host in begun.items() if host in hosts}
+            host_of.pop(entry.key, None)
+    return {key for key, host in host_of.items() if host in hosts}
 
 
-def run_again_after(entries: Iterable[Entry], tasks: set[tuple[str, int]], since: float) -> float | None:
-    """Seconds from a moment until the last of these tasks had begun again, or ended; None when one never did."""
-    first: dict[tuple[str, int], float] = {}
+def seconds_until_rerun(entries: Iterable[Entry], tasks: set[TaskKey], since: float) -> float | None:
+    """Return the seconds from a moment until all of these tasks started again or completed; None if one never did."""
+    first: dict[TaskKey, float] = {}
     for entry in entries:
-        key = (entry.task, entry.number)
-        if key in tasks and entry.at > since and entry.event != "alive":
-            first.setdefault(key, entry.at - since)
+        if entry.key in tasks and entry.at > since and entry.event != "alive":
+            first.setdefault(entry.key, entry.at - since)
     return max(first.values(), default=0.0) if tasks <= first.keys() else None

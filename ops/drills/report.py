@@ -1,4 +1,4 @@
-"""What drills showed, as a table for people and as JSON for programs."""
+"""The outcomes of drills as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ops.drills.catalogue import DRILLS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ops.drills.runner import Outcome
+    from ops.drills.evaluate import Outcome
 
 HEADINGS = (
     "fault",
@@ -20,41 +20,41 @@ HEADINGS = (
     "promised",
     "attempts lost",
     "tasks lost",
-    "tasks twice",
-    "alert",
-    "kept",
+    "tasks run twice",
+    "alerts",
+    "promises kept",
 )
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row a drill, over all its repetitions."""
-    promised = {drill.name: drill for drill in DRILLS}
-    found: list[tuple[str, ...]] = []
+    """Return one row for each drill, over all its repetitions; the columns are HEADINGS."""
+    deadlines = {drill.name: drill.deadline for drill in DRILLS}
+    table: list[tuple[str, ...]] = []
     for name, group in groupby(outcomes, key=lambda outcome: outcome.drill):
-        of = list(group)
-        alerts = sorted({f"{alert} after {at:.0f} s" for outcome in of for alert, at in outcome.alerts.items()})
-        broken = sorted({promise for outcome in of for promise in outcome.broken})
-        found.append(
+        repetitions = list(group)
+        alerts = sorted({f"{alert} after {at:.0f} s" for each in repetitions for alert, at in each.alerts.items()})
+        broken = sorted({promise for each in repetitions for promise in each.broken})
+        table.append(
             (
-                of[0].sentence,
-                recovery(of),
-                f"{promised[name].deadline:.0f} s",
-                str(max(outcome.attempts_lost for outcome in of)),
-                str(max(outcome.tasks_lost for outcome in of)),
-                str(max(outcome.tasks_doubled + outcome.overlapping for outcome in of)),
+                repetitions[0].sentence,
+                recovery(repetitions),
+                f"{deadlines[name]:.0f} s",
+                str(max(each.attempts_lost for each in repetitions)),
+                str(max(each.tasks_lost for each in repetitions)),
+                str(max(each.tasks_doubled + each.overlapping for each in repetitions)),
                 ", ".join(alerts) or "none",
                 "; ".join(broken) or "yes",
             )
         )
-    return found
+    return table
 
 
-def recovery(of: Sequence[Outcome]) -> str:
-    """The median and the worst of one drill's recoveries; `none` when one of them did not come."""
-    times = [outcome.recovery for outcome in of if outcome.recovery is not None]
-    return f"{statistics.median(times):.1f} s ({max(times):.1f} s)" if len(times) == len(of) else "none"
+def recovery(repetitions: Sequence[Outcome]) -> str:
+    """Return the median and the worst recovery of a drill's repetitions; `none` if one of them did not recover."""
+    times = [each.recovery for each in repetitions if each.recovery is not None]
+    return f"{statistics.median(times):.1f} s ({max(times):.1f} s)" if len(times) == len(repetitions) else "none"
 
 
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Every drill that was held, one object each."""
+    """Return one object for each drill that ran."""
     return [asdict(outcome) for outcome in outcomes]

@@ -1,11 +1,11 @@
-"""One drill from the whole stack to the whole stack, and what it cost."""
+"""The course of one drill: start the load, inject the fault, revert it, wait for recovery, evaluate."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ops import compose, data_tier
 from ops.clients import slack_stub
@@ -13,6 +13,7 @@ from ops.clients.prometheus import Prometheus, is_settled
 from ops.dag_file import DagFile
 from ops.data_tier import is_in_sync
 from ops.drills import faults, ledger
+from ops.drills.evaluate import FaultTimes, Notification, Observation, evaluate
 from ops.errors import StackError
 from ops.project import ROOT
 from ops.services import POSTGRES_NODES, local_url
@@ -24,396 +25,327 @@ if TYPE_CHECKING:
 
     from ops.clients.airflow import AirflowClient, Run
     from ops.clients.slack_stub import Message
-    from ops.drills.catalogue import Drill, Victim
+    from ops.drills.catalogue import Drill, Target
+    from ops.drills.evaluate import Outcome
     from ops.drills.ledger import Ledger
     from ops.project import Project
 
 DAG_ID = "drill"
 LOAD_DAG = DagFile(ROOT / "ops/drills/drill_dag.py", (DAG_ID,))
-LOAD = {"short": 150, "short_seconds": 1.0, "long": 4, "long_seconds": 45.0}
-ONLY_LONG = 12
-"""Long tasks where there are no others: some in each worker, with room for those that run again."""
-UNDER_WAY = 8
-"""Short tasks that have ended before the fault strikes: the stream flows."""
+COMPLETED_BEFORE_FAULT = 8
+"""Short tasks that complete before the fault is injected, so that the stream flows."""
 RUN_SECONDS = 480.0
 BUSY_SECONDS = 90.0
-WHOLE_SECONDS = 300.0
-ALERT_SECONDS = 150.0
-"""For an alert to be resolved after its fault is taken back."""
+HEALTHY_SECONDS = 300.0
+RESOLVED_SECONDS = 150.0
+"""Longest wait for an alert to be resolved after the revert."""
 QUIET_SECONDS = 600.0
-"""How long to wait for a stack in which nothing fires, nor the aftermath of an earlier fault."""
-WITHOUT_SECONDS = 60.0
-"""For Patroni to give up a replica that does not answer."""
-FREE_SECONDS = 60.0
-"""For the tasks that a worker had suspended to go on or to end, and for a health check of it to see that."""
+"""Longest wait until no alert fires or is inhibited after an earlier fault."""
+LAG_SECONDS = 60.0
+"""Longest wait for Patroni to drop a replica that does not answer."""
+SLOTS_FREE_SECONDS = 60.0
+"""Longest wait for suspended tasks to continue or to end, and for the worker's health check to report that."""
 POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one drill cost, and which of its promises were broken.
+class Environment:
+    """A running stack that drills run on.
 
     Attributes:
-        drill: its name.
-        sentence: what happened.
-        recovery: seconds, as the drill measures it; None when there was none.
-        whole_again: seconds from the end of the fault until every service was healthy and every replica in sync; None
-            when that was not so in time.
-        attempts_lost: attempts that began and did not count.
-        tasks_lost: tasks that never ended.
-        tasks_doubled: tasks that ended more than once.
-        overlapping: tasks of which two attempts ran at once.
-        alerts: the alerts that people were sent, with the seconds from the fault.
-        broken: every promise that was not kept, in words.
+        project: The stack's project.
+        settings: The stack's .env.
+        api: A client of its REST API.
+        ledger: The ledger of the load.
+        report: Prints a line of progress.
+        run_timeout: Longest duration of the load's run, seconds.
     """
 
-    drill: str
-    sentence: str
-    recovery: float | None
-    whole_again: float | None
-    attempts_lost: int
-    tasks_lost: int
-    tasks_doubled: int
-    overlapping: int
-    alerts: dict[str, float]
-    broken: tuple[str, ...]
+    project: Project
+    settings: Mapping[str, str]
+    api: AirflowClient
+    ledger: Ledger
+    report: Callable[[str], None]
+    run_timeout: float = RUN_SECONDS
+
+    @property
+    def name(self) -> str:
+        """The name of the compose project."""
+        return self.settings["COMPOSE_PROJECT_NAME"]
+
+    @property
+    def has_slack_stub(self) -> bool:
+        """Whether notifications can be read: not without observability, nor with a webhook of the operator's."""
+        return slack_stub.is_there(self.settings)
 
 
-def conduct(
-    drill: Drill,
-    project: Project,
-    settings: Mapping[str, str],
-    api: AirflowClient,
-    book: Ledger,
-    report: Callable[[str], None],
-    patience: float = RUN_SECONDS,
-) -> Outcome:
-    """Strikes once and counts.
-
-    Args:
-        drill: What strikes whom, and what is promised.
-        project: The stack.
-        settings: Its .env.
-        api: Its REST API.
-        book: The ledger of the load.
-        report: Shows a line to people.
-        patience: Seconds for the load's run to end.
+def run_drill(drill: Drill, environment: Environment) -> Outcome:
+    """Run one drill and evaluate it.
 
     Raises:
-        StackError: The drill itself could not be held; a promise that is not kept is in the outcome.
+        StackError: The drill could not be run. Broken promises are in the outcome.
     """
-    name = settings["COMPOSE_PROJECT_NAME"]
-    model = compose.config(project)
-    replicated = POSTGRES_NODES[0] in model["services"]
-    load = load_of(drill)
+    name = environment.name
+    model = compose.config(environment.project)
+    wait_until_ready(drill, environment, model)
+    run = start_load(drill, environment)
+    targets = target_containers(name, drill.targets)
+    if drill.targets and not targets:
+        raise StackError(
+            f"cannot run {drill.name}: none of {', '.join(drill.required_services)} runs", hint="./ops/stack status"
+        )
+    primaries_before = primaries(name, model)
+    earlier_alerts = pending_alerts(environment.settings) if environment.has_slack_stub else frozenset()
 
-    def whole() -> bool:
-        return all_ready(model) and (not replicated or is_in_sync(data_tier.members(name)))
-
-    wait(whole, WHOLE_SECONDS, "every service is healthy", report)
-    if drill.alert and slack_stub.is_there(settings):
-        quiet = "nothing fires, nor is muted for an earlier fault"
-        wait(lambda: is_settled(settings), QUIET_SECONDS, quiet, report)
-    run = api.trigger(DAG_ID, {**load, "ledger": book.container})
-
-    def busy() -> bool:
-        entries = book.entries(run.run_id)
-        ended = sum(entry.task == "short" and entry.event == "end" for entry in entries)
-        begun = sum(entry.task == "long" and entry.event == "start" for entry in entries)
-        return ended >= min(UNDER_WAY, load["short"]) and begun == load["long"]
-
-    wait(busy, BUSY_SECONDS, "the load is under way", report)
-    victims = containers(name, drill.victims)
-    if drill.victims and not victims:
-        raise StackError(f"{drill.name}: none of {', '.join(drill.services)} runs here", hint="./ops/stack status")
-
-    before = data_tier.primaries(data_tier.members(name)) if replicated else set()
-    earlier = stirring(settings) if slack_stub.is_there(settings) else frozenset()
-
-    def goes_on(since: float) -> bool:
-        return any(entry.event == "start" and entry.at > since for entry in book.entries(run.run_id))
-
-    with compose.endings(name) as endings:
-        with left_behind(name, drill.behind, book.now, goes_on, report):
-            struck, struck_here = book.now(), time.time()
-            report(f"{drill.sentence}: {', '.join(victims)}" if victims else drill.sentence)
-            heal = faults.strike(drill.fault, victims, settings.get("POSTGRES_IMAGE", ""))
-            landed = book.now()
-        try:
-            ends = time.monotonic() + drill.hold
-            while time.monotonic() < ends:  # the time that the fault lasts is part of it
-                time.sleep(min(POLL_SECONDS, max(0.0, ends - time.monotonic())))
-        finally:
-            heal()
-        healed, healed_here = book.now(), time.monotonic()
-
-        # Before the run's end: what is whole then may have been so for minutes.
-        whole_again: float | None
-        try:
-            wait(whole, drill.whole_again, "every service is healthy", report)
-            whole_again = time.monotonic() - healed_here
-        except StackError:
-            whole_again = None
-        ended = settle(api, run, report, patience)
-        restarts = endings() if drill.no_restarts else []
-    blocked = suspended_tasks(name, report)
-    entries = book.entries(run.run_id)
-    if ended == "success":
-        ended = api.run(DAG_ID, run.run_id).state  # it must still be so when an old primary has come back
-    after = data_tier.primaries(data_tier.members(name)) if replicated else set()
-    alerts = sent(settings, struck_here, drill.alert, earlier, report)
-    hosts = [victim[:12] for victim in victims]
-    silent_here = sum(api.host_of(run, *attempt) in hosts for attempt in ledger.silent(entries))
-    return judge(
-        drill,
-        entries,
-        ended,
-        victims,
-        struck,
-        landed,
-        healed,
-        whole_again,
-        alerts,
-        moved=sorted(after - before),
-        silent_here=silent_here,
-        restarts=restarts,
-        blocked=blocked,
+    with compose.endings(name) as container_exits:
+        began_here, times = inject_and_revert(drill, environment, run, targets)
+        # Before the end of the run: a service that is healthy at its end may have been so for minutes.
+        healthy_after = seconds_until_healthy(drill, environment, model)
+        run_state = final_state(environment, run)
+        exits = container_exits() if drill.forbids_container_exits else []
+    blocked = blocked_slots(name, environment.report)
+    entries = environment.ledger.entries(run.run_id)
+    if run_state == "success":
+        # It must still be so after an old primary has returned.
+        run_state = environment.api.run(DAG_ID, run.run_id).state
+    promoted = primaries(name, model) - primaries_before
+    notified = notifications(drill, environment, began_here, earlier_alerts)
+    hosts = [target[:12] for target in targets]
+    observation = Observation(
+        entries=entries,
+        run_state=run_state,
+        targets=targets,
+        times=times,
+        healthy_after=healthy_after,
+        alerts=notified,
+        promoted=sorted(promoted),
+        silent_tries=sum(environment.api.host_of(run, *each) in hosts for each in ledger.silent_tries(entries)),
+        container_exits=exits,
+        blocked_slots=blocked,
     )
+    return evaluate(drill, observation)
 
 
-def suspended_tasks(name: str, report: Callable[[str], None]) -> int:
-    """Return how many slots of the workers are still blocked by a suspended task after FREE_SECONDS.
+def wait_until_ready(drill: Drill, environment: Environment, model: Mapping[str, Any]) -> None:
+    """Wait until the stack is healthy and, where the drill expects an alert, until no other alert inhibits it."""
+    report = environment.report
+    wait(lambda: is_healthy(environment.name, model), HEALTHY_SECONDS, "every service is healthy", report)
+    if drill.alert and environment.has_slack_stub:
+        quiet = "no alert fires or is inhibited after an earlier fault"
+        wait(lambda: is_settled(environment.settings), QUIET_SECONDS, quiet, report)
+
+
+def is_replicated(model: Mapping[str, Any]) -> bool:
+    """Return whether a compose model has the replicated data tier."""
+    return POSTGRES_NODES[0] in model["services"]
+
+
+def is_healthy(name: str, model: Mapping[str, Any]) -> bool:
+    """Return whether every service is healthy and every replica in sync.
 
     Args:
-        name: The compose project's.
-        report: Shows a line to people.
+        name: The compose project's name.
+        model: Its compose model.
     """
+    return all_ready(model) and (not is_replicated(model) or is_in_sync(data_tier.members(name)))
 
-    def blocked() -> int:
-        return sum(instance.suspended_tasks for of in compose.instances(name).values() for instance in of)
 
+def primaries(name: str, model: Mapping[str, Any]) -> set[str]:
+    """Return the primaries of the replicated data tier; none without one. See `is_healthy` for the arguments."""
+    return data_tier.primaries(data_tier.members(name)) if is_replicated(model) else set()
+
+
+def start_load(drill: Drill, environment: Environment) -> Run:
+    """Start a run of the load's DAG and wait until its tasks are running."""
+    load = drill.load
+    run = environment.api.trigger(DAG_ID, {**load, "ledger": environment.ledger.container})
+
+    def is_busy() -> bool:
+        entries = environment.ledger.entries(run.run_id)
+        completed = sum(entry.task == "short" and entry.event == "end" for entry in entries)
+        started = sum(entry.task == "long" and entry.event == "start" for entry in entries)
+        return completed >= min(COMPLETED_BEFORE_FAULT, load["short"]) and started == load["long"]
+
+    wait(is_busy, BUSY_SECONDS, "the load's tasks are running", environment.report)
+    return run
+
+
+def inject_and_revert(
+    drill: Drill, environment: Environment, run: Run, targets: Sequence[str]
+) -> tuple[float, FaultTimes]:
+    """Inject the fault, keep it for the drill's duration, and revert it.
+
+    Args:
+        drill: The drill.
+        environment: The stack.
+        run: The run of the load.
+        targets: Docker's ids of the containers.
+
+    Returns:
+        When the fault began, in seconds since the epoch by this machine's clock, and its times by the ledger's clock.
+    """
+    with replicas_lagging(drill, environment, run):
+        began, began_here = environment.ledger.now(), time.time()
+        environment.report(f"{drill.sentence}: {', '.join(targets)}" if targets else drill.sentence)
+        revert = faults.inject(drill.fault, targets, environment.settings.get("POSTGRES_IMAGE", ""))
+        injected = environment.ledger.now()
     try:
-        wait(lambda: not blocked(), FREE_SECONDS, "no slot is blocked by a suspended task", report)
-    except StackError as error:
-        report(error.what)
-    return blocked()
+        ends = time.monotonic() + drill.duration
+        # A fixed time, because the fault's duration is part of the drill.
+        while time.monotonic() < ends:
+            time.sleep(min(POLL_SECONDS, max(0.0, ends - time.monotonic())))
+    finally:
+        revert()
+    return began_here, FaultTimes(began, injected, environment.ledger.now())
 
 
 @contextmanager
-def left_behind(
-    name: str,
-    replicas: Sequence[Victim],
-    now: Callable[[], float],
-    goes_on: Callable[[float], bool],
-    report: Callable[[str], None],
-) -> Iterator[None]:
-    """Replicas are frozen for as long as the block lasts, which begins when their primary has committed without them.
-
-    Args:
-        name: The compose project's.
-        replicas: Which; none is nothing to do.
-        now: The ledger's clock.
-        goes_on: Whether a task has begun after that moment.
-        report: Shows a line to people.
+def replicas_lagging(drill: Drill, environment: Environment, run: Run) -> Iterator[None]:
+    """Freeze the drill's `lagging` replicas; the block starts when their primary has commits that they lack.
 
     Raises:
-        StackError: The primary waits for them still.
+        StackError: The primary still waits for the replicas.
     """
-    if not replicas:
+    if not drill.lagging:
         yield
         return
-    thaw = faults.strike("freeze", containers(name, replicas))
+    name, report = environment.name, environment.report
+
+    def has_started_task(since: float) -> bool:
+        entries = environment.ledger.entries(run.run_id)
+        return any(entry.event == "start" and entry.at > since for entry in entries)
+
+    revert = faults.inject("freeze", target_containers(name, drill.lagging))
     try:
-        alone = "the primary goes on without its replica"
-        wait(lambda: not data_tier.has_synchronous(data_tier.members(name)), WITHOUT_SECONDS, alone, report)
-        since = now()
-        wait(lambda: goes_on(since), WITHOUT_SECONDS, "there are commits that the replica lacks", report)
+        asynchronous = "the primary commits without its replica"
+        wait(lambda: not data_tier.has_synchronous(data_tier.members(name)), LAG_SECONDS, asynchronous, report)
+        since = environment.ledger.now()
+        wait(lambda: has_started_task(since), LAG_SECONDS, "there are commits that the replica lacks", report)
         yield
     finally:
-        thaw()
+        revert()
 
 
-def load_of(drill: Drill) -> dict[str, float]:
-    """The load that a drill strikes."""
-    if drill.only_long:
-        return {**LOAD, "short": 0, "long": ONLY_LONG}
-    # As long as the fault, where that takes no container away: what runs must get through all of it.
-    return LOAD if drill.victims else {**LOAD, "long_seconds": max(LOAD["long_seconds"], drill.hold)}
-
-
-def containers(name: str, victims: Sequence[Victim]) -> list[str]:
-    """Docker's ids of those that are to be struck, as things are now.
+def target_containers(name: str, targets: Sequence[Target]) -> list[str]:
+    """Return Docker's ids of the targets' containers, by the roles that nodes have now.
 
     Args:
-        name: The compose project's.
-        victims: Whom.
+        name: The compose project's name.
+        targets: The targets of a drill.
     """
-    found = compose.instances(name)
-    roles = data_tier.members(name) if any(victim.role for victim in victims) else []
-    chosen: list[str] = []
-    for victim in victims:
+    instances = compose.instances(name)
+    members = data_tier.members(name) if any(target.role for target in targets) else []
+    containers: list[str] = []
+    for target in targets:
         services = [
             member["service"]
-            for member in roles
-            # A synchronous replica is one too.
-            if victim.role
-            and member["service"].startswith(f"{victim.service}-")
-            and (victim.role == "node" or victim.role in member["role"])
-        ] or [victim.service]
-        chosen += [instance.id for service in services for instance in found.get(service, [])][: victim.count]
-    return chosen
+            for member in members
+            # `in`, because a `sync replica` is a replica too.
+            if target.role
+            and member["service"].startswith(f"{target.service}-")
+            and (target.role == "node" or target.role in member["role"])
+        ] or [target.service]
+        containers += [each.id for service in services for each in instances.get(service, [])][: target.count]
+    return containers
 
 
-def settle(api: AirflowClient, run: Run, report: Callable[[str], None], patience: float) -> str:
-    """The state that a run ends in; `running` when it does not in time."""
+def seconds_until_healthy(drill: Drill, environment: Environment, model: Mapping[str, Any]) -> float | None:
+    """Wait for the stack to be healthy, and return how long that took; None if longer than promised."""
+    began = time.monotonic()
     try:
-        return api.wait_for(run, report, timeout=patience).state
+        wait(
+            lambda: is_healthy(environment.name, model),
+            drill.healthy_within,
+            "every service is healthy",
+            environment.report,
+        )
+    except StackError:
+        return None
+    return time.monotonic() - began
+
+
+def final_state(environment: Environment, run: Run) -> str:
+    """Wait for the end of a run and return its state; `running` if it does not end in time."""
+    try:
+        return environment.api.wait_for(run, environment.report, timeout=environment.run_timeout).state
     except StackError as error:
-        report(error.what)
+        environment.report(error.what)
         return "running"
 
 
-def stirring(settings: Mapping[str, str]) -> frozenset[str]:
-    """The alerts that fire or are about to: what is told of them later is of an earlier fault."""
-    server = Prometheus(local_url(settings, "prometheus"))
-    return frozenset(one["metric"]["alertname"] for one in server.query("ALERTS"))
-
-
-def sent(
-    settings: Mapping[str, str],
-    since: float,
-    alert: str | None,
-    earlier: frozenset[str],
-    report: Callable[[str], None],
-) -> dict[str, tuple[float, bool]] | None:
-    """The alerts that the stack's own Slack got since a moment: seconds after it, and whether the end was told too.
-
-    None where there is no such Slack: without observability, or with a webhook of the operator's.
+def blocked_slots(name: str, report: Callable[[str], None]) -> int:
+    """Return how many worker slots are still blocked by suspended tasks after SLOTS_FREE_SECONDS.
 
     Args:
-        settings: The stack's .env.
-        since: Seconds since the epoch.
-        alert: The one that must come, whose end is waited for.
-        earlier: Those of earlier faults.
-        report: Shows a line to people.
+        name: The compose project's name.
+        report: Prints a line of progress.
     """
-    if not slack_stub.is_there(settings):
+
+    def suspended_tasks() -> int:
+        return sum(each.suspended_tasks for instances in compose.instances(name).values() for each in instances)
+
+    try:
+        wait(lambda: not suspended_tasks(), SLOTS_FREE_SECONDS, "no slot is blocked by a suspended task", report)
+    except StackError as error:
+        report(error.what)
+    return suspended_tasks()
+
+
+def pending_alerts(settings: Mapping[str, str]) -> frozenset[str]:
+    """Return the alerts that fire or are pending: later notifications of them belong to an earlier fault."""
+    server = Prometheus(local_url(settings, "prometheus"))
+    return frozenset(series["metric"]["alertname"] for series in server.query("ALERTS"))
+
+
+def notifications(
+    drill: Drill, environment: Environment, since: float, earlier: frozenset[str]
+) -> dict[str, Notification] | None:
+    """Return the notifications since the fault by alert; None if they cannot be read.
+
+    If the drill expects an alert, wait for it to be resolved.
+
+    Args:
+        drill: The drill.
+        environment: The stack.
+        since: When the fault began, seconds since the epoch.
+        earlier: The alerts of earlier faults.
+    """
+    if not environment.has_slack_stub:
         return None
 
-    def messages() -> dict[str, tuple[float, bool]]:
-        return told([one for one in slack_stub.messages(settings) if one.received >= since], since, alert, earlier)
+    def received() -> dict[str, Notification]:
+        messages = slack_stub.messages(environment.settings)
+        return notifications_by_alert(
+            [message for message in messages if message.received >= since], since, drill.alert, earlier
+        )
 
-    if alert:
+    def is_resolved() -> bool:
+        return any(alert == drill.alert and each.is_resolved for alert, each in received().items())
+
+    if drill.alert:
         try:
-            wait(lambda: messages().get(alert, (0, False))[1], ALERT_SECONDS, f"{alert} is resolved", report)
+            wait(is_resolved, RESOLVED_SECONDS, f"{drill.alert} is resolved", environment.report)
         except StackError as error:
-            report(error.what)
-    return messages()
+            environment.report(error.what)
+    return received()
 
 
-def told(
-    messages: Sequence[Message], since: float, alert: str | None, earlier: frozenset[str]
-) -> dict[str, tuple[float, bool]]:
-    """Each alert of these messages: when it was first told, and whether its end was told too; see `sent`."""
-    found: dict[str, tuple[float, bool]] = {}
-    for message in messages:
-        # The end of one whose beginning is not among them is an earlier fault's.
-        if message.alert in found or (message.firing and (message.alert == alert or message.alert not in earlier)):
-            first, _ = found.get(message.alert, (message.received - since, False))
-            found[message.alert] = (first, not message.firing)
-    return found
-
-
-def judge(
-    drill: Drill,
-    entries: list[ledger.Entry],
-    ended: str,
-    victims: list[str],
-    struck: float,
-    landed: float,
-    healed: float,
-    whole_again: float | None,
-    alerts: dict[str, tuple[float, bool]] | None,
-    *,
-    moved: Sequence[str] = (),
-    silent_here: int = 0,
-    restarts: Sequence[str] = (),
-    blocked: int = 0,
-) -> Outcome:
-    """What it cost, against what was promised.
+def notifications_by_alert(
+    messages: Sequence[Message], since: float, expected: str | None, earlier: frozenset[str]
+) -> dict[str, Notification]:
+    """Group messages by alert, without those of earlier faults.
 
     Args:
-        drill: What was promised.
-        entries: The ledger of its run.
-        ended: The state in which the run ended.
-        victims: The containers that were struck.
-        struck: When it was begun to strike them, by the ledger's clock.
-        landed: When all of them were struck: what began until then was lost with them.
-        healed: When the fault was taken back.
-        whole_again: Seconds from then until every service was healthy; None when that did not come.
-        alerts: What people were sent; None when that cannot be known.
-        moved: The nodes that have become a primary.
-        silent_here: How many attempts a victim was given that never got to their first line.
-        restarts: The containers that ended or ran out of memory though none may.
-        blocked: How many slots of workers are still blocked by suspended tasks.
+        messages: The messages since the fault.
+        since: When the fault began, seconds since the epoch.
+        expected: The alert that the drill expects, which counts even if it is in `earlier`.
+        earlier: The alerts of earlier faults.
     """
-    wanted = {task: int(load_of(drill)[task]) for task in ("short", "long")}
-    tasks_lost, tasks_doubled = ledger.lost(entries, wanted), ledger.doubled(entries)
-    overlapping = ledger.overlapping(entries)
-    attempts = ledger.attempts_lost(entries)
-    hosts = {victim[:12] for victim in victims}
-    own = ledger.running_on(entries, hosts, landed)
-    recovery: float | None
-    match drill.measure:
-        case "interruption":
-            recovery = ledger.interruption(entries, struck)
-        case "after return":
-            recovery = ledger.interruption(entries, healed)
-        case "run again":
-            again = ledger.run_again_after(entries, own, landed)
-            recovery = None if again is None else again + landed - struck
-
-    broken = []
-    if ended != "success":
-        broken.append(f"the run is {ended}")
-    if tasks_lost:
-        broken.append(f"{tasks_lost} tasks lost")
-    if tasks_doubled:
-        broken.append(f"{tasks_doubled} tasks done twice")
-    if overlapping:
-        broken.append(f"{overlapping} tasks ran twice at once")
-    allowed = len(own) + silent_here if drill.own_attempts else 0
-    if attempts > allowed:
-        broken.append(f"{attempts} attempts lost, {allowed} allowed")
-    if drill.measure == "run again" and not own:
-        broken.append("nothing ran in the victim: the drill proves nothing")
-    if recovery is None or recovery > drill.deadline:
-        shown = "none" if recovery is None else f"{recovery:.1f} s"
-        broken.append(f"recovery {shown}, promised within {drill.deadline:.0f} s")
-    if whole_again is None or whole_again > drill.whole_again:
-        broken.append(f"not every service healthy {drill.whole_again:.0f} s after, or a replica not in sync")
-    if blocked:
-        broken.append(f"{blocked} slots blocked by suspended tasks")
-    if restarts:
-        broken.append(f"not every container lived through it: {', '.join(restarts)}")
-    if drill.primaries_stay and moved:
-        broken.append(f"{' and '.join(moved)} took over without reason")
-    if alerts is not None and drill.alert:
-        if drill.alert not in alerts:
-            broken.append(f"nobody was told: no {drill.alert}")
-        elif not alerts[drill.alert][1]:
-            broken.append(f"{drill.alert} was not resolved")
-    if extra := sorted((alerts or {}).keys() - {drill.alert, *drill.may_alert}):
-        broken.append(f"needless alerts: {', '.join(extra)}")
-    return Outcome(
-        drill=drill.name,
-        sentence=drill.sentence,
-        recovery=recovery,
-        whole_again=whole_again,
-        attempts_lost=attempts,
-        tasks_lost=tasks_lost,
-        tasks_doubled=tasks_doubled,
-        overlapping=overlapping,
-        alerts={name: seconds for name, (seconds, _) in (alerts or {}).items()},
-        broken=tuple(broken),
-    )
+    grouped: dict[str, Notification] = {}
+    for message in messages:
+        # A resolved message without a firing one before it belongs to an earlier fault.
+        is_new = message.firing and (message.alert == expected or message.alert not in earlier)
+        if message.alert in grouped or is_new:
+            first = grouped[message.alert].seconds if message.alert in grouped else message.received - since
+            grouped[message.alert] = Notification(first, is_resolved=not message.firing)
+    return grouped

@@ -165,6 +165,23 @@ def resolve_images(
     return {key: future.result() for key, future in futures.items()}
 
 
+def missing_images(root: Path, profiles: Collection[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the keys of the images for observability that `resolve_images` would have to pull or build.
+
+    Raises:
+        ImageError: STACK_IMAGES is not valid.
+    """
+    choice = images_choice(environ)
+    needed = {
+        key: official
+        for key, official in official_references(root, environ).items()
+        if PROFILES.get(key) in profiles and key not in BASES and not _can_be_left_out(key, choice, environ)
+    }
+    with ThreadPoolExecutor() as pool:
+        here = pool.map(lambda key: _find(root, key, needed[key], choice), needed)
+        return [key for key, image in zip(needed, here, strict=True) if image is None]
+
+
 # ---- what is wanted ----------------------------------------------------------------------------------------
 
 

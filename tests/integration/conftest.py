@@ -27,7 +27,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def healthy_stack(stack: Stack) -> Iterator[Stack]:
-    """A stack that is whole before the test, and is awaited whole after it: what one test breaks, no other meets."""
+    """A stack that is healthy before the test, and is awaited healthy after it: tests cannot affect each other."""
     wait_until(stack.ready, timeout=240, what="every service is healthy")
     yield stack
     wait_until(stack.ready, timeout=240, what="every service is healthy again")

@@ -19,13 +19,13 @@ SECRETS = [
 ]  # fmt: skip
 
 
-def test_the_api_refuses_who_does_not_log_in_or_has_the_wrong_password(stack: Stack):
+def test_the_api_refuses_a_missing_or_wrong_password(stack: Stack):
     assert httpx.get(f"{stack.airflow_url}/api/v2/dags").status_code == httpx.codes.UNAUTHORIZED
     wrong = httpx.post(f"{stack.airflow_url}/auth/token", json={"username": "admin", "password": "admin"})
     assert wrong.status_code == httpx.codes.UNAUTHORIZED
 
 
-def test_a_viewer_may_look_and_may_not_trigger(stack: Stack):
+def test_a_viewer_may_read_but_not_trigger(stack: Stack):
     name, password = "tests-viewer", secrets.token_urlsafe(24)
     user = {
         **{"username": name, "email": "viewer@tests.invalid", "first_name": "Tests", "last_name": "Viewer"},
@@ -55,14 +55,14 @@ def test_postgres_and_redis_cannot_be_reached_from_outside(stack: Stack):
 @pytest.mark.parametrize(
     "path", ["/execution/health", "//execution/health", "/EXECUTION/health", "/%65xecution/health"]
 )
-def test_the_published_side_of_the_gateway_does_not_serve_the_tasks_api(stack: Stack, path: str):
+def test_the_published_port_does_not_serve_the_execution_api(stack: Stack, path: str):
     with socket.create_connection(("127.0.0.1", int(stack.settings["AIRFLOW_PORT"])), timeout=5) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         status = connection.recv(100).split(b"\r\n")[0]
     assert b" 404 " in status
 
 
-def test_only_pages_for_people_publish_ports_and_only_on_loopback(stack: Stack):
+def test_only_pages_publish_ports_and_only_on_loopback(stack: Stack):
     published = {}
     for container in stack.containers():
         bindings = container.inspect()["HostConfig"]["PortBindings"] or {}
@@ -92,7 +92,7 @@ def test_no_secret_is_in_inspect_logs_or_process_lists(stack: Stack):
     assert found == []
 
 
-def test_a_task_cannot_read_connections_or_variables_from_the_database(stack: Stack):
+def test_a_task_cannot_read_secrets_from_the_database(stack: Stack):
     run = stack.api.trigger("snoop")
     assert stack.api.wait_for_run("snoop", run, timeout=90) == "success"
     outcome = stack.api.xcom("snoop", run, "read_metadata")
@@ -101,8 +101,8 @@ def test_a_task_cannot_read_connections_or_variables_from_the_database(stack: St
     assert outcome.pop("celery_results.connection").startswith('relation "connection" does not exist')
     assert outcome.pop("celery_results.variable").startswith('relation "variable" does not exist')
     assert len(outcome) == 4
-    for target, said in outcome.items():
-        assert "permission denied for database" in said, target
+    for target, output in outcome.items():
+        assert "permission denied for database" in output, target
 
 
 def test_containers_run_without_root_and_cannot_write_their_image(stack: Stack):

@@ -1,4 +1,4 @@
-"""What people expect of any Airflow, on this one: each test triggers real runs of tests/integration/dags."""
+"""What users expect of any Airflow, on this one: each test triggers real runs of tests/integration/dags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_task_that_fails_is_tried_again_as_often_as_it_may(api: Airflow):
     run = api.trigger("retried")
     assert api.wait_for_run("retried", run, timeout=60) == "success"
     assert api.xcom("retried", run, "succeed_at_the_third_try") == 3
-    assert "attempt 1 is meant to fail" in api.log("retried", run, "succeed_at_the_third_try", 1)
+    assert "try 1 is meant to fail" in api.log("retried", run, "succeed_at_the_third_try", 1)
 
 
 LISTENER = """
@@ -44,17 +44,17 @@ while select.select([connection], [], [], 5)[0]:
 """
 
 
-def test_schedulers_are_told_of_a_runs_beginning_and_of_each_end_of_a_task(healthy_stack: Stack, api: Airflow):
+def test_schedulers_are_notified_of_runs_and_completed_tasks(healthy_stack: Stack, api: Airflow):
     container, *_ = healthy_stack.containers("api-server")
     command = ["docker", "exec", container.id, "python", "-c", LISTENER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout
-        assert "listening\n" in iter(listener.stdout.readline, "")  # after what Airflow says as it is loaded
+        assert "listening\n" in iter(listener.stdout.readline, "")  # after the lines that Airflow logs while it loads
         run = api.trigger("branching", way="left")
         assert api.wait_for_run("branching", run, timeout=60) == "success"
-        said = listener.stdout.read().split().count("work")
+        notified = listener.stdout.read().split().count("work")
     # The run, choose and left; more if others ran meanwhile.
-    assert said >= 3
+    assert notified >= 3
 
 
 @pytest.mark.parametrize(("way", "other"), [("left", "right"), ("right", "left")])
@@ -140,7 +140,7 @@ def test_a_cleared_task_runs_again_and_its_neighbour_does_not(api: Airflow):
         return {ti["task_id"]: (ti["try_number"], ti["state"]) for ti in api.task_instances("clearable", run)}
 
     wanted = {"first": (1, "success"), "second": (2, "success")}
-    wait_until(lambda: tries() == wanted, timeout=60, what=f"the attempts are {wanted}")
+    wait_until(lambda: tries() == wanted, timeout=60, what=f"the tries are {wanted}")
 
 
 def test_a_paused_dag_starts_nothing_until_it_is_unpaused(api: Airflow):
@@ -182,7 +182,7 @@ def test_a_log_can_be_read_when_its_worker_is_gone(healthy_stack: Stack, api: Ai
     worker = next(one for one in healthy_stack.containers("worker") if one.id.startswith(ti["hostname"]))
     worker.kill()
     try:
-        assert "these words must outlive the worker" in api.log("talkative", run, "say")
+        assert "these words must outlive the worker" in api.log("talkative", run, "speak")
     finally:
         worker.start()
 

@@ -1,4 +1,4 @@
-"""From the broken part to the message in Slack, and to the message that says it is over.
+"""From a fault to the message in Slack, and to the resolved message.
 
 Two of the alarms; all of them take forty minutes: `./ops/stack drill --alarms --all`.
 """
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ops.clients import slack_stub
-from ops.drills.alert_drills import ALARMS, raise_alarm
+from ops.drills.alert_drills import ALERT_DRILLS, run_alert_drill
 from ops.screen import report
 from tests.stack import Stack, wait_until
 
@@ -25,27 +25,27 @@ MINUTE = 60.0
 
 def assert_alarm_is_kept(stack: Stack, name: str) -> None:
     """Raises one of the alarms and prints its times."""
-    alarm = next(alarm for alarm in ALARMS if alarm.name == name)
-    heard = raise_alarm(alarm, stack.project, stack.settings, report)
-    print(f"{alarm.name}: told after {heard.fired}, over after {heard.resolved}")
-    assert heard.broken == []
+    drill = next(drill for drill in ALERT_DRILLS if drill.name == name)
+    outcome = run_alert_drill(drill, stack.project, stack.settings, report)
+    print(f"{drill.name}: fired after {outcome.fired}, resolved after {outcome.resolved}")
+    assert outcome.broken == []
 
 
 @pytest.mark.nightly
-def test_two_components_that_are_gone_are_told_within_a_minute_and_their_end_too_and_nothing_else(healthy_stack: Stack):
+def test_two_missing_components_alert_and_resolve_alone(healthy_stack: Stack):
     assert_alarm_is_kept(healthy_stack, "singles")
 
 
 @pytest.mark.nightly
-def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_there_and_resolved_when_mended(
+def test_a_failing_dag_alerts_once_with_links_and_resolves(
     healthy_stack: Stack,
 ):
-    """With one Alertmanager down: the other says it, and only it."""
+    """With one Alertmanager down the other one sends, once."""
     stack, api = healthy_stack, healthy_stack.api
     (alertmanager,) = stack.containers("alertmanager-1")
     alertmanager.kill()
     try:
-        api.http.delete("/api/v2/variables/tests_mended")
+        api.http.delete("/api/v2/variables/tests_fixed")
         wait_until(lambda: api.dag_is_there("three_in_ten"), timeout=60, what="the DAG is there")
         for run in api.get("/dags/three_in_ten/dagRuns", limit=100)[
             "dag_runs"
@@ -59,37 +59,40 @@ def test_a_dag_that_fails_three_times_in_ten_is_told_once_with_links_that_lead_t
         ended = time.time()
 
         def messages(*, firing: bool) -> list[slack_stub.Message]:
-            told = stack.slack.told(since, "AirflowDagRunsFailing", firing=firing)
-            return [message for message in told if "three_in_ten" in message.title + message.text]
+            received = stack.slack.received(since, "AirflowDagRunsFailing", firing=firing)
+            return [message for message in received if "three_in_ten" in message.title + message.text]
 
         (message,) = wait_until(
-            lambda: messages(firing=True), timeout=FINDING_SECONDS, what="the failing DAG is told in Slack"
+            lambda: messages(firing=True), timeout=FINDING_SECONDS, what="the failing DAG is in Slack"
         )
-        print(f"told {message.received - ended:.0f} s after the last run ended")
+        print(f"received {message.received - ended:.0f} s after the last run ended")
         assert "three_in_ten.work" in message.text, "the task that fails is named"
         (link,) = re.findall(r"<(http[^|>]+/dags/three_in_ten/runs/[^|>]+)\|Run>", message.text)
         assert any(httpx.URL(link).path.endswith(f"/{run}") for run in failed), link
         assert httpx.get(link, follow_redirects=True).status_code == httpx.codes.OK
         assert "AirflowDagRunsFailing.md|Runbook" in message.text
 
-        api.http.post("/api/v2/variables", json={"key": "tests_mended", "value": "yes"}).raise_for_status()
+        api.http.post("/api/v2/variables", json={"key": "tests_fixed", "value": "yes"}).raise_for_status()
         for run in failed:
             body = {"dry_run": False, "only_failed": True}
             api.http.post(f"/api/v2/dags/three_in_ten/dagRuns/{run}/clear", json=body).raise_for_status()
             assert api.wait_for_run("three_in_ten", run, timeout=60) == "success"
         wait_until(
-            lambda: messages(firing=False), timeout=RESOLVED_SECONDS, what="the end is told in Slack", interval=2
+            lambda: messages(firing=False),
+            timeout=RESOLVED_SECONDS,
+            what="the resolved message is in Slack",
+            interval=2,
         )
         assert len(messages(firing=True)) == 1
     finally:
         alertmanager.start()
 
 
-def test_the_dead_mans_switch_is_pressed_every_minute(healthy_stack: Stack):
-    """Before the tests in which Slack fails: NotificationsFail lets it go, as it should."""
+def test_the_watchdog_calls_the_dead_mans_switch_every_minute(healthy_stack: Stack):
+    """Before the tests in which Slack fails: NotificationsFail releases the switch."""
     presses = healthy_stack.slack.presses
     before = presses()
-    wait_until(lambda: presses() > before, timeout=150, what="the Watchdog is heard again", interval=2)
+    wait_until(lambda: presses() > before, timeout=150, what="the Watchdog calls again", interval=2)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +102,20 @@ def test_the_dead_mans_switch_is_pressed_every_minute(healthy_stack: Stack):
         {"status": 429, "times": 2},
         {"hang_seconds": 8, "times": 1},
     ],
-    ids=["says 500", "says 429", "hangs"],
+    ids=["status 500", "status 429", "hangs"],
 )
 def test_a_message_arrives_though_slack_fails_at_first(healthy_stack: Stack, fault: dict[str, int]):
     since = time.time()
     with healthy_stack.slack.failing(**fault):
         healthy_stack.command("slack", "--test", check=False)
         wait_until(
-            lambda: healthy_stack.slack.told(since, "SlackTest", firing=True),
+            lambda: healthy_stack.slack.received(since, "SlackTest", firing=True),
             timeout=MINUTE,
             what="the test message is in Slack",
         )
 
 
-def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_stack: Stack):
+def test_a_silenced_alert_sends_nothing_and_shows_its_reason(healthy_stack: Stack):
     made = healthy_stack.command("silence", "AirflowImportErrors", "--for", "10m", "--why", "the tests break a file")
     broken = healthy_stack.dags / "broken_dag.py"
     since = time.time()
@@ -129,7 +132,7 @@ def test_a_silenced_alert_is_not_told_and_the_silence_says_who_and_why(healthy_s
         for alertmanager in healthy_stack.alertmanagers:
             reasons = [silence["why"] for silence in alertmanager.silences()]
             assert "the tests break a file" in reasons, f"{alertmanager.url} does not know the silence"
-        assert healthy_stack.slack.told(since, "AirflowImportErrors", firing=True) == []
+        assert healthy_stack.slack.received(since, "AirflowImportErrors", firing=True) == []
     finally:
         broken.unlink()
         identity = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", made.stdout)

@@ -112,7 +112,7 @@ def test_log_of_1_gb_is_read_by_many_at_once(healthy_stack: Stack):
     read_logs_at_once(healthy_stack, 1000, downloads=8)
 
 
-def test_task_that_sends_too_much_fails_once_and_says_why(api: Airflow):
+def test_a_task_that_sends_too_much_fails_once_with_a_reason(api: Airflow):
     run = api.trigger("too_big")
     assert api.wait_for_run("too_big", run, timeout=120) == "failed"
     instances = api.task_instances("too_big", run)

@@ -31,9 +31,9 @@ def findings(healthy_stack: Stack) -> Iterator[Stack]:
         http.delete(f"/api/v2/pools/{name}")
 
 
-def told(stack: Stack, since: float, alert: str, *names: str) -> list[slack_stub.Message]:
+def messages_about(stack: Stack, since: float, alert: str, *names: str) -> list[slack_stub.Message]:
     """The firing messages about an alert that have all the names in them."""
-    messages = stack.slack.told(since, alert, firing=True)
+    messages = stack.slack.received(since, alert, firing=True)
     return [message for message in messages if all(name in message.title + message.text for name in names)]
 
 
@@ -65,20 +65,20 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
 
     reasons = ["tests_missing does not exist", "50 slots", "tests_narrow has 2", "tests_closed has 0 slots", "(40)"]
     wait_until(
-        lambda: told(stack, since, "AirflowTasksUnschedulable", *reasons),
+        lambda: messages_about(stack, since, "AirflowTasksUnschedulable", *reasons),
         timeout=FINDING_SECONDS,
         what="one message has the three pools, each with its reason",
     )
-    print(f"told {time.time() - stuck:.0f} s after the check was started")
+    print(f"received {time.time() - stuck:.0f} s after the check was started")
     assert active(stack, "AirflowTasksUnschedulable", dag_id) == 3, "one alert a DAG and pool"
     wait_until(
-        lambda: told(stack, since, "AirflowDagRunsFailing", *FAILING),
-        timeout=2 * FINDING_SECONDS,  # a check that saw some of them fail tells of the others in the group's update
+        lambda: messages_about(stack, since, "AirflowDagRunsFailing", *FAILING),
+        timeout=2 * FINDING_SECONDS,  # a check that saw only some of them fail adds the others with the group's update
         what="one message names every failing DAG",
     )
-    assert len(told(stack, since, "AirflowDagRunsFailing", FAILING[0])) <= 2
+    assert len(messages_about(stack, since, "AirflowDagRunsFailing", FAILING[0])) <= 2
     wait_until(
-        lambda: told(stack, since, "ContainerOutOfMemory", "triggerer", triggerer.id[:12]),
+        lambda: messages_about(stack, since, "ContainerOutOfMemory", "triggerer", triggerer.id[:12]),
         timeout=FINDING_SECONDS,
         what="the container that lost a process for memory is named",
     )

@@ -12,7 +12,7 @@ PIPELINE = "ml_pipeline_dag"
 CANDIDATES = 4
 
 
-def test_a_run_waits_trains_judges_and_registers_with_its_figures(stack: Stack):
+def test_a_run_waits_trains_evaluates_and_registers(stack: Stack):
     api = stack.api
     run = api.trigger(PIPELINE)
     assert api.wait_for_run(PIPELINE, run, timeout=120) == "success"
@@ -33,7 +33,7 @@ def test_a_run_waits_trains_judges_and_registers_with_its_figures(stack: Stack):
     assert int(worker.execute("stat", "--format=%s", path).stdout) > 1000
 
 
-def test_a_quality_gate_that_nothing_passes_rejects_the_model_with_the_reason(stack: Stack):
+def test_a_failed_quality_gate_rejects_the_model_with_a_reason(stack: Stack):
     api = stack.api
     gate = {"key": "ml_quality_gate_accuracy", "value": "0.9999"}
     api.http.post("/api/v2/variables", json=gate).raise_for_status()
@@ -50,7 +50,7 @@ def test_a_quality_gate_that_nothing_passes_rejects_the_model_with_the_reason(st
         assert deleted.status_code == httpx.codes.NO_CONTENT
 
 
-def test_the_pipeline_takes_under_a_minute_once_warm_and_a_second_run_of_its_date_does_no_work_twice(
+def test_a_second_run_of_a_date_repeats_no_work(
     stack: Stack,
 ):
     api = stack.api
@@ -67,7 +67,7 @@ def test_the_pipeline_takes_under_a_minute_once_warm_and_a_second_run_of_its_dat
     assert api.xcom(PIPELINE, first, "evaluate_models")["reused"] is True
 
 
-def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer_and_bad_data_fails_with_its_figures(
+def test_late_data_is_awaited_and_bad_data_fails_with_figures(
     stack: Stack,
 ):
     api, worker = stack.api, stack.containers("worker")[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ops.dashboards.query_results import Span
-from ops.dashboards.render import read_boards, wrongly_empty
+from ops.dashboards.render import read_boards, unexpectedly_empty
 from ops.observability import metric_contract
 from ops.project import ROOT
 from tests.integration.observability import attributes, spans, total
@@ -41,11 +41,11 @@ def test_every_target_is_up(healthy_stack: Stack):
 
 
 @pytest.mark.parametrize("query", SEED_QUERIES)
-def test_the_queries_that_people_bring_return_data(stack: Stack, query: str):
+def test_common_airflow_queries_return_data(stack: Stack, query: str):
     wait_until(lambda: stack.prometheus.query(query), timeout=150, what=f"{query} returns data", interval=2)
 
 
-def test_a_run_of_40_tasks_is_counted_as_40_by_statsd_and_by_opentelemetry(healthy_stack: Stack):
+def test_40_tasks_count_as_40_in_statsd_and_opentelemetry(healthy_stack: Stack):
     """By a DAG of its own: what other runs sent a moment ago may still be on its way."""
     tasks, dag_id = 40, "parity"
     durations = f'{{dag_id="{dag_id}", task_id="work"}}'
@@ -97,7 +97,7 @@ def scaled_up(healthy_stack: Stack) -> Iterator[Stack]:
     healthy_stack.command("scale", "triggerer=1", "worker=2")
 
 
-def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own_series(scaled_up: Stack):
+def test_a_killed_instance_changes_only_its_own_series(scaled_up: Stack):
     counts = {"scheduler": 2, "dag-processor": 1, "triggerer": 2, "worker": 3}
     found = {name: {container.id[:12] for container in scaled_up.containers(name)} for name in counts}
     assert {name: len(of) for name, of in found.items()} == counts
@@ -107,19 +107,19 @@ def test_every_instance_is_visible_by_name_and_a_killed_one_changes_only_its_own
         timeout=60,
         what=f"each of {instances} is alive in airflow_instance_alive",
     )
-    victim = scaled_up.containers("scheduler")[0]
-    victim.kill()
+    target = scaled_up.containers("scheduler")[0]
+    target.kill()
     try:
         killed = time.monotonic()
         wait_until(
-            lambda: alive(scaled_up).get(victim.id[:12]) == 0, timeout=30, what="the killed scheduler is not alive"
+            lambda: alive(scaled_up).get(target.id[:12]) == 0, timeout=30, what="the killed scheduler is not alive"
         )
         print(f"seen after {time.monotonic() - killed:.0f} s")
-        others = instances - {victim.id[:12]}
+        others = instances - {target.id[:12]}
         now = alive(scaled_up)
         assert {instance: now[instance] for instance in others} == dict.fromkeys(others, 1.0)
     finally:
-        victim.start()
+        target.start()
 
 
 def test_a_dag_run_is_one_trace_from_the_scheduler_to_its_tasks(stack: Stack):
@@ -149,16 +149,16 @@ def test_a_dag_run_is_one_trace_from_the_scheduler_to_its_tasks(stack: Stack):
 
 
 @pytest.mark.parametrize("how", ["stop", "pause"])
-def test_tasks_run_as_ever_while_all_telemetry_is_away(healthy_stack: Stack, how: str):
+def test_tasks_run_as_ever_without_telemetry(healthy_stack: Stack, how: str):
     services = ("statsd-exporter", "otel-collector", "prometheus")
-    victims = [container.id for service in services for container in healthy_stack.containers(service)]
-    docker(how, *victims)
+    targets = [container.id for service in services for container in healthy_stack.containers(service)]
+    docker(how, *targets)
     try:
         run = healthy_stack.api.trigger("load", tasks=30, seconds=0)
         assert healthy_stack.api.wait_for_run("load", run, timeout=90) == "success"
         assert {ti["try_number"] for ti in healthy_stack.api.task_instances("load", run, "work")} == {1}
     finally:
-        docker("start" if how == "stop" else "unpause", *victims)
+        docker("start" if how == "stop" else "unpause", *targets)
 
 
 RIGHTLY_ABSENT = {
@@ -194,18 +194,18 @@ def test_every_metric_that_a_rule_asks_for_is_there(stack: Stack):
     wait_until(lambda: not absent(), timeout=90, what=f"none of these is absent: {absent()}", interval=3)
 
 
-def test_every_panel_of_every_dashboard_shows_something_unless_it_is_rightly_empty(healthy_stack: Stack):
+def test_every_panel_has_data_unless_empty_is_right(healthy_stack: Stack):
     """After the pipeline, the canary and the load have run, which the tests above have seen to."""
     folder = ROOT / metric_contract.DASHBOARDS
 
     def silent() -> dict[str, tuple[str, ...]]:
         now = time.time()
-        return wrongly_empty(read_boards(folder, healthy_stack.prometheus, Span(now - 300, now)))
+        return unexpectedly_empty(read_boards(folder, healthy_stack.prometheus, Span(now - 300, now)))
 
     wait_until(lambda: not silent(), timeout=150, what=f"no panel is empty: {silent()}", interval=5)
 
 
-def test_an_exporter_that_restarts_costs_what_was_sent_while_it_was_away_and_nothing_after(healthy_stack: Stack):
+def test_an_exporter_restart_loses_only_its_downtime(healthy_stack: Stack):
     (exporter,) = healthy_stack.containers("statsd-exporter")
     started = STATSD.format("start", "load", "")
     exporter.crash()
@@ -216,11 +216,11 @@ def test_an_exporter_that_restarts_costs_what_was_sent_while_it_was_away_and_not
     )
     run = healthy_stack.api.trigger("load", tasks=20, seconds=0)
     assert healthy_stack.api.wait_for_run("load", run, timeout=90) == "success"
-    # Its counters began anew: what it has now is what came since.
+    # Its counters restarted at 0: they count only what came since.
     wait_until(lambda: total(healthy_stack, started) == 20, timeout=SCRAPED_WITHIN, what="all 20 starts are counted")
 
 
-def test_a_flood_of_10000_distinct_tags_is_reported_and_harms_nobody(healthy_stack: Stack):
+def test_a_flood_of_10000_tags_is_reported_and_harmless(healthy_stack: Stack):
     (worker, *_) = healthy_stack.containers("worker")
     flood = (
         "from airflow_ha.telemetry.statsd import TaggedStatsClient\n"

@@ -13,7 +13,7 @@ from ops.project import ROOT
 from tests.stack import Stack, docker, wait_until
 
 EXAMPLE = ROOT / "compose/compose.override.example.yaml"
-TOLD_SECONDS = 120.0
+FINDING_SECONDS = 120.0
 BEGIN_SECONDS = 15.0
 
 
@@ -52,7 +52,7 @@ def end(stack: Stack, dag_id: str, run: str) -> None:
     stack.api.http.patch(f"/api/v2/dags/{dag_id}/dagRuns/{run}", json={"state": "failed"}).raise_for_status()
 
 
-def test_a_queue_without_worker_is_told_and_an_own_worker_runs_its_queue(own_worker_stack: Stack):
+def test_a_queue_without_worker_alerts_and_a_new_worker_runs_it(own_worker_stack: Stack):
     stack, api = own_worker_stack, own_worker_stack.api
     since = time.time()
     misspelt = api.trigger("misspelt_queue")
@@ -73,17 +73,17 @@ def test_a_queue_without_worker_is_told_and_an_own_worker_runs_its_queue(own_wor
         assert {ti["hostname"] for ti in api.task_instances("own_queue", waiting, "work")} == {own.id[:12]}
 
         assert states(stack, "misspelt_queue", misspelt) == {"scheduled"}
-        # One message may tell of several queues.
-        told = wait_until(
+        # One message may name several queues.
+        received = wait_until(
             lambda: [
                 message
-                for message in stack.slack.told(since, "AirflowQueueWithoutWorker", firing=True)
-                if "gqu" in (said := message.title + message.text) and "40" in said
+                for message in stack.slack.received(since, "AirflowQueueWithoutWorker", firing=True)
+                if "gqu" in (text := message.title + message.text) and "40" in text
             ],
-            timeout=TOLD_SECONDS,
-            what="the queue without a worker is told",
+            timeout=FINDING_SECONDS,
+            what="the queue without a worker is in Slack",
         )
-        assert told[0].received - since < TOLD_SECONDS
+        assert received[0].received - since < FINDING_SECONDS
     finally:
         end(stack, "misspelt_queue", misspelt)
 

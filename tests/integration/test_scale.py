@@ -7,7 +7,7 @@ import pytest
 from tests.stack import Stack, wait_until
 
 
-def test_workers_scale_up_and_down_under_load_with_no_attempt_lost(healthy_stack: Stack):
+def test_workers_scale_under_load_without_a_lost_try(healthy_stack: Stack):
     run = healthy_stack.api.trigger("load", tasks=60, seconds=5)
     healthy_stack.command("scale", "worker=3")
     assert len(healthy_stack.containers("worker")) == 3
@@ -40,7 +40,7 @@ def test_a_service_scales_up_and_back(healthy_stack: Stack, service: str):
 
 
 @pytest.mark.parametrize("wanted", ["worker=0", "worker=-1", "worker=x", "postgres=2", "nobody=2", "worker"])
-def test_a_scale_that_makes_no_sense_is_refused_and_changes_nothing(stack: Stack, wanted: str):
+def test_an_invalid_scale_is_refused_and_changes_nothing(stack: Stack, wanted: str):
     before = [container.id for container in stack.containers()]
     result = stack.command("scale", wanted, check=False)
     assert result.returncode == 2

@@ -70,7 +70,7 @@ with create_session() as session:
     print("registered", flush=True)
     sys.stdin.readline()
 """
-"""Registers an event, and commits it when it is told to."""
+"""Registers an event, and commits it on request."""
 
 
 @pytest.fixture

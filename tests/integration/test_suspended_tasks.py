@@ -1,4 +1,4 @@
-"""A worker that was away for longer than a task's token lives ends what it held: its slots are free.
+"""A worker that is unreachable for longer than a task token is valid ends its tasks and frees their slots.
 
 With short tokens; the drills worker-frozen-1260 and worker-cut-1260 hold the same in real time, every night.
 """
@@ -58,7 +58,7 @@ def hold_outage(stack: Stack, outages: dict[str, faults.FaultKind]) -> tuple[str
     assert held
     with ExitStack() as outage:
         for container, fault in outages.items():
-            outage.callback(faults.strike(fault, [container]))
+            outage.callback(faults.inject(fault, [container]))
         ends = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < ends:  # the outage is that long
             time.sleep(0.5)
@@ -82,13 +82,13 @@ def assert_slots_are_free(stack: Stack, run: str, held: set[int], reason: str) -
     def logs_name_the_reason() -> bool:
         return all(reason in stack.api.log("load", run, "work", map_index=number) for number in held)
 
-    wait_until(logs_name_the_reason, timeout=60, what="the log of each first try says why it ended")
+    wait_until(logs_name_the_reason, timeout=60, what="the log of each first try names the reason")
     # As many as both workers have slots run at once.
     again = start_load(stack, tasks=SLOTS, seconds=10, running=SLOTS)
     assert stack.api.wait_for_run("load", again, timeout=120) == "success"
 
 
-def test_workers_whose_tokens_expired_while_away_free_their_slots(healthy_stack: Stack):
+def test_workers_with_expired_tokens_free_their_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {}):
         frozen, cut = healthy_stack.containers("worker")
         run, held = hold_outage(healthy_stack, {frozen.id: "freeze", cut.id: "cut"})
@@ -96,7 +96,7 @@ def test_workers_whose_tokens_expired_while_away_free_their_slots(healthy_stack:
 
 
 @pytest.mark.nightly
-def test_a_worker_cut_off_for_longer_than_a_suspension_frees_its_slots(healthy_stack: Stack):
+def test_a_long_partition_of_a_worker_frees_its_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {"AIRFLOW_HA_TASK_SUSPENSION_LIMIT": str(LIMIT_SECONDS)}):
         run, held = hold_outage(healthy_stack, {healthy_stack.containers("worker")[0].id: "cut"})
         assert_slots_are_free(healthy_stack, run, held, "TASK_SUSPENSION_LIMIT")

@@ -1,4 +1,4 @@
-"""What one task does to its own process hurts nobody else, its log says why, and nothing of it is left."""
+"""A fault of one task's process affects no other task, its log names the reason, and nothing of it remains."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Ended:
         (instance,) = self.instances(dag, task)
         return instance["state"], instance["try_number"]
 
-    def log(self, dag: str, task: str, attempt: int = 1) -> str:
-        """What a task's log says."""
-        return self.stack.api.log(dag, self.runs[dag], task, attempt)
+    def log(self, dag: str, task: str, number: int = 1) -> str:
+        """Return the log of a try."""
+        return self.stack.api.log(dag, self.runs[dag], task, number)
 
     def called(self, task: str) -> list[str]:
         """The callbacks of a task that were called, each with the try."""
@@ -58,7 +58,7 @@ def ended(stack: Stack) -> Ended:
     return Ended(stack, runs)
 
 
-def test_harmless_tasks_beside_them_lose_no_attempt(ended: Ended):
+def test_harmless_tasks_beside_them_lose_no_try(ended: Ended):
     instances = ended.instances("task_ends", "harmless")
     assert [(one["state"], one["try_number"]) for one in instances] == [("success", 1)] * 2
 
@@ -73,7 +73,7 @@ def test_harmless_tasks_beside_them_lose_no_attempt(ended: Ended):
         ("exits_with_0", ["exit code 0"]),
     ],
 )
-def test_log_says_what_ended_the_process(ended: Ended, task: str, words: list[str]):
+def test_log_names_what_ended_the_process(ended: Ended, task: str, words: list[str]):
     log = ended.log("task_ends", task)
     assert not [word for word in words if word not in log], log
 

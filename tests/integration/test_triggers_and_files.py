@@ -38,7 +38,7 @@ def faults() -> list[str]:
 
 @dataclass(frozen=True)
 class Started:
-    """Everything that these tests look at, begun together.
+    """Everything that these tests check, begun together.
 
     Attributes:
         files: The DAG files that end their parsers, by their names in FILES.
@@ -118,13 +118,13 @@ def test_a_file_that_ends_its_parser_is_an_import_error(stack: Stack, started: S
         found = stack.api.get("/importErrors", limit=100)["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in found}
 
-    def all_told() -> bool:
+    def all_reported() -> bool:
         found = errors()
         return all(reason in found.get(started.files[name].name, "") for name, (_, reason) in FILES.items())
 
-    wait_until(all_told, timeout=120, what="every file has its import error", interval=2)
-    told = {error["file"] for error in stack.status()["dags"]["import_errors"]}
-    assert {path.name for path in started.files.values()} <= {Path(file).name for file in told}
+    wait_until(all_reported, timeout=120, what="every file has its import error", interval=2)
+    shown = {error["file"] for error in stack.status()["dags"]["import_errors"]}
+    assert {path.name for path in started.files.values()} <= {Path(file).name for file in shown}
 
     # The others are read meanwhile, and what is fixed or removed clears.
     fixed, *others = started.files.values()

@@ -7,23 +7,23 @@ import pytest
 from tests.stack import Stack, docker, wait_until
 
 FAILURES_IN_A_ROW = 4
-"""More than guard.sh's limit of an API server, which is 3."""
+"""More than restart-when-unhealthy.sh's limit of an API server, which is 3."""
 
 
 @pytest.mark.nightly
 def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
-    victim = healthy_stack.containers("scheduler")[0]
-    main = victim.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
-    victim.execute("sh", "-c", f"kill -STOP {main}")
-    started = victim.inspect()["State"]["StartedAt"]
+    target = healthy_stack.containers("scheduler")[0]
+    main = target.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
+    target.execute("sh", "-c", f"kill -STOP {main}")
+    started = target.inspect()["State"]["StartedAt"]
     # Docker asks every 20 s, and each try may take 10 s; six failures in a row are the longest way to a SIGKILL.
     wait_until(
-        lambda: victim.inspect()["State"]["StartedAt"] != started,
+        lambda: target.inspect()["State"]["StartedAt"] != started,
         timeout=300,
         what="the hanging scheduler was restarted",
         interval=2,
     )
-    assert victim.inspect()["RestartCount"] >= 1
+    assert target.inspect()["RestartCount"] >= 1
 
 
 @pytest.mark.nightly

@@ -13,7 +13,7 @@ STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "patche
 INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks"}
 
 
-def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack, pytestconfig: pytest.Config):
+def test_status_shows_every_service_healthy(healthy_stack: Stack, pytestconfig: pytest.Config):
     status = healthy_stack.status()
     assert set(status) == STATUS_KEYS
     services = {service["name"]: service for service in status["services"]}
@@ -29,7 +29,7 @@ def test_every_service_is_healthy_and_status_says_so(healthy_stack: Stack, pytes
     assert {(one["patch"], one["state"]) for one in status["patches"]} == {(name, "off") for name in off}
 
 
-def test_up_has_run_the_ml_pipeline_to_success_with_an_accuracy_of_95_percent(stack: Stack):
+def test_up_ran_the_pipeline_with_95_percent_accuracy(stack: Stack):
     runs = stack.api.get(f"/dags/{PIPELINE}/dagRuns", state="success", order_by="start_date")["dag_runs"]
     assert runs
     result = stack.api.xcom(PIPELINE, runs[0]["dag_run_id"], "report_result")

@@ -1,1 +1,1 @@
-"""The drills, on stacks of their own."""
+"""The drills, on stacks that the tests start."""

@@ -1,4 +1,4 @@
-"""A stack for each module's profiles, and the drills that are held on it: the code of `./ops/stack drill`."""
+"""A stack for each module's profiles, and the drills that run on it as `./ops/stack drill` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ops import compose, settings_file
 from ops.drills import environments, faults
 from ops.drills import report as drill_report
 from ops.drills.catalogue import DRILLS, Drill
-from ops.drills.runner import Outcome
+from ops.drills.evaluate import Outcome
 from ops.errors import StackError
 from ops.markdown_table import markdown_table
 from ops.project import ROOT
@@ -23,73 +23,75 @@ REPORTS = ROOT / "reports/resilience"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each drill, by its name; those of single nodes are the other module's."""
+    """Make one test of each drill, with its name as id; drills of single nodes belong to the other module."""
     if "drill" in metafunc.fixturenames:
         every = metafunc.config.getoption("--drills") == "all"
         chosen = [
             drill
             for drill in DRILLS
-            if (every or drill.in_every_run) and drill.of_single_nodes == metafunc.module.OF_SINGLE_NODES
+            if (every or drill.in_every_run) and drill.targets_single_nodes == metafunc.module.TARGETS_SINGLE_NODES
         ]
         metafunc.parametrize("drill", chosen, ids=[drill.name for drill in chosen])
 
 
-# One after the other: the machine holds one.
+# One stack after the other: the machine has room for one.
 @pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A healthy stack with the module's profiles."""
+    """Start a healthy stack with the module's profiles."""
     with stack_for(request, tmp_path_factory, profiles=request.module.PROFILES) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def outcomes() -> Iterator[list[Outcome]]:
-    """What every drill cost; kept for people and programs at the end, also when one has failed."""
-    found: list[Outcome] = []
-    yield found
+    """Collect the outcomes, and write them to reports/resilience at the end, even if a drill failed."""
+    outcomes: list[Outcome] = []
+    yield outcomes
     REPORTS.mkdir(parents=True, exist_ok=True)
-    table = markdown_table(drill_report.HEADINGS, drill_report.rows(found))
+    table = markdown_table(drill_report.HEADINGS, drill_report.rows(outcomes))
     (REPORTS / "outcomes.md").write_text(table)
-    (REPORTS / "outcomes.json").write_text(json.dumps(drill_report.as_json(found), indent=2) + "\n")
+    (REPORTS / "outcomes.json").write_text(json.dumps(drill_report.as_json(outcomes), indent=2) + "\n")
 
 
 @pytest.fixture(scope="module")
-def strike(stack: Stack) -> Iterator[Callable[[Drill], Outcome]]:
-    """Holds a drill on the stack."""
-    with environments.on_stack(stack.project, settings_file.read(stack.project), report) as strike:
-        yield strike
+def run_on_stack(stack: Stack) -> Iterator[Callable[[Drill], Outcome]]:
+    """Return the function that runs a drill on the stack."""
+    with environments.prepare_stack(stack.project, settings_file.read(stack.project), report) as run:
+        yield run
 
 
 @pytest.fixture
-def hold(stack: Stack, strike: Callable[[Drill], Outcome], outcomes: list[Outcome]) -> Callable[[Drill], Outcome]:
-    """Holds a drill that this machine and this stack allow."""
+def run_drill(
+    stack: Stack, run_on_stack: Callable[[Drill], Outcome], outcomes: list[Outcome]
+) -> Callable[[Drill], Outcome]:
+    """Return the function that runs a drill, or skips it if this machine or this stack does not support it."""
 
-    def held(drill: Drill) -> Outcome:
+    def run(drill: Drill) -> Outcome:
         try:
-            faults.check(drill.fault)
+            faults.require_support(drill.fault)
         except StackError as error:
             pytest.skip(error.what)
-        if missing := set(drill.services) - compose.instances(stack.name).keys():
+        if missing := set(drill.required_services) - compose.instances(stack.name).keys():
             pytest.skip(f"this stack has no {', '.join(sorted(missing))}")
-        outcomes.append(strike(drill))
+        outcomes.append(run_on_stack(drill))
         return outcomes[-1]
 
-    return held
+    return run
 
 
 @pytest.fixture
-def assert_kept(stack: Stack, hold: Callable[[Drill], Outcome]) -> Callable[[Drill], None]:
-    """Holds a drill, and says of a broken promise all that is known."""
+def assert_promises_kept(stack: Stack, run_drill: Callable[[Drill], Outcome]) -> Callable[[Drill], None]:
+    """Return the function that runs a drill and fails with the whole outcome if a promise was broken."""
 
-    def kept(drill: Drill) -> None:
-        outcome = hold(drill)
+    def assert_kept(drill: Drill) -> None:
+        outcome = run_drill(drill)
         if outcome.broken:
-            said = [
-                f"{drill.name}: {outcome.sentence}; not kept:",
+            lines = [
+                f"{drill.name}: {outcome.sentence}; broken promises:",
                 *(f"- {promise}" for promise in outcome.broken),
                 json.dumps(drill_report.as_json([outcome])[0], indent=2),
-                f"every container's log, when the stack is gone: {stack.reports.relative_to(ROOT)}/",
+                f"every container's log, after the stack is removed: {stack.reports.relative_to(ROOT)}/",
             ]
-            pytest.fail("\n".join(said), pytrace=False)
+            pytest.fail("\n".join(lines), pytrace=False)
 
-    return kept
+    return assert_kept

@@ -1,4 +1,4 @@
-"""Whatever strikes the stack with its replicated data tier, no task is lost and none runs twice."""
+"""No fault of the stack with its replicated data tier loses a task or runs one twice."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from ops.drills.catalogue import Drill
 
 PROFILES = ("data-ha", "flower", "observability")
-OF_SINGLE_NODES = False
+TARGETS_SINGLE_NODES = False
 
 
-def test_every_promise_is_kept(drill: Drill, assert_kept: Callable[[Drill], None]):
-    assert_kept(drill)
+def test_drill_keeps_every_promise(drill: Drill, assert_promises_kept: Callable[[Drill], None]):
+    assert_promises_kept(drill)

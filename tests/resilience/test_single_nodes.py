@@ -1,4 +1,4 @@
-"""A Postgres and a Redis that are one of each lose nothing either: they are back, and so is everything."""
+"""No fault of the single Postgres or the single Redis loses a task: both restart, and all work continues."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ops.drills.catalogue import Drill
 from ops.services import DEFAULT_PROFILES
 
 PROFILES = DEFAULT_PROFILES
-OF_SINGLE_NODES = True
+TARGETS_SINGLE_NODES = True
 
 
-def test_every_promise_is_kept(drill: Drill, assert_kept: Callable[[Drill], None]):
-    assert_kept(drill)
+def test_drill_keeps_every_promise(drill: Drill, assert_promises_kept: Callable[[Drill], None]):
+    assert_promises_kept(drill)

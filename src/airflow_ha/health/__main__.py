@@ -3,8 +3,8 @@
 Every container runs it several times a minute, and to start Python was most of its cost: hence `-S`, which leaves out
 the look at installed packages, and no import of what is not needed in order to say that all is well.
 
-Exit codes, read by compose/health/guard.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) when something the component
-depends on is away, so that a restart would mend nothing.
+Exit codes, read by compose/health/restart-when-unhealthy.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) during an outage
+of a dependency, which a restart would not fix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNHEALTHY = 1
 DEPENDENCY_AWAY = os.EX_TEMPFAIL
 TIMEOUT = 5.0
-"""Seconds for one answer; guard.sh gives the whole probe 8 s."""
+"""Seconds for one answer; restart-when-unhealthy.sh gives the whole probe 8 s."""
 
 OK = 200
 STATUS_LINE_BYTES = 256

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS: float = 40.0
-"""Longer than a fail-over of Postgres takes, shorter than a health check's patience (guard.sh: six times 10 s)."""
+"""Longer than a failover of Postgres, shorter than six failed health checks, 10 s apart (restart-when-unhealthy.sh)."""
 RETRY_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 3.0
 """For the question with which SQLSTATE a connection is refused; as `connect_timeout`."""

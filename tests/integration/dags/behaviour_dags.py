@@ -1,4 +1,4 @@
-"""One small DAG for each thing that people expect of Airflow; tests/integration/test_airflow_behaviour.py runs them."""
+"""One small DAG for each behaviour that users expect of Airflow; run by test_airflow_behaviour.py."""
 
 import os
 import signal
@@ -22,10 +22,10 @@ SETTINGS = {
 def retried():
     @task
     def succeed_at_the_third_try() -> int:
-        attempt = int(get_current_context()["ti"].try_number)
-        if attempt < 3:
-            raise RuntimeError(f"attempt {attempt} is meant to fail")
-        return attempt
+        number = int(get_current_context()["ti"].try_number)
+        if number < 3:
+            raise RuntimeError(f"try {number} is meant to fail")
+        return number
 
     succeed_at_the_third_try()
 
@@ -90,10 +90,10 @@ def too_slow():
 def killed():
     @task
     def die_at_the_first_try() -> int:
-        attempt = int(get_current_context()["ti"].try_number)
-        if attempt == 1:
+        number = int(get_current_context()["ti"].try_number)
+        if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return attempt
+        return number
 
     die_at_the_first_try()
 
@@ -134,10 +134,10 @@ def clearable():
 @dag(**SETTINGS)
 def talkative():
     @task
-    def say() -> None:
+    def speak() -> None:
         print("these words must outlive the worker")
 
-    say()
+    speak()
 
 
 for make in (retried, branching, deferring, mapped, pooled, too_slow, killed, large_xcom, daily, clearable, talkative):

@@ -1,4 +1,4 @@
-"""DAGs that the monitoring DAG has something to say about."""
+"""DAGs with findings of the monitoring DAG."""
 
 from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ def failing_of_one_cause(number: int) -> None:
     def one_cause() -> None:
         @task
         def load() -> None:
-            raise ConnectionError("warehouse is away: " + "x" * 3000)
+            raise ConnectionError("warehouse is unreachable: " + "x" * 3000)
 
         load()
 

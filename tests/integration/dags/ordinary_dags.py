@@ -44,7 +44,7 @@ def temporary_files():
         with tempfile.NamedTemporaryFile() as file:
             for _ in range(1200):
                 file.write(b"x" * 1_000_000)
-            return file.tell()
+            return file.seek(0, 2)
 
     @task
     def places() -> list[str]:

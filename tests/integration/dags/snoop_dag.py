@@ -16,7 +16,7 @@ from airflow.sdk import dag, task
 def snoop():
     @task
     def read_metadata() -> dict[str, str]:
-        """What each attempt to read `connection` and `variable` came to."""
+        """Return the outcome of each read of `connection` and `variable`."""
         from pathlib import Path
 
         import psycopg2

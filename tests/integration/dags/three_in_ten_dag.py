@@ -1,4 +1,4 @@
-"""A DAG whose runs fail when their conf says so, until it is mended (the Variable tests_mended)."""
+"""A DAG whose runs fail when their conf asks for it, until the Variable tests_fixed is set."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from airflow.sdk import Variable, dag, get_current_context, task
 def three_in_ten():
     @task
     def work() -> None:
-        if get_current_context()["params"]["fail"] and Variable.get("tests_mended", default="no") == "no":
+        if get_current_context()["params"]["fail"] and Variable.get("tests_fixed", default="no") == "no":
             raise RuntimeError("this run is meant to fail")
 
     work()

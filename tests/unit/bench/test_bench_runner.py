@@ -1,4 +1,4 @@
-"""Sides take turns, one is frozen while the other works, and everything is as it was afterwards."""
+"""Targets take turns, the inactive one is frozen, and everything is restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ops import waiting
 from ops.bench import bench_runner, targets, telemetry_cost
 from ops.bench.benches import BENCHES, Bench
 from ops.bench.comparisons import COMPARISONS, Comparison
-from ops.bench.targets import Side, fewer_workers, turns
+from ops.bench.targets import Measurement, Target, fewer_workers, taking_turns
 from ops.compose import Instance
 from ops.errors import StackError
 
 
 class Docker:
-    """Containers of two compose projects, one each, and what was done to them."""
+    """Docker with one container in each of two compose projects; keeps its commands."""
 
     def __init__(self):
         self.states = {"x": "running", "x-stock": "running"}
-        self.done: list[tuple[str, ...]] = []
+        self.commands: list[tuple[str, ...]] = []
 
     def instances(self, project):
         health = "healthy" if self.states[project] == "running" else "unhealthy"
         return {"worker": [Instance(id=project, state=self.states[project], health=health, created=0.0)]}
 
     def docker(self, verb, *containers):
-        self.done.append((verb, *containers))
+        self.commands.append((verb, *containers))
         for container in containers:
             self.states[container] = {"pause": "paused", "unpause": "running"}[verb]
         return ""
@@ -42,64 +42,66 @@ def machine(monkeypatch):
     monkeypatch.setattr(targets.compose, "docker", docker.docker)
     monkeypatch.setattr(targets.compose, "pause", lambda containers: docker.docker("pause", *containers))
     monkeypatch.setattr(targets, "all_ready", lambda model: True)
-    monkeypatch.setattr(targets, "under_way", lambda api: 0)
-    monkeypatch.setattr(targets, "run_to_end", lambda api, dag_id, conf, report: docker.done.append(("warm-up", api)))
+    monkeypatch.setattr(targets, "active_runs", lambda api: 0)
+    monkeypatch.setattr(
+        targets, "run_and_wait", lambda api, dag_id, conf, report: docker.commands.append(("warm-up", api))
+    )
     return docker
 
 
 HERE, STOCK = (
-    Side(name, project, {}, api, lambda slots: nullcontext())
+    Target(name, project, {}, api, lambda slots: nullcontext())
     for name, project, api in (("here", "x", "a"), ("stock", "x-stock", "b"))
 )
 
 
-def test_one_side_is_frozen_while_the_other_works(machine):
-    with turns([HERE, STOCK], print) as turn:
-        turn(HERE)
+def test_inactive_target_is_frozen(machine):
+    with taking_turns([HERE, STOCK], print) as activate:
+        activate(HERE)
         assert machine.states == {"x": "running", "x-stock": "paused"}
-        turn(STOCK)
+        activate(STOCK)
         assert machine.states == {"x": "paused", "x-stock": "running"}
     assert machine.states == {"x": "running", "x-stock": "running"}
 
 
-def test_a_side_has_worked_before_it_is_measured_and_after_it_was_thawed(machine):
+def test_thawed_target_is_warmed_up(machine):
     machine.states["x"] = "paused"
-    with turns([HERE], print) as turn:
-        turn(HERE)
-    assert machine.done == [("unpause", "x"), ("warm-up", "a")]
+    with taking_turns([HERE], print) as activate:
+        activate(HERE)
+    assert machine.commands == [("unpause", "x"), ("warm-up", "a")]
 
 
-def test_a_side_with_a_run_under_way_is_not_frozen(machine, monkeypatch):
-    monkeypatch.setattr(targets, "under_way", lambda api: 1)
-    monkeypatch.setattr(targets, "QUIET_SECONDS", -1.0)
-    with pytest.raises(StackError, match="stock: no run is under way"), turns([HERE, STOCK], print) as turn:
-        turn(HERE)
+def test_target_with_an_active_run_is_not_frozen(machine, monkeypatch):
+    monkeypatch.setattr(targets, "active_runs", lambda api: 1)
+    monkeypatch.setattr(targets, "IDLE_SECONDS", -1.0)
+    with pytest.raises(StackError, match="stock: no run"), taking_turns([HERE, STOCK], print) as activate:
+        activate(HERE)
     assert machine.states == {"x": "running", "x-stock": "running"}
 
 
-def test_sides_begin_in_turn_and_every_sample_is_kept(machine):
+def test_targets_alternate_and_every_sample_is_kept(machine):
     order: list[str] = []
 
-    def measure(one, report):
-        order.append(one.name)
+    def measure(target, report):
+        order.append(target.name)
         return {"n": float(len(order))}
 
-    taken: dict = {}
-    bench_runner.rounds_in_turn([Bench("b", "", measure)], [HERE, STOCK], 3, taken, print)
+    samples: dict = {}
+    bench_runner.measure_in_turns([Bench("b", "", measure)], [HERE, STOCK], 3, samples, print)
     assert order == ["here", "stock", "stock", "here", "here", "stock"]
-    assert taken == {"b": {"here": [{"n": 1}, {"n": 4}, {"n": 5}], "stock": [{"n": 2}, {"n": 3}, {"n": 6}]}}
+    assert samples == {"b": {"here": [{"n": 1}, {"n": 4}, {"n": 5}], "stock": [{"n": 2}, {"n": 3}, {"n": 6}]}}
 
 
-def test_what_was_measured_before_a_failure_is_kept_and_nobody_stays_frozen(machine):
-    def measure(one, report):
-        if one is STOCK:
+def test_failure_keeps_samples_and_thaws_all_targets(machine):
+    def measure(target, report):
+        if target is STOCK:
             raise StackError("the run has failed")
         return {"n": 1.0}
 
-    taken: dict = {}
+    samples: dict = {}
     with pytest.raises(StackError, match="the run has failed"):
-        bench_runner.rounds_in_turn([Bench("b", "", measure)], [HERE, STOCK], 5, taken, print)
-    (result,) = bench_runner.results(taken)
+        bench_runner.measure_in_turns([Bench("b", "", measure)], [HERE, STOCK], 5, samples, print)
+    (result,) = bench_runner.to_results(samples)
     assert (result.samples, result.base) == ({"here": [{"n": 1.0}], "stock": []}, None)
     assert machine.states == {"x": "running", "x-stock": "running"}
 
@@ -109,73 +111,73 @@ MODEL = {"services": {"worker": {"environment": {targets.CONCURRENCY: "4"}}}}
 
 @pytest.fixture
 def workers(monkeypatch):
-    done: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
     three = [Instance(id=name, state="running", health="healthy", created=0.0) for name in "abc"]
     monkeypatch.setattr(targets.compose, "instances", lambda project: {"worker": three})
-    monkeypatch.setattr(targets.compose, "docker", lambda *arguments: done.append(arguments))
+    monkeypatch.setattr(targets.compose, "docker", lambda *arguments: commands.append(arguments))
     monkeypatch.setattr(targets, "all_ready", lambda model: True)
-    return done
+    return commands
 
 
-def test_so_many_slots_are_as_many_workers_as_have_them_for_a_while(workers):
+def test_slot_limit_stops_workers_and_restarts_them(workers):
     with pytest.raises(ZeroDivisionError), fewer_workers("x", MODEL, print, 8):  # noqa: PT012
         assert workers == [("stop", "c")]
         raise ZeroDivisionError
     assert workers == [("stop", "c"), ("start", "c")]
 
 
-def test_all_slots_stop_nobody(workers):
+def test_slot_limit_of_all_slots_stops_no_worker(workers):
     with fewer_workers("x", MODEL, print, 12):
         pass
     assert workers == []
 
 
 @pytest.mark.parametrize("slots", [6, 16])
-def test_slots_that_the_workers_do_not_come_to_are_refused(workers, slots):
-    with pytest.raises(StackError, match=f"cannot be {slots} slots"), fewer_workers("x", MODEL, print, slots):
+def test_slot_limit_without_matching_workers_is_refused(workers, slots):
+    with pytest.raises(StackError, match=f"{slots} slots"), fewer_workers("x", MODEL, print, slots):
         pass
     assert workers == []
 
 
-def test_nobody_is_told_while_the_benches_run_and_everybody_after(monkeypatch):
-    made: list[dict] = []
-    ended: list[str] = []
+def test_silences_expire_once_alerts_have_settled(monkeypatch):
+    created: list[dict] = []
+    expired: list[str] = []
 
     class Alertmanager:
         def silence(self, matchers, start, end, by, why):
-            made.append(matchers)
-            return f"silence-{len(made)}"
+            created.append(matchers)
+            return f"silence-{len(created)}"
 
         def end_silence(self, silence):
-            ended.append(silence)
+            expired.append(silence)
 
     monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: Alertmanager())
-    quiet = iter([False, True])
-    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: next(quiet) and not ended.append("quiet"))
+    settled = iter([False, True])
+    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: next(settled) and not expired.append("settled"))
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
     settings = {"COMPOSE_PROFILES": "data,observability"}
-    with pytest.raises(ZeroDivisionError), bench_runner.muted(settings, print):  # noqa: PT012
-        assert made == [{"severity": "page"}, {"severity": "ticket"}]
+    with pytest.raises(ZeroDivisionError), bench_runner.silenced_alerts(settings, print):  # noqa: PT012
+        assert created == [{"severity": "page"}, {"severity": "ticket"}]
         raise ZeroDivisionError
-    assert ended == ["quiet", "silence-1", "silence-2"]
+    assert expired == ["settled", "silence-1", "silence-2"]
 
 
-def test_an_alert_that_goes_on_to_fire_is_told_of_in_the_end(monkeypatch):
-    ended: list[str] = []
-    server = SimpleNamespace(silence=lambda *_: "an-id", end_silence=ended.append)
+def test_silences_expire_if_an_alert_keeps_firing(monkeypatch):
+    expired: list[str] = []
+    server = SimpleNamespace(silence=lambda *_: "an-id", end_silence=expired.append)
     monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
     monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: server)
     monkeypatch.setattr(bench_runner, "is_settled", lambda settings: False)
-    monkeypatch.setattr(bench_runner, "QUIET_SECONDS", -1.0)
-    said: list[str] = []
-    with bench_runner.muted({"COMPOSE_PROFILES": "observability"}, said.append):
+    monkeypatch.setattr(bench_runner, "SETTLE_SECONDS", -1.0)
+    lines: list[str] = []
+    with bench_runner.silenced_alerts({"COMPOSE_PROFILES": "observability"}, lines.append):
         pass
-    assert ended == ["an-id", "an-id"]
-    assert "no alert fires any more" in said[-1]
+    assert expired == ["an-id", "an-id"]
+    assert "no alert fires any more" in lines[-1]
 
 
-def test_the_severities_that_are_muted_are_all_that_reach_people():
+def test_all_notifying_severities_are_silenced():
     import yaml
 
     from ops.project import ROOT
@@ -190,59 +192,59 @@ def test_the_severities_that_are_muted_are_all_that_reach_people():
     assert {rule["labels"]["severity"] for rule in rules} - {"none"} == set(bench_runner.SEVERITIES)
 
 
-def test_without_observability_there_is_nobody_to_mute():
-    with bench_runner.muted({"COMPOSE_PROFILES": "data"}, print):
+def test_no_alertmanager_needs_no_silence():
+    with bench_runner.silenced_alerts({"COMPOSE_PROFILES": "data"}, print):
         pass
 
 
-def test_single_nodes_are_not_measured_against_replicas():
-    bench_runner.check_alike({"COMPOSE_PROFILES": "data,flower,observability,slack-stub"})
+def test_replicated_data_tier_is_not_comparable_with_stock():
+    bench_runner.check_comparable({"COMPOSE_PROFILES": "data,flower,observability,slack-stub"})
     with pytest.raises(StackError, match="have replicas") as refused:
-        bench_runner.check_alike({"COMPOSE_PROFILES": "data-ha,flower"})
+        bench_runner.check_comparable({"COMPOSE_PROFILES": "data-ha,flower"})
     assert "--profile data " in refused.value.hint
 
 
-def test_telemetrys_ways_take_turns_and_airflow_is_made_anew_once_a_round(monkeypatch):
-    done: list[str] = []
+def test_telemetry_variants_recreate_airflow_once_a_round(monkeypatch):
+    commands: list[str] = []
     containers = {name: [Instance(id=name, state="running", health="healthy", created=0.0)] for name in "abc"}
     monkeypatch.setattr(telemetry_cost, "CONTAINERS", ("a", "b"))
     monkeypatch.setattr(telemetry_cost.compose, "instances", lambda project: containers)
-    monkeypatch.setattr(telemetry_cost.compose, "docker", lambda *arguments: done.append(" ".join(arguments)))
-    monkeypatch.setattr(telemetry_cost.compose, "pause", lambda victims: done.append(" ".join(["pause", *victims])))
-    monkeypatch.setattr(telemetry_cost, "whole", lambda *_: None)
-    monkeypatch.setattr(telemetry_cost, "measure", lambda *_: done.append("run") or {telemetry_cost.RATE: 1.0})
+    monkeypatch.setattr(telemetry_cost.compose, "docker", lambda *arguments: commands.append(" ".join(arguments)))
+    monkeypatch.setattr(telemetry_cost.compose, "pause", lambda ids: commands.append(" ".join(["pause", *ids])))
+    monkeypatch.setattr(telemetry_cost, "wait_until_ready", lambda *_: None)
+    monkeypatch.setattr(telemetry_cost, "measure", lambda *_: commands.append("run") or {telemetry_cost.RATE: 1.0})
 
     @contextmanager
     def switched_off(project, report):
-        done.append("off")
+        commands.append("off")
         yield
-        done.append("on")
+        commands.append("on")
 
     monkeypatch.setattr(telemetry_cost, "switched_off", switched_off)
-    taken: dict = {}
-    telemetry_cost.compare(None, HERE, 3, taken, print)
+    samples: dict = {}
+    telemetry_cost.compare(Measurement(None, HERE, 3, samples, print))
     stopped, frozen = ["stop a b", "run", "start a b"], ["pause a b", "run", "unpause a b"]
     off = ["off", "run", "run", "run", "on"]
-    assert done[: done.index("off")] == ["run", "run", *stopped, *frozen]
+    assert commands[: commands.index("off")] == ["run", "run", *stopped, *frozen]
     # The first run after a change is not counted.
-    assert done[done.index("off") :] == [
+    assert commands[commands.index("off") :] == [
         *off,
         *["run", *frozen, *stopped, "run", "run", *stopped, *frozen],
         *["off", "run", "run", "on"],
     ]
-    assert list(taken) == ["on", "stopped", "frozen", "off"]
-    assert {len(of) for of in taken.values()} == {3}
-    assert bench_runner.base("telemetry", taken) == "off"
+    assert list(samples) == ["on", "stopped", "frozen", "off"]
+    assert {len(taken) for taken in samples.values()} == {3}
+    assert bench_runner.base_variant("telemetry", samples) == "off"
 
 
-def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
+def test_missing_telemetry_is_refused(monkeypatch):
     monkeypatch.setattr(telemetry_cost.compose, "instances", lambda project: {"prometheus": []})
     with pytest.raises(StackError, match="without otel-collector, statsd-exporter"):
-        telemetry_cost.compare(None, HERE, 1, {}, print)
+        telemetry_cost.compare(Measurement(None, HERE, 1, {}, print))
 
 
 @pytest.mark.parametrize(
-    ("names", "every", "chosen"),
+    ("names", "every", "selected"),
     [
         (["idle", "latency"], False, ["latency", "idle"]),
         (["telemetry", "idle", "workers"], False, ["idle", "workers", "telemetry"]),
@@ -250,7 +252,7 @@ def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
             [],
             True,
             [
-                *(one.name for one in BENCHES),
+                *(bench.name for bench in BENCHES),
                 "schedulers",
                 "workers",
                 "dag-files",
@@ -264,48 +266,49 @@ def test_telemetry_that_is_not_there_is_not_compared(monkeypatch):
         ),
     ],
 )
-def test_benches_are_held_in_their_order(names, every, chosen):
-    benches, comparisons = bench_runner.choose(BENCHES, COMPARISONS, names, every=every)
-    assert [one.name for one in benches] + [one.name for one in comparisons] == chosen
+def test_selected_benches_keep_their_order(names, every, selected):
+    benches, comparisons = bench_runner.select(BENCHES, COMPARISONS, names, every=every)
+    assert [bench.name for bench in (*benches, *comparisons)] == selected
 
 
-def test_a_bench_that_does_not_exist_is_named():
-    with pytest.raises(StackError, match="no bench 'speed'") as refused:
-        bench_runner.choose(BENCHES, COMPARISONS, ["speed"], every=False)
+def test_unknown_bench_is_named_with_the_known_ones():
+    with pytest.raises(StackError, match="'speed'") as refused:
+        bench_runner.select(BENCHES, COMPARISONS, ["speed"], every=False)
     assert "dag-files" in refused.value.hint
 
 
-def test_sizes_are_compared_with_the_smallest():
-    assert bench_runner.base("dag-files", {"10 files": [{}], "100 files": [{}]}) == "10 files"
-    assert bench_runner.base("workers", {"1 worker": [], "2 workers": [{}]}) is None
+def test_base_is_the_smallest_size_if_measured():
+    assert bench_runner.base_variant("dag-files", {"10 files": [{}], "100 files": [{}]}) == "10 files"
+    assert bench_runner.base_variant("workers", {"1 worker": [], "2 workers": [{}]}) is None
 
 
-def test_results_are_plain_json():
+def test_results_serialize_to_json():
     from dataclasses import asdict
 
-    (result,) = bench_runner.results({"b": {"here": [{"n": 1.0}], "stock": [{"n": 2.0}]}, "none": {"here": []}})
+    (result,) = bench_runner.to_results({"b": {"here": [{"n": 1.0}], "stock": [{"n": 2.0}]}, "none": {"here": []}})
     assert json.loads(json.dumps(asdict(result)))["base"] == "stock"
 
 
-def test_stock_is_there_for_its_benches_and_gone_before_the_stack_is_compared_with_itself(monkeypatch):
+def test_stock_airflow_is_removed_before_comparisons(monkeypatch):
     log: list[str] = []
 
     @contextmanager
-    def there(name, value):
+    def running(name, value):
         log.append(f"{name} up")
         yield value
-        log.append(f"{name} gone")
+        log.append(f"{name} removed")
 
     other = SimpleNamespace(project="its project", name="x-stock", api="b")
-    monkeypatch.setattr(bench_runner, "ours", lambda *_: there("here", HERE))
-    monkeypatch.setattr(bench_runner, "stock", lambda *_, **__: there("stock", other))
+    monkeypatch.setattr(bench_runner, "stack_target", lambda *_: running("here", HERE))
+    monkeypatch.setattr(bench_runner, "stock", lambda *_, **__: running("stock", other))
     monkeypatch.setattr(bench_runner.compose, "config", lambda project: {"of": project})
     monkeypatch.setattr(
-        bench_runner, "rounds_in_turn", lambda benches, sides, *_: log.extend(one.name for one in sides)
+        bench_runner, "measure_in_turns", lambda benches, targets, *_: log.extend(target.name for target in targets)
     )
-    alone = Comparison("sizes", "", "1", lambda project, side, rounds, taken, report: taken.update({"1": [{"n": 1.0}]}))
-    taken: dict = {}
+    alone = Comparison("sizes", "", "1", lambda measurement: measurement.samples.update({"1": [{"n": 1.0}]}))
+    samples: dict = {}
     settings = {"COMPOSE_PROFILES": "data"}
-    bench_runner.conduct(BENCHES[:1], [alone], None, settings, taken, log.append, rounds=1, beside_stock=True)
-    assert log == ["here up", "stock up", "here", "stock", "stock gone", "here gone"]
-    assert taken == {"sizes": {"1": [{"n": 1.0}]}}
+    plan = bench_runner.Plan(BENCHES[:1], [alone], 1, with_stock=True)
+    bench_runner.run_plan(plan, None, settings, samples, log.append)
+    assert log == ["here up", "stock up", "here", "stock", "stock removed", "here removed"]
+    assert samples == {"sizes": {"1": [{"n": 1.0}]}}

@@ -1,8 +1,9 @@
-"""Commits with a NOTIFY and without are measured on a Postgres of its own, alone and with a replica."""
+"""Commits with a NOTIFY and without are measured on a separate Postgres, alone and with a replica."""
 
 from __future__ import annotations
 
 from ops.bench import commit_rate
+from ops.bench.targets import Measurement
 
 OUTPUT = """\
 alone silent 1 700.5
@@ -16,18 +17,18 @@ replicated notify 64 750.0
 """
 
 
-def test_each_line_is_a_figure_of_its_side():
-    found = commit_rate.samples(OUTPUT)
-    assert set(found) == set(commit_rate.SIDES.values())
-    assert found["alone, no NOTIFY"] == {"1 connection: commits/s": 700.5, "64 connections: commits/s": 5000.0}
-    assert found["replicated, NOTIFY"] == {"1 connection: commits/s": 480.0, "64 connections: commits/s": 750.0}
+def test_each_output_line_is_a_figure_of_its_variant():
+    samples = commit_rate.parse_output(OUTPUT)
+    assert set(samples) == set(commit_rate.VARIANTS.values())
+    assert samples["alone, no NOTIFY"] == {"1 connection: commits/s": 700.5, "64 connections: commits/s": 5000.0}
+    assert samples["replicated, NOTIFY"] == {"1 connection: commits/s": 480.0, "64 connections: commits/s": 750.0}
 
 
-def test_every_round_adds_a_sample_to_every_side(monkeypatch):
+def test_every_round_adds_a_sample_to_every_variant(monkeypatch):
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(commit_rate.settings_file, "read", lambda project: {"POSTGRES_IMAGE": "a-postgres"})
     monkeypatch.setattr(commit_rate.compose, "docker", lambda *arguments: ran.append(arguments) or OUTPUT)
-    taken: dict = {}
-    commit_rate.compare(None, None, 2, taken, print)
-    assert {name: len(samples) for name, samples in taken.items()} == dict.fromkeys(commit_rate.SIDES.values(), 2)
+    samples: dict = {}
+    commit_rate.compare(Measurement(None, None, 2, samples, print))
+    assert {name: len(taken) for name, taken in samples.items()} == dict.fromkeys(commit_rate.VARIANTS.values(), 2)
     assert all("a-postgres" in arguments and "--rm" in arguments for arguments in ran)

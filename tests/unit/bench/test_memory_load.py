@@ -1,4 +1,4 @@
-"""Memory under a load: the most that each service held at any moment, not the sum at the busiest one."""
+"""Peak memory is the maximum of each service, not the memory at the time of the largest sum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops.errors import StackError
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Three readings while a run is under way; the event is set once the last was taken."""
+    """Three readings during a run; the event is set with the last one."""
     last = threading.Event()
     rows = [{"worker": 10.0, "redis": 3.0}, {"worker": 30.0, "redis": 1.0}, {"worker": 20.0, "redis": 9.0, "new": 1.0}]
 
@@ -24,32 +24,32 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             last.set()
         return row
 
-    monkeypatch.setattr(memory_load.cgroup_usage, "containers", lambda _project: {})
-    monkeypatch.setattr(memory_load.cgroup_usage, "read", read)
-    monkeypatch.setattr(memory_load.cgroup_usage, "memory", lambda row: row)
+    monkeypatch.setattr(memory_load.cgroup_usage, "running_containers", lambda _project: {})
+    monkeypatch.setattr(memory_load.cgroup_usage, "read_usage", read)
+    monkeypatch.setattr(memory_load.cgroup_usage, "memory_by_service", lambda row: row)
     monkeypatch.setattr(memory_load, "MIB", 1)
     monkeypatch.setattr(memory_load, "POLL_SECONDS", 0.001)
     return last
 
 
-class Side:
+class Target:
     api = project = None
 
 
-def test_most_held_is_each_services_own_peak(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
+def test_peak_memory_is_each_services_own_maximum(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
     def run(*_arguments: Any) -> None:
         assert readings.wait(10)
 
-    monkeypatch.setattr(memory_load, "run_to_end", run)
-    most: Any = memory_load.most_held(Side, 16, print)  # type: ignore[arg-type]
-    assert most["MiB: worker"] == 30.0
-    assert most["MiB: redis"] == 9.0
+    monkeypatch.setattr(memory_load, "run_and_wait", run)
+    peak: Any = memory_load.peak_memory(Target, 16, print)  # type: ignore[arg-type]
+    assert peak["MiB: worker"] == 30.0
+    assert peak["MiB: redis"] == 9.0
 
 
-def test_a_failed_run_is_no_measurement(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
+def test_failed_run_gives_no_sample(readings: threading.Event, monkeypatch: pytest.MonkeyPatch):
     def run(*_arguments: Any) -> None:
-        raise StackError("bench_ordinary has failed")
+        raise StackError("bench_ordinary failed")
 
-    monkeypatch.setattr(memory_load, "run_to_end", run)
-    with pytest.raises(StackError, match="has failed"):
-        memory_load.most_held(Side, 16, print)  # type: ignore[arg-type]
+    monkeypatch.setattr(memory_load, "run_and_wait", run)
+    with pytest.raises(StackError, match="failed"):
+        memory_load.peak_memory(Target, 16, print)  # type: ignore[arg-type]

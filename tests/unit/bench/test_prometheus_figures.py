@@ -1,4 +1,4 @@
-"""Figures that only Prometheus has are there where it runs, and are of metrics that exist."""
+"""Figures from Prometheus are returned if it runs, and their expressions use existing metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops.project import ROOT
 SETTINGS = {"COMPOSE_PROFILES": "data,observability", "BIND_ADDRESS": "127.0.0.1", "PROMETHEUS_PORT": "9090"}
 
 
-def test_what_has_no_value_yet_is_left_out(monkeypatch):
+def test_figure_without_a_value_is_dropped(monkeypatch):
     values = {EXPRESSIONS[CONNECTIONS]: 41.0}
 
     class Prometheus:
@@ -23,15 +23,15 @@ def test_what_has_no_value_yet_is_left_out(monkeypatch):
         value = staticmethod(values.get)
 
     monkeypatch.setattr(prometheus_figures, "Prometheus", Prometheus)
-    assert prometheus_figures.asked(SETTINGS) == {CONNECTIONS: 41.0}
+    assert prometheus_figures.query_figures(SETTINGS) == {CONNECTIONS: 41.0}
     assert SERIES in EXPRESSIONS
 
 
-def test_without_observability_nobody_is_asked():
-    assert prometheus_figures.asked({"COMPOSE_PROFILES": "data"}) == {}
+def test_no_prometheus_gives_no_figures():
+    assert prometheus_figures.query_figures({"COMPOSE_PROFILES": "data"}) == {}
 
 
-def test_only_metrics_that_exist_are_asked_for():
+def test_expressions_use_existing_metrics():
     known = metric_contract.known_metrics(ROOT, Path(find_spec("airflow").origin).parent)
     assert {
         name: unknown for name, text in EXPRESSIONS.items() if (unknown := metric_contract.unknown_in(text, known))

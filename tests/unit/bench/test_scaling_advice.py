@@ -1,4 +1,4 @@
-"""What to change first quotes what was measured, and says nothing of what was not."""
+"""The advice quotes measured figures, and omits sentences without them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ ADVISED = Advice("Do this.", "One has {}, four {} times that.", (
 ))  # fmt: skip
 
 
-def test_figures_are_quoted_from_the_results():
+def test_advice_quotes_measured_figures():
     assert ADVISED.text([WORKERS]) == "Do this. One has 2, four 2.50 times that."
 
 
 @pytest.mark.parametrize("kept", [[], [Result("workers", {"1 worker": [{"s": 2.0}]}, "1 worker")]])
-def test_a_sentence_with_a_figure_that_was_not_measured_is_left_out(kept):
+def test_advice_omits_a_sentence_without_its_figures(kept):
     assert ADVISED.text(kept) == "Do this."
 
 
-def test_every_advice_quotes_as_many_figures_as_its_sentence_has_room_for():
+def test_every_advice_has_a_quote_for_each_placeholder():
     assert [advice.measured.count("{}") for advice in ADVICE] == [len(advice.quotes) for advice in ADVICE]
 
 
-def test_every_quote_is_of_a_bench_that_there_is_and_of_its_own_ratio():
-    bases = {one.name: one.base for one in COMPARISONS}
+def test_every_quote_names_an_existing_bench_and_its_base():
+    bases = {comparison.name: comparison.base for comparison in COMPARISONS}
     for quote in (quote for advice in ADVICE for quote in advice.quotes):
-        assert quote.bench in bench_results.SENTENCES
+        assert quote.bench in bench_results.SUMMARIES
         assert quote.base in ("", bases.get(quote.bench))
 
 
-def test_what_it_leads_to_is_there():
+def test_linked_files_exist():
     links = re.findall(r"\]\((.*?)\)", scaling_advice.section([]))
     assert links
     assert all((bench_results.FOLDER / link).exists() for link in links)
 
 
 def test_no_figure_is_written_by_hand():
-    """But for a version and the size of the title; settings are named, not repeated."""
+    """Except PgBouncer's version and those in code and links."""
     text = re.sub(r"`.*?`|\]\(.*?\)|^\d+\. |1\.21", "", scaling_advice.section([]), flags=re.MULTILINE)
     assert re.findall(r"\d+", text) == []

@@ -1,4 +1,4 @@
-"""People use every page in turn, and what they see is counted."""
+"""Clients request every page in turn, and their responses are counted."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ import threading
 
 import httpx
 
-from ops.bench.ui_load import PAGES, crowd, visit
+from ops.bench.ui_load import PAGES, request_pages, ui_traffic
 
 
-def test_all_pages_are_opened_by_each_logged_in_as_told():
-    seen: list[tuple[str, str]] = []
-    everything = threading.Event()
+def test_clients_request_all_pages_with_their_headers():
+    requests: list[tuple[str, str]] = []
+    all_requested = threading.Event()
 
     def answer(request: httpx.Request) -> httpx.Response:
-        seen.append((request.url.raw_path.decode(), request.headers["Authorization"]))
-        if len({path for path, _ in list(seen)}) == len(PAGES):
-            everything.set()
+        requests.append((request.url.raw_path.decode(), request.headers["Authorization"]))
+        if len({path for path, _ in list(requests)}) == len(PAGES):
+            all_requested.set()
         return httpx.Response(200)
 
-    with crowd("http://a", {"Authorization": "Bearer t"}, 3, httpx.MockTransport(answer)) as visits:
-        assert everything.wait(10)
-    assert {path for path, _ in seen} == set(PAGES)
-    assert {token for _, token in seen} == {"Bearer t"}
-    assert (visits.failed, len(visits.seconds)) == (0, len(seen))
+    with ui_traffic("http://a", {"Authorization": "Bearer t"}, 3, httpx.MockTransport(answer)) as responses:
+        assert all_requested.wait(10)
+    assert {path for path, _ in requests} == set(PAGES)
+    assert {token for _, token in requests} == {"Bearer t"}
+    assert (responses.failed, len(responses.seconds)) == (0, len(requests))
 
 
-def test_a_refusal_and_no_answer_are_failed_requests():
+def test_error_status_and_no_answer_are_failed_requests():
     failed = threading.Event()
     answers = iter([httpx.Response(500), httpx.ReadTimeout("slow"), httpx.Response(404)])
 
     def answer(request: httpx.Request) -> httpx.Response:
-        one = next(answers, None)
-        if one is None:
+        outcome = next(answers, None)
+        if outcome is None:
             failed.set()
             return httpx.Response(200)
-        if isinstance(one, Exception):
-            raise one
-        return one
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    with crowd("http://a", {}, 1, httpx.MockTransport(answer)) as visits:
+    with ui_traffic("http://a", {}, 1, httpx.MockTransport(answer)) as responses:
         assert failed.wait(10)
-    assert visits.failed == 3
+    assert responses.failed == 3
 
 
-def test_people_leave_by_themselves_after_a_while():
+def test_client_stops_when_its_time_is_up():
     transport = httpx.MockTransport(lambda request: httpx.Response(200))
-    seen = visit("http://a", {}, 0, threading.Event(), transport, stay=0.05)
-    assert seen.seconds
-    assert not seen.failed
+    responses = request_pages(
+        lambda: httpx.Client(base_url="http://a", transport=transport), 0, threading.Event(), seconds=0.05
+    )
+    assert responses.seconds
+    assert not responses.failed

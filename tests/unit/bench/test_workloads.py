@@ -1,4 +1,4 @@
-"""The loads are there for the benches only, and a run is timed by Airflow's own clock."""
+"""Runs of the loads are timed by Airflow's clock, and the loads leave nothing behind."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import pytest
 from ops.bench import workloads
 from ops.bench.workloads import (
     DAGS,
-    Ended,
-    attempts_lost,
+    FinishedRun,
+    active_runs,
     closed_pool,
-    first_start,
-    run_to_end,
-    under_way,
+    first_task_delay,
+    lost_tries,
+    run_and_wait,
 )
 from ops.clients.airflow import Run
 from ops.dag_file import DagFile
-from ops.drills import runner
 from ops.errors import StackError
 
 RUN = Run("bench_pair", "r", "queued", 0.0, None)
 
 
 class Api:
-    """Answers what a test says, by method and path, and keeps what it was asked."""
+    """API with prepared answers, by method and path; keeps all requests."""
 
     url = "http://airflow"
 
     def __init__(self, answers=None, dags=None, instances=()):
         self.answers, self.dags, self.instances = answers or {}, dags if dags is not None else set(), instances
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def ask(self, method, path, *, missing=False, **options):
-        self.asked.append(f"{method} {path}")
+        self.requests.append(f"{method} {path}")
         answer = self.answers.get(f"{method} {path}")
         return answer.pop(0) if isinstance(answer, list) else answer
 
@@ -40,7 +39,7 @@ class Api:
         return dag_id in self.dags
 
     def trigger(self, dag_id, conf=None):
-        self.asked.append(f"trigger {dag_id} {conf}")
+        self.requests.append(f"trigger {dag_id} {conf}")
         return RUN
 
     def task_instances(self, run):
@@ -52,11 +51,10 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """A clock that goes on only while somebody waits."""
+    """Clock that advances only during sleeps."""
     now = [0.0]
-    for module in (workloads, runner):
-        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(workloads.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(workloads.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return now
 
 
@@ -65,58 +63,58 @@ ENDED = {"state": "success", "run_after": "2026-01-01T00:00:00Z", "end_date": "2
 
 
 def counts(**by_state):
-    """Airflow's answer: every state is in it, and a DAG that has had a run."""
+    """Return the statistics of a DAG with finished runs; every state is in them."""
     states = {"queued": 0, "running": 0, "success": 7, "failed": 1} | by_state
     return {"dags": [{"stats": [{"state": state, "count": count} for state, count in states.items()]}]}
 
 
-def test_a_run_is_timed_from_its_request_to_its_end_and_its_tasks_are_loaded_once():
+def test_run_is_timed_to_its_terminal_state():
     api = Api({STATS: [counts(queued=1), counts(running=1), counts()], PATH: ENDED})
-    ended = run_to_end(api, "bench_pair", {"tasks": 3}, print)
-    assert ended == Ended(RUN, "success", 1.5)
-    assert api.asked == ["trigger bench_pair {'tasks': 3}", STATS, STATS, STATS, PATH]
+    finished = run_and_wait(api, "bench_pair", {"tasks": 3}, print)
+    assert finished == FinishedRun(RUN, "success", 1.5)
+    assert api.requests == ["trigger bench_pair {'tasks': 3}", STATS, STATS, STATS, PATH]
 
 
-def test_a_run_that_fails_is_an_error_unless_it_may():
+def test_failed_run_is_an_error_unless_it_may_fail():
     failed = {STATS: counts(), PATH: ENDED | {"state": "failed"}}
-    with pytest.raises(StackError, match="bench_pair has failed"):
-        run_to_end(Api(failed), "bench_pair", {}, print)
-    ended = run_to_end(Api(failed), "bench_pair", {}, print, may_fail=True)
-    assert ended.state == "failed"
+    with pytest.raises(StackError, match="bench_pair: the run failed"):
+        run_and_wait(Api(failed), "bench_pair", {}, print)
+    finished = run_and_wait(Api(failed), "bench_pair", {}, print, may_fail=True)
+    assert finished.state == "failed"
 
 
-def test_a_run_that_never_ends_is_told_of_and_given_up():
-    said: list[str] = []
-    with pytest.raises(StackError, match="not ended after 30 s"):
-        run_to_end(Api({STATS: counts(running=1)}), "bench_pair", {}, said.append, timeout=30)
-    assert len(said) == 2
+def test_unfinished_run_is_reported_and_times_out():
+    lines: list[str] = []
+    with pytest.raises(StackError, match=r"bench_pair.* 30 s"):
+        run_and_wait(Api({STATS: counts(running=1)}), "bench_pair", {}, lines.append, timeout=30)
+    assert len(lines) == 2
 
 
-def test_a_delay_is_from_the_request_to_the_first_task():
+def test_first_task_delay_begins_at_the_request():
     starts = ("2026-01-01T00:00:02Z", "2026-01-01T00:00:00.250000Z")
     api = Api({PATH: ENDED}, instances=[{"start_date": start} for start in starts])
-    assert first_start(api, Ended(RUN, "success", 3.0)) == 0.25
+    assert first_task_delay(api, FinishedRun(RUN, "success", 3.0)) == 0.25
 
 
-def test_attempts_before_the_last_are_lost():
-    assert attempts_lost(Api(instances=[{"try_number": number} for number in (0, 1, 3)]), RUN) == 2
+def test_tries_before_the_last_are_lost():
+    assert lost_tries(Api(instances=[{"try_number": number} for number in (0, 1, 3)]), RUN) == 2
 
 
-def test_runs_that_wait_to_begin_are_under_way_too():
-    assert under_way(Api({"GET /dags/~/dagRuns": {"total_entries": 3}})) == 3
+def test_queued_runs_are_active():
+    assert active_runs(Api({"GET /dags/~/dagRuns": {"total_entries": 3}})) == 3
 
 
-def test_a_closed_pool_is_made_anew_and_removed():
+def test_closed_pool_is_recreated_and_removed():
     pool = "/pools/bench_closed"
     api = Api({f"GET {pool}": {"scheduled_slots": 100}})
-    with closed_pool(api) as waiting:
-        assert waiting(100)
-        assert not waiting(101)
-        assert api.asked[:2] == [f"DELETE {pool}", "POST /pools"]
-    assert api.asked[-1] == f"DELETE {pool}"
+    with closed_pool(api) as has_waiting:
+        assert has_waiting(100)
+        assert not has_waiting(101)
+        assert api.requests[:2] == [f"DELETE {pool}", "POST /pools"]
+    assert api.requests[-1] == f"DELETE {pool}"
 
 
-def test_dags_are_removed_when_airflow_knows_that_their_file_is_gone(tmp_path):
+def test_dags_are_deleted_once_their_file_is_forgotten(tmp_path):
     dag = tmp_path / "a.py"
     dag.write_text("dag")
     folder = tmp_path / "dags"
@@ -129,10 +127,10 @@ def test_dags_are_removed_when_airflow_knows_that_their_file_is_gone(tmp_path):
         raise ZeroDivisionError
     assert not (folder / "a.py").exists()
     assert list(known) == []
-    assert api.asked == ["DELETE /dags/one"]
+    assert api.requests == ["DELETE /dags/one"]
 
 
-def test_the_file_holds_the_dags_that_it_is_said_to_hold_and_they_know_their_pool():
+def test_dag_file_has_its_dags_and_pools():
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(dag_folder=str(DAGS.path))

@@ -1,4 +1,4 @@
-"""What was measured gets into the README, and nothing else of it changes."""
+"""Generated parts of README.md."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytest
 from ops.ci import readme
 
 
-def test_only_what_is_between_the_marks_changes():
+def test_only_the_text_between_the_marks_changes():
     begin, end = readme.marks("drills")
     text = f"before\n{begin}old\n{end}after\n"
     assert readme.filled(text, "drills", "new\n") == f"before\n{begin}new\n{end}after\n"
+
+
+def test_part_without_marks_is_an_error():
     with pytest.raises(ValueError, match="unpack"):
-        readme.filled(text, "benches", "new")
+        readme.filled("before\nafter\n", "drills", "new\n")

@@ -1,4 +1,4 @@
-"""The stack's arithmetic: memory, database connections and worker slots add up, at the default scale."""
+"""Memory, database connections, worker slots and time-outs add up at the default scale."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MEMORY_BUDGET = {
     ("data", "flower", "observability"): 16 * GIB,
     ("data-ha", "flower", "observability"): 18 * GIB,
 }
-"""All limits of the core and these profiles together. One-shots are left out: they end before the others start."""
+"""Sum of all limits of the core and these profiles, without one-shots: they end before the others start."""
 
 POOLED = {
-    # A sync and an async engine each, as large as [database] sql_alchemy_pool_size + sql_alchemy_max_overflow.
+    # A sync and an async engine, each with [database] sql_alchemy_pool_size + sql_alchemy_max_overflow connections.
     "api-server": 2,
     "execution-api": 2,
     "scheduler": 2,
@@ -66,9 +66,9 @@ def pool_limit(service) -> int:
     return int(size) + int(overflow)
 
 
-def test_every_pool_full_at_once_stays_under_max_connections(services):
-    found = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
-    assert found
+def test_all_pools_together_stay_under_max_connections(services):
+    max_connections = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
+    assert max_connections
     slots = int(environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY"))
     connections = {
         name: instances(services[name]) * engines * pool_limit(services[name]) for name, engines in POOLED.items()
@@ -76,11 +76,11 @@ def test_every_pool_full_at_once_stays_under_max_connections(services):
     # Celery's result backend: one for each slot, and a pool as large as SQLAlchemy's default in each scheduler.
     connections["worker"] = instances(services["worker"]) * (slots + 1)
     connections["results"] = instances(services["scheduler"]) * (5 + 10)
-    assert sum(connections.values()) + RESERVED <= int(found[1]), connections
+    assert sum(connections.values()) + RESERVED <= int(max_connections[1]), connections
 
 
 def test_patroni_has_as_many_connections_as_a_single_postgres():
-    """It takes this one setting from etcd only, where it must be written a second time."""
+    """Patroni reads this setting from etcd only, so it is written twice."""
     single = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
     patroni = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())
     assert single
@@ -88,8 +88,8 @@ def test_patroni_has_as_many_connections_as_a_single_postgres():
     assert patroni["postgresql"]["custom_conf"] == "/etc/postgresql/airflow-ha.conf"
 
 
-def test_patronis_times_keep_its_own_rule():
-    """Else a hiccup of etcd costs the primary its lock."""
+def test_patronis_time_outs_keep_its_own_rule():
+    """Otherwise a short outage of etcd costs the primary its lock."""
     dcs = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())["bootstrap"]["dcs"]
     assert dcs["loop_wait"] + 2 * dcs["retry_timeout"] <= dcs["ttl"]
     assert (dcs["synchronous_mode"], dcs["failsafe_mode"]) == (True, True)
@@ -97,29 +97,29 @@ def test_patronis_times_keep_its_own_rule():
 
 HEARTBEAT_INTERVAL = 5.0
 API_TIMEOUT = 5.0
-"""Airflow's own `[workers] min_heartbeat_interval` and `execution_api_timeout`: both are left as they are."""
+"""Airflow's defaults of `[workers] min_heartbeat_interval` and `execution_api_timeout`."""
 
 
 def test_a_task_is_not_suspended_by_the_slowest_failover(services):
-    """A frozen primary is replaced when its lock ends; the last heartbeat before it is one interval older."""
+    """A frozen primary is replaced when its lock expires; the last heartbeat is up to one interval older."""
     dcs = yaml.safe_load((COMPOSE / "patroni/patroni.yaml").read_text())["bootstrap"]["dcs"]
     timeout = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT")
     assert HEARTBEAT_INTERVAL + dcs["ttl"] + dcs["loop_wait"] < timeout - API_TIMEOUT
 
 
 def test_a_dead_workers_tasks_run_again_within_45_seconds(services):
-    """At worst it died with a heartbeat; two looks, and 3 s until the task is queued, taken and begun."""
+    """Worst case: it dies after a heartbeat; two detection intervals, and 3 s until the task is queued and started."""
     scheduler = services["scheduler"]
-    look = seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
-    assert seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT") + 2 * look + 3 < 45
+    interval = seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
+    assert seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT") + 2 * interval + 3 < 45
 
 
-def test_after_an_outage_heartbeats_come_before_a_scheduler_judges(services):
+def test_heartbeats_after_an_outage_come_before_a_task_is_lost(services):
     from airflow_ha.patches import confirm_lost_heartbeats
 
-    look = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
+    interval = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
     assert HEARTBEAT_INTERVAL + API_TIMEOUT < confirm_lost_heartbeats.CONFIRM_SECONDS
-    assert look < confirm_lost_heartbeats.COUNTED_SECONDS
+    assert interval < confirm_lost_heartbeats.COUNTED_SECONDS
 
 
 @pytest.mark.parametrize("name", ["api-server", "execution-api"])
@@ -127,7 +127,7 @@ def test_an_api_servers_pool_is_larger_than_its_threads(services, name):
     assert pool_limit(services[name]) > API_THREADS
 
 
-def test_one_scheduler_alone_fills_the_workers_and_two_do_not_flood_the_queue(services):
+def test_one_scheduler_fills_all_slots_and_two_twice_as_many(services):
     slots = instances(services["worker"]) * int(environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY"))
     parallelism = int(environment(services["scheduler"], "AIRFLOW__CORE__PARALLELISM"))
     assert parallelism >= slots
@@ -138,8 +138,8 @@ def seconds(service, name) -> float:
     return float(environment(service, name))
 
 
-def test_api_retries_outlive_a_minute_without_a_database_and_half_a_minute_until_all_is_well(services):
-    """Tenacity's wait_random_exponential: the n-th wait is between the minimum and min(maximum, 2^n) seconds."""
+def test_api_retries_last_longer_than_a_one_minute_outage(services):
+    """Plus half a minute until all is ready. Wait n is between 1 and min(maximum, 2^n) s (wait_random_exponential)."""
     worker = services["worker"]
     maximum = seconds(worker, "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX")
     tries = int(environment(worker, "AIRFLOW__WORKERS__EXECUTION_API_RETRIES"))
@@ -149,20 +149,20 @@ def test_api_retries_outlive_a_minute_without_a_database_and_half_a_minute_until
     assert expected - 3 * deviation > 60 + 30
 
 
-def test_a_queued_tasks_token_is_accepted_for_as_long_as_upstream_would(services):
+def test_a_queued_tasks_token_is_accepted_as_long_as_upstream(services):
     lifetime = seconds(services["scheduler"], "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT")
     leeway = seconds(services["execution-api"], "AIRFLOW__API_AUTH__JWT_LEEWAY")
     assert lifetime + leeway == 600
 
 
-def test_a_process_of_the_pool_has_a_minute_to_start(services):
-    """Celery kills it after 4 s, and starts another: on a starved host, for ever."""
+def test_a_pool_process_has_a_minute_to_start(services):
+    """By default Celery kills it after 4 s and starts another: on a starved host, for ever."""
     settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
     assert settings["worker_proc_alive_timeout"] >= 60
 
 
 def test_a_suspension_ends_before_the_tasks_token_is_refused(services):
-    """Upstream reissues a token in the last fifth of its life, at a heartbeat (JWTReissueMiddleware)."""
+    """Upstream reissues a token at a heartbeat in the last fifth of its life (JWTReissueMiddleware)."""
     execution_api, worker = services["execution-api"], services["worker"]
     lifetime = float(environment(execution_api, "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME", "600"))
     accepted = 0.2 * lifetime + seconds(execution_api, "AIRFLOW__API_AUTH__JWT_LEEWAY")
@@ -172,7 +172,7 @@ def test_a_suspension_ends_before_the_tasks_token_is_refused(services):
 
 
 def test_no_setting_loads_a_patch(services):
-    """Operators edit these; patches are loaded by airflow_local_settings."""
+    """Operators edit these settings; airflow_local_settings loads the patches."""
     settings = json.loads(environment(services["worker"], "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"))
     assert not settings.keys() & {"imports", "worker_consumer"}
     for service in services.values():

@@ -1,4 +1,4 @@
-"""compose/cadvisor/oom-kills.sh over the cgroups of a machine: which container is named, under both cgroup versions."""
+"""compose/cadvisor/oom-kills.sh names the right container, under both cgroup versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUTS = {
 
 
 class Machine:
-    """Its cgroups and its sum of kills."""
+    """A simulated host: its cgroups and its sum of OOM kills."""
 
     def __init__(self, folder: Path, layout: str) -> None:
         self.folder, self.layout = folder, LAYOUTS[layout]
@@ -37,7 +37,7 @@ class Machine:
         (self.path(container) / self.layout[1]).write_text(self.layout[2].format(kills))
 
     def end(self, container: str) -> None:
-        """Under another name, so that its inode is not that of the next."""
+        """Rename the cgroup: a removed one could give its inode to the next."""
         self.path(container).rename(self.folder / f"ended-{len(list(self.folder.iterdir()))}")
 
     def call(self) -> list[str]:
@@ -64,7 +64,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     machine.kills(40)
     machine.container(REDIS, 30)
     machine.container(WORKER)
-    assert machine.call() == [], "what was before is not told"
+    assert machine.call() == [], "kills before the first call are not reported"
     assert machine.call() == []
     return machine
 
@@ -77,7 +77,7 @@ def test_a_killed_process_names_its_container_once(machine: Machine) -> None:
 
 
 def test_a_container_that_restarts_by_a_kill_is_named(machine: Machine) -> None:
-    """Its cgroup, and the count in it, ended with its main process."""
+    """Its cgroup, and the count in it, went with its main process."""
     machine.end(WORKER)
     machine.kills(41)
     machine.container(WORKER)

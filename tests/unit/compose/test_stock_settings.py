@@ -1,4 +1,4 @@
-"""The stock set-up is Airflow as it comes, on the same images, in the same number; nothing of ours is in it."""
+"""The stock stack has the official settings, the same images and sizes, and no code of this project."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ OFFICIAL_SETTINGS = {
     "AIRFLOW__CELERY__BROKER_URL",
     "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",
 }
-"""What the official compose file sets. The other two are keys that it shares by a file."""
-OF_OUR_IMAGES = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"}
-"""The driver that Airflow would derive, asyncpg, is not in them."""
+"""The settings of the official compose file, which shares its two other keys by a file."""
+FOR_OUR_IMAGES = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"}
+"""Airflow would derive the driver asyncpg, which the images do not have."""
 
 
-def test_it_says_first_that_it_is_a_yardstick():
+def test_its_first_line_warns_against_production_use():
     assert TEXT.startswith("# A yardstick, not something to run in production")
 
 
 @pytest.mark.parametrize("name", AIRFLOW)
-def test_airflow_has_the_official_files_settings_and_no_other(name):
+def test_airflow_has_exactly_the_official_files_settings(name):
     settings = {key for key in AIRFLOW[name]["environment"] if key.startswith("AIRFLOW")}
     settings -= {"AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY", "AIRFLOW__CELERY__WORKER_CONCURRENCY"}
-    assert settings - OF_OUR_IMAGES == OFFICIAL_SETTINGS
+    assert settings - FOR_OUR_IMAGES == OFFICIAL_SETTINGS
 
 
 def test_a_worker_has_airflows_default_of_slots():
     from airflow.configuration import conf
 
-    wanted = conf.get_default_value("celery", "worker_concurrency")
-    assert SERVICES["airflow-worker"]["environment"]["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == int(wanted)
+    default = conf.get_default_value("celery", "worker_concurrency")
+    assert SERVICES["airflow-worker"]["environment"]["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == int(default)
 
 
 def test_nothing_of_ours_is_loaded_in_it():
     assert "airflow_ha" not in json.dumps(SERVICES)
-    assert "guard.sh" not in json.dumps(SERVICES)
+    assert "restart-when-unhealthy.sh" not in json.dumps(SERVICES)
 
 
 def test_its_images_are_the_stacks_own():
@@ -67,11 +67,11 @@ def test_it_has_as_many_schedulers_and_workers_as_the_stack():
         assert int(SERVICES[f"airflow-{name}"]["deploy"]["replicas"]) == ours
 
 
-def test_what_can_be_overridden_is_what_its_file_reads_with_a_default():
+def test_overrides_are_the_variables_with_a_default():
     assert set(re.findall(r"\$\{(\w+):-", TEXT)) == set(OVERRIDES)
 
 
-def test_it_is_reached_only_from_this_machine_at_a_port_that_stays_when_it_restarts():
+def test_it_publishes_one_fixed_port_on_loopback():
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
         "airflow-apiserver": ["127.0.0.1:STOCK_PORT:8080"]
     }
@@ -82,10 +82,10 @@ def test_its_passwords_are_not_in_its_file(monkeypatch):
     state = COMPOSE / "nowhere"
     images = dict.fromkeys(IMAGES, "an-image:1")
     monkeypatch.setattr(stock_airflow, "free_port", lambda: 1)
-    one, other = (stock_airflow.stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
-    assert needed == set(one)
-    assert one["COMPOSE_PROJECT_NAME"] == "x-stock"
-    assert {key for key in one if one[key] != other[key]} == {
+    first, second = (stock_airflow.stock_settings({"COMPOSE_PROJECT_NAME": "x", **images}, state, {}) for _ in range(2))
+    assert needed == set(first)
+    assert first["COMPOSE_PROJECT_NAME"] == "x-stock"
+    assert {key for key in first if first[key] != second[key]} == {
         "STOCK_JWT_SECRET",
         "STOCK_SECRET_KEY",
         "STOCK_PASSWORD",

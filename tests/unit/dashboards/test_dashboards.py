@@ -1,4 +1,4 @@
-"""The dashboards' JSON is what the code makes, is Grafana's own schema, and every panel answers a question."""
+"""The dashboards' JSON matches the code and Grafana's schema, and every panel answers a question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ops.dashboards.__main__ import generate
 from ops.dashboards.all_boards import DASHBOARDS
-from ops.dashboards.expected_empty import RIGHTLY_EMPTY
+from ops.dashboards.expected_empty import EXPECTED_EMPTY
 from ops.dashboards.grafana_json import to_json
 from ops.observability import metric_contract as contract
 from ops.project import ROOT
@@ -24,42 +24,42 @@ PANELS = [
 ]
 
 
-def test_the_committed_json_is_what_the_code_makes():
+def test_committed_json_matches_the_code():
     committed = {path.name: path.read_text() for path in (ROOT / contract.DASHBOARDS).glob("*.json")}
-    made = {f"{name}.json": to_json(dashboard) for name, dashboard in DASHBOARDS.items()}
-    assert committed == made, "run `python -m ops.dashboards`"
+    generated = {f"{name}.json": to_json(dashboard) for name, dashboard in DASHBOARDS.items()}
+    assert committed == generated, "run `python -m ops.dashboards`"
 
 
-def test_a_dashboard_that_is_no_more_is_taken_away(tmp_path):
+def test_json_of_a_removed_dashboard_is_deleted(tmp_path):
     (tmp_path / "gone.json").write_text("{}")
     generate(tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == set(DASHBOARDS)
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_grafanas_own_schema_reads_the_json_and_loses_nothing_of_the_panels(name):
+def test_grafanas_schema_keeps_queries_and_options(name):
     register_default_plugins()
     document = json.loads(to_json(DASHBOARDS[name]))
-    again = json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder))
-    assert [panel["targets"] for panel in again["panels"]] == [panel["targets"] for panel in document["panels"]]
-    assert [panel["options"] for panel in again["panels"]] == [panel["options"] for panel in document["panels"]]
+    decoded = json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder))
+    assert [panel["targets"] for panel in decoded["panels"]] == [panel["targets"] for panel in document["panels"]]
+    assert [panel["options"] for panel in decoded["panels"]] == [panel["options"] for panel in document["panels"]]
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_every_row_is_as_wide_as_the_page(name):
+def test_row_widths_add_up_to_24_columns(name):
     assert {sum(panel.width for panel in row) for row in DASHBOARDS[name].rows} == {24}
 
 
-def test_no_two_dashboards_share_an_address():
+def test_dashboard_uids_are_unique():
     assert len({dashboard.uid for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS)
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), PANELS)
-def test_every_panel_says_which_question_it_answers(dashboard, panel):
+def test_panel_has_a_question_and_a_unique_title(dashboard, panel):
     assert "?" in panel.question
     titles = [other.title for row in dashboard.rows for other in row]
     assert titles.count(panel.title) == 1
 
 
-def test_a_panel_that_may_be_empty_exists():
-    assert set(RIGHTLY_EMPTY) <= {(param.values[0].uid, param.values[1].title) for param in PANELS}
+def test_panels_that_may_be_empty_exist():
+    assert set(EXPECTED_EMPTY) <= {(param.values[0].uid, param.values[1].title) for param in PANELS}

@@ -1,4 +1,4 @@
-"""What `./ops/stack drill` refuses, and what it writes down."""
+"""What `./ops/stack drill` refuses, and what it records."""
 
 from __future__ import annotations
 
@@ -11,69 +11,76 @@ from typer.testing import CliRunner
 
 from ops.__main__ import app
 from ops.commands import drill as command
-from ops.drills.catalogue import Drill, one
+from ops.drills.catalogue import Drill, one_instance
 from ops.errors import StackError
-from tests.unit.drills.test_results import outcome
+from tests.unit.drills.outcomes import make_outcome
 
-DRILLS = [Drill(name, one("scheduler"), "crash", 0, "interruption", 5) for name in ("host", "scheduler-crash")]
+DRILLS = [Drill(name, one_instance("scheduler"), "crash") for name in ("host", "scheduler-crash")]
 
 
 @pytest.fixture
 def written(monkeypatch):
-    """What was put into results.json."""
-    found = []
-    monkeypatch.setattr(
-        command.results, "write", lambda outcomes, machine, date, *, stock: found.append((outcomes, stock))
-    )
-    return found
+    """Record the drills' names of each call that writes results, and whether it was for a stock Airflow."""
+    calls = []
+
+    def write(outcomes, machine, date, *, stock):
+        calls.append(([outcome.drill for outcome in outcomes], stock))
+
+    monkeypatch.setattr(command.results, "write", write)
+    return calls
 
 
 @contextmanager
-def place(strike):
-    yield strike
+def environment(run):
+    yield run
 
 
-def test_a_stock_airflow_shares_the_machine_with_no_stack(monkeypatch):
+def test_stock_while_the_stack_runs_is_refused(monkeypatch):
     monkeypatch.setattr(command.compose, "instances", lambda name: {"worker": [SimpleNamespace(state="running")]})
-    with pytest.raises(StackError, match="the stack runs") as refused:
-        command.settings_beside_nothing(command.current_project())
-    assert "./ops/stack down" in refused.value.hint
+    with pytest.raises(StackError) as error:
+        command.settings_of_stopped_stack(command.current_project())
+    assert "./ops/stack down" in error.value.hint
 
 
-def test_a_stock_airflow_has_no_alarms():
-    refused = CliRunner().invoke(app, ["drill", "redis", "--stock", "--alarms"])
-    assert isinstance(refused.exception, StackError)
+def test_stock_with_alarms_is_refused():
+    result = CliRunner().invoke(app, ["drill", "redis", "--stock", "--alarms"])
+    assert isinstance(result.exception, StackError)
 
 
-def test_every_series_that_is_complete_is_written_also_when_a_later_drill_cannot_be_held(written):
-    def strike(drill):
+def test_complete_series_is_written_if_a_later_drill_fails(written):
+    def run(drill):
         if drill.name == "scheduler-crash":
-            raise StackError("none runs here")
-        return outcome(drill.name)
+            raise StackError("no scheduler runs")
+        return make_outcome(drill.name)
 
     with pytest.raises(StackError):
-        command.hold_drills(DRILLS, place(strike), repeat=2, as_json=False, write=True)
-    ((outcomes, stock),) = written
-    assert ([one.drill for one in outcomes], stock) == (["host", "host"], False)
+        command.run_drills(DRILLS, environment(run), repeat=2, as_json=False, write=True)
+    assert written == [(["host", "host"], False)]
 
 
-def test_a_series_that_was_not_completed_replaces_none(written):
-    held = []
+def test_incomplete_series_is_not_written(written):
+    completed = []
 
-    def strike(drill):
-        if len(held) == 3:
-            raise StackError("none runs here")
-        held.append(drill.name)
-        return outcome(drill.name)
+    def run(drill):
+        if len(completed) == 3:
+            raise StackError("no scheduler runs")
+        completed.append(drill.name)
+        return make_outcome(drill.name)
 
     with pytest.raises(StackError):
-        command.hold_drills(DRILLS, place(strike), repeat=2, as_json=False, write=True, stock=True)
-    ((outcomes, stock),) = written
-    assert ([one.drill for one in outcomes], stock) == (["host", "host"], True)
+        command.run_drills(DRILLS, environment(run), repeat=2, as_json=False, write=True, stock=True)
+    assert written == [(["host", "host"], True)]
 
 
-def test_nothing_is_written_unless_asked_for(written, capsys):
-    broken = command.hold_drills(DRILLS, place(lambda drill: outcome(drill.name)), repeat=1, as_json=True, write=False)
-    shown = capsys.readouterr().out
-    assert (broken, written) == (False, [])
-    assert [one["drill"] for one in json.loads(shown[shown.index("[\n") :])] == ["host", "scheduler-crash"]
+def test_without_write_nothing_is_written(written, capsys):
+    all_kept = command.run_drills(
+        DRILLS, environment(lambda drill: make_outcome(drill.name)), repeat=1, as_json=True, write=False
+    )
+    output = capsys.readouterr().out
+    assert (all_kept, written) == (True, [])
+    assert [each["drill"] for each in json.loads(output[output.index("[\n") :])] == ["host", "scheduler-crash"]
+
+
+def test_broken_promise_is_returned(written):
+    outcome = make_outcome("host", broken=("1 tasks lost",))
+    assert not command.run_drills(DRILLS[:1], environment(lambda _: outcome), repeat=1, as_json=True, write=False)

@@ -1,4 +1,4 @@
-"""A Redis with much in its file, and what is left of that."""
+"""A Redis primary with a large AOF, which is removed after the drill."""
 
 from __future__ import annotations
 
@@ -8,61 +8,61 @@ from ops.drills import environments
 from ops.drills.catalogue import DRILLS
 from ops.errors import StackError
 
-GROWS = 15_000_000
+GROWTH = 15_000_000
 
 
 class Tier:
-    """Three Redis; the primary's file grows with each script."""
+    """Three Redis nodes; the primary's AOF grows with each script."""
 
-    def __init__(self, grows: int) -> None:
-        self.grows = grows
+    def __init__(self, growth: int) -> None:
+        self.growth = growth
         self.size = 1000
-        self.primary = "one"
-        self.asked: list[tuple[str, str]] = []
+        self.primary = "redis-1"
+        self.commands: list[tuple[str, str]] = []
 
-    def containers(self, name, victims):
-        return [self.primary] if victims[0].role == "primary" else ["one", "two", "three"]
+    def target_containers(self, name, targets):
+        return [self.primary] if targets[0].role == "primary" else ["redis-1", "redis-2", "redis-3"]
 
-    def ask(self, container, *command):
+    def ask_redis(self, container, *command):
         if command == ("info", "persistence"):
             return f"# Persistence\r\nloading:0\r\naof_current_size:{self.size}\r"
-        self.asked.append((container, command[0]))
-        self.size += self.grows if command[0] == "eval" else 0
+        self.commands.append((container, command[0]))
+        self.size += self.growth if command[0] == "eval" else 0
         return "1"
 
 
 @pytest.fixture
 def tier(monkeypatch, request):
-    made = Tier(getattr(request, "param", GROWS))
-    monkeypatch.setattr(environments, "containers", made.containers)
-    monkeypatch.setattr(environments.data_tier, "ask_redis", made.ask)
-    return made
+    tier = Tier(getattr(request, "param", GROWTH))
+    monkeypatch.setattr(environments, "target_containers", tier.target_containers)
+    monkeypatch.setattr(environments.data_tier, "ask_redis", tier.ask_redis)
+    return tier
 
 
-REWRITTEN = [("one", "bgrewriteaof"), ("two", "bgrewriteaof"), ("three", "bgrewriteaof")]
+REWRITTEN = [("redis-1", "bgrewriteaof"), ("redis-2", "bgrewriteaof"), ("redis-3", "bgrewriteaof")]
 
 
-def test_its_file_grows_before_it_is_struck_and_the_next_primary_forgets_it_afterwards(tier):
-    with environments.much_to_load("x", lambda _: None):
-        assert tier.asked == [("one", "eval")] * 3
-        assert tier.size >= environments.LADEN_BYTES
-        tier.primary = "two"
-    assert tier.asked[3:] == [("two", "unlink"), *REWRITTEN]
+def test_aof_grows_before_the_drill_and_is_emptied_after_it(tier):
+    with environments.large_aof("x", lambda _: None):
+        assert tier.commands == [("redis-1", "eval")] * 3
+        assert tier.size >= environments.AOF_BYTES
+        tier.primary = "redis-2"
+    assert tier.commands[3:] == [("redis-2", "unlink"), *REWRITTEN]
 
 
 @pytest.mark.parametrize("tier", [0], indirect=True)
-def test_a_redis_that_has_nothing_to_load_is_no_drill(tier):
-    with pytest.raises(StackError, match="stays at 1000 bytes"), environments.much_to_load("x", lambda _: None):
-        pytest.fail("it was struck")
-    assert tier.asked == [("one", "eval"), ("one", "unlink"), *REWRITTEN]
+def test_aof_that_does_not_grow_stops_the_drill(tier):
+    with pytest.raises(StackError, match="1000 bytes"), environments.large_aof("x", lambda _: None):
+        pytest.fail("the drill ran")
+    assert tier.commands == [("redis-1", "eval"), ("redis-1", "unlink"), *REWRITTEN]
 
 
-def test_a_redis_that_does_not_answer_says_nothing_of_its_file(tier, monkeypatch):
+def test_redis_without_answer_has_no_aof_size(tier, monkeypatch):
     monkeypatch.setattr(environments.data_tier, "ask_redis", lambda *_: None)
-    assert environments.file_bytes("one") == 0
+    assert environments.aof_bytes("redis-1") == 0
 
 
-def test_a_stock_airflow_is_not_laden():
-    [laden] = [drill for drill in DRILLS if drill.laden]
-    assert "with much to load" in laden.sentence
-    assert not environments.has_stock(laden)
+def test_large_aof_is_not_compared_with_stock():
+    [large] = [drill for drill in DRILLS if drill.large_aof]
+    assert "AOF" in large.sentence
+    assert not environments.exists_on_stock(large)

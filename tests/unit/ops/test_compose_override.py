@@ -1,4 +1,4 @@
-"""The operator's compose.override.yaml is taken as compose takes it, and its worker services scale and are expected."""
+"""compose.override.yaml has the same effect by hand and by ./ops/stack; its workers scale and are expected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ops import (
 )
 from ops.errors import StackError
 from ops.observability import generated_config
-from ops.project import ROOT
+from ops.project import ROOT, Project
 from ops.scaling import parse_scale
 
 HAS_COMPOSE = (
@@ -26,11 +26,23 @@ HAS_COMPOSE = (
     and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
 )
 EXAMPLE = ROOT / "compose/compose.override.example.yaml"
+IMAGES = "".join(f"{name}=x:1\n" for name in ("AIRFLOW_IMAGE", "GATEWAY_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE"))
+CHANGES = """
+  scheduler:
+    environment: {{ OWN: {name} }}
+    cpu_shares: 77
+  worker:
+    volumes: ["/data:/data:ro"]
+  own:
+    image: own:1
+    networks: [database]
+"""
+"""Additions to the example: changes of services that compose.yaml includes, and another service."""
+needs_compose = pytest.mark.skipif(not HAS_COMPOSE, reason="no docker compose, which reads files without a daemon")
 
 
 @pytest.fixture
 def example(project):
-    """A stack with the example's worker service."""
     shutil.copy(EXAMPLE, project.state / "compose.override.yaml")
     return project
 
@@ -46,7 +58,7 @@ def expected(project):
     return {rule["labels"]["component"]: rule["expr"] for rule in group["rules"] if "labels" in rule}
 
 
-@pytest.mark.parametrize("name", ["compose.override.yaml", "compose.override.yml"])
+@pytest.mark.parametrize("name", compose_override.NAMES)
 def test_an_override_is_a_file_of_every_compose_command(project, name):
     assert compose.command(project, "ps").count(f"--file={project.state / name}") == 0
     (project.state / name).write_text("services: {}\n")
@@ -55,15 +67,35 @@ def test_an_override_is_a_file_of_every_compose_command(project, name):
     assert files == [f"--file={ROOT}/compose/compose.yaml", f"--file={project.state / name}"]
 
 
-@pytest.mark.skipif(not HAS_COMPOSE, reason="no docker compose, which reads files without a daemon")
-def test_the_example_is_a_worker_of_its_own_queue(example):
-    images = "".join(f"{name}=x:1\n" for name in ("AIRFLOW_IMAGE", "GATEWAY_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE"))
-    example.env_file.write_text(images + "WORKER_GPU_REPLICAS=3\nCOMPOSE_PROFILES=data\n")
-    rendered = subprocess.run(
-        compose.command(example, "config", "--format=json"), capture_output=True, text=True, check=False
+@needs_compose
+@pytest.mark.parametrize("names", [compose_override.NAMES, compose_override.NAMES[-1:], []])
+def test_by_hand_and_by_stack_the_model_is_the_same(tmp_path, names):
+    folder = tmp_path / "compose"
+    shutil.copytree(ROOT / "compose", folder, ignore=shutil.ignore_patterns(".*", "secrets", "*.override.y*ml"))
+    (folder / ".env").write_text(IMAGES + "WORKER_GPU_REPLICAS=3\nCOMPOSE_PROFILES=data,flower\n")
+    for name in names:
+        (folder / name).write_text(EXAMPLE.read_text() + CHANGES.format(name=name))
+    stack = Project(root=tmp_path, state=folder)
+    by_stack = compose.config(stack)
+    by_hand = subprocess.run(
+        ["docker", "compose", "config", "--format=json"],
+        cwd=folder,
+        env=compose.environment(stack),
+        capture_output=True,
+        check=True,
     )
-    assert rendered.returncode == 0, rendered.stderr
-    services = json.loads(rendered.stdout)["services"]
+    assert json.loads(by_hand.stdout) == by_stack
+    services = by_stack["services"]
+    assert {"own", "worker-gpu"} <= services.keys() or not names
+    assert services["scheduler"].get("cpu_shares") == (77 if names else None)
+    assert services["scheduler"]["environment"].get("OWN") == (names[0] if names else None)
+    assert ("/data" in {volume["target"] for volume in services["worker"]["volumes"]}) is bool(names)
+
+
+@needs_compose
+def test_the_example_is_a_worker_of_its_own_queue(example):
+    example.env_file.write_text(IMAGES + "WORKER_GPU_REPLICAS=3\nCOMPOSE_PROFILES=data\n")
+    services = compose.config(example)["services"]
     own, worker = services["worker-gpu"], services["worker"]
     assert own["command"] == ["--queues", "gpu"]
     assert worker["command"] == ["--queues", "default"]
@@ -83,7 +115,7 @@ def test_the_example_is_a_worker_of_its_own_queue(example):
     assert own["deploy"]["resources"] == worker["deploy"]["resources"]
 
 
-def test_the_number_of_an_own_worker_is_kept_in_env_and_expected(example):
+def test_replicas_of_an_own_worker_are_kept_and_expected(example):
     settings = settings_file.read(example)
     assert settings["WORKER_GPU_REPLICAS"] == "1"
     generated_config.write(example, settings | {"WORKER_GPU_REPLICAS": "2"})
@@ -111,7 +143,7 @@ def test_an_own_worker_without_a_component_counts_as_worker(project):
         ),
     ],
 )
-def test_services_that_are_no_workers_are_left_alone(project, text, own):
+def test_only_services_that_extend_worker_are_workers(project, text, own):
     assert override(project, text) == own
 
 
@@ -123,7 +155,7 @@ def test_services_that_are_no_workers_are_left_alone(project, text, own):
         ("services: { w: { extends: worker, environment: { AIRFLOW_HA_COMPONENT: gpu } } }", "AIRFLOW_HA_COMPONENT"),
     ],
 )
-def test_an_override_that_is_not_valid_is_refused_with_its_name(project, text, reason):
+def test_an_invalid_override_is_refused_with_its_path(project, text, reason):
     with pytest.raises(StackError, match=reason) as refused:
         override(project, text)
     assert refused.value.where.endswith("compose.override.yaml")
@@ -136,7 +168,7 @@ def test_an_own_worker_scales_by_its_name(example):
         parse_scale("worker-cpu=2", own)
 
 
-def test_a_number_that_does_not_follow_env_is_refused():
+def test_replicas_that_ignore_env_are_refused():
     model = {"services": {"worker-gpu": {"deploy": {"replicas": 2}}}}
     scaling.refuse_fixed_numbers(model, {"worker-gpu": 2})
     with pytest.raises(StackError, match="WORKER_GPU_REPLICAS"):
@@ -151,11 +183,11 @@ def worker(replicas: int, concurrency: int) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize(("parallelism", "told"), [(16, False), (10, False), (9, True)])
-def test_slots_that_schedulers_cannot_fill_are_told(parallelism, told):
+@pytest.mark.parametrize(("parallelism", "is_short"), [(16, False), (10, False), (9, True)])
+def test_slots_that_schedulers_cannot_fill_are_reported(parallelism, is_short):
     scheduler = {"environment": {"AIRFLOW__CORE__PARALLELISM": str(parallelism)}, "deploy": {"replicas": 2}}
     flower = {**worker(1, 8), "entrypoint": ["airflow"], "command": ["celery", "flower"]}
     services = {"scheduler": scheduler, "worker": worker(2, 8), "worker-gpu": worker(2, 2), "flower": flower}
-    said = worker_slots.shortage({"services": services})
-    assert (said is not None) == told
-    assert not told or "PARALLELISM=10" in str(said)
+    warning = worker_slots.shortage({"services": services})
+    assert (warning is not None) == is_short
+    assert not is_short or "PARALLELISM=10" in str(warning)

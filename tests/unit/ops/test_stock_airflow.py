@@ -1,4 +1,4 @@
-"""The stock set-up comes up beside the stack under a name of its own, and nothing of it is left."""
+"""The stock Airflow runs beside the stack under its own name, and is removed with its data."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import pytest
 from ops import stock_airflow as module
 from ops.errors import StackError
 from ops.project import ROOT, Project
-from ops.stock_airflow import Stock, one_worker_of, stock, stock_settings
+from ops.stock_airflow import Stock, single_worker, stock, stock_settings
 
 SETTINGS = {"COMPOSE_PROJECT_NAME": "x", "AIRFLOW_IMAGE": "a:1", "POSTGRES_IMAGE": "p:1", "REDIS_IMAGE": "r:1"}
 
 
 @pytest.fixture
 def log(monkeypatch):
-    """What was done to Docker, in order; nothing runs, and the REST API knows every DAG."""
-    done: list[tuple] = []
+    """Compose commands and API requests, in order; nothing runs, and the REST API knows every DAG."""
+    calls: list[tuple] = []
 
     class Api:
         def __init__(self, url, user, password, report):
-            done.append(("log-in", url, user))
+            calls.append(("log-in", url, user))
 
         def has_dag(self, dag_id):
-            done.append(("has", dag_id))
+            calls.append(("has", dag_id))
             return True
 
     monkeypatch.setattr(module, "AirflowClient", Api)
-    monkeypatch.setattr(module, "roll_out", lambda project, report, *options: done.append(("up", *options)))
+    monkeypatch.setattr(module, "roll_out", lambda project, report, *options: calls.append(("up", *options)))
     monkeypatch.setattr(module, "free_port", lambda: 32771)
     monkeypatch.setattr(module.compose, "instances", lambda name: {})
-    monkeypatch.setattr(module.compose, "run", lambda project, report, *arguments: done.append(arguments))
-    return done
+    monkeypatch.setattr(module.compose, "run", lambda project, report, *arguments: calls.append(arguments))
+    return calls
 
 
 DOWN = ("down", "--volumes", "--remove-orphans", "--timeout=5")
 
 
-def test_it_is_removed_before_and_after_also_when_what_is_measured_fails(log, tmp_path):
+def test_stock_airflow_is_removed_before_and_after_a_failure(log, tmp_path):
     project = Project(root=ROOT, state=tmp_path)
     with pytest.raises(ZeroDivisionError), stock(project, SETTINGS, print):
         raise ZeroDivisionError
     assert log == [DOWN, ("up",), ("log-in", "http://127.0.0.1:32771", "admin"), DOWN]
 
 
-def test_its_dags_are_there_from_the_start_and_its_secrets_are_its_owners_alone(log, tmp_path):
+def test_dags_are_copied_first_and_secrets_are_private(log, tmp_path):
     dag = tmp_path / "a_dag.py"
     dag.write_text("dag")
     dag.chmod(0o600)
@@ -58,11 +58,11 @@ def test_its_dags_are_there_from_the_start_and_its_secrets_are_its_owners_alone(
     assert not other.project.state.exists()
 
 
-def test_one_worker_lasts_for_the_block_only(log, tmp_path):
+def test_single_worker_is_reverted_after_the_block(log, tmp_path):
     with stock(Project(root=ROOT, state=tmp_path), SETTINGS, print, WORKER_CONCURRENCY="4") as other:
         assert isinstance(other, Stock)
         before = other.project.env_file.read_text()
-        with one_worker_of(8, other, print):
+        with single_worker(8, other, print):
             lines = other.project.env_file.read_text().splitlines()
             assert [line for line in lines if line.startswith("WORKER_")] == [
                 "WORKER_CONCURRENCY=8",
@@ -72,19 +72,19 @@ def test_one_worker_lasts_for_the_block_only(log, tmp_path):
     assert log.count(("up", "--no-deps", "airflow-worker")) == 2
 
 
-def test_a_frozen_one_is_thawed_to_be_removed(log, monkeypatch, tmp_path):
-    one = module.compose.Instance(id="abc", state="paused", health="unhealthy", created=0.0)
-    monkeypatch.setattr(module.compose, "instances", lambda name: {"postgres": [one]})
+def test_frozen_stock_airflow_is_thawed_before_removal(log, monkeypatch, tmp_path):
+    instance = module.compose.Instance(id="abc", state="paused", health="unhealthy", created=0.0)
+    monkeypatch.setattr(module.compose, "instances", lambda name: {"postgres": [instance]})
     monkeypatch.setattr(module.compose, "docker", lambda *arguments: log.append(arguments))
     module.remove(Project(root=ROOT, state=tmp_path), "x-stock", print)
     assert log == [("unpause", "abc"), DOWN]
 
 
-def test_a_setting_that_it_does_not_have_is_refused(tmp_path):
+def test_unknown_override_is_refused(tmp_path):
     with pytest.raises(StackError, match="WORKERS"):
         stock_settings(SETTINGS, tmp_path, {"WORKERS": "3"})
 
 
-def test_without_the_stacks_images_it_says_so(tmp_path):
+def test_missing_image_of_the_stack_is_refused(tmp_path):
     with pytest.raises(StackError, match="REDIS_IMAGE"):
         stock_settings(SETTINGS | {"REDIS_IMAGE": ""}, tmp_path, {})

@@ -21,6 +21,7 @@ from ops.pipeline import verify_pipeline
 from ops.project import ROOT
 from tests.unit.stack_fakes import container, run
 
+SETTINGS = {"COMPOSE_PROJECT_NAME": "airflow-ha", "COMPOSE_PROFILES": "data"}
 CREATED = datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC).timestamp()
 PROFILE_ON = {"name": "airflow-ha", "services": {"worker": {}, "flower": {"profiles": ["flower"]}}}
 PROFILE_OFF = {"name": "airflow-ha", "services": {"worker": {}}}
@@ -44,14 +45,14 @@ def call_of(docker, subcommand: str) -> list[str]:
 
 def test_service_whose_profile_is_off_is_stopped(project, docker, stack, monkeypatch):
     stack(container("worker", 1, health="healthy"), container("flower", 1, health="healthy"))
-    monkeypatch.setattr(up, "roll_out", lambda *_: None)
-    up.start(project, "airflow-ha")
+    monkeypatch.setattr(up, "roll_out", lambda *_, **__: None)
+    up.start(project, SETTINGS)
     assert call_of(docker, "rm")[-3:] == ["--stop", "--force", "flower"]
 
 
 @pytest.mark.usefixtures("stack")
 def test_up_on_a_healthy_stack_recreates_nothing(project, docker):
-    up.start(project, "airflow-ha")
+    up.start(project, SETTINGS)
     assert call_of(docker, "up")[-3:] == ["up", "--detach", "--remove-orphans"]
     assert not any("rm" in call for call in docker.calls())
 
@@ -60,7 +61,7 @@ def test_up_on_a_healthy_stack_recreates_nothing(project, docker):
 def test_containers_older_than_their_secrets_are_recreated(project, docker):
     with_a_secret(docker, "worker", reader="airflow")
     mark_written(project, "airflow")
-    up.start(project, "airflow-ha")
+    up.start(project, SETTINGS)
     assert call_of(docker, "up")[-1] == "--force-recreate"
 
 
@@ -68,7 +69,7 @@ def test_containers_older_than_their_secrets_are_recreated(project, docker):
 def test_containers_older_than_secrets_of_others_are_kept(project, docker):
     with_a_secret(docker, "worker", reader="airflow")
     mark_written(project, "alertmanager")
-    up.start(project, "airflow-ha")
+    up.start(project, SETTINGS)
     assert call_of(docker, "up")[-1] == "--remove-orphans"
 
 
@@ -77,7 +78,7 @@ def test_new_webhook_recreates_only_the_alertmanagers_in_turn(project, docker, s
     stack(*(container(name, 1, health="healthy") for name in names))
     with_a_secret(docker, *names, reader="alertmanager")
     mark_written(project, "alertmanager")
-    up.start(project, "airflow-ha")
+    up.start(project, SETTINGS)
     ups = [call for call in docker.calls() if "up" in call]
     assert [call[-1] for call in ups] == [*names, "--remove-orphans"]
     assert all({"--no-deps", "--force-recreate", "--wait"} <= set(call) for call in ups[:2])

@@ -1,4 +1,4 @@
-"""compose/health/guard.sh: what Docker is told, and when the main process is ended."""
+"""compose/health/restart-when-unhealthy.sh: its exit codes for Docker, and its signals to the main process."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 from tests.unit.compose.model import COMPOSE
 
-GUARD = COMPOSE / "health" / "guard.sh"
+SCRIPT = COMPOSE / "health" / "restart-when-unhealthy.sh"
 LIMIT = 3
 MAIN_PROCESS = 7
-AWAY = f"exit {os.EX_TEMPFAIL}"
+DEPENDENCY_OUTAGE = f"exit {os.EX_TEMPFAIL}"
 TICK = 10_000_000
-"""Nanoseconds of CPU between two looks of guard.sh at its own account."""
+"""Nanoseconds of CPU between two readings that the script makes of its own account."""
 
 
 class Container:
-    """A container on paper, in a folder: guard.sh reads its /proc there, and `kill` is recorded."""
+    """A container simulated in a folder: the script reads its /proc there, and `kill` is recorded."""
 
     def __init__(self, folder: Path, age: float = 1000) -> None:
         self.folder = folder
@@ -35,19 +35,19 @@ class Container:
             "/proc/1/stat": folder / "stat",
             "/proc/$main/schedstat": folder / "main-schedstat",
         }
-        self.script = GUARD.read_text().replace("[ -r /proc/self/schedstat ]", "true")
+        self.script = SCRIPT.read_text().replace("[ -r /proc/self/schedstat ]", "true")
         self.script = self.script.replace("</proc/self/schedstat", '<"$(own_schedstat)"')
-        for path, ours in paths.items():
-            self.script = self.script.replace(path, str(ours))
+        for path, replacement in paths.items():
+            self.script = self.script.replace(path, str(replacement))
 
     def check(self, probe: str, *, seconds: float = 20, waiting: float = 0, slowed: float = 1) -> list[str]:
-        """Run guard.sh once and return the signals that it sends.
+        """Run the script once and return the signals that it sends.
 
         Args:
             probe: A line of shell.
-            seconds: Since the last check.
-            waiting: For how many of these the main process waited for a CPU.
-            slowed: How many times longer than its CPU time anything takes in the container.
+            seconds: Time since the last check.
+            waiting: Seconds of these for which the main process waited for a CPU.
+            slowed: Ratio of elapsed time to CPU time in the container.
         """
         self.now += seconds
         self.waited += waiting
@@ -56,7 +56,7 @@ class Container:
         ticks.write_text("0")
         (self.folder / "uptime").write_text(f"{self.now:.2f} 0.00\n")
         (self.folder / "main-schedstat").write_text(f"1 {self.waited * 1e9:.0f} 1\n")
-        # `kill` is built into the shell: a function goes before it.
+        # A function takes precedence over the shell's own `kill`.
         functions = f"""
             kill() {{ echo "$*" >>{kills}; }}
             own_schedstat() {{
@@ -67,7 +67,7 @@ class Container:
             }}
         """
         result = subprocess.run(
-            ["sh", "-c", functions + self.script, "guard.sh", str(LIMIT), "sh", "-c", probe],
+            ["sh", "-c", functions + self.script, SCRIPT.name, str(LIMIT), "sh", "-c", probe],
             env={"PATH": os.environ["PATH"], "GUARD_TIMEOUT": "0.2"},
             capture_output=True,
             text=True,
@@ -78,7 +78,7 @@ class Container:
         return kills.read_text().splitlines()
 
     def is_killed_by_docker(self) -> None:
-        """Leave what a guard leaves that Docker ended at its time-out."""
+        """Leave the state of a script that Docker killed at its time-out."""
         state = self.folder / "state"
         state.write_text(state.read_text().strip() + " begun\n")
 
@@ -96,7 +96,7 @@ def test_a_probe_that_succeeds_is_healthy(container):
     assert container.exit_code == 0
 
 
-def test_below_the_limit_it_is_unhealthy_and_nothing_is_ended(container):
+def test_below_the_limit_no_signal_is_sent(container):
     assert [container.check("exit 1"), container.check("exit 2")] == [[], []]
     assert container.exit_code == 1
 
@@ -110,31 +110,31 @@ def test_a_probe_without_an_answer_counts_as_failed(container):
     assert container.exit_code == 1
 
 
-def test_a_guard_that_docker_killed_counts_as_failed(container):
+def test_a_check_that_docker_killed_counts_as_failed(container):
     container.check("exit 1")
     container.is_killed_by_docker()
     assert container.check("exit 1") == TERM
 
 
-def test_a_guard_that_is_always_killed_ends_what_hangs(container):
+def test_a_hung_process_is_ended_if_each_check_is_killed(container):
     container.check("exit 1")
     signals = []
     for _ in range(3):
         container.is_killed_by_docker()
-        signals += container.check(AWAY)
+        signals += container.check(DEPENDENCY_OUTAGE)
     assert signals == [*TERM, *TERM]
 
 
-def test_one_success_starts_the_count_anew(container):
+def test_one_success_resets_the_count(container):
     assert [container.check(probe) for probe in ("exit 1", "exit 1", "exit 0", "exit 1", "exit 1")] == [[]] * 5
 
 
-def test_a_dependency_that_is_away_is_no_reason_to_restart(container):
-    assert [container.check(AWAY) for _ in range(10)] == [[]] * 10
+def test_an_outage_of_a_dependency_is_no_reason_to_restart(container):
+    assert [container.check(DEPENDENCY_OUTAGE) for _ in range(10)] == [[]] * 10
     assert container.exit_code == 1
 
 
-def test_a_container_that_is_still_starting_is_not_ended(tmp_path: Path):
+def test_a_starting_container_is_not_ended(tmp_path: Path):
     container = Container(tmp_path, age=0)
     assert [container.check("exit 1", seconds=10) for _ in range(11)] == [[]] * 11
 
@@ -150,20 +150,20 @@ def test_a_starved_container_is_unhealthy_and_not_ended(container, state):
 
 
 @pytest.mark.parametrize("state", NOT_STARVED)
-def test_what_hangs_on_a_busy_machine_is_ended(container, state):
+def test_a_hung_process_on_a_busy_host_is_ended(container, state):
     assert [container.check("exit 1", **state) for _ in range(3)] == [[], [], TERM]
 
 
-def test_after_starvation_the_count_begins_anew(container):
+def test_starvation_resets_the_count(container):
     container.check("exit 1")
     container.check("exit 1")
     container.check("exit 1", waiting=15)
     assert [container.check("exit 1") for _ in range(3)] == [[], [], TERM]
 
 
-def test_a_guard_that_was_killed_while_starved_does_not_count(container):
+def test_a_check_killed_while_starved_does_not_count(container):
     container.check("exit 1")
     container.check("exit 1")
     container.is_killed_by_docker()
-    assert container.check(AWAY, waiting=15) == []
+    assert container.check(DEPENDENCY_OUTAGE, waiting=15) == []
     assert [container.check("exit 1") for _ in range(2)] == [[], []]

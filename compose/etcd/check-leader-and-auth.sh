@@ -1,11 +1,10 @@
 #!/bin/bash
-# Healthy when this member has a leader and its keys are protected by the password. A member that does not answer is
-# restarted, also when peers no longer find it at the address that it started with; one without a leader waits for the
-# others.
+# Healthy when this member has a leader and authentication is on; turns authentication on at the first start.
+# Exit code 1, for a restart: no answer, also at the peer address that the member started with. 75: no leader.
 get() { # get HOST PORT PATH: the answer, without its last bracket
   exec 3<>"/dev/tcp/$1/$2" || return 1
   printf 'GET %s HTTP/1.0\r\n\r\n' "$3" >&3
-  # To the end of the JSON object: the peers' side may keep the connection open.
+  # Up to the end of the JSON object: the peer port may keep the connection open.
   IFS= read -r -t 2 -d '}' answer <&3 || return 1
   exec 3>&-
 }
@@ -19,7 +18,7 @@ ETCDCTL_USER=root:$(cat /run/secrets/etcd_password)
 export ETCDCTL_USER
 protected() { etcdctl auth status | grep -q 'Status: true'; }
 if ! protected; then
-  # Every member tries; the first does it.
+  # Every member tries; the first one succeeds.
   printf '%s\n' "${ETCDCTL_USER#root:}" | etcdctl user add root --interactive=false
   etcdctl user grant-role root root
   etcdctl auth enable

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Healthy when this Sentinel and enough others see each other and the primary. One that answers, but is alone, waits.
+# Healthy when this Sentinel reaches the primary and a quorum of Sentinels. 75, no restart: it answers without a quorum.
 REDISCLI_AUTH=$(cat /run/secrets/redis_password)
 export REDISCLI_AUTH
 case $(redis-cli --no-auth-warning -h 127.0.0.1 -p 26379 sentinel ckquorum airflow) in

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Healthy when Postgres serves, as primary or as replica. A Patroni whose loop stands still is restarted; a Postgres that
-# does not serve is Patroni's affair, and a restart in the middle of it would only start it over.
+# Healthy when Postgres serves, as primary or as replica. Exit code 1, for a restart: Patroni's loop hangs. 75: Postgres
+# does not serve; Patroni recovers it, and a restart would only start that over.
 get() { # get PATH: the status code
   exec 3<>/dev/tcp/127.0.0.1/8008 || return 1
   printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3

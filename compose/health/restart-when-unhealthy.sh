@@ -1,23 +1,19 @@
 #!/bin/sh
-# usage: guard.sh LIMIT PROBE [ARG…]
+# usage: restart-when-unhealthy.sh LIMIT PROBE [ARG…]
 #
-# Runs a health probe for Docker, and restarts what stays unhealthy. Docker marks a container unhealthy and leaves it
-# at that (https://github.com/moby/moby/issues/28400); this ends the main process, and `restart: always` does the rest.
-#   probe exits 0    healthy
-#   probe exits 75   (EX_TEMPFAIL) a dependency is away: unhealthy, but a restart would fix nothing
-#   anything else, or no exit within GUARD_TIMEOUT seconds (8 unless set), or a guard that Docker itself had to kill:
-#                    unhealthy; at LIMIT in a row SIGTERM to the main process, at twice LIMIT SIGKILL
-# A failure while the container is starved of CPU is unhealthy too, and starts the count anew: a hung process does not
-# wait for the CPU, and to restart a starved one only adds its start to what the machine cannot do. So nothing is
-# restarted for as long as that lasts, and what hangs meanwhile is restarted afterwards.
-# The main process is the child of docker-init (`init: true`). Counting starts when the container is GUARD_GRACE
-# seconds old (120 unless set), so that a slow start is not a failure.
+# Runs a health probe for Docker, and ends the main process of a container that stays unhealthy: Docker only marks it
+# (https://github.com/moby/moby/issues/28400). `restart: always` then restarts it.
+#   exit code 0     healthy
+#   exit code 75    (EX_TEMPFAIL) outage of a dependency: unhealthy, no restart
+#   any other, no exit within GUARD_TIMEOUT seconds (default 8), or Docker killed this script:
+#                   unhealthy; after LIMIT in a row SIGTERM to the main process, after twice LIMIT SIGKILL
+# GUARD_GRACE: failures count once the container is this many seconds old (default 120).
 set -u
 limit=$1
 shift
 state_file=/tmp/guard-state
 
-# Centiseconds since the machine's start, and nanoseconds for which the main process has waited for a CPU.
+# Centiseconds since the host's start, and nanoseconds for which the main process has waited for a CPU.
 measure() {
   read -r uptime _ </proc/uptime
   now=${uptime%.*}${uptime#*.}
@@ -26,8 +22,8 @@ measure() {
   [ ! -r "/proc/$main/schedstat" ] || read -r _ waited _ <"/proc/$main/schedstat"
 }
 
-# Whether the main process waited for a CPU in more than half of the time since the last check, or this very script gets
-# less than a tenth of one. Not the pressure of the machine (PSI): "some" is at 90% on one that is merely busy.
+# Whether the main process waited for a CPU in more than half of the time since the last check, or this script gets less
+# than a tenth of one. The host's pressure (PSI "some") is no measure: it is at 90% on a host that is only busy.
 starved() {
   [ "$((waited - last_waited))" -le "$(((now - last) * 5000000))" ] || return 0
   [ -r /proc/self/schedstat ] || return 1
@@ -42,10 +38,11 @@ starved() {
   return 1
 }
 
-# One more failure, unless it is too early for one or the container is starved.
+# A failure while starved resets the count: a hung process does not wait for a CPU, and restarts add load. A process
+# that hangs meanwhile is restarted when the starvation ends.
 failed() {
   read -r stat </proc/1/stat
-  # Its start, in hundredths of a second since the machine's, is the 20th field after the name.
+  # The 20th field after the name: its start, in hundredths of a second since the host's start.
   # shellcheck disable=SC2086
   set -- ${stat##*) }
   [ "$((now - ${20}))" -ge "$((${GUARD_GRACE:-120} * 100))" ] || return 0

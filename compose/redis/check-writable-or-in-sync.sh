@@ -1,6 +1,6 @@
 #!/bin/sh
-# Healthy when Redis answers, and accepts writes or follows one that does: one that still loads its file answers LOADING,
-# and that is not ready. A replica whose primary is away, or a primary whose replicas are, waits for them.
+# Healthy when Redis accepts writes, or is a replica in sync. Exit code 1: no answer, or LOADING (it reads its file).
+# 75, no restart: a replica without its primary, or a primary without replicas.
 REDISCLI_AUTH=$(cat /run/secrets/redis_password)
 export REDISCLI_AUTH
 ask() { redis-cli --no-auth-warning -h 127.0.0.1 "$@"; }

@@ -1,0 +1,101 @@
+"""Which profiles `up` turns on, and what it starts before the images for observability are built."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops import settings_file
+from ops.commands import up
+from ops.errors import StackError
+from ops.images import resolve
+from tests.unit.compose.model import compose_model
+
+SETTINGS = {"COMPOSE_PROJECT_NAME": "airflow-ha", "COMPOSE_PROFILES": "data,flower,observability"}
+
+
+def test_ha_is_the_replicated_data_tier_with_everything_else():
+    assert up.chosen_profiles([], ha=True) == ["data-ha", "flower", "observability"]
+
+
+def test_profiles_are_named_once_each():
+    assert up.chosen_profiles(["data,flower", "flower"], ha=False) == ["data", "flower"]
+
+
+def test_no_option_names_no_profile():
+    assert up.chosen_profiles([], ha=False) == []
+
+
+def test_ha_beside_a_profile_is_refused():
+    with pytest.raises(StackError, match="--ha"):
+        up.chosen_profiles(["data"], ha=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "stopped"),
+    [
+        (["data-ha"], ["flower", "observability"]),
+        (["data-ha", "flower"], ["observability"]),
+        (["data-ha", "flower", "observability"], []),
+    ],
+)
+def test_a_profile_left_out_is_reported(names, stopped, capsys):
+    up.report_stopped_profiles(SETTINGS, names)
+    line = capsys.readouterr().out
+    assert [name for name in ("data", "flower", "observability") if f"--profile {name}" in line] == stopped
+
+
+def test_the_core_is_all_but_observability():
+    services = compose_model()["services"]
+    rest = services.keys() - set(up.core_services({"services": services}))
+    assert {"prometheus", "otel-collector", "alertmanager-1", "slack-stub", "grafana"} <= rest
+    assert not rest & {"scheduler", "worker", "gateway", "postgres", "redis-1", "patroni-1", "flower", "migrate"}
+
+
+def test_no_core_service_waits_for_observability():
+    services = compose_model()["services"]
+    core = set(up.core_services({"services": services}))
+    waits_for = {name: set(services[name].get("depends_on", {})) - core for name in core}
+    assert {name: others for name, others in waits_for.items() if others} == {}
+
+
+@pytest.fixture
+def steps(project, monkeypatch):
+    """The steps of `start_all` in their order, with the profiles or services that each is about."""
+    taken: list[tuple] = []
+    core = ["worker"]
+    monkeypatch.setattr(up.compose, "config", lambda project: {})
+    monkeypatch.setattr(up, "core_services", lambda model: core)
+    monkeypatch.setattr(up, "prepare", lambda project, settings, profiles: taken.append(("prepare", *profiles)))
+    monkeypatch.setattr(up, "start", lambda project, settings, services=None: taken.append(("start", services)))
+    monkeypatch.setattr(up, "verify_pipeline", lambda project, settings: taken.append(("verify",)))
+    return taken
+
+
+def test_airflow_runs_the_pipeline_before_missing_images_are_built(project, steps, monkeypatch):
+    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
+    up.start_all(project, settings_file.read(project))
+    assert steps == [
+        ("prepare", "data", "flower"),
+        ("start", ["worker"]),
+        ("verify",),
+        ("prepare", "data", "flower", "observability"),
+        ("start", None),
+        ("verify",),
+    ]
+
+
+def test_everything_starts_at_once_when_no_image_is_missing(project, steps, monkeypatch):
+    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: [])
+    up.start_all(project, settings_file.read(project))
+    assert [step for step, *_ in steps] == ["prepare", "start", "verify"]
+
+
+def test_the_chosen_profiles_are_kept_before_images_are_built(project, steps, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
+    monkeypatch.setattr(up, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        up.start_all(project, settings_file.read(project))
+    assert "COMPOSE_PROFILES=data,flower,observability" in project.env_file.read_text()
