@@ -178,12 +178,14 @@ def ask(now: datetime) -> dict[str, object]:
     from fastapi.testclient import TestClient
 
     from airflow_ha.monitoring import check_state, checks
-    from airflow_ha.monitoring.airflow_api import AirflowApi
+    from airflow_ha.monitoring.airflow_api import Account, AirflowApi
     from airflow_ha.monitoring.observe import observe
     from airflow_ha.monitoring.thresholds import Thresholds
 
     with TestClient(create_app(apps="core")) as client:
-        api = AirflowApi("http://testserver", "monitoring", "second", directory=HOME, transport=client._transport)
+        api = AirflowApi(
+            Account("http://testserver", "monitoring", "second"), directory=HOME, transport=client._transport
+        )
         seen = observe(api, Thresholds(), now)
         token = {"Authorization": f"Bearer {api._token}"}
         refused = {
