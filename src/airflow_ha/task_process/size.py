@@ -11,24 +11,24 @@ UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def size(text: str) -> int | None:
-    """Return the bytes that a setting says, None when it is empty.
+    """Return a setting's size in bytes; None if it is empty.
 
     Args:
-        text: A number with one of UNITS, as Docker writes it (`2g`, `512M`), or in bytes.
+        text: A number of bytes, or a number with one of UNITS as in Docker (`2g`, `512M`).
 
     Raises:
-        SettingError: It is neither.
+        SettingError: The text is not a size.
     """
     if not text.strip():
         return None
     parts = re.fullmatch(r"(\d+)([bkmgt]?)b?", text.strip().lower())
     if parts is None:
-        raise SettingError(f"not a size: {text!r}")
+        raise SettingError(f"cannot read {text!r}: not a size such as 512m or 2g")
     return int(parts[1]) * UNITS[parts[2] or "b"]
 
 
 def shown(number: float) -> str:
-    """Return a number of bytes as a reader would say it, for example `812 MiB`."""
+    """Return a number of bytes in a readable form, for example `812 MiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} {unit}"

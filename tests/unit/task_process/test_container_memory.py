@@ -1,4 +1,4 @@
-"""The kernel's own figures of a container's memory, and why a task's process ended."""
+"""The kernel's figures of a container's memory, and the reason of a process's exit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_control_group_of_either_version_is_read(tmp_path, files, kills, limit):
         (Ending(0, memory_ran_out=True), "exit", ["exit code 0"]),
     ],
 )
-def test_reason_of_an_ending_is_told(ending, reason, words):
+def test_exit_has_a_reason_and_a_text(ending, reason, words):
     assert ending.reason == reason
     assert all(word in ending.text for word in words)
 
@@ -59,11 +59,11 @@ def test_size_is_read_as_docker_writes_it(text, number):
 
 
 @pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
-def test_size_that_is_none_is_refused(text):
-    with pytest.raises(ValueError, match="not a size"):
+def test_invalid_size_is_refused(text):
+    with pytest.raises(ValueError, match="size"):
         size(text)
 
 
 @pytest.mark.parametrize(("number", "text"), [(12, "12 bytes"), (3 << 20, "3 MiB"), (1536 << 20, "1.5 GiB")])
-def test_size_is_shown_to_people(number, text):
+def test_size_is_shown_in_a_readable_unit(number, text):
     assert shown(number) == text
