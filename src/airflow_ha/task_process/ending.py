@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from airflow_ha.task_process.size import shown
+from airflow_ha.sizes import shown
 
 Reason = Literal["oom", "signal", "exit", "scratch"]
 

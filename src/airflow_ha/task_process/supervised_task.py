@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from airflow_ha.setting_error import SettingError
+from airflow_ha.sizes import DOCKER_UNITS, GIB, parse_size, shown
 from airflow_ha.task_process import container_memory, descendants, scratch
-from airflow_ha.task_process.size import shown, size
 from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ CHECK_SHARE: Final = 20
 PASSES: Final = 15
 """One check in 15 counts the files even if the disk has hardly grown."""
 RESERVE_SHARE: Final = 0.03
-RESERVE_BYTES: Final = 5 << 30
+RESERVE_BYTES: Final = 5 * GIB
 """The free space that tasks leave on their disk, which Postgres may share: the smaller of the two."""
 SCARCE_CHECKS: Final = 3
 """The checks in a row that find the disk full before a task is terminated: each task has reported its usage by then."""
 OOM_SECONDS: Final = 10.0
 """How long after an OOM kill a task's exit is attributed to it."""
-DEFAULT_SCRATCH: Final = "10g"
+DEFAULT_SCRATCH: Final = 10 * GIB
 
 _USE: Final = struct.Struct("=qq")
 _USES: Final = 1024
@@ -65,12 +66,26 @@ class Limits:
     scratch: int
 
 
+def size_setting(text: str) -> int | None:
+    """Return a setting's size in bytes, as in Docker (`2g`, `512M`); None if it is empty.
+
+    Raises:
+        SettingError: The text is not a size.
+    """
+    if not text.strip():
+        return None
+    size = parse_size(text.strip().lower(), DOCKER_UNITS)
+    if size is None:
+        raise SettingError(f"cannot read {text!r}: not a size such as 512m or 2g")
+    return size
+
+
 @functools.cache
 def limits() -> Limits:
     """Return the limits from the environment (compose/.env)."""
     return Limits(
-        memory=size(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
-        scratch=size(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or size(DEFAULT_SCRATCH) or 0,
+        memory=size_setting(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
+        scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
     )
 
 

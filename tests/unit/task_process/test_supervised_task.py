@@ -77,3 +77,16 @@ def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
     assert task.memory_ran_out()
     task.oom_seen -= supervised_task.OOM_SECONDS
     assert not task.memory_ran_out()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("", None), ("512m", 512 << 20), ("10G", 10 << 30), (" 2gb ", 2 << 30), ("4096", 4096)]
+)
+def test_size_setting_is_read_as_in_docker(text, size):
+    assert supervised_task.size_setting(text) == size
+
+
+@pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
+def test_invalid_size_setting_is_refused(text):
+    with pytest.raises(ValueError, match="size"):
+        supervised_task.size_setting(text)
