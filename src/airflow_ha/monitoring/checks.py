@@ -330,9 +330,9 @@ def misconfigured(errors: Iterable[ThresholdError]) -> Iterator[Finding]:
         )
 
 
-def counts(found: Iterable[Finding]) -> Mapping[str, int]:
+def counts(results: Iterable[Finding]) -> Mapping[str, int]:
     """Return the number of findings by alert name, 0 included."""
     number = dict.fromkeys(findings.ALERT_NAMES, 0)
-    for finding in found:
+    for finding in results:
         number[finding.alertname] += 1
     return number

@@ -70,12 +70,12 @@ class Address:
         family: socket.AddressFamily,
         *,
         directory: Path | None = None,
-        on_found: Callable[[], None] = lambda: None,
+        on_lookup_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.current: SocketAddress | None = None
         self.is_lookup_done = False
         self._host, self._port, self._family = host, port, family
-        self._on_found = on_found
+        self._on_lookup_done = on_lookup_done
         self._due = 0.0
         self._is_resolving = False
         self._file: Path | None = None
@@ -95,11 +95,8 @@ class Address:
         known = self._read()
         # A time in the future is from before a restart of the machine.
         if known and 0 <= now - known.at < LOOKUP_INTERVAL:
-            self.current, self.is_lookup_done, self._due = (
-                known.address or self.current,
-                True,
-                known.at + LOOKUP_INTERVAL,
-            )
+            self.current, self.is_lookup_done = known.address or self.current, True
+            self._due = known.at + LOOKUP_INTERVAL
             return
         if known:
             self.current, self.is_lookup_done = known.address or self.current, True
@@ -124,7 +121,7 @@ class Address:
         self.is_lookup_done = True
         self._due = time.monotonic() + LOOKUP_INTERVAL
         self._is_resolving = False
-        self._on_found()
+        self._on_lookup_done()
 
     def _resolve(self, flags: int = 0) -> SocketAddress:
         # As bytes: for a string, Python imports its idna codec in the thread.

@@ -100,7 +100,9 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
         self._sock: socket.socket | None = None
         self._closed = False
         self._queue: deque[bytes] = deque(maxlen=QUEUE_LIMIT)
-        self._address = Address(host, port, self._family, directory=shared_directory(), on_found=self._send_queued)
+        self._address = Address(
+            host, port, self._family, directory=shared_directory(), on_lookup_done=self._send_queued
+        )
         self._start()
         self._address.refresh()
 

@@ -180,7 +180,7 @@ def test_count_reads_one_entry(airflow, session):
 @pytest.mark.parametrize(
     "trouble",
     [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut"), httpx.Response(503)],
-    ids=["refused", "slow", "cut", "nobody behind the gateway"],
+    ids=["refused", "slow", "cut", "no server behind the gateway"],
 )
 def test_transient_server_failure_is_retried(airflow, session, trouble):
     airflow.troubles = [trouble]

@@ -58,9 +58,9 @@ def check(cluster):
     """Run one check with some findings or none, and keep its state for the next."""
     kept = ()
 
-    def check(*found):
+    def check(*findings_now):
         nonlocal kept
-        alerts = alerts_to_send(found, kept, [A, B], cluster.now)
+        alerts = alerts_to_send(findings_now, kept, [A, B], cluster.now)
         delivery = deliver(alerts, [A, B], cluster.now, httpx.MockTransport(cluster))
         kept = delivery.alerts
         cluster.now += MINUTE

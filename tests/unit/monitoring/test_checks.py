@@ -171,7 +171,7 @@ def test_pool_starves_if_full_with_waiting_tasks_for_too_long(observe_for, minut
 @pytest.mark.parametrize(
     "pool",
     [Pool("p", 2, 1, 3), Pool("p", 2, 0, 0), Pool("endless", -1, -1, 3)],
-    ids=["a slot is free", "nobody waits", "endless"],
+    ids=["a slot is free", "no task waits", "endless"],
 )
 def test_pool_with_free_slots_or_no_waiting_task_does_not_starve(observe_for, pool):
     assert check(*observe_for({"pools": (pool,)}, 30)) == []
@@ -214,7 +214,7 @@ def test_workers_full_for_too_long_with_a_queue_are_a_finding(observe_for, minut
         {"queued": (), "running": {"w1": SLOTS}},
         {"queued": (queued(10),), "running": {}},
     ],
-    ids=["one has a free slot", "nobody waits", "nothing runs"],
+    ids=["one has a free slot", "no task waits", "nothing runs"],
 )
 def test_workers_with_a_free_slot_or_no_queue_are_not_full(observe_for, values):
     assert check(*observe_for(values, 30)) == []

@@ -248,7 +248,7 @@ def test_unpaused_imported_dags_with_a_schedule_are_due(airflow):
         dag("on", due=ago(-60)),
         dag("paused", due=ago(900), is_paused=True),
         dag("broken", due=ago(900), has_import_errors=True),
-        dag("by hand"),
+        dag("manual"),
     ]
     assert observe_noon(airflow).due == (DueDag("on", ago(-60)),)
 

@@ -53,16 +53,20 @@ def address():
 
     class Watched(Address):
         def __init__(self):
-            self.found = threading.Event()
+            self.lookup_done = threading.Event()
             super().__init__(
-                "exporter", 9125, socket.AF_INET, directory=shared_directory(), on_found=lambda: self.found.set()
+                "exporter",
+                9125,
+                socket.AF_INET,
+                directory=shared_directory(),
+                on_lookup_done=lambda: self.lookup_done.set(),
             )
 
         def refresh_and_wait(self):
-            self.found.clear()
+            self.lookup_done.clear()
             self.refresh()
             if self._is_resolving:
-                assert self.found.wait(10)
+                assert self.lookup_done.wait(10)
 
     return Watched
 
@@ -81,7 +85,7 @@ def test_slow_lookup_blocks_no_caller(name_server, address):
     slow.refresh()
     assert (slow.current, slow.is_lookup_done) == (None, False)
     name_server.open.set()
-    assert slow.found.wait(10)
+    assert slow.lookup_done.wait(10)
     assert slow.current == ("127.0.0.1", 9125)
 
 
@@ -127,7 +131,7 @@ def test_other_processes_keep_the_address_during_a_lookup(name_server, address, 
     second.refresh()
     assert second.current == ("127.0.0.1", 9125)
     name_server.open.set()
-    assert first.found.wait(10)
+    assert first.lookup_done.wait(10)
     assert name_server.calls == 2
 
 
@@ -136,7 +140,7 @@ def test_forked_child_starts_its_own_lookup(name_server, address):
     child = address()
     child.refresh()
     name_server.open.set()
-    assert child.found.wait(10)
+    assert child.lookup_done.wait(10)
     child._is_resolving = True  # the state at the fork, which does not copy the thread
     child.after_fork()
     child.current = None
@@ -185,17 +189,17 @@ def test_symlink_in_place_of_the_directory_is_refused(tmp_path):
 def test_without_a_directory_each_process_resolves_by_itself(name_server, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
     assert shared_directory() is None
-    found = threading.Event()
-    alone = Address("exporter", 9125, socket.AF_INET, directory=None, on_found=found.set)
+    lookup_done = threading.Event()
+    alone = Address("exporter", 9125, socket.AF_INET, directory=None, on_lookup_done=lookup_done.set)
     alone.refresh()
-    assert found.wait(10)
+    assert lookup_done.wait(10)
     assert alone.current == ("127.0.0.1", 9125)
 
 
 @pytest.mark.parametrize(("host", "port"), [(None, 9125), ("", 9125), ("a..b", 9125), ("größe", 9125), ("x" * 300, 1)])
 def test_invalid_host_is_never_resolved_and_never_raises(host, port):
-    found = threading.Event()
-    senseless = Address(host, port, socket.AF_INET, on_found=found.set)
-    senseless.refresh()
-    assert found.wait(30)
-    assert (senseless.current, senseless.is_lookup_done) == (None, True)
+    lookup_done = threading.Event()
+    invalid = Address(host, port, socket.AF_INET, on_lookup_done=lookup_done.set)
+    invalid.refresh()
+    assert lookup_done.wait(30)
+    assert (invalid.current, invalid.is_lookup_done) == (None, True)

@@ -249,8 +249,8 @@ def test_exporter_that_starts_later_is_found(exporter, name_server, clock):
     name_server.open.clear()
     client.incr("lost")
     name_server.open.set()
-    wait_for_lookup(client).incr("found")
-    assert exporter.packet().startswith("airflow.found:")
+    wait_for_lookup(client).incr("after")
+    assert exporter.packet().startswith("airflow.after:")
 
 
 def test_exporter_that_changes_its_address_is_followed(open_exporter, name_server, clock):
@@ -266,8 +266,8 @@ def test_exporter_that_changes_its_address_is_followed(open_exporter, name_serve
     name_server.open.clear()
     client.incr("lost")
     name_server.open.set()
-    wait_for_lookup(client).incr("found")
-    assert second.packet().startswith("airflow.found:")
+    wait_for_lookup(client).incr("after")
+    assert second.packet().startswith("airflow.after:")
 
 
 def test_exporter_restart_loses_only_metrics_in_between(open_exporter):
@@ -279,8 +279,8 @@ def test_exporter_restart_loses_only_metrics_in_between(open_exporter):
     for _ in range(100):
         client.incr("lost")
     second = open_exporter(first.host, first.port)
-    client.incr("found")
-    assert second.packet().startswith("airflow.found:")
+    client.incr("after")
+    assert second.packet().startswith("airflow.after:")
     assert second.is_silent()
 
 
@@ -298,8 +298,8 @@ def test_socket_error_loses_only_one_metric(client, exporter, monkeypatch, fault
     with monkeypatch.context() as patched:
         patched.setattr(socket, "socket", Mock(side_effect=fault))
         client.incr("lost")
-    client.incr("found")
-    assert exporter.packet().startswith("airflow.found:")
+    client.incr("after")
+    assert exporter.packet().startswith("airflow.after:")
 
 
 def test_call_after_close_sends_nothing_and_raises_nothing(client, exporter):
