@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 )
 def ml_pipeline() -> None:
     """Wait, download, validate, preprocess, train in parallel, evaluate, register or reject."""
-    # Over 60 lines: the decorator needs all tasks and their order in one function body; the steps are in `airflow_ha.ml`.
+    # Over 60 lines: the decorator needs all tasks and their order in one function; the steps are in `airflow_ha.ml`.
 
     @task
     def plan_run(params: dict[str, Any], run_id: str, logical_date: datetime | None = None) -> dict[str, Any]:
