@@ -53,10 +53,13 @@ class Ending:
                     f"the most{peak}"
                 )
             case "signal":
-                sender = " from another process, not for memory" if self.code == -signal.SIGKILL else ""
-                return f"{name_of(self.code)}{sender} terminated this task's process{peak}{other_kill}"
+                sender = "; another process sent it, and not for memory" if self.code == -signal.SIGKILL else ""
+                return f"{name_of(self.code)} terminated this task's process{sender}{peak}{other_kill}"
             case _:
-                return f"This task's process ended before the task, with exit code {self.code}{peak}{other_kill}"
+                return (
+                    "This task's process exited before the task completed, with "
+                    f"exit code {self.code}{peak}{other_kill}"
+                )
 
 
 def name_of(code: int) -> str:
