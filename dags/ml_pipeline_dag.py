@@ -1,4 +1,4 @@
-"""Train, judge and register a model every night. The work is in `airflow_ha.ml`."""
+"""Train, evaluate and register a model every night. `airflow_ha.ml` holds the steps."""
 
 # mypy: allow-untyped-decorators
 # (Airflow's decorators are not followed by the type checker.)
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     schedule="0 2 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=3,  # a run that waits for its data must not hold up the next
+    max_active_runs=3,  # a run that waits for its data must not block the next
     dagrun_timeout=timedelta(hours=3),
     is_paused_upon_creation=False,
     tags=["ml", "production"],
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
             None,
             type=["null", "string"],
             description="URL of a CSV file, such as s3://connection@bucket/x.csv, or `digits`. "
-            "Empty: the Variable ml_data_source, else `digits`, scikit-learn's bundled images.",
+            "If empty, the Variable ml_data_source applies, then `digits` (scikit-learn's bundled images).",
         ),
-        "label_column": Param("label", type="string", description="The CSV column that holds the class."),
+        "label_column": Param("label", type="string", description="The CSV column with the class."),
     },
     default_args={
         "owner": "ml-team",
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     doc_md=__doc__,
 )
 def ml_pipeline() -> None:
-    """Wait, download, validate, preprocess, train side by side, evaluate, register or reject."""
+    """Wait, download, validate, preprocess, train in parallel, evaluate, register or reject."""
+    # Over 60 lines: the decorator needs all tasks and their order in one function; the steps are in `airflow_ha.ml`.
 
     @task
     def plan_run(params: dict[str, Any], run_id: str, logical_date: datetime | None = None) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def ml_pipeline() -> None:
     def preprocess_data(plan: run_folder.Plan) -> Document:
         return preprocessing.preprocess(ObjectStoragePath(plan["run_directory"]))
 
-    # The pool (2 slots, made by the service `migrate`) bounds how many trainings share the machine.
+    # The pool (2 slots, created by the service `migrate`) limits how many trainings run at the same time.
     @task(pool="ml_training", map_index_template="{{ task.op_kwargs['candidate'] }}")
     def train_model(plan: run_folder.Plan, candidate: str) -> Document:
         return training.train(candidate, ObjectStoragePath(plan["run_directory"]))
@@ -122,7 +123,7 @@ def ml_pipeline() -> None:
         return model_registry.decision(plan["version"], ObjectStoragePath(plan["registry_directory"]))
 
     plan = plan_run()
-    data_is_there = DataSensor(
+    data_available = DataSensor(
         task_id="wait_for_data", source=plan["source"], poke_interval=15, timeout=timedelta(hours=2)
     )
     downloaded = download_data(plan)
@@ -138,7 +139,7 @@ def ml_pipeline() -> None:
     registered = register_model(plan, evaluated, verdict["verdict"])
     rejected = reject_model(plan, evaluated, verdict["verdict"])
 
-    data_is_there >> downloaded >> validate_data(plan) >> preprocessed >> trained >> evaluated
+    data_available >> downloaded >> validate_data(plan) >> preprocessed >> trained >> evaluated
     [registered, rejected] >> report_result(plan)
 
 

@@ -1,8 +1,8 @@
-"""Looks at Airflow once a minute, through its REST API, and tells what is wrong: to the Alertmanagers and as gauges.
+"""Check Airflow once a minute through its REST API, and send findings to the Alertmanagers and as gauges.
 
-What it finds are failing DAGs and tasks, DAGs past their due time, tasks that nobody takes, full pools and workers,
-components without heartbeat and files that do not import. The work, and when something counts, is in
-`airflow_ha.monitoring`. Its own silence is an alert of Prometheus': `AirflowMonitoringStale`.
+A finding is a failing DAG or task, an overdue DAG, a task that no worker takes, a full pool, full workers, a component
+without heartbeat, or a file that does not import. `airflow_ha.monitoring` holds the checks and their thresholds.
+If this DAG itself stops, Prometheus raises `AirflowMonitoringStale`.
 """
 
 # mypy: allow-untyped-decorators
@@ -22,7 +22,7 @@ from airflow.sdk import dag, task
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    # Longer than it takes to find a dead worker and run again, shorter than what is told lasts.
+    # Longer than the detection of a dead worker plus a retry, shorter than an alert's lifetime (5 min).
     dagrun_timeout=timedelta(minutes=3),
     is_paused_upon_creation=False,
     tags=["monitoring"],
@@ -30,12 +30,12 @@ from airflow.sdk import dag, task
     doc_md=__doc__,
 )
 def monitoring() -> None:
-    """One task: each costs a process, and what one check sees is one picture."""
+    """Run one task: a task costs a process, and one check needs one consistent snapshot."""
 
-    # Ahead of the work that it watches.
+    # The highest priority: monitoring runs ahead of the work that it monitors.
     @task(execution_timeout=timedelta(seconds=50), priority_weight=100)
     def check() -> dict[str, int]:
-        # Here and not above: it takes a good part of a second of CPU, which parsing this file every 30 s must not.
+        # Imported here: it takes a good part of a second of CPU, and this file is parsed every 30 s.
         from airflow_ha.monitoring.check_run import check_airflow
 
         return check_airflow()

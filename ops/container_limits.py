@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from airflow_ha.sizes import GIB, MIB, parse_size
 from ops.errors import StackError
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ops.project import Project
-
-MIB: Final = 1024**2
-GIB: Final = 1024**3
 
 WORKER_BASE: Final = 512 * MIB
 """Memory of a worker with idle slots: 330 MiB of processes at 8 slots, and room for its page cache."""
@@ -33,14 +31,12 @@ OTHERS_USE: Final = 4 * GIB
 ROUNDING: Final = 256 * MIB
 
 LIMIT = re.compile(r"\$\{(?P<variable>[A-Z0-9_]+_(?:MEMORY|PIDS)):-(?P<default>\w+)\}")
-SIZE = re.compile(r"(\d+)([mg])")
 UNITS: Final = {"m": MIB, "g": GIB}
 
 
 def size(text: str) -> int | None:
     """Return the bytes of a size such as `512m` or `4g`; None for any other text."""
-    match = SIZE.fullmatch(text)
-    return int(match[1]) * UNITS[match[2]] if match else None
+    return parse_size(text, UNITS)
 
 
 def defaults(folder: Path) -> dict[str, str]:

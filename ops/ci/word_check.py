@@ -52,6 +52,11 @@ ALLOWED: Final = (
     Allowed(r"ops/ci/word_check\.py|tests/unit/ci/test_word_check\.py", r".*", "the glossary itself"),
     Allowed(r".*", r"round trips?|round ?\(|round[- ]robin", "the field's terms, and Python's function"),
     Allowed(r"ops/(bench|commands/bench)|tests/unit/bench|\.github|README", r"rounds?", "a bench's repetitions"),
+    Allowed(
+        r"src/airflow_ha/monitoring/check_state\.py|tests/unit/monitoring/test_check_state\.py",
+        r"[\"']told[\"']",
+        "a key of the stored Variable monitoring_memory",
+    ),
     Allowed(r".*", r"attempt=", "Airflow's paths of task logs"),
     Allowed(r".*", r"attempts? lost|lost attempts?", "the column of the drills' tables"),
 )

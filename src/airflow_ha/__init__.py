@@ -1,1 +1,1 @@
-"""Airflow HA: what runs inside Airflow. Each package is one concern; see the folder's own docstring."""
+"""Code that runs inside Airflow, one package per concern."""

@@ -1,4 +1,4 @@
-"""How long a thread has waited for a CPU: what a starved process may leave out when it counts how long others took."""
+"""The time that a thread has waited for a CPU. A starved process subtracts it before it blames others for a delay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 def cpu_wait() -> float:
-    """Return the seconds that this thread has waited for a CPU so far; 0 where the kernel does not count them."""
+    """Return the total seconds that this thread has waited for a CPU; 0 if the kernel does not count them."""
     try:
         return int(SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):

@@ -1,14 +1,13 @@
-"""Brings the metadata database to this version and puts in what the stack needs: `python -m airflow_ha.migrate`.
+"""Migrate the metadata database and create the accounts of the stack: `python -m airflow_ha.migrate`.
 
-Runs before everything else at every `up`, and changes nothing the second time: the schema (Airflow's and FAB's), the
-admin user and the monitoring account with the passwords of their secret files, the connection through which
-`monitoring_dag` uses that account, and the pools that the DAGs use. It takes the place of Airflow's own commands (`db
-migrate`, `users create`, `connections add`, `pools set`), which would start Airflow four times and put the passwords
-into the process list.
+It runs first at every `up` and is idempotent. It migrates the schema (Airflow's and FAB's), and creates the admin and
+the monitoring account with the passwords of their secret files, the connection of `monitoring_dag`, and the pools of
+the DAGs. Airflow's own commands (`db migrate`, `users create`, `connections add`, `pools set`) would start Airflow four
+times and show the passwords in the process list.
 
-The admin's password belongs to its user once it is set: one that was changed in Airflow stays. Only a secret file that
-holds another password than the last time is applied again. So a table of our own keeps a salted hash of that password;
-tasks and the REST API cannot read it, as they could a Variable.
+A change of the admin's password in Airflow is kept. A secret file is applied again only if its password differs from
+the last one. A table of our own holds a salted hash of that password: unlike a Variable, tasks and the REST API cannot
+read it.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ MONITORING = "monitoring"
 
 MONITORING_ROLE = "Monitoring"
 READABLE = (
-    "DAGs",  # all of them: the permission on one is called `DAG:` and its name
+    "DAGs",  # all DAGs; the permission on one DAG is `DAG:` and its id
     "DAG Runs",
     "Task Instances",
     "Pools",
     "Jobs",
     "ImportError",
-    "Website",  # Airflow gives this to every role of one's own, at each start of an API server
+    "Website",  # Airflow gives this to every custom role at each start of an API server
 )
-"""What the monitoring account may read, by FAB's names; it may do nothing else."""
+"""FAB's names of the resources that the monitoring account may read; it has no other permission."""
 
 GATEWAY = ("gateway", 8080)
-"""Where tasks find the REST API."""
+"""Host and port of the REST API for tasks."""
 
-POOLS = {"ml_training": (2, "Models trained at the same time: training is what takes a worker's CPU and memory.")}
-"""Pools that are made when missing, with their slots; one that is there keeps what its operator set."""
+POOLS = {"ml_training": (2, "Limits parallel trainings, which use most of a worker's CPU and memory.")}
+"""Slots and description of the pools that are created if missing; an existing pool keeps its settings."""
 
 PASSWORDS = Table(
     "airflow_ha_secret_password",
@@ -49,70 +48,70 @@ PASSWORDS = Table(
     Column("username", String(64), primary_key=True),
     Column("password_hash", String(256), nullable=False),
 )
-"""The password that a user's secret file held the last time."""
+"""The last applied password of each user's secret file, as a hash."""
 
 
 def main() -> None:
-    """Migrates, then makes what is missing."""
+    """Migrate the schema, then create what is missing."""
     admin, monitoring = secret("airflow_admin_password"), secret("airflow_monitoring_password")
 
     from airflow.utils.db import upgradedb
 
     upgradedb()
-    make_users(admin, monitoring)
-    make_connection(monitoring)
-    make_pools()
+    create_users(admin, monitoring)
+    create_connection(monitoring)
+    create_pools()
 
 
 def secret(name: str) -> str:
-    """The text of a secret file."""
+    """Return the content of a secret file; exit if it is empty."""
     path = SECRETS / name
     text = path.read_text().strip()
     if not text:
-        sys.exit(f"{path} is empty: put the password into compose/secrets/{name}")
+        sys.exit(f"cannot read the password: {path} is empty. hint: write it to compose/secrets/{name}")
     return text
 
 
-def make_users(admin_password: str, monitoring_password: str) -> None:
-    """Makes the admin and the monitoring account, or sets the passwords that their secret files hold.
+def create_users(admin_password: str, monitoring_password: str) -> None:
+    """Create the admin and the monitoring account, or apply the passwords of their secret files.
 
-    The monitoring account's is always that of its file, the admin's only when the file has changed.
+    The monitoring account always gets the password of its file, the admin only if its file has changed.
     """
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     with get_application_builder() as appbuilder:
         security = appbuilder.sm
         admin_changed = is_changed(ADMIN, admin_password)
-        make_user(security, ADMIN, security.find_role("Admin"), admin_password, reset=admin_changed)
+        create_user(security, ADMIN, security.find_role("Admin"), admin_password, reset=admin_changed)
         if admin_changed is not False:
-            remember(ADMIN, admin_password)
-        make_user(security, MONITORING, make_monitoring_role(security), monitoring_password, reset=True)
+            store_hash(ADMIN, admin_password)
+        create_user(security, MONITORING, create_monitoring_role(security), monitoring_password, reset=True)
 
 
-def make_user(security: Any, name: str, role: Any, password: str, *, reset: bool | None) -> None:
-    """Makes a user with one role, or sets its password. The admin's roles are the operator's.
+def create_user(security: Any, name: str, role: Any, password: str, *, reset: bool | None) -> None:
+    """Create a user with one role, or set its password. The roles of an existing admin do not change.
 
     Args:
         security: FAB's security manager.
-        name: The user's.
-        role: The one role of a new user, and of every user but the admin.
-        password: The one in the secret file.
-        reset: Whether a user who has another password gets this one.
+        name: The user name.
+        role: The only role of a new user, and of an existing user other than the admin.
+        password: The password in the secret file.
+        reset: Whether to replace another password of an existing user.
     """
     from werkzeug.security import check_password_hash
 
     user = security.find_user(username=name)
     if user is None:
         if not security.add_user(name, "Stack", name.capitalize(), f"{name}@localhost", role, password):
-            sys.exit(f"could not make the user {name}: see the lines above")
-        print(f"made the user {name}")
+            sys.exit(f"cannot create the user {name}: see the lines above")
+        print(f"created the user {name}")
         return
     if not check_password_hash(user.password, password):
         if reset:
             security.reset_password(user.id, password)
             print(f"set the password of {name} to that of the secret file")
         else:
-            print(f"kept the password of {name}, which is not the one in the secret file")
+            print(f"kept the password of {name}, which differs from the secret file")
     if name != ADMIN and user.roles != [role]:
         user.roles = [role]
         security.update_user(user)
@@ -120,7 +119,7 @@ def make_user(security: Any, name: str, role: Any, password: str, *, reset: bool
 
 
 def is_changed(username: str, password: str) -> bool | None:
-    """Return whether a secret file holds another password than the last time; None when there was no last time."""
+    """Return whether a secret file's password differs from the last one; None if no last one is stored."""
     from airflow.utils.session import create_session
     from werkzeug.security import check_password_hash
 
@@ -130,8 +129,8 @@ def is_changed(username: str, password: str) -> bool | None:
     return None if last is None else not check_password_hash(last, password)
 
 
-def remember(username: str, password: str) -> None:
-    """Keep a hash of the password that a secret file holds."""
+def store_hash(username: str, password: str) -> None:
+    """Store a hash of a secret file's password."""
     from airflow.utils.session import create_session
     from werkzeug.security import generate_password_hash
 
@@ -140,19 +139,19 @@ def remember(username: str, password: str) -> None:
         session.execute(insert(PASSWORDS).values(username=username, password_hash=generate_password_hash(password)))
 
 
-def make_monitoring_role(security: Any) -> Any:
-    """Makes the role that may read what monitoring needs, and takes from it whatever else it was given."""
+def create_monitoring_role(security: Any) -> Any:
+    """Create the role with exactly the permissions that monitoring needs; remove all others."""
     role = security.add_role(MONITORING_ROLE)
-    wanted = [security.create_permission("can_read", resource) for resource in READABLE]
-    for permission in [each for each in role.permissions if each not in wanted]:
+    required = [security.create_permission("can_read", resource) for resource in READABLE]
+    for permission in [each for each in role.permissions if each not in required]:
         security.remove_permission_from_role(role, permission)
-    for permission in wanted:
+    for permission in required:
         security.add_permission_to_role(role, permission)
     return role
 
 
-def make_connection(password: str) -> None:
-    """Makes the connection through which `monitoring_dag` reads the REST API, or sets its password."""
+def create_connection(password: str) -> None:
+    """Create the connection of `monitoring_dag` to the REST API, or set its password."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
 
@@ -160,13 +159,13 @@ def make_connection(password: str) -> None:
     with create_session() as session:
         connection = session.scalar(select(Connection).where(Connection.conn_id == CONNECTION))
         if connection is None:
-            description = "Airflow's REST API with an account that may only read, for monitoring_dag"
+            description = "Airflow's REST API with a read-only account, for monitoring_dag"
             connection = Connection(
                 conn_id=CONNECTION, conn_type="http", host=host, port=port, login=MONITORING, description=description
             )
             connection.set_password(password)
             session.add(connection)
-            print(f"made the connection {CONNECTION}")
+            print(f"created the connection {CONNECTION}")
         elif (connection.login, readable_password(connection)) != (MONITORING, password):
             connection.login = MONITORING
             connection.set_password(password)
@@ -174,7 +173,7 @@ def make_connection(password: str) -> None:
 
 
 def readable_password(connection: Any) -> str | None:
-    """A connection's password; None when it was encrypted with another key."""
+    """Return a connection's password; None if it was encrypted with another key."""
     from cryptography.fernet import InvalidToken
 
     try:
@@ -184,15 +183,15 @@ def readable_password(connection: Any) -> str | None:
     return password
 
 
-def make_pools() -> None:
-    """Makes the pools that are missing."""
+def create_pools() -> None:
+    """Create the missing pools."""
     from airflow.models.pool import Pool
 
     existing = {pool.pool for pool in Pool.get_pools()}
     for name, (slots, description) in POOLS.items():
         if name not in existing:
             Pool.create_or_update_pool(name, slots=slots, description=description, include_deferred=False)
-            print(f"made the pool {name} with {slots} slots")
+            print(f"created the pool {name} with {slots} slots")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What must not appear in a log: every secret file's content, and the forms in which a secret is written."""
+"""Texts that must not appear in a log: the secrets in mounted files, and the forms in which they are written."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECRETS: Final = Path("/run/secrets")
-"""Where a container's secrets are mounted."""
+"""The mount point of a container's secrets."""
 MIN_LINE: Final = 16
-"""Characters of a line of a longer secret, such as a key, that is masked by itself: logs are written line by line."""
+"""The least characters for which a line of a multi-line secret, such as a key, is masked separately."""
 PASSWORD_NAME: Final = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 
 
 def forms(secret: str) -> list[str]:
     """Return the other forms in which a secret may be written: quoted, escaped, line by line.
 
-    Airflow calls this for each secret that it masks (`[logging] secret_mask_adapter`). Base64 is left out: its forms
-    made a log line's masking three times as slow.
+    Airflow calls this for each secret that it masks (`[logging] secret_mask_adapter`). Base64 is excluded: its forms
+    made the masking of a log line three times as slow.
     """
-    quoted = [quote(secret, safe=safe) for safe in ("", "/", " +")]  # the last is SQLAlchemy's
-    found = [
+    quoted = [quote(secret, safe=safe) for safe in ("", "/", " +")]  # SQLAlchemy uses the last
+    variants = [
         *quoted,
         *(re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), each) for each in quoted),
         quote_plus(secret),
@@ -38,21 +38,21 @@ def forms(secret: str) -> list[str]:
         html.escape(secret),
         *key_lines(secret),
     ]
-    return [form for form in dict.fromkeys(found) if form != secret]
+    return [form for form in dict.fromkeys(variants) if form != secret]
 
 
 def key_lines(secret: str) -> Iterator[str]:
-    """Yield the lines of a secret of several lines that are long enough to be no ordinary words."""
+    """Yield the lines of a multi-line secret that are too long to be ordinary words."""
     lines = secret.splitlines()
     if len(lines) > 1:
         yield from (line for line in lines if len(line) >= MIN_LINE and not line.startswith("-----"))
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """Yield a secret file's content, the passwords of URLs in it, and the sensitive members of JSON."""
+    """Yield a secret file's content, the passwords in its URLs, and the sensitive members of its JSON."""
     text = text.strip()
     yield text
-    for url in text.split(";"):  # Celery's brokers; a URL may name several hosts
+    for url in text.split(";"):  # Celery separates the URLs of several brokers with semicolons
         yield from passwords_of_url(url.strip())
     if (user_and_password := re.fullmatch(r"[^\s:/]+:(\S+)", text)) and "://" not in text:
         yield user_and_password[1]
@@ -61,7 +61,7 @@ def secrets_in(text: str) -> Iterator[str]:
 
 
 def passwords_of_url(url: str) -> Iterator[str]:
-    """Yield the passwords of a URL, as they are written and as they are meant."""
+    """Yield the passwords in a URL, quoted and unquoted."""
     try:
         parts = urlsplit(url)
         query = parse_qsl(parts.query)
@@ -69,15 +69,15 @@ def passwords_of_url(url: str) -> Iterator[str]:
         return
     if not parts.scheme or not parts.netloc:
         return
-    found = [parts.password, *(value for name, value in query if PASSWORD_NAME.search(name))]
-    for password in found:
+    passwords = [parts.password, *(value for name, value in query if PASSWORD_NAME.search(name))]
+    for password in passwords:
         if password:
             yield password
             yield unquote(password)
 
 
 def sensitive_members(value: Any, *, sensitive: bool = False) -> Iterator[str]:
-    """Yield the texts of a JSON document whose name, or that of what they are in, is a password's."""
+    """Yield the strings of a JSON document whose own key, or the key of a parent, names a password."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield from sensitive_members(member, sensitive=sensitive or bool(PASSWORD_NAME.search(name)))
@@ -89,11 +89,11 @@ def sensitive_members(value: Any, *, sensitive: bool = False) -> Iterator[str]:
 
 
 def mounted_secrets(folder: Path = SECRETS) -> list[str]:
-    """Return all secrets of the files that this container has been given, the longest first."""
-    found: set[str] = set()
+    """Return the secrets in this container's secret files, the longest first."""
+    secrets: set[str] = set()
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            found.update(secrets_in(file.read_text()))
-        except (OSError, UnicodeDecodeError):  # not ours to read, so no task can print it either
+            secrets.update(secrets_in(file.read_text()))
+        except (OSError, UnicodeDecodeError):  # unreadable, so no task can print it either
             continue
-    return sorted(found, key=len, reverse=True)
+    return sorted(secrets, key=len, reverse=True)

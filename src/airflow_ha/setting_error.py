@@ -1,5 +1,5 @@
-"""An invalid setting of a component."""
+"""The error of an invalid setting."""
 
 
 class SettingError(ValueError):
-    """A setting with which a component must not start: a guarantee would silently not hold."""
+    """A setting is invalid. The component must not start: a guarantee would silently not hold."""

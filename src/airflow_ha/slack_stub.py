@@ -1,25 +1,25 @@
-"""A small Slack of the stack's own: keeps the messages that it is sent, and shows them.
+"""A stub of Slack that stores messages and shows them on a page.
 
-Until a real webhook is set, Alertmanager sends here, so that the whole path from a fault to a message can be seen at
-once. It also is the dead man's switch until a real one is set, and tests make it fail as Slack does.
+Alertmanager sends to it until a real webhook is set, so the complete path from a fault to a message works from the
+start. It is also the dead man's switch until a real one is set. Tests make it fail as Slack does.
 
-    POST   /services/…   Slack's incoming webhook: `ok`, or 400 `invalid_payload` or `no_text`, as Slack answers
+    POST   /services/…   Slack's incoming webhook: `ok`, or 400 `invalid_payload` or `no_text`, as from Slack
     GET    /messages     [{"received": unix seconds, "path": "/services/…", "payload": {…}}, …], oldest first
     DELETE /messages
     POST   /watchdog/…   the dead man's switch
     GET    /watchdog     {"last": unix seconds or null, "count": n}
-    PUT    /fault        {"status": 500, "hang_seconds": 0, "times": 3, "path": "/services/"}: the next messages fail so
+    PUT    /fault        {"status": 500, "hang_seconds": 0, "times": 3, "path": "/services/"}: fail the next messages
     DELETE /fault
     GET    /health       ok
-    GET    /             the newest messages, as a page
+    GET    /             the newest messages, as an HTML page
 
-What Alertmanager sends (alerting/alertmanager/templates/slack.tmpl) is one attachment a message, `attachments[0]`:
+Alertmanager's messages (alerting/alertmanager/templates/slack.tmpl) have one attachment, `attachments[0]`:
 
-    title       "[FIRING] Page: <summary>", "[RESOLVED] Page: <summary>"; of several alerts the name, and how many
+    title       "[FIRING] Page: <summary>", "[RESOLVED] Page: <summary>"; for several alerts their name and number
     title_link  the runbook of the first alert
-    text        for each alert: summary (where there are several), description, since when or how long, links
-    fields      Alert, Severity, Team, Labels (those that the group has in common): [{"title", "value", "short"}, …]
-    color       danger, warning or #439fe0 while it fires, good afterwards
+    text        for each alert: summary (if there are several), description, start or duration, links
+    fields      Alert, Severity, Team, Labels (common to the group): [{"title", "value", "short"}, …]
+    color       danger, warning or #439fe0 while firing, good when resolved
     fallback    the title
 """
 
@@ -43,16 +43,16 @@ from typing import Any, ClassVar, Final, TypedDict
 
 PORT: Final = 8025
 FOLDER: Final = Path("/opt/airflow/artifacts")
-"""A folder of the image that its user may write; the stub has its own volume there."""
+"""A folder that the image's user can write; the stub has its own volume there."""
 MAX_MESSAGES: Final = 500
-"""How many are kept; older ones are forgotten."""
+"""The most stored messages; older ones are dropped."""
 MAX_KEPT: Final = 4 * 1024**2
-"""Characters of all kept messages together."""
+"""The most characters of all stored messages together."""
 MAX_BODY: Final = 256 * 1024
 SHOWN: Final = 50
 MAX_HANG_SECONDS: Final = 600.0
 READ_SECONDS: Final = 10.0
-"""How long a client may take over its request."""
+"""The time limit for a client to send its request."""
 MARKUP: Final = re.compile(
     r"<(?P<address>https?://[^|>]+)\|(?P<label>[^>]+)>"
     r"|`(?P<code>[^`\n]+)`|(?<!\w)\*(?P<bold>[^\s*](?:[^*\n]*[^\s*])?)\*(?!\w)|(?P<text>.[^<`*]*)",
@@ -61,7 +61,7 @@ MARKUP: Final = re.compile(
 
 
 class Message(TypedDict):
-    """One message; `received` in seconds since the epoch."""
+    """One message; `received` is in seconds since the epoch."""
 
     received: float
     path: str
@@ -70,13 +70,13 @@ class Message(TypedDict):
 
 @dataclass
 class Fault:
-    """How the next messages fail.
+    """An injected fault for the next messages.
 
     Attributes:
-        status: The answer; 200 only delays.
-        hang_seconds: How long the answer takes.
-        times: How many messages more.
-        path: Only those whose path begins with this.
+        status: The status code of the response; 200 only delays.
+        hang_seconds: The delay of the response.
+        times: The number of remaining messages.
+        path: The prefix of the affected paths.
     """
 
     status: int
@@ -86,14 +86,14 @@ class Fault:
 
 
 class InvalidError(ValueError):
-    """What was sent makes no sense; the message is what Slack, or this stub, says to it."""
+    """A request is invalid; the message is the body of the response."""
 
 
 def slack_payload(body: bytes) -> dict[str, Any]:
-    """A message as Slack would take it.
+    """Return a message that Slack would accept.
 
     Raises:
-        InvalidError: `invalid_payload` or `no_text`, Slack's own words for it.
+        InvalidError: `invalid_payload` or `no_text`, Slack's own error codes.
     """
     try:
         payload = json.loads(body)
@@ -102,44 +102,44 @@ def slack_payload(body: bytes) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InvalidError("invalid_payload")
     attachments = payload.get("attachments", [])
-    if not isinstance(attachments, list) or not all(isinstance(one, dict) for one in attachments):
+    if not isinstance(attachments, list) or not all(isinstance(each, dict) for each in attachments):
         raise InvalidError("invalid_payload")
     if not (payload.get("text") or payload.get("blocks") or attachments):
         raise InvalidError("no_text")
     return payload
 
 
-def fault(body: bytes) -> Fault:
-    """A fault as tests ask for it.
+def parse_fault(body: bytes) -> Fault:
+    """Return the fault in a request.
 
     Raises:
-        InvalidError: It has an unknown field, or one that makes no sense.
+        InvalidError: A field is unknown or has an invalid value.
     """
     try:
-        asked = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError):
-        raise InvalidError("not JSON") from None
-    if not isinstance(asked, dict) or not set(asked) <= {"status", "hang_seconds", "times", "path"}:
-        raise InvalidError("an object with status, hang_seconds, times and path")
-    status, hang = asked.get("status", 200), asked.get("hang_seconds", 0)
-    times, path = asked.get("times", 1), asked.get("path", "/services/")
+        raise InvalidError("cannot parse the fault: not JSON") from None
+    if not isinstance(fields, dict) or not set(fields) <= {"status", "hang_seconds", "times", "path"}:
+        raise InvalidError("cannot parse the fault: not an object with status, hang_seconds, times and path")
+    status, hang = fields.get("status", 200), fields.get("hang_seconds", 0)
+    times, path = fields.get("times", 1), fields.get("path", "/services/")
     if type(status) is not int or not 200 <= status <= 599:
-        raise InvalidError("status is 200 to 599")
+        raise InvalidError("cannot set the fault: status must be 200 to 599")
     if type(hang) not in (int, float) or not 0 <= hang <= MAX_HANG_SECONDS:
-        raise InvalidError(f"hang_seconds is 0 to {MAX_HANG_SECONDS:.0f}")
+        raise InvalidError(f"cannot set the fault: hang_seconds must be 0 to {MAX_HANG_SECONDS:.0f}")
     if type(times) is not int or times < 1:
-        raise InvalidError("times is 1 or more")
+        raise InvalidError("cannot set the fault: times must be 1 or more")
     if not isinstance(path, str):
-        raise InvalidError("path is the beginning of one")
+        raise InvalidError("cannot set the fault: path must be a string")
     return Fault(status, float(hang), times, path)
 
 
 @dataclass
 class Store:
-    """The messages, in memory and in a file of JSON lines; used by several threads.
+    """A thread-safe store of messages in memory and in a file of JSON lines.
 
     Attributes:
-        file: Where they outlive a restart.
+        file: The file that keeps messages over a restart.
     """
 
     file: Path
@@ -152,7 +152,7 @@ class Store:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self) -> None:
-        """Reads what an earlier process kept; a line that it could not finish is left out."""
+        """Load the messages of an earlier process; a partial line is skipped."""
         if not self.file.exists():
             return
         with self.file.open(encoding="utf-8", errors="replace") as lines:
@@ -166,7 +166,7 @@ class Store:
         self._rewrite()
 
     def add(self, path: str, payload: dict[str, Any]) -> None:
-        """Keeps a message."""
+        """Store a message."""
         line = json.dumps(Message(received=time.time(), path=path, payload=payload))
         with self._lock:
             self._keep(line)
@@ -178,44 +178,44 @@ class Store:
                 file.write(line + "\n")
 
     def messages(self) -> list[Message]:
-        """What is kept, oldest first."""
+        """Return the stored messages, the oldest first."""
         with self._lock:
             lines = list(self._kept)
         return [json.loads(line) for line in lines]
 
     def clear(self) -> None:
-        """Forgets all messages."""
+        """Delete all messages."""
         with self._lock:
             self._kept.clear()
             self._size = 0
             self._rewrite()
 
     def ping(self) -> None:
-        """The dead man's switch was pressed."""
+        """Record a ping of the dead man's switch."""
         with self._lock:
             self._pings += 1
             self._last_ping = time.time()
 
     def watchdog(self) -> dict[str, float | int | None]:
-        """When the dead man's switch was pressed last, and how often."""
+        """Return the time of the last ping of the dead man's switch, and the number of pings."""
         with self._lock:
             return {"last": self._last_ping, "count": self._pings}
 
     def set_fault(self, new: Fault | None) -> None:
-        """Makes the next messages fail; None ends that."""
+        """Inject a fault for the next messages; None reverts it."""
         with self._lock:
             self._fault = new
 
     def take_fault(self, path: str) -> Fault | None:
-        """The fault that a message to this path meets, which is one less from now on."""
+        """Return the fault for a message to this path, and count it down."""
         with self._lock:
-            found = self._fault
-            if found is None or not path.startswith(found.path):
+            fault = self._fault
+            if fault is None or not path.startswith(fault.path):
                 return None
-            found.times -= 1
-            if found.times == 0:
+            fault.times -= 1
+            if fault.times == 0:
                 self._fault = None
-            return found
+            return fault
 
     def _keep(self, line: str) -> None:
         self._kept.append(line)
@@ -231,18 +231,18 @@ class Store:
 
 
 def page(messages: list[Message], watchdog: dict[str, float | int | None]) -> str:
-    """The newest messages as HTML; whatever is in them is text."""
+    """Return the newest messages as HTML; their content is escaped."""
     rows = "".join(_row(message) for message in reversed(messages[-SHOWN:]))
     last = watchdog["last"]
-    heard = f"The Watchdog was last heard at {_clock(last)}." if last else "The Watchdog was not heard yet."
+    ping = f"Last ping of the Watchdog: {_clock(last)}." if last else "No ping of the Watchdog yet."
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=10>"
         "<title>Slack stub</title><style>body{font:15px/1.4 sans-serif;margin:2em auto;max-width:52em}"
         "article{border-left:4px solid #999;padding:.2em 1em;margin:1em 0}.danger{border-color:#d33}"
         ".warning{border-color:#da2}.good{border-color:#3a5}pre{white-space:pre-wrap;font:inherit}small{color:#666}"
-        "</style><h1>What Slack would have been sent</h1>"
-        f"<p>{len(messages)} messages are kept. {heard} Set a real webhook: <code>./ops/stack slack</code></p>"
-        f"{rows or '<p>No message yet: nothing is wrong.</p>'}"
+        "</style><h1>Messages to Slack</h1>"
+        f"<p>{len(messages)} messages stored. {ping} To set a real webhook, run <code>./ops/stack slack</code>.</p>"
+        f"{rows or '<p>No messages yet: no alert has fired.</p>'}"
     )
 
 
@@ -260,7 +260,7 @@ def _row(message: Message) -> str:
 
 
 def marked_up(text: str) -> str:
-    """Slack's markup as HTML: links, code, bold; all else is text.
+    """Convert Slack's markup of links, code and bold to HTML, and escape the rest.
 
     Source: https://api.slack.com/reference/surfaces/formatting
     """
@@ -268,9 +268,9 @@ def marked_up(text: str) -> str:
 
 
 def _marked(match: re.Match[str]) -> str:
-    # Slack's text has &, < and > escaped already, and nothing else.
-    found = {name: html.escape(html.unescape(part)) for name, part in match.groupdict().items() if part is not None}
-    match found:
+    # In Slack's text only &, < and > are escaped.
+    parts = {name: html.escape(html.unescape(part)) for name, part in match.groupdict().items() if part is not None}
+    match parts:
         case {"address": address, "label": label}:
             return f'<a href="{address}">{label}</a>'
         case {"code": code}:
@@ -278,7 +278,7 @@ def _marked(match: re.Match[str]) -> str:
         case {"bold": bold}:
             return f"<b>{bold}</b>"
         case _:
-            return found["text"]
+            return parts["text"]
 
 
 def _clock(seconds: float) -> str:
@@ -286,7 +286,7 @@ def _clock(seconds: float) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request; the store is the server's."""
+    """Handles one request; the server sets the store."""
 
     timeout = READ_SECONDS
     server_version = "slack-stub"
@@ -294,90 +294,90 @@ class Handler(BaseHTTPRequestHandler):
     stopping: ClassVar[threading.Event]
 
     def do_GET(self) -> None:
-        """Messages, the dead man's switch, health, the page."""
+        """Serve the messages, the dead man's switch, the health check or the page."""
         match self.path:
             case "/health":
-                self._answer(HTTPStatus.OK, "ok")
+                self._respond(HTTPStatus.OK, "ok")
             case "/messages":
-                self._answer_json(self.store.messages())
+                self._respond_json(self.store.messages())
             case "/watchdog":
-                self._answer_json(self.store.watchdog())
+                self._respond_json(self.store.watchdog())
             case "/":
                 shown = page(self.store.messages(), self.store.watchdog())
-                self._answer(HTTPStatus.OK, shown, "text/html; charset=utf-8")
+                self._respond(HTTPStatus.OK, shown, "text/html; charset=utf-8")
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, "no such page")
+                self._respond(HTTPStatus.NOT_FOUND, "not found")
 
     def do_POST(self) -> None:
-        """A message, or the dead man's switch."""
+        """Receive a message or a ping of the dead man's switch."""
         body = self._body()
         if body is None:
             return
-        met = self.store.take_fault(self.path)
-        if met:
-            # Ends with the server, so that a hanging answer does not hold it up.
-            self.stopping.wait(met.hang_seconds)
-            if met.status != HTTPStatus.OK:
-                self._answer(met.status, "rate_limited" if met.status == HTTPStatus.TOO_MANY_REQUESTS else "fault")
+        fault = self.store.take_fault(self.path)
+        if fault:
+            # The event ends the wait when the server stops.
+            self.stopping.wait(fault.hang_seconds)
+            if fault.status != HTTPStatus.OK:
+                self._respond(fault.status, "rate_limited" if fault.status == HTTPStatus.TOO_MANY_REQUESTS else "fault")
                 return
         if self.path.startswith("/watchdog"):
             self.store.ping()
-            self._answer(HTTPStatus.OK, "ok")
+            self._respond(HTTPStatus.OK, "ok")
         elif self.path.startswith("/services/"):
             try:
                 self.store.add(self.path, slack_payload(body))
             except InvalidError as error:
-                self._answer(HTTPStatus.BAD_REQUEST, str(error))
+                self._respond(HTTPStatus.BAD_REQUEST, str(error))
             else:
-                self._answer(HTTPStatus.OK, "ok")
+                self._respond(HTTPStatus.OK, "ok")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "no_service")
+            self._respond(HTTPStatus.NOT_FOUND, "no_service")
 
     def do_PUT(self) -> None:
-        """A fault for the next messages."""
+        """Inject a fault for the next messages."""
         body = self._body()
         if body is None:
             return
         if self.path != "/fault":
-            self._answer(HTTPStatus.NOT_FOUND, "no such page")
+            self._respond(HTTPStatus.NOT_FOUND, "not found")
             return
         try:
-            self.store.set_fault(fault(body))
+            self.store.set_fault(parse_fault(body))
         except InvalidError as error:
-            self._answer(HTTPStatus.BAD_REQUEST, str(error))
+            self._respond(HTTPStatus.BAD_REQUEST, str(error))
         else:
-            self._answer(HTTPStatus.OK, "ok")
+            self._respond(HTTPStatus.OK, "ok")
 
     def do_DELETE(self) -> None:
-        """No messages, or no fault, any more."""
+        """Delete all messages, or revert the fault."""
         match self.path:
             case "/messages":
                 self.store.clear()
             case "/fault":
                 self.store.set_fault(None)
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, "no such page")
+                self._respond(HTTPStatus.NOT_FOUND, "not found")
                 return
-        self._answer(HTTPStatus.OK, "ok")
+        self._respond(HTTPStatus.OK, "ok")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Says nothing of a request that went well: a health check every few seconds is no news."""
+        """Log no requests: a health check comes every few seconds."""
 
     def _body(self) -> bytes | None:
-        """The request's body; None when it was refused."""
+        """Return the request's body; None if the request was refused."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            self._answer(HTTPStatus.LENGTH_REQUIRED, "no Content-Length")
+            self._respond(HTTPStatus.LENGTH_REQUIRED, "no Content-Length")
             return None
         if int(length) > MAX_BODY:
-            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
+            self._respond(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
             return None
         return self.rfile.read(int(length))
 
-    def _answer_json(self, content: object) -> None:
-        self._answer(HTTPStatus.OK, json.dumps(content), "application/json")
+    def _respond_json(self, content: object) -> None:
+        self._respond(HTTPStatus.OK, json.dumps(content), "application/json")
 
-    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+    def _respond(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -389,17 +389,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def server(folder: Path, address: tuple[str, int]) -> ThreadingHTTPServer:
-    """The stub, ready to serve; what an earlier one kept in the folder is there again."""
+    """Return the stub's server with the messages that the folder holds."""
     store = Store(folder / "messages.jsonl")
     store.load()
     handler = type("BoundHandler", (Handler,), {"store": store, "stopping": threading.Event()})
-    made = ThreadingHTTPServer(address, handler)
-    made.daemon_threads = True
-    return made
+    stub = ThreadingHTTPServer(address, handler)
+    stub.daemon_threads = True
+    return stub
 
 
 def main() -> None:
-    """Serves until it is told to stop."""
+    """Serve until SIGTERM."""
     folder = Path(os.environ.get("SLACK_STUB_FOLDER", str(FOLDER)))
     serving = server(folder, ("0.0.0.0", PORT))  # noqa: S104
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=serving.shutdown).start())

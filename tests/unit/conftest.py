@@ -1,11 +1,11 @@
-"""Unit tests get an Airflow home of their own: importing Airflow writes its configuration there."""
+"""Give unit tests a temporary AIRFLOW_HOME: importing Airflow writes its configuration there."""
 
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-# At import, because Airflow reads it once, when it is first imported.
+# Set at import: Airflow reads its home once, at its first import.
 assert "airflow" not in sys.modules, "Airflow was imported before its home was set"
 _home = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _home.name

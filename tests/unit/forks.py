@@ -1,4 +1,4 @@
-"""Scripts that each need a process of their own, but not to import Airflow again: forks of one that has imported it."""
+"""Run scripts in separate processes without a new import of Airflow: fork a process that has imported it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for script in sys.argv[2:]:
 
 
 def in_forks(imports: str, scripts: Sequence[str], **environment: str) -> list[str]:
-    """The last line that each script prints, one after the other, after the imports that they share."""
+    """Return the last line that each script prints. The scripts run one after another, after the shared imports."""
     done = subprocess.run(
         [sys.executable, "-c", FORK, imports, *scripts],
         env={**os.environ, **environment},

@@ -1,4 +1,4 @@
-"""A starved process knows how long it waited for a CPU."""
+"""A thread's CPU wait comes from schedstat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_ha import cpu_wait
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("7000000000 1500000000 40\n", 1.5), ("", 0.0), (None, 0.0)])
-def test_a_thread_knows_how_long_it_waited_for_a_cpu(monkeypatch, tmp_path, text, seconds):
+def test_cpu_wait_is_read_from_schedstat_or_0(monkeypatch, tmp_path, text, seconds):
     schedstat = tmp_path / "schedstat"
     if text is not None:
         schedstat.write_text(text)

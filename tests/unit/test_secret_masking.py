@@ -1,4 +1,4 @@
-"""Which texts of a secret file are masked, and in which forms."""
+"""The texts of a secret file that are masked, and their forms."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PASSWORD = 'p@ss/w+rd "quoted" \\ä'
         repr(PASSWORD)[1:-1],
     ],
 )
-def test_a_secret_has_the_forms_in_which_it_is_written(written):
+def test_secret_is_masked_in_all_written_forms(written):
     forms = secret_masking.forms(PASSWORD)
     assert any(form.lower() == written.lower() for form in forms)
 
 
-def test_a_plain_word_has_no_other_form():
+def test_plain_word_has_no_other_form():
     assert secret_masking.forms("Aa0123456789-_") == []
 
 
-def test_a_key_of_several_lines_is_masked_line_by_line():
+def test_multi_line_key_is_masked_line_by_line():
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nshort\n-----END KEY-----"
     assert "MIIEvQIBADANBgkqhkiG9w0BAQ" in secret_masking.forms(key)
     assert "short" not in secret_masking.forms(key)
@@ -53,11 +53,11 @@ def test_a_key_of_several_lines_is_masked_line_by_line():
         ("{}", set()),
     ],
 )
-def test_a_files_passwords_are_found_in_it(content, secrets):
+def test_passwords_in_a_file_are_found(content, secrets):
     assert set(secret_masking.secrets_in(content)) == {content.strip()} | secrets
 
 
-def test_unreadable_files_and_no_folder_are_no_error(tmp_path):
+def test_unreadable_files_or_missing_folder_are_no_error(tmp_path):
     assert secret_masking.mounted_secrets(tmp_path / "none") == []
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "folder").mkdir()

@@ -1,5 +1,5 @@
-"""Health of one container, seen from inside it: cheap enough to ask every ten seconds, true enough to restart for.
+"""Health checks of one container, cheap enough for every ten seconds and accurate enough to restart on.
 
-`python -m airflow_ha.health` is the probe (see `__main__`); `consumption` is the record that a Celery worker keeps.
-Nothing here imports Airflow: `airflow jobs check` and `celery inspect ping` cost about 3.5 s of CPU each time.
+`python -m airflow_ha.health` is the probe (`__main__`); `consumption_record` is a Celery worker's own record. Nothing
+here imports Airflow: `airflow jobs check` and `celery inspect ping` cost about 3.5 s of CPU each time.
 """

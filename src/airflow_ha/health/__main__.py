@@ -1,10 +1,10 @@
 """The probe that Docker runs: `python -S -m airflow_ha.health {http PORT PATH | scheduler | job TYPE | worker}`.
 
-Every container runs it several times a minute, and to start Python was most of its cost: hence `-S`, which leaves out
-the look at installed packages, and no import of what is not needed in order to say that all is well.
+Every container runs it several times a minute, and the start of Python was most of its cost. So `-S` skips the scan of
+installed packages, and modules that a healthy result does not need are imported later.
 
-Exit codes, read by compose/health/restart-when-unhealthy.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) during an outage
-of a dependency, which a restart would not fix.
+Exit codes, read by compose/health/restart-when-unhealthy.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) if a dependency of the component
+is unavailable, so that a restart would not help.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import time
 
 from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_MAX_AGE, JOB_MAX_AGE
 
-TYPE_CHECKING = False  # typing itself is among the slowest of imports
+TYPE_CHECKING = False  # the import of `typing` is among the slowest
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
 UNHEALTHY = 1
-DEPENDENCY_AWAY = os.EX_TEMPFAIL
+DEPENDENCY_DOWN = os.EX_TEMPFAIL
 TIMEOUT = 5.0
-"""Seconds for one answer; restart-when-unhealthy.sh gives the whole probe 8 s."""
+"""Seconds per response; restart-when-unhealthy.sh limits the whole probe to 8 s."""
 
 OK = 200
 STATUS_LINE_BYTES = 256
@@ -32,7 +32,7 @@ SCHEDULER_HEALTH_PORT = 8974
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the probe that the arguments name, and exits with its verdict."""
+    """Run the probe that the arguments name, and exit with its result."""
     match arguments:
         case ["http", port, path]:
             probe_http(int(port), path)
@@ -47,21 +47,21 @@ def main(arguments: list[str]) -> None:
 
 
 def finish(code: int, reason: str) -> NoReturn:
-    """Ends the probe; the reason is what `docker inspect` shows in the container's health log."""
+    """Exit with a code; `docker inspect` shows the reason in the container's health log."""
     print(reason)
     sys.exit(code)
 
 
 def http_status(port: int, path: str) -> int:
-    """The status code of a GET on this container's own port.
+    """Return the status code of a GET on this container's port.
 
-    By hand: to import http.client costs twice as much as all else.
+    It uses a plain socket: the import of http.client costs twice as much as the rest of the probe.
 
     Raises:
-        OSError: nothing listens, or no answer came within TIMEOUT.
-        ValueError: the answer is not HTTP.
+        OSError: nothing listens, or no response arrived within TIMEOUT.
+        ValueError: the response is not HTTP.
     """
-    with socket.socket() as connection:  # socket.create_connection loads the code for names in other scripts
+    with socket.socket() as connection:  # socket.create_connection imports the codec of international names
         connection.settimeout(TIMEOUT)
         connection.connect(("127.0.0.1", port))
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
@@ -69,11 +69,11 @@ def http_status(port: int, path: str) -> int:
     match status_line.split():
         case [protocol, status, *_] if protocol.startswith(b"HTTP/"):
             return int(status)
-    raise ValueError(f"no HTTP answer: {status_line!r}")
+    raise ValueError(f"the response is not HTTP: {status_line!r}")
 
 
 def probe_http(port: int, path: str) -> None:
-    """Healthy when the component answers on its own port: its event loop is alive."""
+    """Exit unhealthy unless the component responds on its port, which shows that its event loop is alive."""
     try:
         status = http_status(port, path)
     except (OSError, ValueError) as error:
@@ -83,40 +83,40 @@ def probe_http(port: int, path: str) -> None:
 
 
 def probe_scheduler() -> None:
-    """Healthy when the scheduler's own health server says that its job's heartbeat is fresh.
+    """Exit unhealthy unless the scheduler's health server reports a fresh heartbeat of its job.
 
-    It says 503 too while the database is away; then the cure is the database's return.
+    It responds with 503 also during an outage of the database. A restart does not help then.
     """
     try:
         status = http_status(SCHEDULER_HEALTH_PORT, "/health")
     except (OSError, ValueError) as error:
         finish(UNHEALTHY, f"GET :{SCHEDULER_HEALTH_PORT}/health: {error!r}")
     if status != OK:
-        heartbeat_age("SchedulerJob")  # ends the probe when the database is away
+        heartbeat_age("SchedulerJob")  # exits if the database is unavailable
         finish(UNHEALTHY, f"GET :{SCHEDULER_HEALTH_PORT}/health: {status}")
 
 
 def probe_job(job_type: str) -> None:
-    """Healthy when this host's newest job of the type has a fresh heartbeat in the metadata database."""
+    """Exit unhealthy unless this host's newest job of the type has a fresh heartbeat in the metadata database."""
     age = heartbeat_age(job_type)
     if age is None:
-        finish(UNHEALTHY, f"no running {job_type} of host {socket.gethostname()}")
+        finish(UNHEALTHY, f"no running {job_type} on host {socket.gethostname()}")
     if age > JOB_MAX_AGE:
         finish(UNHEALTHY, f"{job_type}: last heartbeat {age:.0f} s ago")
 
 
 def heartbeat_age(job_type: str) -> float | None:
-    """As `dependencies.job_heartbeat_age`; ends the probe with DEPENDENCY_AWAY when the database does not answer."""
-    asked = dependencies()
+    """Return `dependencies.job_heartbeat_age`; exit with DEPENDENCY_DOWN if the database does not respond."""
+    clients = dependencies()
     try:
-        age: float | None = asked.job_heartbeat_age(job_type)
-    except asked.DatabaseAwayError as error:
-        finish(DEPENDENCY_AWAY, f"metadata database: {error}")
+        age: float | None = clients.job_heartbeat_age(job_type)
+    except clients.DatabaseDownError as error:
+        finish(DEPENDENCY_DOWN, f"metadata database unavailable: {error}")
     return age
 
 
 def dependencies() -> ModuleType:
-    """What asks the database and Redis; with it, the installed packages that `-S` left out."""
+    """Return the module that connects to the database and Redis, after enabling the packages that `-S` skipped."""
     if sys.flags.no_site:
         import site
 
@@ -127,11 +127,11 @@ def dependencies() -> ModuleType:
 
 
 def probe_worker() -> None:
-    """Healthy when the worker consumed its queues a moment ago, by its own record.
+    """Exit unhealthy unless the worker's own record shows that it consumed its queues recently.
 
-    A worker can answer `inspect ping` and consume nothing (https://github.com/apache/airflow/issues/63580), so the
-    record is made where messages are taken. While Redis is away no worker consumes, and none is to be restarted: its
-    running tasks go on. Suspended tasks are reported, and make no worker unhealthy: a restart would lose them.
+    A worker can respond to `inspect ping` and consume nothing (https://github.com/apache/airflow/issues/63580), so the
+    record comes from the consumer. In an outage of Redis no worker consumes, and a restart would end running tasks.
+    Suspended tasks are reported but do not make a worker unhealthy: a restart would lose them.
     """
     from airflow_ha.health.blocked_slots import blocked_slots
 
@@ -142,8 +142,8 @@ def probe_worker() -> None:
     except FileNotFoundError:
         age = float("inf")
     if age > CONSUMPTION_MAX_AGE:
-        said = f"consumed its queues {age:.0f} s ago" if age != float("inf") else "has not consumed its queues yet"
-        finish(UNHEALTHY if dependencies().broker_answers() else DEPENDENCY_AWAY, said)
+        reason = f"consumed its queues {age:.0f} s ago" if age != float("inf") else "has not consumed its queues yet"
+        finish(UNHEALTHY if dependencies().is_broker_up() else DEPENDENCY_DOWN, reason)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How many of a worker's slots are taken by a task that is stopped (SIGSTOP), as `heartbeat_lease.py` suspends them.
+"""The number of a worker's slots that a stopped task (SIGSTOP) holds; `heartbeat_lease.py` suspends tasks this way.
 
-Read from /proc, so that the probe and the worker's telemetry agree, and a stop by anybody else counts too.
+It comes from /proc, so the probe and the worker's telemetry agree, and a stop by another program counts too.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ STOPPED = b"T"
 
 
 def blocked_slots(proc: str = "/proc") -> int:
-    """Return how many processes that run have a child that is stopped: each is the supervisor of one task.
+    """Return how many running processes have a stopped child; each is the supervisor of one task.
 
     Args:
-        proc: Where the kernel shows the processes of this container.
+        proc: The proc file system of this container.
     """
     parents: dict[bytes, bytes] = {}
     for name in os.listdir(proc):  # noqa: PTH208 (without pathlib, which the probe does not load)
@@ -22,9 +22,9 @@ def blocked_slots(proc: str = "/proc") -> int:
             continue
         try:
             with open(f"{proc}/{name}/stat", "rb") as file:  # noqa: PTH123
-                # The program's name, in brackets, may hold anything.
+                # The program's name, in brackets, may contain spaces and brackets.
                 state, parent, *_ = file.read().rpartition(b")")[2].split()
-        except (OSError, ValueError):  # it has ended
+        except (OSError, ValueError):  # the process has exited
             continue
         if state == STOPPED:
             parents[name.encode()] = parent

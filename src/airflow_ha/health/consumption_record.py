@@ -1,8 +1,8 @@
-"""A Celery worker's own record that it consumes its queues; loaded by workers (patches/loader.py).
+"""A Celery worker's own record that it consumes its queues; workers load it (patches/loader.py).
 
-A timer in the worker's event loop looks, every CONSUMPTION_INTERVAL seconds, at the consumer itself: connected to the
-broker, subscribed to its queues, and its channel among those that the loop polls. A hung loop makes no record; nor does
-a consumer that came back from a lost connection without its queues (https://github.com/apache/airflow/issues/63580).
+Every CONSUMPTION_INTERVAL seconds a timer in the worker's event loop checks the consumer: connected to the broker,
+subscribed to its queues, and its channel polled by the loop. A hung loop writes no record. Nor does a consumer that
+reconnected without its queues (https://github.com/apache/airflow/issues/63580).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 
 def consumed_queues(consumer: Any) -> Sequence[str]:
-    """The names of the queues that a worker's consumer takes messages from right now; empty when it does not."""
+    """Return the names of the queues that a worker's consumer consumes now; empty if it consumes none."""
     task_consumer = consumer.task_consumer
     if task_consumer is None or not consumer.connection or not consumer.connection.connected:
         return ()
     channel = task_consumer.channel
-    # kombu's Redis transport: the loop polls the channels in its cycle, each for its active queues.
+    # In kombu's Redis transport the loop polls the channels in its cycle, each for its active queues.
     if channel not in channel.connection.cycle._channels:
         return ()
     return tuple(queue.name for queue in task_consumer.queues if queue.name in channel.active_queues)
 
 
 def record(consumer: Any) -> None:
-    """Notes that the worker consumes, if it does."""
+    """Write the consumed queues to CONSUMPTION_FILE if there are any."""
     if queues := consumed_queues(consumer):
         Path(CONSUMPTION_FILE).write_text("\n".join(queues) + "\n")
 
 
 class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Starts the record with the worker's consumer and stops it when the connection is lost."""
+    """Starts the record with the worker's consumer, and stops it on a lost connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -46,12 +46,12 @@ class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celer
         self.timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer has subscribed to its queues."""
+        """Start the timer; Celery calls this after the consumer has subscribed to its queues."""
         record(consumer)
         self.timer = consumer.timer.call_repeatedly(CONSUMPTION_INTERVAL, record, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer loses its connection or ends."""
+        """Stop the timer; Celery calls this when the consumer loses its connection or stops."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -1,6 +1,6 @@
-"""Whether the database and Redis are there, asked by a probe that has to know.
+"""Connections of the probe to the database and Redis.
 
-Apart from the probe, which most often need not, since drivers are slow to import.
+This is a separate module because drivers are slow to import, and most probes need none.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from urllib.parse import unquote
 import psycopg2
 
 
-class DatabaseAwayError(Exception):
-    """The metadata database does not answer."""
+class DatabaseDownError(Exception):
+    """The metadata database does not respond."""
 
 
 def job_heartbeat_age(job_type: str) -> float | None:
-    """Seconds since the last heartbeat of this host's newest running job; None when there is none.
+    """Return the seconds since the last heartbeat of this host's newest running job; None if it has no such job.
 
     Raises:
-        DatabaseAwayError: the database does not answer.
+        DatabaseDownError: the database does not respond.
     """
     url = Path("/run/secrets/sql_alchemy_conn").read_text().strip()
     try:
@@ -39,12 +39,12 @@ def job_heartbeat_age(job_type: str) -> float | None:
         finally:
             connection.close()
     except psycopg2.Error as error:
-        raise DatabaseAwayError(error) from error
+        raise DatabaseDownError(error) from error
     return None if row is None else float(row[0])
 
 
 def libpq_url(url: str) -> str:
-    """SQLAlchemy's URL as libpq takes it: several hosts stand before the path, separated by commas."""
+    """Convert SQLAlchemy's URL to libpq's, which has several hosts before the path, comma-separated."""
     rest = url.replace("postgresql+psycopg2://", "postgresql://", 1)
     hosts = re.findall(r"[?&]host=([^&]+)", rest)
     if not hosts:
@@ -54,20 +54,20 @@ def libpq_url(url: str) -> str:
     return base.replace("@/", f"@{','.join(hosts)}/", 1) + "?" + "&".join(others)
 
 
-def broker_answers() -> bool:
-    """Whether Redis answers a PING; of several, the one that the Sentinels call the primary."""
-    import redis  # nobody else needs it
+def is_broker_up() -> bool:
+    """Return whether Redis responds to a PING; with Sentinels, whether the primary does."""
+    import redis  # slow, and only this function needs it
     from redis.sentinel import Sentinel
 
     url = Path("/run/secrets/celery_broker_url").read_text().strip()
-    patience = {"socket_connect_timeout": 1, "socket_timeout": 1}
+    timeouts = {"socket_connect_timeout": 1, "socket_timeout": 1}
     sentinels = re.findall(r"sentinel://:([^;]*)@([^:/;]+):(\d+)", url)
     if sentinels:
         password = unquote(sentinels[0][0])
         hosts = [(host, int(port)) for _, host, port in sentinels]
-        known: Any = Sentinel  # redis-py's has no types
-        client = known(
-            hosts, sentinel_kwargs={"password": password, **patience}, password=password, **patience
+        untyped: Any = Sentinel  # redis-py's Sentinel has no types
+        client = untyped(
+            hosts, sentinel_kwargs={"password": password, **timeouts}, password=password, **timeouts
         ).master_for("airflow")
     else:
         client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3)

@@ -1,13 +1,13 @@
-"""What counts as fresh, and where a worker writes it: shared by the record and the probe that reads it."""
+"""Limits of freshness, and the file of a worker's record, shared by the record and the probe."""
 
 CONSUMPTION_FILE = "/tmp/consumption"  # noqa: S108 (the container's own tmpfs, of one user)
-"""Its modification time is when the worker last was seen consuming; its content, the queues."""
+"""Its modification time is the time of the last record; its content is the consumed queues."""
 
 CONSUMPTION_INTERVAL = 5.0
 """Seconds between two records."""
 
 CONSUMPTION_MAX_AGE = 30.0
-"""Seconds after which a worker that made no record is unhealthy: six records missed."""
+"""Seconds without a record after which a worker is unhealthy: six missed records."""
 
 JOB_MAX_AGE = 30.0
-"""Seconds after which a job without heartbeat is unhealthy: six of its 5 s heartbeats missed."""
+"""Seconds without a heartbeat after which a job is unhealthy: six missed heartbeats of 5 s."""

@@ -1,6 +1,6 @@
-"""The machine-learning pipeline's steps: plain functions, one file a step.
+"""The steps of the machine-learning pipeline: plain functions, one file per step.
 
-A step takes and returns plain values and paths, keeps what it makes under the run's directory, and when
-asked again finds its own work there (see `artifacts.once`). numpy and scikit-learn are imported inside the
-functions: the dag-processor imports these modules every time it parses the DAG, and must stay quick.
+A step takes and returns plain values and paths, writes its artifacts to the run's directory, and reuses them when it
+runs again (`artifacts.once`). Functions import numpy and scikit-learn locally: the dag-processor imports these modules
+at every parse of the DAG, and that must stay fast.
 """

@@ -1,4 +1,4 @@
-"""Artifacts on a shared volume or an object store: whole or absent, and made once."""
+"""Artifacts on a shared volume or an object store: complete or absent, and written once."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ Document = dict[str, Any]
 
 
 def once(receipt: ArtifactPath, work: Callable[[], Document]) -> Document:
-    """Do the work unless its receipt is there already.
+    """Do the work unless its receipt exists.
 
-    The receipt is written after everything the work has written, so a worker killed half-way leaves none and
-    the retry starts over.
+    The receipt is the last file that the work writes. A worker killed in between leaves none, and the retry starts
+    from the beginning.
 
     Args:
-        receipt: where the JSON document that proves the work is kept.
-        work: makes the artifacts and returns their metadata, small enough for XCom.
+        receipt: path of the JSON document that proves that the work is complete.
+        work: writes the artifacts and returns their metadata, small enough for XCom.
 
     Returns:
-        The metadata, with `reused` telling whether it was found rather than made.
+        The metadata; `reused` is true if the receipt existed.
     """
-    found = read_json(receipt)
-    if found is not None:
-        return {**found, "reused": True}
-    made = work()
-    write_json(receipt, made)
-    return {**made, "reused": False}
+    existing = read_json(receipt)
+    if existing is not None:
+        return {**existing, "reused": True}
+    metadata = work()
+    write_json(receipt, metadata)
+    return {**metadata, "reused": False}
 
 
 def write(path: ArtifactPath, content: bytes) -> None:
-    """Put the content at the path, replacing what was there; a reader sees all of it or nothing."""
+    """Write or replace a file atomically: a reader sees the complete content or the previous one."""
     local = _local(path)
     if local is None:
-        # An object store shows an object only when its upload is complete.
+        # An object is visible only after its upload is complete.
         path.write_bytes(content)
         return
     local.parent.mkdir(parents=True, exist_ok=True)
-    # A random name: a worker thought dead may still be writing when its task's next attempt starts.
+    # A random name: the worker of a lost try may still write when the next try starts.
     partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
@@ -62,12 +62,12 @@ def write(path: ArtifactPath, content: bytes) -> None:
 
 
 def write_json(path: ArtifactPath, document: Document) -> None:
-    """Write a JSON document (sorted and indented: people read these too)."""
+    """Write a JSON document, sorted and indented for human readers."""
     write(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_json(path: ArtifactPath) -> Document | None:
-    """Read a JSON document; None where there is none."""
+    """Return the JSON document at the path; None if there is no file."""
     try:
         return dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def read_json(path: ArtifactPath) -> Document | None:
 
 
 def write_arrays(path: ArtifactPath, **arrays: np.ndarray) -> None:
-    """Write named numpy arrays as one compressed .npz file."""
+    """Write named arrays as one compressed .npz file."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -84,7 +84,7 @@ def write_arrays(path: ArtifactPath, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: ArtifactPath) -> dict[str, np.ndarray]:
-    """Read what `write_arrays` wrote."""
+    """Return the named arrays of an .npz file."""
     import numpy as np
 
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
@@ -92,7 +92,7 @@ def read_arrays(path: ArtifactPath) -> dict[str, np.ndarray]:
 
 
 def write_model(path: ArtifactPath, model: object) -> None:
-    """Write a fitted scikit-learn object with joblib."""
+    """Write a fitted scikit-learn object, compressed."""
     import joblib
 
     buffer = io.BytesIO()
@@ -101,14 +101,14 @@ def write_model(path: ArtifactPath, model: object) -> None:
 
 
 def read_model(path: ArtifactPath) -> Any:
-    """Read what `write_model` wrote. joblib runs code on loading: only for paths this pipeline writes."""
+    """Read a model. joblib runs code on loading, so use this only for paths that this pipeline writes."""
     import joblib
 
     return joblib.load(io.BytesIO(path.read_bytes()))
 
 
 def _local(path: ArtifactPath) -> Path | None:
-    """The path on this machine's file system, or None for a path in an object store."""
+    """Return the path on this machine's file system; None for an object store."""
     if isinstance(path, Path):
         return path
     return Path(path.path) if path.protocol in ("", "file", "local") else None

@@ -1,10 +1,10 @@
-"""Fetch the data into the run's own directory, so that every later step reads the same bytes."""
+"""Copy the data to the run's directory, so that every later step reads the same bytes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_ha.ml import data_source as data_source
+from airflow_ha.ml import data_source
 from airflow_ha.ml.artifacts import Document, once, write_arrays
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ def download(source: str, label_column: str, run_directory: ArtifactPath) -> Doc
         `source`, `samples` and `features` (counts).
 
     Raises:
-        FileNotFoundError: nothing is at the source.
-        InvalidDataError: what is there is no table of numbers with a label column.
+        FileNotFoundError: the source does not exist.
+        InvalidDataError: the source is not a table of numbers with a label column.
     """
 
     def work() -> Document:

@@ -1,4 +1,4 @@
-"""Choose the winner and measure it on data that no choice was made on."""
+"""Select the best candidate and score it on held-out data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(candidates: Sequence[str], run_directory: ArtifactPath) -> Document:
-    """Pick the candidate with the best validation accuracy and score all on the held-out test part.
+    """Select the candidate with the best validation accuracy and score all on the held-out test part.
 
-    Choosing by the validation part keeps the winner's accuracy on the test part honest. Of equal candidates
-    the one named first wins.
+    The validation part decides, so the winner's accuracy on the test part is unbiased. Of equal candidates the first
+    one wins.
 
     Returns:
         `winner`, its `accuracy` and `macro_f1` on held-out data, `test_samples`, and for each of the
@@ -24,10 +24,10 @@ def evaluate(candidates: Sequence[str], run_directory: ArtifactPath) -> Document
 
     Raises:
         FileNotFoundError: a candidate has not been trained.
-        ValueError: no candidates.
+        ValueError: the list of candidates is empty.
     """
     if not candidates:
-        raise ValueError("there are no candidates to evaluate")
+        raise ValueError("cannot evaluate: the list of candidates is empty")
 
     def work() -> Document:
         from sklearn.metrics import accuracy_score, f1_score
@@ -38,7 +38,7 @@ def evaluate(candidates: Sequence[str], run_directory: ArtifactPath) -> Document
         for candidate in candidates:
             training = read_json(run_directory / "models" / f"{candidate}.json")
             if training is None:
-                raise FileNotFoundError(f"candidate {candidate!r} has not been trained in {run_directory}")
+                raise FileNotFoundError(f"cannot evaluate {candidate!r}: it has not been trained in {run_directory}")
             model = read_model(run_directory / "models" / f"{candidate}.joblib")
             predicted = model.predict(split["test"])
             scores[candidate] = {

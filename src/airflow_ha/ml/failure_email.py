@@ -1,4 +1,4 @@
-"""An e-mail when a task has failed for good: off until both recipients and an SMTP server are configured."""
+"""An e-mail after a task's last try has failed. It needs recipients and an SMTP server; without them it is off."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def send_failure_email(context: Context) -> None:
-    """Write to those in the Airflow Variable `ml_failure_email`, through the connection `smtp_default`.
+    """Send an e-mail to the recipients in the Variable `ml_failure_email` through the connection `smtp_default`.
 
-    Both are looked up only now, when a task has failed: parsing a DAG must not ask for Variables. Where one
-    of them is not set nothing is sent. Airflow's own `email_on_failure` is deprecated for this notifier:
+    Both are read only after a failure, because parsing a DAG must not read Variables. If one of them is not set,
+    nothing is sent. This notifier replaces Airflow's deprecated `email_on_failure`:
     https://airflow.apache.org/docs/apache-airflow-providers-smtp/stable/notifications/smtp_notifier_howto_guide.html
     """
     from airflow.sdk import Connection, Variable
@@ -30,7 +30,7 @@ def send_failure_email(context: Context) -> None:
     try:
         Connection.get(SMTP_CONNECTION)
     except AirflowNotFoundException:
-        log.warning("No failure e-mail to %s: there is no connection %s", ", ".join(to), SMTP_CONNECTION)
+        log.warning("cannot send a failure e-mail to %s: no connection %s", ", ".join(to), SMTP_CONNECTION)
         return
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
@@ -38,5 +38,5 @@ def send_failure_email(context: Context) -> None:
 
 
 def recipients(text: str | None) -> list[str]:
-    """The addresses in a comma-separated list; none where it is not set."""
+    """Return the addresses of a comma-separated list."""
     return [address.strip() for address in (text or "").split(",") if address.strip()]

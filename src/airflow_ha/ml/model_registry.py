@@ -1,4 +1,4 @@
-"""The model registry: one JSON document a version, registered or rejected and why, its model beside it."""
+"""The model registry: one JSON document per version with the decision and its reason, and the model next to it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def register(
     run_directory: ArtifactPath,
     registry_directory: ArtifactPath,
 ) -> Document:
-    """Put the winner into the registry under the version.
+    """Register the winner under the version.
 
     Returns:
-        The version's document: `outcome`, `model`, `model_path`, `accuracy`, `reason`, `decided_at` and the
-        metrics, with `reused` telling whether it stood there already.
+        The version's document: `outcome`, `model`, `model_path`, `accuracy`, `reason`, `decided_at` and the metrics;
+        `reused` is true if the same decision was recorded before.
     """
     path = registry_directory / f"{version}.json"
     model_path = registry_directory / f"{version}.joblib"
@@ -30,33 +30,33 @@ def register(
         "outcome": "registered",
         "model_path": str(model_path),
     }
-    if standing := _standing(path, document):
-        return standing
-    # The bytes as trained: nothing to load, and the same file is written however often this is tried.
+    if recorded := _recorded(path, document):
+        return recorded
+    # Copied as bytes: nothing is loaded, and each try writes the same file.
     write(model_path, (run_directory / "models" / f"{evaluation['winner']}.joblib").read_bytes())
     return _record(path, document)
 
 
 def reject(version: str, evaluation: Document, verdict: Document, registry_directory: ArtifactPath) -> Document:
-    """Record that the version's winner was not good enough, and why. Takes back an earlier registration.
+    """Record that the version's winner is below the quality gate, and why. This replaces an earlier registration.
 
     Returns:
-        The version's document as `register` returns it, with `model_path` None.
+        The version's document as in `register`, with `model_path` None.
     """
     document = _document(version, evaluation, verdict) | {"outcome": "rejected", "model_path": None}
     path = registry_directory / f"{version}.json"
-    return _standing(path, document) or _record(path, document)
+    return _recorded(path, document) or _record(path, document)
 
 
 def decision(version: str, registry_directory: ArtifactPath) -> Document:
-    """Look up what was decided on a version.
+    """Return the version's document.
 
     Raises:
-        FileNotFoundError: nothing has been decided yet.
+        FileNotFoundError: the registry has no decision on this version.
     """
     document = read_json(registry_directory / f"{version}.json")
     if document is None:
-        raise FileNotFoundError(f"the registry {registry_directory} has no document on version {version}")
+        raise FileNotFoundError(f"cannot read the decision: {registry_directory} has no document on version {version}")
     return document
 
 
@@ -72,8 +72,8 @@ def _document(version: str, evaluation: Document, verdict: Document) -> Document
     }
 
 
-def _standing(path: ArtifactPath, document: Document) -> Document | None:
-    """The document already recorded, if it says the same (a gate moved since then makes a new decision)."""
+def _recorded(path: ArtifactPath, document: Document) -> Document | None:
+    """Return the recorded document if it holds the same decision; a changed gate makes a new decision."""
     existing = read_json(path)
     if existing is None or {name: existing.get(name) for name in document} != document:
         return None

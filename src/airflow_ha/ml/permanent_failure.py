@@ -1,4 +1,4 @@
-"""Errors that trying again cannot cure."""
+"""Errors that a retry cannot fix."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def no_retry_on(*errors: type[Exception]) -> Iterator[None]:
-    """Fail the task at once, with the same message, where one of the errors comes up inside.
+    """Fail the task without a retry if one of the errors is raised in the block.
 
     Raises:
-        AirflowFailException: in place of the error; Airflow then leaves the task's retries unused.
+        AirflowFailException: replaces the error and keeps its message; Airflow then skips the task's retries.
     """
     from airflow.sdk.exceptions import AirflowFailException
 

@@ -1,4 +1,4 @@
-"""Clean the data and split it, the same way every time."""
+"""Clean the data and split it, deterministically."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TEST_SHARE = 0.2
 def preprocess(run_directory: ArtifactPath) -> Document:
     """Drop rows without a label, mark infinite values as missing, and split 60/20/20 within each class.
 
-    Filling in missing values and scaling belong to each model: they learn from the training part only, and a
-    registered model can be given raw values.
+    Each model imputes and scales by itself: both learn from the training part only, and a registered model accepts raw
+    values.
 
     Returns:
         `train`, `validation` and `test`: the number of samples in each part.
@@ -33,7 +33,7 @@ def preprocess(run_directory: ArtifactPath) -> Document:
         labelled = dataset["labels"] != ""
         labels = dataset["labels"][labelled]
         features = dataset["features"][labelled]
-        # What fills in missing values knows only NaN.
+        # The imputer treats only NaN as missing.
         features[~np.isfinite(features)] = np.nan
         parts = split(labels)
         arrays = {name: features[rows] for name, rows in parts.items()}
@@ -45,9 +45,9 @@ def preprocess(run_directory: ArtifactPath) -> Document:
 
 
 def split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Share out the rows to `train`, `validation` and `test`, each with every class in the same proportion.
+    """Return the row numbers of `train`, `validation` and `test`, stratified by class.
 
-    In numpy alone: importing scikit-learn costs a task's process two seconds.
+    This uses numpy alone: importing scikit-learn costs a task's process 2 s.
     """
     import numpy as np
 

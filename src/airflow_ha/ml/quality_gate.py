@@ -1,4 +1,4 @@
-"""The quality gate: how accurate a model must be to be registered."""
+"""The quality gate: the held-out accuracy that a model needs to be registered."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ DEFAULT_ACCURACY = 0.95
 
 
 class QualityGateError(ValueError):
-    """The gate is set to something that is no accuracy."""
+    """The Variable of the gate does not hold an accuracy."""
 
 
 def required_accuracy(text: str | None) -> float:
-    """Read the gate from the Airflow Variable's text; the default where it is not set.
-
-    Returns:
-        The least held-out accuracy, 0 to 1.
+    """Return the least held-out accuracy (0 to 1) from the Airflow Variable's text; None gives the default.
 
     Raises:
-        QualityGateError: the text is no number from 0 to 1.
+        QualityGateError: the text is not a number from 0 to 1.
     """
     if text is None:
         return DEFAULT_ACCURACY
@@ -32,16 +29,16 @@ def required_accuracy(text: str | None) -> float:
         accuracy = float("nan")
     if not 0 <= accuracy <= 1:
         raise QualityGateError(
-            f"the Airflow Variable {VARIABLE} is {text!r}; it must be a number from 0 to 1, such as 0.95"
+            f"cannot read the Airflow Variable {VARIABLE}: {text!r} is not a number from 0 to 1, such as 0.95"
         )
     return accuracy
 
 
 def judge(evaluation: Document, required: float) -> Document:
-    """Hold the winner's held-out accuracy against the gate.
+    """Compare the winner's held-out accuracy with the gate.
 
     Returns:
-        `passed`, `required_accuracy`, and the `reason` in words.
+        `passed`, `required_accuracy`, and the `reason` as a sentence.
     """
     accuracy = evaluation["accuracy"]
     passed = accuracy >= required

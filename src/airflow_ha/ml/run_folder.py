@@ -1,4 +1,4 @@
-"""Where one run keeps its artifacts: a place that depends on what was asked for, not on the attempt."""
+"""The folder of one run's artifacts: it depends on the run's parameters, not on the try."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_ARTIFACTS_ROOT = "file:///opt/airflow/artifacts"
 
 
 class Plan(TypedDict):
-    """What every step of one run needs to know."""
+    """Parameters of one run that every step needs."""
 
     version: str
     source: str
@@ -33,28 +33,28 @@ def plan_run(
     label_column: str,
     artifacts_root: str | None,
 ) -> Plan:
-    """Lay down where a run reads and writes.
+    """Return the paths that a run reads and writes.
 
     Args:
-        logical_date: the run's logical date, if it has one.
-        run_id: stands in for the logical date where there is none (a trigger through REST may send null).
+        logical_date: the run's logical date; None if it has none (a trigger through REST may send null).
+        run_id: used in place of a missing logical date.
         source: `digits` for scikit-learn's bundled data, or the URL of a CSV file in any object storage
             (`file:///data/x.csv`, `s3://connection@bucket/x.csv`); None or empty for the bundled data.
-        label_column: the CSV column that holds the class.
+        label_column: the CSV column with the class.
         artifacts_root: URL of the directory that all runs share; None or empty for the shared volume.
 
     Raises:
-        ValueError: the source or the root is no URL.
+        ValueError: the source or the root is not a URL.
     """
     source = (source or "").strip() or BUNDLED_DIGITS
     if source != BUNDLED_DIGITS and "://" not in source:
         raise ValueError(
-            f"data source {source!r} is neither {BUNDLED_DIGITS!r} nor a URL "
+            f"cannot use the data source: {source!r} is neither {BUNDLED_DIGITS!r} nor a URL "
             "such as file:///data/images.csv or s3://connection@bucket/images.csv"
         )
     root = (artifacts_root or "").strip().rstrip("/") or DEFAULT_ARTIFACTS_ROOT
     if "://" not in root:
-        raise ValueError(f"artifacts root {root!r} is no URL such as {DEFAULT_ARTIFACTS_ROOT}")
+        raise ValueError(f"cannot use the artifacts root: {root!r} is not a URL such as {DEFAULT_ARTIFACTS_ROOT}")
     version = run_version(logical_date, run_id, source, label_column)
     return Plan(
         version=version,
@@ -66,10 +66,9 @@ def plan_run(
 
 
 def run_version(logical_date: datetime | None, run_id: str, source: str, label_column: str) -> str:
-    """Name a run's artifacts: the same for the same logical date and data, safe as a file name.
+    """Return a name for a run's artifacts: equal for the same logical date and data, and safe as a file name.
 
-    The data is part of the name, so that a run repeated with another source never takes the first one's
-    artifacts for its own.
+    The name includes the data, so that a repeated run with another source does not reuse the first run's artifacts.
     """
     moment = run_id if logical_date is None else logical_date.astimezone(UTC).strftime("%Y-%m-%dT%H%M%S.%fZ")
     digest = hashlib.sha256("\n".join((moment, source, label_column)).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ha.ml import data_source as data_source
+from airflow_ha.ml import data_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class DataTrigger(BaseTrigger):
-    """Fires once the data is there.
+    """Fires once the data is available.
 
-    The standard provider's FileTrigger sees only local files; this one asks any object storage.
+    The standard provider's FileTrigger supports only local files; this one supports any object storage.
 
     Args:
-        source: as in `source.exists`.
-        poll_seconds: seconds between two looks.
+        source: as in `data_source.exists`.
+        poll_seconds: seconds between two checks.
     """
 
     def __init__(self, source: str, poll_seconds: float) -> None:
@@ -36,26 +36,26 @@ class DataTrigger(BaseTrigger):
         self.poll_seconds = poll_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Name the class and its arguments, for the triggerer that takes over."""
+        """Return the class path and the arguments from which a triggerer restores this trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {"source": self.source, "poll_seconds": self.poll_seconds},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the data is there."""
-        # In a thread: looking up the connection and asking the store block, and all triggers share the loop.
+        """Check until the data is available."""
+        # In a thread: the reads of the connection and of the store block, and all triggers share one event loop.
         while not await asyncio.to_thread(data_source.exists, self.source):
             await asyncio.sleep(self.poll_seconds)
         yield TriggerEvent({"source": self.source})
 
 
 class DataSensor(BaseSensorOperator):
-    """Succeeds when the data is there: at once if it is, through the triggerer if it is not yet.
+    """Succeeds when the data is available: at once, or after a wait in the triggerer.
 
     Args:
-        source: as in `source.exists`; templated.
-        kwargs: as of any sensor; `poke_interval` and `timeout` in seconds.
+        source: as in `data_source.exists`; templated.
+        kwargs: as for any sensor; `poke_interval` and `timeout` in seconds.
     """
 
     template_fields: Sequence[str] = ("source",)
@@ -65,11 +65,11 @@ class DataSensor(BaseSensorOperator):
         self.source = source
 
     def execute(self, context: Context) -> None:
-        """Look once here, where it costs nothing more, then leave the waiting to the triggerer."""
+        """Check once in the task, which is already running, then wait in the triggerer."""
         if data_source.exists(self.source):
-            self.log.info("The data is there: %s", self.source)
+            self.log.info("the data is available: %s", self.source)
             return
-        self.log.info("Waiting for %s: looking every %.0f s", self.source, self.poke_interval)
+        self.log.info("waiting for %s, check interval %.0f s", self.source, self.poke_interval)
         self.defer(
             trigger=DataTrigger(self.source, self.poke_interval),
             method_name="execute_complete",
@@ -77,5 +77,5 @@ class DataSensor(BaseSensorOperator):
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
-        """The trigger fired."""
-        self.log.info("The data is there: %s", event["source"])
+        """Finish the task after the trigger fired."""
+        self.log.info("the data is available: %s", event["source"])

@@ -1,4 +1,4 @@
-"""Train one candidate model. The candidates run side by side, one task each."""
+"""Train one candidate model. Each candidate is a task, and the tasks run in parallel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def train(candidate: str, run_directory: ArtifactPath) -> Document:
         `candidate`, `validation_accuracy` (0 to 1) and `fit_seconds`.
 
     Raises:
-        ValueError: no such candidate.
+        ValueError: the candidate is unknown.
     """
     if candidate not in CANDIDATES:
-        raise ValueError(f"unknown candidate {candidate!r}; the known ones are {', '.join(CANDIDATES)}")
+        raise ValueError(f"cannot train {candidate!r}: the candidates are {', '.join(CANDIDATES)}")
 
     def work() -> Document:
         from sklearn.impute import SimpleImputer
@@ -38,7 +38,7 @@ def train(candidate: str, run_directory: ArtifactPath) -> Document:
             _classifier(candidate),
         )
         split = read_arrays(run_directory / "split.npz")
-        # The pool decides how many trainings share the machine; BLAS threads on top would fight over cores.
+        # The pool limits how many trainings run at the same time; BLAS threads on top would compete for cores.
         with threadpool_limits(limits=1):
             started = monotonic()
             model.fit(split["train"], split["train_labels"])
@@ -55,7 +55,7 @@ def train(candidate: str, run_directory: ArtifactPath) -> Document:
 
 
 def _classifier(candidate: str) -> Any:
-    """The candidate, not fitted yet: seeded, and on one core. Imports only what it needs, to be quick."""
+    """Return the unfitted model, seeded and limited to one core. The imports are local: each is slow."""
     match candidate:
         case "logistic_regression":
             from sklearn.linear_model import LogisticRegression

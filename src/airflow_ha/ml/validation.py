@@ -1,4 +1,4 @@
-"""Is the data good enough to train on."""
+"""Check whether the data is fit for training."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ if TYPE_CHECKING:
 
 MINIMUM_SAMPLES = 1_000
 MAXIMUM_NULL_SHARE = 0.05
-# Training, validation and test parts each need some of every class.
+# The training, validation and test parts each need samples of every class.
 MINIMUM_SAMPLES_OF_A_CLASS = 5
 
 
 class InvalidDataError(ValueError):
-    """The data itself is unfit: trying again with the same data cannot help."""
+    """The data is unfit, so a retry with the same data cannot succeed."""
 
 
 def validate(run_directory: ArtifactPath) -> Document:
     """Check the downloaded data.
 
-    Unfit data is thrown away, so that once its source is corrected, clearing the run from the download on
-    fetches it anew.
+    Unfit data is deleted. After the source is corrected, clear the run from the download on: it reads the source again.
 
     Returns:
         `samples`, `null_share` (0 to 1) and `classes`.
 
     Raises:
-        InvalidDataError: with the figures that are out of bounds.
-        FileNotFoundError: there is no download.
+        InvalidDataError: names the figures that are out of bounds.
+        FileNotFoundError: the data was not downloaded.
     """
 
     def work() -> Document:
@@ -48,10 +47,10 @@ def validate(run_directory: ArtifactPath) -> Document:
 
 
 def check(features: np.ndarray, labels: np.ndarray) -> Document:
-    """Measure the data against the bounds above.
+    """Compare the data with the bounds above.
 
     Raises:
-        InvalidDataError: with every figure that is out of bounds.
+        InvalidDataError: names every figure that is out of bounds.
     """
     import numpy as np
 
@@ -76,5 +75,5 @@ def check(features: np.ndarray, labels: np.ndarray) -> Document:
             f"at least {MINIMUM_SAMPLES_OF_A_CLASS} of each are needed"
         )
     if faults:
-        raise InvalidDataError("the data is unfit for training: " + "; ".join(faults))
+        raise InvalidDataError("cannot train on the data: " + "; ".join(faults))
     return {"samples": samples, "null_share": null_share, "classes": len(classes)}

@@ -1,5 +1,5 @@
-"""What `monitoring_dag` does every minute: look at Airflow through its REST API, find what is wrong, tell it.
+"""The checks of `monitoring_dag`: every minute, observe Airflow through its REST API and report findings.
 
-`observe` looks, `checks` finds, `alerts` and `delivery` tell the Alertmanagers, `gauges` tells Prometheus, `memory` is
-what one check knows of the last; `run` is all of it in order.
+`observe` reads Airflow, `checks` compares with the thresholds, `alerts` and `alertmanager_client` send alerts, `gauges`
+exports metrics, `check_state` passes state to the next check, and `check_run` calls all of them in order.
 """

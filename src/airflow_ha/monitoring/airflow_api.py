@@ -1,7 +1,7 @@
-"""Airflow's REST API, read only, at a bounded cost: every answer has a time-out, and all of them together a deadline.
+"""A read-only client of Airflow's REST API with bounded cost: a timeout per response, and a deadline for all of them.
 
-Log-ins are few, since Airflow refuses more than five in 40 s and each check is a process of its own: the token is left
-in a file that only this user can read, and used by the checks after it until it is refused.
+Airflow refuses more than five log-ins in 40 s, and each check is a separate process. So the token is stored in a file
+that only this user can read, and later checks use it until Airflow refuses it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 2.0
 READ_TIMEOUT = 10.0
 TOTAL_LIMIT = 25.0
-"""Seconds for everything that one check asks."""
+"""Seconds for all requests of one check."""
 
 RETRY_SECONDS = 1.0
 PAGE = 100
@@ -35,23 +35,31 @@ log = logging.getLogger(__name__)
 
 
 class AirflowApiError(Exception):
-    """Airflow did not answer as it should; the message says to what, and how."""
+    """Airflow gave no valid response; the message names the request and the reason."""
+
+
+class Account(NamedTuple):
+    """The API's URL, and the login and password of an account."""
+
+    url: str
+    login: str
+    password: str
 
 
 class TokenFile:
-    """Where the token is kept from one process to the next.
+    """The file that passes the token from one process to the next.
 
     Args:
-        directory: one that only this user can read; None keeps nothing.
-        account: whose token it is: another address, name or password has another file.
+        directory: readable by this user alone; if None, the token is not stored.
+        account: the token's account; another URL, login or password has another file.
     """
 
-    def __init__(self, directory: Path | None, account: tuple[str, str, str]) -> None:
+    def __init__(self, directory: Path | None, account: Account) -> None:
         name = hashlib.sha256(json.dumps(account).encode()).hexdigest()[:16]
         self._path = directory / f"airflow-token-{name}" if directory else None
 
     def read(self) -> str | None:
-        """The token, None when there is none that could be trusted."""
+        """Return the token; None if no trustworthy file exists."""
         if not self._path:
             return None
         try:
@@ -62,7 +70,7 @@ class TokenFile:
             return None
 
     def write(self, token: str) -> None:
-        """Keep a token, readable by this user alone from its first moment. That it cannot be kept is no failure."""
+        """Store a token, readable by this user alone from its creation. If it cannot be stored, nothing happens."""
         if not self._path:
             return
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
@@ -75,82 +83,78 @@ class TokenFile:
 
 
 class AirflowApi:
-    """One check's session.
+    """The session of one check.
 
     Args:
-        url: of the API servers.
-        login: the account.
-        password: its password.
-        directory: where the token is kept; by default a private one under /tmp.
-        limit: seconds for everything that is asked.
-        transport: for tests: answers instead of the network.
-        sleep: for tests: how to wait.
+        account: of the API servers.
+        directory: stores the token; by default a private directory under /tmp.
+        limit: seconds for all requests.
+        transport: replaces the network in tests.
+        sleep: replaces `time.sleep` in tests.
     """
 
     def __init__(
         self,
-        url: str,
-        login: str,
-        password: str,
+        account: Account,
         *,
         directory: Path | None = None,
         limit: float = TOTAL_LIMIT,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._url, self._login, self._password = url, login, password
-        self._file = TokenFile(directory or shared_directory("monitoring"), (url, login, password))
+        self._account = account
+        self._file = TokenFile(directory or shared_directory("monitoring"), account)
         self._token = self._file.read()
         self._deadline = time.monotonic() + limit
         self._limit = limit
         self._sleep = sleep
-        self._http = httpx.Client(base_url=url, transport=transport, follow_redirects=False)
+        self._http = httpx.Client(base_url=account.url, transport=transport, follow_redirects=False)
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
-        """One answer.
+        """Return the JSON object of one response.
 
         Args:
             path: under /api/v2.
-            params: the query; a list gives its name several times.
+            params: the query; a list repeats its name.
 
         Raises:
-            AirflowApiError: there is no good answer within the limit.
+            AirflowApiError: no valid response arrived within the limit.
         """
-        kept = self._token is not None
+        is_stored = self._token is not None
         response = self._authorised(path, params)
-        if response.status_code == httpx.codes.UNAUTHORIZED and kept:
-            log.info("Airflow no longer takes the token; logging in")
+        if response.status_code == httpx.codes.UNAUTHORIZED and is_stored:
+            log.info("Airflow refused the stored token; logging in")
             self._token = None
             response = self._authorised(path, params)
         return self._json(response, path)
 
     def count(self, path: str, **params: Any) -> int:
-        """How many there are."""
+        """Return the number of entries."""
         return int(self.get(path, **params, limit=1)["total_entries"])
 
     def pages(self, path: str, key: str, most: int, **params: Any) -> tuple[list[dict[str, Any]], bool]:
-        """What is in a list.
+        """Return the entries of a list.
 
         Args:
             path: under /api/v2.
-            key: where an answer has its entries.
-            most: pages at most.
+            key: the response's key of the entries.
+            most: the most pages to read.
             params: the query.
 
         Returns:
-            The entries, and whether there are more than that.
+            The entries, and whether the list has more.
         """
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         for _ in range(most):
-            page = self.get(path, **params, limit=PAGE, offset=len(found))
-            found += page[key]
-            if not page[key] or len(found) >= page["total_entries"]:
-                return found, False
-        return found, True
+            page = self.get(path, **params, limit=PAGE, offset=len(entries))
+            entries += page[key]
+            if not page[key] or len(entries) >= page["total_entries"]:
+                return entries, False
+        return entries, True
 
     def _authorised(self, path: str, params: dict[str, Any]) -> httpx.Response:
         if self._token is None:
@@ -159,20 +163,21 @@ class AirflowApi:
         return self._request("GET", f"/api/v2{path}", params=params, headers={"Authorization": f"Bearer {self._token}"})
 
     def _log_in(self) -> str:
-        answer = self._request("POST", "/auth/token", json={"username": self._login, "password": self._password})
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
+        _, login, password = self._account
+        response = self._request("POST", "/auth/token", json={"username": login, "password": password})
+        if response.status_code == httpx.codes.UNAUTHORIZED:
             raise AirflowApiError(
-                f"Airflow refuses the log-in of {self._login}: the password of the connection is not that account's; "
-                "./ops/stack up sets both anew"
+                f"cannot log in to Airflow as {login}: the connection's password is not the account's. "
+                "hint: run ./ops/stack up, which sets both"
             )
-        return str(self._json(answer, "/auth/token")["access_token"])
+        return str(self._json(response, "/auth/token")["access_token"])
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """An answer that is not a server's failure, tried until the deadline."""
+        """Return a response that is not a server error; retry until the deadline."""
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                raise AirflowApiError(f"{method} {path}: {self._limit:g} s for all answers were not enough")
+                raise AirflowApiError(f"cannot {method} {path}: the limit of {self._limit:g} s for a check has passed")
             timeout = httpx.Timeout(min(READ_TIMEOUT, left), connect=min(CONNECT_TIMEOUT, left))
             try:
                 response = self._http.request(method, path, timeout=timeout, **options)
@@ -182,21 +187,21 @@ class AirflowApi:
             except httpx.TransportError as error:
                 problem = f"{type(error).__name__} {error}".strip()
             if self._deadline - time.monotonic() <= RETRY_SECONDS:
-                raise AirflowApiError(f"{method} {self._url}{path}: {problem}")
-            log.warning("%s %s: %s; once more", method, path, problem)
+                raise AirflowApiError(f"cannot {method} {self._account.url}{path}: {problem}")
+            log.warning("cannot %s %s: %s; retrying", method, path, problem)
             self._sleep(RETRY_SECONDS)
 
     def _json(self, response: httpx.Response, path: str) -> dict[str, Any]:
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise AirflowApiError(
-                f"{path}: Airflow has had too many log-ins in a short time; the next check tries again"
+                f"cannot read {path}: Airflow refuses more log-ins for now (status 429); the next check retries"
             )
         if not response.is_success:
-            raise AirflowApiError(f"{path}: status {response.status_code}: {response.text[:300]}")
+            raise AirflowApiError(f"cannot read {path}: status {response.status_code}: {response.text[:300]}")
         try:
-            answer = response.json()
+            content = response.json()
         except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise AirflowApiError(f"{path}: the answer is not what Airflow sends: {response.text[:300]!r}")
-        return answer
+            content = None
+        if not isinstance(content, dict):
+            raise AirflowApiError(f"cannot read {path}: the response is not a JSON object: {response.text[:300]!r}")
+        return content

@@ -1,6 +1,6 @@
-"""The Alertmanagers: each is told everything, by itself. They are a cluster, and send each message once.
+"""Send alerts to each Alertmanager separately. The Alertmanagers are a cluster and send each message once.
 
-One that is away costs a few seconds and a line in the log. What it missed it is told when it is back.
+An unreachable Alertmanager costs a few seconds and a line in the log. It receives the missed alerts at a later check.
 """
 
 from __future__ import annotations
@@ -8,88 +8,90 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
-from airflow_ha.monitoring.alerts import SOURCE, message, taken
-from airflow_ha.monitoring.check_state import Told
+from airflow_ha.monitoring.alerts import SOURCE, alerts_to_keep, payload
+from airflow_ha.monitoring.check_state import SentAlert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 TIMEOUT = 3.0
-"""Seconds for one answer; there are two for each Alertmanager."""
+"""Seconds per request; each Alertmanager gets two requests."""
 
 log = logging.getLogger(__name__)
 
 
-class AlertmanagersAwayError(Exception):
-    """No Alertmanager took what was found."""
+class AlertmanagersUnreachableError(Exception):
+    """No Alertmanager accepted the alerts."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of one check's alerts.
+    """Result of the delivery of one check's alerts.
 
     Attributes:
-        told: what is to be remembered.
-        away: why, by each Alertmanager that took nothing.
-        reached: how many took everything.
+        alerts: the alerts that the next check needs.
+        unreachable: the reason, by URL of each Alertmanager that accepted nothing.
+        reached: the number of Alertmanagers that accepted everything.
     """
 
-    told: tuple[Told, ...]
-    away: Mapping[str, str]
+    alerts: tuple[SentAlert, ...]
+    unreachable: Mapping[str, str]
     reached: int
 
     def require(self) -> None:
-        """Refuse when there are Alertmanagers and none was reached.
+        """Raise an error if Alertmanagers are configured and none was reached.
 
         Raises:
-            AlertmanagersAwayError: with each one's reason.
+            AlertmanagersUnreachableError: names each one's reason.
         """
-        if self.away and not self.reached:
-            reasons = "; ".join(f"{url}: {reason}" for url, reason in self.away.items())
-            raise AlertmanagersAwayError(f"no Alertmanager took the findings: {reasons}")
+        if self.unreachable and not self.reached:
+            reasons = "; ".join(f"{url}: {reason}" for url, reason in self.unreachable.items())
+            raise AlertmanagersUnreachableError(f"cannot deliver alerts: no Alertmanager accepted them: {reasons}")
 
 
-def addresses(text: str | None) -> list[str]:
-    """The URLs in a comma-separated list; none where it is empty."""
+def alertmanager_urls(text: str | None) -> list[str]:
+    """Return the distinct URLs of a comma-separated list."""
     return list(dict.fromkeys(url.strip().rstrip("/") for url in (text or "").split(",") if url.strip()))
 
 
 def deliver(
-    told: Iterable[Told], alertmanagers: Sequence[str], at: datetime, transport: httpx.BaseTransport | None = None
+    alerts: Iterable[SentAlert],
+    alertmanagers: Sequence[str],
+    at: datetime,
+    transport: httpx.BaseTransport | None = None,
 ) -> Delivery:
-    """Tell every Alertmanager.
+    """Send the alerts to every Alertmanager.
 
     Args:
-        told: what lasts, and the ends that some have not taken.
+        alerts: firing alerts, and resolved ones that some Alertmanager has missed.
         alertmanagers: their URLs.
         at: the time of this check.
-        transport: for tests: answers instead of the network.
+        transport: replaces the network in tests.
     """
-    told = list(told)
-    away: dict[str, str] = {}
+    alerts = list(alerts)
+    unreachable: dict[str, str] = {}
     with httpx.Client(timeout=TIMEOUT, transport=transport) as http:
         for url in alertmanagers:
             try:
-                alerts = message(told, url, active(http, url), at)
-                if alerts:
-                    http.post(f"{url}/api/v2/alerts", json=alerts).raise_for_status()
+                to_send = payload(alerts, url, active_alerts(http, url), at)
+                if to_send:
+                    http.post(f"{url}/api/v2/alerts", json=to_send).raise_for_status()
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-                away[url] = f"{type(error).__name__} {error}".strip()
-                log.warning("the Alertmanager %s was not told: %s", url, away[url])
-    heard = [url for url in alertmanagers if url not in away]
-    return Delivery(taken(told, heard), away, len(heard))
+                unreachable[url] = f"{type(error).__name__} {error}".strip()
+                log.warning("cannot send alerts to the Alertmanager %s: %s", url, unreachable[url])
+    reached = [url for url in alertmanagers if url not in unreachable]
+    return Delivery(alerts_to_keep(alerts, reached), unreachable, len(reached))
 
 
-def active(http: httpx.Client, url: str) -> list[Told]:
-    """What an Alertmanager holds of ours and has not ended."""
+def active_alerts(http: httpx.Client, url: str) -> list[SentAlert]:
+    """Return our alerts that fire in an Alertmanager."""
     response = http.get(f"{url}/api/v2/alerts", params={"filter": f'source="{SOURCE}"'})
     response.raise_for_status()
-    return [_told(alert) for alert in response.json()]
-
-
-def _told(alert: dict[str, Any]) -> Told:
-    return Told(alert["labels"], alert["annotations"], datetime.fromisoformat(alert["startsAt"]))
+    return [
+        SentAlert(alert["labels"], alert["annotations"], datetime.fromisoformat(alert["startsAt"]))
+        for alert in response.json()
+    ]

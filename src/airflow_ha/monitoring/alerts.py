@@ -1,9 +1,8 @@
-"""A finding as Alertmanager takes it.
+"""Findings as alerts of Alertmanager.
 
-Its labels tell it from all others, so they are the same at every check, and a run, which is another one each time, is
-in an annotation. Each alert says when it ends by itself: after five intervals, so that four checks may fail before
-anybody is told that all is well. One that is over is ended at once, by an alert that says so.
-https://prometheus.io/docs/alerting/latest/alerts_api/
+The labels identify an alert, so they are equal at every check; a run differs each time and is an annotation. Each alert
+expires after five intervals, so four checks may fail before it resolves by mistake. A resolved alert is sent once more
+with its end time. https://prometheus.io/docs/alerting/latest/alerts_api/
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_ha.monitoring.check_state import Told
+from airflow_ha.monitoring.check_state import SentAlert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from airflow_ha.monitoring.findings import Finding
 
 INTERVAL = timedelta(minutes=1)
-"""Between two checks."""
+"""Time between two checks."""
 
 LIFETIME = 5 * INTERVAL
-"""How long an alert lasts that nobody repeats."""
+"""Time until an alert expires that no check repeats."""
 
-KEPT = timedelta(days=1)
-"""How long an end is kept for an Alertmanager that is away: it forgets, sooner than that, what it was told before."""
+RESOLVED_RETENTION = timedelta(days=1)
+"""How long a resolved alert is kept for an unreachable Alertmanager, which itself drops the firing alert sooner."""
 
 SOURCE = "monitoring_dag"
 SEVERITY = "ticket"
@@ -35,12 +34,12 @@ Key = frozenset[tuple[str, str]]
 
 
 def key(labels: Mapping[str, str]) -> Key:
-    """What tells an alert from all others."""
+    """Return the identity of an alert."""
     return frozenset(labels.items())
 
 
 def labels_of(finding: Finding) -> dict[str, str]:
-    """A finding's labels."""
+    """Return a finding's labels and those that all alerts have."""
     return {
         "alertname": finding.alertname,
         "severity": SEVERITY,
@@ -51,87 +50,94 @@ def labels_of(finding: Finding) -> dict[str, str]:
 
 
 def annotations_of(finding: Finding) -> dict[str, str]:
-    """A finding's annotations. Its links are paths: who sends the message knows where each begins."""
-    found = {
+    """Return a finding's annotations. Links are paths: the message template adds their base URLs."""
+    annotations = {
         "summary": finding.summary,
         "description": finding.description,
         "runbook_url": f"alerting/runbooks/{finding.alertname}.md",
         "dashboard_url": f"/d/{finding.dashboard}",
     }
-    return found | ({"run_url": finding.run_url} if finding.run_url else {})
+    return annotations | ({"run_url": finding.run_url} if finding.run_url else {})
 
 
-def to_tell(found: Iterable[Finding], before: Iterable[Told], alertmanagers: Iterable[str], at: datetime) -> list[Told]:
-    """What is to be told now: what lasts, and every end that an Alertmanager has not taken yet.
+def alerts_to_send(
+    findings: Iterable[Finding], before: Iterable[SentAlert], alertmanagers: Iterable[str], at: datetime
+) -> list[SentAlert]:
+    """Return the firing alerts, and the resolved ones that an Alertmanager has not received yet.
 
     Args:
-        found: this check's findings.
-        before: what was told by the checks before.
+        findings: of this check.
+        before: the alerts that the previous check kept.
         alertmanagers: their URLs.
         at: the time of this check.
     """
-    known = {key(told.labels): told for told in before}
-    lasting: dict[Key, Told] = {}
-    for finding in found:
-        own = labels_of(finding)
-        earlier = known.get(key(own))
+    known = {key(alert.labels): alert for alert in before}
+    firing: dict[Key, SentAlert] = {}
+    for finding in findings:
+        labels = labels_of(finding)
+        earlier = known.get(key(labels))
         starts_at = earlier.starts_at if earlier and earlier.ended_at is None else at
-        lasting[key(own)] = Told(own, annotations_of(finding), starts_at)
-    everyone = frozenset(alertmanagers)
-    ended = [
-        Told(
-            told.labels,
-            told.annotations,
-            told.starts_at,
-            told.ended_at or at,
-            everyone if told.ended_at is None else told.pending & everyone,
+        firing[key(labels)] = SentAlert(labels, annotations_of(finding), starts_at)
+    every_url = frozenset(alertmanagers)
+    resolved = [
+        SentAlert(
+            alert.labels,
+            alert.annotations,
+            alert.starts_at,
+            alert.ended_at or at,
+            every_url if alert.ended_at is None else alert.pending & every_url,
         )
-        for own, told in known.items()
-        if own not in lasting
+        for identity, alert in known.items()
+        if identity not in firing
     ]
-    return [*lasting.values(), *(told for told in ended if told.pending and at - (told.ended_at or at) < KEPT)]
+    return [
+        *firing.values(),
+        *(alert for alert in resolved if alert.pending and at - (alert.ended_at or at) < RESOLVED_RETENTION),
+    ]
 
 
-def taken(told: Iterable[Told], by: Iterable[str]) -> tuple[Told, ...]:
-    """What is still to be remembered after some Alertmanagers took it."""
-    heard = frozenset(by)
-    left = (
-        each
-        if each.ended_at is None
-        else Told(each.labels, each.annotations, each.starts_at, each.ended_at, each.pending - heard)
-        for each in told
+def alerts_to_keep(alerts: Iterable[SentAlert], received_by: Iterable[str]) -> tuple[SentAlert, ...]:
+    """Return the alerts that the next check needs: firing ones, and resolved ones that an Alertmanager has missed."""
+    reached = frozenset(received_by)
+    updated = (
+        alert
+        if alert.ended_at is None
+        else SentAlert(alert.labels, alert.annotations, alert.starts_at, alert.ended_at, alert.pending - reached)
+        for alert in alerts
     )
-    return tuple(each for each in left if each.ended_at is None or each.pending)
+    return tuple(alert for alert in updated if alert.ended_at is None or alert.pending)
 
 
-def message(told: Iterable[Told], alertmanager: str, active: Iterable[Told], at: datetime) -> list[dict[str, Any]]:
-    """What one Alertmanager is sent.
+def payload(
+    alerts: Iterable[SentAlert], alertmanager: str, active: Iterable[SentAlert], at: datetime
+) -> list[dict[str, Any]]:
+    """Return the alerts for one Alertmanager.
 
     Args:
-        told: what is to be told.
+        alerts: the alerts to send.
         alertmanager: its URL.
-        active: what it holds of ours; what nothing else speaks of is ended.
+        active: our alerts that it holds; those that are not in `alerts` are resolved.
         at: the time of this check.
     """
-    told = list(told)
-    spoken_of = {key(each.labels) for each in told}
-    stray = [each for each in active if key(each.labels) not in spoken_of]
+    alerts = list(alerts)
+    known = {key(alert.labels) for alert in alerts}
+    stray = [alert for alert in active if key(alert.labels) not in known]
     return [
         *(
-            alert(each, each.ended_at or at + LIFETIME)
-            for each in told
-            if each.ended_at is None or alertmanager in each.pending
+            api_alert(alert, alert.ended_at or at + LIFETIME)
+            for alert in alerts
+            if alert.ended_at is None or alertmanager in alert.pending
         ),
-        *(alert(each, at) for each in stray),
+        *(api_alert(alert, at) for alert in stray),
     ]
 
 
-def alert(told: Told, ends_at: datetime) -> dict[str, Any]:
-    """One alert of Alertmanager's API v2."""
+def api_alert(alert: SentAlert, ends_at: datetime) -> dict[str, Any]:
+    """Return an alert in the form of Alertmanager's API v2."""
     return {
-        "labels": dict(told.labels),
-        "annotations": dict(told.annotations),
-        # An end that lies before its start is refused: clocks of two machines may differ.
-        "startsAt": min(told.starts_at, ends_at).isoformat(),
+        "labels": dict(alert.labels),
+        "annotations": dict(alert.annotations),
+        # Alertmanager refuses an end before the start, and the clocks of two machines may differ.
+        "startsAt": min(alert.starts_at, ends_at).isoformat(),
         "endsAt": ends_at.isoformat(),
     }

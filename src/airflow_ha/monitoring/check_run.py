@@ -1,17 +1,18 @@
-"""One check from start to end: what the task of `monitoring_dag` does."""
+"""One complete check: the task of `monitoring_dag`."""
 
 from __future__ import annotations
 
 import logging
 import os
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import alerts, check_state, checks, gauges, thresholds
-from airflow_ha.monitoring.airflow_api import AirflowApi, AirflowApiError
-from airflow_ha.monitoring.alertmanager_client import Delivery, addresses, deliver
-from airflow_ha.monitoring.check_state import Memory
+from airflow_ha.monitoring.airflow_api import Account, AirflowApi, AirflowApiError
+from airflow_ha.monitoring.alertmanager_client import Delivery, alertmanager_urls, deliver
+from airflow_ha.monitoring.check_state import CheckState
 from airflow_ha.monitoring.observe import observe
 from airflow_ha.telemetry.measurement import Measurement
 
@@ -21,107 +22,119 @@ if TYPE_CHECKING:
     from airflow_ha.monitoring.observations import Observations
 
 CONNECTION = "airflow_api"
-"""The Airflow Connection to the REST API, with the monitoring account; `airflow_ha.migrate` makes it."""
+"""The Airflow Connection to the REST API with the monitoring account; `airflow_ha.migrate` creates it."""
 
 ALERTMANAGERS = "AIRFLOW_HA_ALERTMANAGERS"
-"""The environment variable with the Alertmanagers' URLs, between commas. Empty: nobody is told."""
+"""The environment variable with the Alertmanagers' URLs, comma-separated. If empty, no alert is sent."""
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ports:
+    """The input and output of a check, replaced in tests.
+
+    Attributes:
+        observe: reads Airflow through its REST API.
+        get_variable: returns an Airflow Variable's text; None if it is not set.
+        set_variable: sets an Airflow Variable.
+        record: exports gauges.
+        send: sends alerts to the Alertmanagers.
+        now: the clock.
+    """
+
+    observe: Callable[[thresholds.Thresholds, datetime], Observations]
+    get_variable: Callable[[str], str | None]
+    set_variable: Callable[[str, str], None]
+    record: Callable[[Iterable[Measurement]], None]
+    send: Callable[[Iterable[check_state.SentAlert], Sequence[str], datetime], Delivery]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
 def check_airflow() -> dict[str, int]:
-    """Look, find, tell and measure once, inside a task.
+    """Run one check inside a task.
 
     Returns:
-        How many findings there are, by name.
+        The number of findings by alert name.
     """
     from airflow.sdk import Connection, Variable
     from airflow.sdk.configuration import conf
 
     from airflow_ha.telemetry.otel import record_gauges
 
-    account = Connection.get(CONNECTION)
-    url = f"{account.schema or 'http'}://{account.host}:{account.port}"
-    with closing(AirflowApi(url, account.login or "", account.password or "")) as api:
-        return check(
-            lambda limits, at: observe(api, limits, at),
-            alertmanagers=addresses(os.environ.get(ALERTMANAGERS)),
+    connection = Connection.get(CONNECTION)
+    url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
+    with closing(AirflowApi(Account(url, connection.login or "", connection.password or ""))) as api:
+        ports = Ports(
+            observe=lambda limits, at: observe(api, limits, at),
             get_variable=lambda name: Variable.get(name, default=None),
             set_variable=lambda name, text: Variable.set(name, text, description=check_state.DESCRIPTION),
-            # The workers' own setting: this runs on one of them.
-            slots=conf.getint("celery", "worker_concurrency"),
             record=record_gauges,
-            tell=deliver,
+            send=deliver,
+        )
+        return check(
+            ports,
+            alertmanagers=alertmanager_urls(os.environ.get(ALERTMANAGERS)),
+            # This task runs on a worker, so this is the workers' own setting.
+            slots=conf.getint("celery", "worker_concurrency"),
         )
 
 
-def check(
-    look: Callable[[thresholds.Thresholds, datetime], Observations],
-    *,
-    alertmanagers: Sequence[str],
-    get_variable: Callable[[str], str | None],
-    set_variable: Callable[[str, str], None],
-    slots: int,
-    record: Callable[[Iterable[Measurement]], None],
-    tell: Callable[[Iterable[check_state.Told], Sequence[str], datetime], Delivery],
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> dict[str, int]:
-    """Look, find, tell and measure once.
+def check(ports: Ports, *, alertmanagers: Sequence[str], slots: int) -> dict[str, int]:
+    """Observe Airflow, compare with the thresholds, send alerts and export gauges.
 
     Args:
-        look: gives what is to be seen of Airflow.
-        alertmanagers: their URLs; with none, findings are only logged and measured.
-        get_variable: an Airflow Variable's text; None when it is not set.
-        set_variable: sets one.
+        ports: input and output.
+        alertmanagers: their URLs; if empty, findings are only logged and exported as gauges.
         slots: how many tasks one worker runs at a time.
-        record: takes what was measured.
-        tell: tells the Alertmanagers.
-        now: the clock.
 
     Returns:
-        How many findings there are, by name.
+        The number of findings by alert name.
 
     Raises:
-        AirflowApiError: Airflow could not be seen; what was told before is told again, so that it does not end.
-        AlertmanagersAwayError: there are Alertmanagers, and none took what was found.
+        AirflowApiError: Airflow cannot be observed; the firing alerts are sent again, so that they do not expire.
+        AlertmanagersUnreachableError: Alertmanagers are configured, and none accepted the alerts.
     """
-    at = now()
-    limits, errors = thresholds.read(get_variable)
+    at = ports.now()
+    limits, errors = thresholds.read(ports.get_variable)
     for error in errors:
         log.error("%s", error)
-    stored = get_variable(check_state.VARIABLE)
-    before = check_state.load(stored)
+    before = check_state.load(ports.get_variable(check_state.VARIABLE))
     try:
-        seen = look(limits, at)
+        observed = ports.observe(limits, at)
     except AirflowApiError:
-        if lasting_ones := [told for told in before.told if told.ended_at is None]:
-            tell(lasting_ones, alertmanagers, at)
+        if firing := [alert for alert in before.alerts if alert.ended_at is None]:
+            ports.send(firing, alertmanagers, at)
         raise
-    for path in seen.cut:
-        log.warning("%s has more entries than a check reads; the others were not looked at", path)
-    lasting = check_state.remember(before.seen, check_state.conditions(seen, slots), at)
-    found = [*checks.check(seen, Memory(seen=lasting), limits, slots), *checks.misconfigured(errors)]
-    for finding in found:
+    for path in observed.truncated:
+        log.warning("%s has more entries than a check reads; the rest was not checked", path)
+    conditions = check_state.update_conditions(before.conditions, check_state.current_conditions(observed, slots), at)
+    findings = [
+        *checks.check(observed, CheckState(conditions=conditions), limits, slots),
+        *checks.misconfigured(errors),
+    ]
+    for finding in findings:
         log.warning("finding %s %s: %s", finding.alertname, dict(finding.labels), finding.summary)
 
-    delivery = tell(alerts.to_tell(found, before.told, alertmanagers, at), alertmanagers, at)
-    after = Memory(delivery.told, lasting)
+    delivery = ports.send(alerts.alerts_to_send(findings, before.alerts, alertmanagers, at), alertmanagers, at)
+    after = CheckState(delivery.alerts, conditions)
     if check_state.dump(after) != check_state.dump(before):
-        set_variable(check_state.VARIABLE, check_state.dump(after))
+        ports.set_variable(check_state.VARIABLE, check_state.dump(after))
 
     complete = delivery.reached or not alertmanagers
-    values = list(gauges.measured(seen, before, after, found))
-    record([*values, Measurement(gauges.LAST_SUCCESS, now().timestamp())] if complete else values)
-    log.info("%s", summary(seen, checks.counts(found), delivery))
+    values = list(gauges.measurements(observed, before, after, findings))
+    ports.record([*values, Measurement(gauges.LAST_SUCCESS, ports.now().timestamp())] if complete else values)
+    log.info("%s", summary(observed, checks.counts(findings), delivery))
     delivery.require()
-    return {name: count for name, count in checks.counts(found).items() if count}
+    return {name: count for name, count in checks.counts(findings).items() if count}
 
 
-def summary(seen: Observations, counts: Mapping[str, int], delivery: Delivery) -> str:
-    """One line for the log."""
+def summary(observed: Observations, counts: Mapping[str, int], delivery: Delivery) -> str:
+    """Return one line for the log."""
     return (
-        f"runs ended={seen.all_runs.ended} failed={seen.all_runs.failed} queued={len(seen.queued)} "
-        f"running={sum(seen.running.values())} workers={len(seen.running)} pools={len(seen.pools)} "
-        f"jobs={len(seen.jobs)} dags due={len(seen.due)} import_errors={len(seen.import_problems)} "
-        f"findings={sum(counts.values())} alertmanagers={delivery.reached} of {delivery.reached + len(delivery.away)}"
+        f"runs ended={observed.all_runs.ended} failed={observed.all_runs.failed} queued={len(observed.queued)} "
+        f"running={sum(observed.running.values())} workers={len(observed.running)} pools={len(observed.pools)} "
+        f"jobs={len(observed.jobs)} dags due={len(observed.due)} import_errors={len(observed.import_problems)} "
+        f"findings={sum(counts.values())} "
+        f"alertmanagers={delivery.reached} of {delivery.reached + len(delivery.unreachable)}"
     )

@@ -1,9 +1,8 @@
-"""What one check must know of those before it, as the text of one Airflow Variable.
+"""The state that one check passes to the next, as the text of one Airflow Variable.
 
-A Variable, since a task can write it at any moment and it belongs to no run: an XCom is deleted when its task is tried
-again, and one of a run before is found by logical date, which a run started by hand may not have. It is written only
-when it has changed, so a quiet system writes nothing. Who deletes it loses little: what is active is asked of the
-Alertmanagers too.
+A Variable, because a task can write it at any time and it belongs to no run. An XCom is deleted when its task is
+retried, and a previous run's XCom is found by logical date, which a manual run may lack. The Variable is written only
+when the state changes. Deleting it loses little: each check also reads the active alerts from the Alertmanagers.
 """
 
 from __future__ import annotations
@@ -17,38 +16,38 @@ from typing import TYPE_CHECKING, Any
 from airflow_ha.monitoring.observations import DUE_GRACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_ha.monitoring.observations import DueDag, Observations
 
 VARIABLE = "monitoring_memory"
-DESCRIPTION = "Written by monitoring_dag: the alerts it has told, and since when it sees what. Not for editing."
+DESCRIPTION = "Written by monitoring_dag: alerts that it sent, and since when conditions last. Do not edit."
 
 UNSEEN_LIMIT = timedelta(minutes=3)
-"""A queued task that is not seen for this long is another one when it is seen again: the scheduler takes one that waits
-off the queue and puts it at its end, every 30 s."""
+"""A queued task that is missing for this long counts as a new one when it is queued again. The scheduler takes a
+waiting task off the queue every 30 s and appends it again, so a task can be missing for a moment."""
 
 QUEUED_GRACE = timedelta(seconds=5)
-"""A task that has been queued for no longer is on its way to a worker."""
+"""A task queued for at most this long is on its way to a worker."""
 
 OVERDUE = "overdue:"
 
-REMEMBERED = 500
-"""Conditions at most, those that have lasted longest: the Variable stays small in a flood."""
+MAX_CONDITIONS = 500
+"""The oldest conditions are kept, so the Variable stays small in a flood."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Told:
-    """An alert that has been told, or should have been.
+class SentAlert:
+    """An alert that was sent, or is to be sent.
 
     Attributes:
-        labels: its own, which tell it from all others.
-        annotations: its own.
-        starts_at: when it was found.
-        ended_at: when it was first not found any more; None while it lasts.
-        pending: the Alertmanagers that have not taken its end yet.
+        labels: identify the alert.
+        annotations: of the alert.
+        starts_at: when it was first found.
+        ended_at: when it was first not found again; None while it fires.
+        pending: the URLs of the Alertmanagers that have not received its end yet.
     """
 
     labels: Mapping[str, str]
@@ -59,125 +58,132 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A condition that lasts."""
+class Condition:
+    """When a condition was observed first and last."""
 
     first: datetime
     last: datetime
 
 
 @dataclass(frozen=True)
-class Memory:
-    """All that is remembered.
+class CheckState:
+    """The state after a check.
 
     Attributes:
-        told: the alerts that last, and those whose end is still to be told.
-        seen: conditions by their key.
+        alerts: firing alerts, and resolved ones that some Alertmanager has not received.
+        conditions: the lasting conditions by key.
     """
 
-    told: tuple[Told, ...] = ()
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    alerts: tuple[SentAlert, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
-    def lasts(self, key: str, at: datetime) -> float:
-        """Seconds since a condition was first seen; 0 when it is not there."""
-        return (at - self.seen[key].first).total_seconds() if key in self.seen else 0.0
+    def duration(self, key: str, at: datetime) -> float:
+        """Return the seconds since a condition was first observed; 0 if it does not last."""
+        return (at - self.conditions[key].first).total_seconds() if key in self.conditions else 0.0
 
 
 def queued_key(instance_id: str) -> str:
-    """The condition that a task instance is queued."""
+    """Return the key of the condition that a task instance is queued."""
     return f"queued:{instance_id}"
 
 
 def overdue_key(dag: DueDag) -> str:
-    """Return the condition that a DAG is past this due time: one that catches up has another one each time."""
+    """Return the key of the condition that a DAG is past this due time; a catching-up DAG has a new key each time."""
     return f"{OVERDUE}{dag.dag_id}@{dag.due.isoformat()}"
 
 
-def overdue_dags(seen: Iterable[str]) -> set[str]:
-    """Return the DAGs that are past a due time, of the keys of conditions."""
-    return {key.removeprefix(OVERDUE).rpartition("@")[0] for key in seen if key.startswith(OVERDUE)}
+def overdue_dags(keys: Iterable[str]) -> set[str]:
+    """Return the ids of the DAGs that are past a due time, from the keys of conditions."""
+    return {key.removeprefix(OVERDUE).rpartition("@")[0] for key in keys if key.startswith(OVERDUE)}
 
 
 def pool_key(pool_name: str) -> str:
-    """The condition that a pool starves."""
+    """Return the key of the condition that a pool starves."""
     return f"pool:{pool_name}"
 
 
 WORKERS_KEY = "workers"
-"""The condition that every worker is full."""
+"""The key of the condition that all workers are full."""
 
 
-def conditions(seen: Observations, slots: int) -> dict[str, datetime]:
-    """The conditions that are there now, and since when at least.
+def current_conditions(observed: Observations, slots: int) -> dict[str, datetime]:
+    """Return the observed conditions, and since when each lasts at least.
 
     Args:
-        seen: what the check saw.
+        observed: this check's observations.
         slots: how many tasks one worker runs at a time.
     """
-    found = {queued_key(task.id): task.queued for task in seen.queued if task.queued < seen.at - QUEUED_GRACE}
-    found |= {overdue_key(dag): seen.at for dag in seen.due if dag.late(seen.at) > DUE_GRACE}
-    found |= {pool_key(pool.name): seen.at for pool in seen.pools if pool.starving}
-    if seen.queued and seen.running and all(count >= slots for count in seen.running.values()):
-        found[WORKERS_KEY] = seen.at
-    return found
+    current = {queued_key(task.id): task.queued for task in observed.queued if task.queued < observed.at - QUEUED_GRACE}
+    current |= {overdue_key(dag): observed.at for dag in observed.due if dag.seconds_late(observed.at) > DUE_GRACE}
+    current |= {pool_key(pool.name): observed.at for pool in observed.pools if pool.is_starving}
+    if observed.queued and observed.running and all(count >= slots for count in observed.running.values()):
+        current[WORKERS_KEY] = observed.at
+    return current
 
 
-def remember(before: Mapping[str, Seen], now: Mapping[str, datetime], at: datetime) -> dict[str, Seen]:
-    """The conditions that last, each since it was first seen.
+def update_conditions(
+    before: Mapping[str, Condition], current: Mapping[str, datetime], at: datetime
+) -> dict[str, Condition]:
+    """Return the lasting conditions with the time of their first observation.
 
     Args:
-        before: those of the check before.
-        now: those that are there, and since when at least.
+        before: the conditions of the previous check.
+        current: the observed conditions, and since when each lasts at least.
         at: the time of this check.
     """
     kept = {
-        key: seen
-        for key, seen in before.items()
-        if key not in now and key.startswith(queued_key("")) and at - seen.last < UNSEEN_LIMIT
+        key: condition
+        for key, condition in before.items()
+        if key not in current and key.startswith(queued_key("")) and at - condition.last < UNSEEN_LIMIT
     }
-    lasting = {key: Seen(min(since, before[key].first) if key in before else since, at) for key, since in now.items()}
+    lasting = {
+        key: Condition(min(since, before[key].first) if key in before else since, at) for key, since in current.items()
+    }
     longest = sorted((kept | lasting).items(), key=lambda item: item[1].first)
-    return dict(longest[:REMEMBERED])
+    return dict(longest[:MAX_CONDITIONS])
 
 
-def dump(memory: Memory) -> str:
-    """As text: the same for the same memory."""
+def dump(state: CheckState) -> str:
+    """Return the state as text; equal states give equal texts."""
     return json.dumps(
         {
             "told": [
                 {
-                    "labels": dict(told.labels),
-                    "annotations": dict(told.annotations),
-                    "starts_at": told.starts_at.isoformat(),
-                    "ended_at": told.ended_at.isoformat() if told.ended_at else None,
-                    "pending": sorted(told.pending),
+                    "labels": dict(alert.labels),
+                    "annotations": dict(alert.annotations),
+                    "starts_at": alert.starts_at.isoformat(),
+                    "ended_at": alert.ended_at.isoformat() if alert.ended_at else None,
+                    "pending": sorted(alert.pending),
                 }
-                for told in memory.told
+                for alert in state.alerts
             ],
-            "seen": {key: [seen.first.isoformat(), seen.last.isoformat()] for key, seen in memory.seen.items()},
+            "seen": {
+                key: [condition.first.isoformat(), condition.last.isoformat()]
+                for key, condition in state.conditions.items()
+            },
         },
         sort_keys=True,
     )
 
 
-def load(text: str | None) -> Memory:
-    """Out of the text; empty when there is none, or when somebody has spoilt it, which is said."""
+def load(text: str | None) -> CheckState:
+    """Return the state in the text; an empty one if there is no text, or, with a warning, if it cannot be parsed."""
     if not text:
-        return Memory()
+        return CheckState()
     try:
-        found = json.loads(text)
-        return Memory(
-            told=tuple(_told(found["told"])),
-            seen={key: Seen(*map(datetime.fromisoformat, times)) for key, times in found["seen"].items()},
+        stored = json.loads(text)
+        return CheckState(
+            alerts=tuple(_alerts(stored["told"])),
+            conditions={key: Condition(*map(datetime.fromisoformat, times)) for key, times in stored["seen"].items()},
         )
     except (ValueError, TypeError, LookupError, AttributeError):
-        log.warning("the Airflow Variable %s cannot be read; going on without what it said", VARIABLE, exc_info=True)
-        return Memory()
+        log.warning("cannot read the Airflow Variable %s; continuing with an empty state", VARIABLE, exc_info=True)
+        return CheckState()
 
 
-def _told(entries: Iterable[dict[str, Any]]) -> Iterable[Told]:
+def _alerts(entries: Iterable[dict[str, Any]]) -> Iterator[SentAlert]:
     for entry in entries:
-        yield Told(
+        yield SentAlert(
             labels=dict(entry["labels"]),
             annotations=dict(entry["annotations"]),
             starts_at=datetime.fromisoformat(entry["starts_at"]),

@@ -1,4 +1,4 @@
-"""What a check can find: each is one alert, under the name of a runbook."""
+"""Findings of a check: each becomes one alert and has a runbook under its name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALERT_NAMES = (
     TASKS_UNSCHEDULABLE,
     WORKERS_FULL,
 )
-"""Every name that a finding can have; each has its page in alerting/runbooks."""
+"""All alert names of findings; each has a runbook in alerting/runbooks."""
 
 OVERVIEW = "airflow-overview"
 DAGS = "airflow-dags-and-tasks"
@@ -43,16 +43,16 @@ WORKERS = "airflow-schedulers-and-workers"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong.
+    """A problem that a check found.
 
     Attributes:
         alertname: one of ALERT_NAMES.
-        team: whose it is.
-        summary: one line with the figure.
-        description: the figures, and what they mean.
-        dashboard: the uid of the dashboard that shows it.
-        labels: what tells it from others of its name; the same at every check, so never a run.
-        run_url: the page in Airflow that shows it, as a path.
+        team: the owner.
+        summary: object, state and value, in one line.
+        description: the impact, then the likely cause and the figures.
+        dashboard: uid of the dashboard that shows the problem.
+        labels: identify the finding among those of its name; equal at every check, so never a run.
+        run_url: path of the page in Airflow that shows the problem.
     """
 
     alertname: str
@@ -65,15 +65,15 @@ class Finding:
 
 
 def dag_page(dag_id: str) -> str:
-    """The path of a DAG's page."""
+    """Return the path of a DAG's page."""
     return f"/dags/{quote(dag_id, safe='')}"
 
 
 def run_page(dag_id: str, run_id: str) -> str:
-    """The path of a run's page."""
+    """Return the path of a run's page."""
     return f"{dag_page(dag_id)}/runs/{quote(run_id, safe='')}"
 
 
 def task_page(dag_id: str, run_id: str, task_id: str) -> str:
-    """The path of a task's page in a run."""
+    """Return the path of a task's page in a run."""
     return f"{run_page(dag_id, run_id)}/tasks/{quote(task_id, safe='')}"

@@ -1,4 +1,4 @@
-"""What a check saw of Airflow, as plain values."""
+"""The observed state of Airflow, as plain values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runs:
-    """How many runs have ended in the window.
+    """The number of runs that ended in the window.
 
     Attributes:
-        success: how many succeeded.
-        failed: how many failed.
-        latest_failed: the run id of the failed one that ended last.
+        success: the number of successful runs.
+        failed: the number of failed runs.
+        latest_failed: id of the failed run that ended last.
     """
 
     success: int
@@ -26,18 +26,18 @@ class Runs:
 
     @property
     def ended(self) -> int:
-        """All of them."""
+        """The number of successful and failed runs."""
         return self.success + self.failed
 
     @property
     def failure_ratio(self) -> float:
-        """The share that failed, 0 when none has ended."""
+        """The share of failed runs; 0 if no run ended."""
         return self.failed / self.ended if self.ended else 0.0
 
 
 @dataclass(frozen=True)
 class FailingTask:
-    """A task with failed instances in the window, and the run of the latest."""
+    """A task with failed instances in the window, and the run of the latest failure."""
 
     dag_id: str
     task_id: str
@@ -47,14 +47,14 @@ class FailingTask:
 
 @dataclass(frozen=True)
 class Job:
-    """A scheduler, dag-processor or triggerer.
+    """The job of a scheduler, dag-processor or triggerer.
 
     Attributes:
-        component: as in compose.
-        hostname: its container.
-        running: whether it has not said that it ended.
-        started: when.
-        heartbeat: its last sign of life.
+        component: name of the compose service.
+        hostname: of its container.
+        running: whether its state is `running`; a killed process keeps this state.
+        started: start time.
+        heartbeat: time of the last heartbeat.
     """
 
     component: str
@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool: -1 slots are endlessly many."""
+    """A pool; -1 slots means unlimited."""
 
     name: str
     slots: int
@@ -74,14 +74,14 @@ class Pool:
     scheduled: int
 
     @property
-    def starving(self) -> bool:
-        """Whether tasks wait for a slot and there is none."""
+    def is_starving(self) -> bool:
+        """Whether tasks wait for a slot and no slot is free."""
         return self.slots >= 0 and self.open <= 0 and self.scheduled > 0
 
 
 @dataclass(frozen=True)
 class QueuedTask:
-    """A task instance that the executor has and no worker runs."""
+    """A task instance that the executor has queued and no worker runs."""
 
     id: str
     dag_id: str
@@ -93,7 +93,7 @@ class QueuedTask:
 
 @dataclass(frozen=True)
 class ScheduledTask:
-    """A task instance whose dependencies are met, and that no scheduler has queued yet."""
+    """A task instance whose dependencies are met and that no scheduler has queued yet."""
 
     dag_id: str
     task_id: str
@@ -104,31 +104,31 @@ class ScheduledTask:
 
 
 DUE_GRACE = 30.0
-"""Seconds past its due time in which a DAG's run is made when all is well, and to spare."""
+"""Seconds after the due time within which a healthy scheduler creates the run, with a margin."""
 
 
 @dataclass(frozen=True)
 class DueDag:
-    """A DAG that is on and has a schedule.
+    """An unpaused DAG with a schedule.
 
     Attributes:
         dag_id: its id.
         due: when its next run may be created.
-        held_back: whether it has as many runs as it may have at a time.
+        held_back: whether it has reached `max_active_runs`.
     """
 
     dag_id: str
     due: datetime
     held_back: bool = False
 
-    def late(self, at: datetime) -> float:
-        """Seconds past its due time; 0 when it is not, or is held back."""
+    def seconds_late(self, at: datetime) -> float:
+        """Return the seconds past the due time; 0 if it is not due or is held back."""
         return 0.0 if self.held_back else max(0.0, (at - self.due).total_seconds())
 
 
 @dataclass(frozen=True)
 class ImportProblem:
-    """A DAG file that does not import, and the last line of why."""
+    """A DAG file that does not import, and the last line of its error."""
 
     file: str
     error: str
@@ -136,29 +136,29 @@ class ImportProblem:
 
 @dataclass(frozen=True)
 class Observations:
-    """All that one check saw.
+    """The observations of one check.
 
     Attributes:
-        at: when.
-        all_runs: of all DAGs together.
-        runs: by DAG, those with failed runs.
-        well: DAGs whose latest run succeeded, and of which no run failed.
-        failing_tasks: the most failed first.
+        at: time of the check.
+        all_runs: runs of all DAGs together.
+        runs: runs by DAG, for DAGs with failed runs.
+        healthy_dags: DAGs whose latest run succeeded and that have no failed run.
+        failing_tasks: those with the most failures first.
         jobs: those with the newest heartbeats.
-        pools: all.
-        queued: the oldest runs' first.
-        scheduled: of DAGs that are on, the oldest runs' first.
-        blocked_dags: DAGs that are on and whose `max_active_tasks` is 0.
-        running: how many task instances run, by worker.
-        due: the DAGs that are on and have a schedule.
-        import_problems: all.
-        cut: what was too long to be read to its end.
+        pools: all pools.
+        queued: those of the oldest runs first.
+        scheduled: those of unpaused DAGs, the oldest runs first.
+        blocked_dags: unpaused DAGs whose `max_active_tasks` is 0.
+        running: the number of running task instances by worker.
+        due: the unpaused DAGs with a schedule.
+        import_problems: all files that do not import.
+        truncated: API paths whose lists were too long to read completely.
     """
 
     at: datetime
     all_runs: Runs = Runs(0, 0)
     runs: Mapping[str, Runs] = field(default_factory=dict)
-    well: frozenset[str] = frozenset()
+    healthy_dags: frozenset[str] = frozenset()
     failing_tasks: tuple[FailingTask, ...] = ()
     jobs: tuple[Job, ...] = ()
     pools: tuple[Pool, ...] = ()
@@ -168,4 +168,4 @@ class Observations:
     running: Mapping[str, int] = field(default_factory=dict)
     due: tuple[DueDag, ...] = ()
     import_problems: tuple[ImportProblem, ...] = ()
-    cut: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""Looks at Airflow: some fifteen requests, each bounded, whatever the number of runs.
+"""Read Airflow's state in about fifteen requests, each bounded, independent of the number of runs.
 
-Runs are counted by the database (`total_entries`), not read. Only those that failed are read, the latest first and a
-thousand at most; what lies beyond is said in the log.
+The database counts the runs (`total_entries`). Only failed runs are read, the latest first and at most a thousand; a
+truncated list is logged.
 """
 
 from __future__ import annotations
@@ -32,109 +32,120 @@ if TYPE_CHECKING:
     from airflow_ha.monitoring.airflow_api import AirflowApi
     from airflow_ha.monitoring.thresholds import Thresholds
 
-OWN_TAG = "monitoring"
-"""DAGs with this tag are no part of any failure rate."""
+MONITORING_TAG = "monitoring"
+"""Failure rates exclude DAGs with this tag."""
 
 DAG_PAGES = 20
 FAILED_PAGES = 10
 INSTANCE_PAGES = 5
 OTHER_PAGES = 5
-"""Pages of a hundred, at most."""
+"""The most pages of 100 entries."""
 
 COUNTED_DAGS = 100
-"""DAGs whose runs are counted one by one, those with the most failed runs: two requests each."""
+"""The most DAGs whose runs are counted individually, those with the most failed runs first: two requests each."""
 
-HELD_BACK_ASKED = 50
-"""DAGs at most that this is looked up for: one request each."""
+MAX_HELD_BACK_CHECKS = 50
+"""The most overdue DAGs whose active runs are counted: one request each."""
 
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
-"""How the line of a traceback begins that has the exception; advice or notes may follow it."""
+"""The start of a traceback's line with the exception; advice or notes may follow this line."""
 
 ALL_RUNS = "/dags/~/dagRuns"
 ALL_INSTANCES = "/dags/~/dagRuns/~/taskInstances"
 
 
+class Lists:
+    """Reads lists of the API, and notes those that are too long.
+
+    Attributes:
+        truncated: the paths of lists that were not read completely.
+    """
+
+    def __init__(self, api: AirflowApi) -> None:
+        self._api = api
+        self.truncated: list[str] = []
+
+    def read(self, path: str, key: str, most: int, **params: Any) -> list[dict[str, Any]]:
+        """Return the entries of a list, from at most so many pages."""
+        entries, more = self._api.pages(path, key, most, **params)
+        if more:
+            self.truncated.append(path)
+        return entries
+
+    def instances(self, state: str, order_by: str, **params: Any) -> list[dict[str, Any]]:
+        """Return the task instances in a state."""
+        return self.read(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state=state, order_by=order_by, **params)
+
+
 def observe(api: AirflowApi, thresholds: Thresholds, at: datetime) -> Observations:
-    """Everything that the checks need.
+    """Return all observations that the checks need.
 
     Raises:
-        AirflowApiError: something could not be seen. Then nothing is: half a picture would resolve what still is wrong.
+        AirflowApiError: a request failed. No observation is returned then: a missing one would resolve a live alert.
     """
     since = (at - timedelta(hours=thresholds.window_hours)).isoformat()
-    cut: list[str] = []
-
-    def entries(path: str, key: str, most: int, **params: Any) -> list[dict[str, Any]]:
-        found, more = api.pages(path, key, most, **params)
-        if more:
-            cut.append(path)
-        return found
-
-    dags = {dag["dag_id"]: dag for dag in entries("/dags", "dags", DAG_PAGES, order_by="dag_id")}
-    own = [dag_id for dag_id, dag in dags.items() if is_own(dag)]
-    # An end date that is not there yet passes the API's filter: only with a state that has one is it right.
-    failed = entries(ALL_RUNS, "dag_runs", FAILED_PAGES, state="failed", end_date_gte=since, order_by="-end_date")
-    # One whose file is gone is not there any more.
-    by_dag = Counter(run["dag_id"] for run in failed if run["dag_id"] in dags and run["dag_id"] not in own)
+    lists = Lists(api)
+    dags = {dag["dag_id"]: dag for dag in lists.read("/dags", "dags", DAG_PAGES, order_by="dag_id")}
+    monitoring_dags = [dag_id for dag_id, dag in dags.items() if is_monitoring_dag(dag)]
+    # The API's filter accepts a missing end date, so the filter needs a state that always has one.
+    failed = lists.read(ALL_RUNS, "dag_runs", FAILED_PAGES, state="failed", end_date_gte=since, order_by="-end_date")
+    # `dags` excludes DAGs whose file was removed.
+    by_dag = Counter(run["dag_id"] for run in failed if run["dag_id"] in dags and run["dag_id"] not in monitoring_dags)
     runs = {dag_id: count_runs(api, dag_id, since) for dag_id, _ in by_dag.most_common(COUNTED_DAGS)}
-    everything = count_runs(api, "~", since)
-    of_own = [count_runs(api, dag_id, since) for dag_id in own]
-    rest = Runs(
-        success=everything.success - sum(each.success for each in of_own),
-        failed=everything.failed - sum(each.failed for each in of_own),
-    )
-    # Before the pools: one that is created meanwhile is not taken for missing.
-    scheduled = scheduled_tasks(scheduled_instances(api, cut), dags)
-    succeeded = entries(
+    all_runs = counted_runs(api, monitoring_dags, since)
+    # Read before the pools: otherwise a pool that is created in between would count as missing.
+    scheduled = scheduled_tasks(scheduled_instances(api, lists.truncated), dags)
+    succeeded = lists.read(
         "/dags", "dags", DAG_PAGES, order_by="dag_id", dag_run_state="success", dag_run_end_date_gte=since
     )
-    instances = (
-        entries(
-            ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="failed", end_date_gte=since, order_by="-end_date"
-        )
-        if by_dag
-        else []
-    )
+    failed_instances = lists.instances("failed", "-end_date", end_date_gte=since) if by_dag else []
     return Observations(
         at=at,
-        all_runs=rest,
+        all_runs=all_runs,
         runs=runs,
-        well=frozenset(dag["dag_id"] for dag in succeeded if dag["dag_id"] not in by_dag and not is_own(dag)),
-        failing_tasks=failing_tasks(instance for instance in instances if instance["dag_id"] in by_dag),
-        jobs=tuple(jobs(api.get("/jobs", order_by="-latest_heartbeat", limit=100)["jobs"])),
-        pools=tuple(map(pool_of, entries("/pools", "pools", OTHER_PAGES, order_by="id"))),
-        queued=queued_tasks(
-            entries(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="queued", order_by="run_after")
+        healthy_dags=frozenset(
+            dag["dag_id"] for dag in succeeded if dag["dag_id"] not in by_dag and not is_monitoring_dag(dag)
         ),
+        failing_tasks=failing_tasks(instance for instance in failed_instances if instance["dag_id"] in by_dag),
+        jobs=tuple(jobs(api.get("/jobs", order_by="-latest_heartbeat", limit=100)["jobs"])),
+        pools=tuple(map(pool_of, lists.read("/pools", "pools", OTHER_PAGES, order_by="id"))),
+        queued=queued_tasks(lists.instances("queued", "run_after")),
         scheduled=scheduled,
         blocked_dags=frozenset(
             dag_id for dag_id, dag in dags.items() if not dag["is_paused"] and dag["max_active_tasks"] == 0
         ),
-        running=Counter(
-            instance["hostname"]
-            for instance in entries(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="running", order_by="id")
-            if instance["hostname"]
-        ),
+        running=Counter(instance["hostname"] for instance in lists.instances("running", "id") if instance["hostname"]),
         due=tuple(due_dags(api, dags.values(), at)),
         import_problems=tuple(
-            map(import_problem, entries("/importErrors", "import_errors", OTHER_PAGES, order_by="id"))
+            map(import_problem, lists.read("/importErrors", "import_errors", OTHER_PAGES, order_by="id"))
         ),
-        cut=tuple(cut),
+        truncated=tuple(lists.truncated),
     )
 
 
-def is_own(dag: dict[str, Any]) -> bool:
-    """Whether it is one of the DAGs that watch."""
-    return any(tag["name"] == OWN_TAG for tag in dag["tags"])
+def counted_runs(api: AirflowApi, monitoring_dags: Iterable[str], since: str) -> Runs:
+    """Return the number of ended runs of all DAGs except the monitoring DAGs."""
+    total = count_runs(api, "~", since)
+    excluded = [count_runs(api, dag_id, since) for dag_id in monitoring_dags]
+    return Runs(
+        success=total.success - sum(each.success for each in excluded),
+        failed=total.failed - sum(each.failed for each in excluded),
+    )
 
 
-def moment(text: str) -> datetime:
-    """A time as the API gives it."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def is_monitoring_dag(dag: dict[str, Any]) -> bool:
+    """Return whether a DAG has the monitoring tag."""
+    return any(tag["name"] == MONITORING_TAG for tag in dag["tags"])
+
+
+def parse_time(text: str) -> datetime:
+    """Return a time of the API; without a time zone it is in UTC."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def count_runs(api: AirflowApi, dag_id: str, since: str) -> Runs:
-    """How many runs of a DAG, or with `~` of all, ended since then."""
+    """Return the number of runs of a DAG (of all DAGs for `~`) that have ended since then."""
     path = f"/dags/{quote(dag_id, safe='~')}/dagRuns"
     failed = api.get(path, state="failed", end_date_gte=since, order_by="-end_date", limit=1)
     return Runs(
@@ -145,7 +156,7 @@ def count_runs(api: AirflowApi, dag_id: str, since: str) -> Runs:
 
 
 def failing_tasks(instances: Iterable[dict[str, Any]]) -> tuple[FailingTask, ...]:
-    """Failed task instances, the latest first, grouped by DAG and task."""
+    """Group failed task instances, sorted by the latest first, by DAG and task."""
     count: Counter[tuple[str, str]] = Counter()
     latest: dict[tuple[str, str], str] = {}
     for instance in instances:
@@ -155,98 +166,96 @@ def failing_tasks(instances: Iterable[dict[str, Any]]) -> tuple[FailingTask, ...
     return tuple(FailingTask(*key, failed=number, latest_run=latest[key]) for key, number in count.most_common())
 
 
-def jobs(answers: Iterable[dict[str, Any]]) -> Iterable[Job]:
-    """The jobs of components."""
-    for answer in answers:
-        component = COMPONENTS.get(answer["job_type"] or "")
-        if component and answer["start_date"] and answer["latest_heartbeat"]:
+def jobs(entries: Iterable[dict[str, Any]]) -> Iterable[Job]:
+    """Yield the jobs of the components in COMPONENTS."""
+    for entry in entries:
+        component = COMPONENTS.get(entry["job_type"] or "")
+        if component and entry["start_date"] and entry["latest_heartbeat"]:
             yield Job(
                 component=component,
-                hostname=answer["hostname"] or "unknown",
-                running=answer["state"] == "running",
-                started=moment(answer["start_date"]),
-                heartbeat=moment(answer["latest_heartbeat"]),
+                hostname=entry["hostname"] or "unknown",
+                running=entry["state"] == "running",
+                started=parse_time(entry["start_date"]),
+                heartbeat=parse_time(entry["latest_heartbeat"]),
             )
 
 
-def pool_of(answer: dict[str, Any]) -> Pool:
-    """A pool."""
-    return Pool(
-        name=answer["name"], slots=answer["slots"], open=answer["open_slots"], scheduled=answer["scheduled_slots"]
-    )
+def pool_of(entry: dict[str, Any]) -> Pool:
+    """Convert a pool of the API."""
+    return Pool(name=entry["name"], slots=entry["slots"], open=entry["open_slots"], scheduled=entry["scheduled_slots"])
 
 
-def queued_tasks(answers: Iterable[dict[str, Any]]) -> tuple[QueuedTask, ...]:
-    """The queued task instances."""
+def queued_tasks(entries: Iterable[dict[str, Any]]) -> tuple[QueuedTask, ...]:
+    """Convert queued task instances; one that has just left the queue has no `queued_when`."""
     return tuple(
         QueuedTask(
-            id=answer["id"],
-            dag_id=answer["dag_id"],
-            task_id=answer["task_id"],
-            run_id=answer["dag_run_id"],
-            queue=answer["queue"] or "default",
-            queued=moment(answer["queued_when"]),
+            id=entry["id"],
+            dag_id=entry["dag_id"],
+            task_id=entry["task_id"],
+            run_id=entry["dag_run_id"],
+            queue=entry["queue"] or "default",
+            queued=parse_time(entry["queued_when"]),
         )
-        for answer in answers
-        if answer["queued_when"]
+        for entry in entries
+        if entry["queued_when"]
     )
 
 
-def scheduled_instances(api: AirflowApi, cut: list[str]) -> list[dict[str, Any]]:
-    """Return the scheduled task instances: all, or the oldest and the newest runs' where they are too many.
+def scheduled_instances(api: AirflowApi, truncated: list[str]) -> list[dict[str, Any]]:
+    """Return all scheduled task instances; if they are too many, those of the oldest and of the newest runs.
 
-    Those that can never run are the oldest in the end; the newest are read for a fault of today behind a long backlog.
+    Tasks that can never run become the oldest ones. The newest runs show a recent fault behind a long backlog.
 
     Args:
-        api: Airflow.
-        cut: takes the path when not all were read.
+        api: the client.
+        truncated: receives the path if not all were read.
     """
     oldest, more = api.pages(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="scheduled", order_by="run_after")
     if not more:
         return oldest
-    cut.append(ALL_INSTANCES)
+    truncated.append(ALL_INSTANCES)
     newest, _ = api.pages(ALL_INSTANCES, "task_instances", INSTANCE_PAGES, state="scheduled", order_by="-run_after")
     return list({instance["id"]: instance for instance in [*oldest, *newest]}.values())
 
 
-def scheduled_tasks(answers: Iterable[dict[str, Any]], dags: Mapping[str, dict[str, Any]]) -> tuple[ScheduledTask, ...]:
-    """Return the scheduled task instances of DAGs that are on; those of a paused DAG wait because they were told to."""
+def scheduled_tasks(entries: Iterable[dict[str, Any]], dags: Mapping[str, dict[str, Any]]) -> tuple[ScheduledTask, ...]:
+    """Convert scheduled task instances of unpaused DAGs; those of a paused DAG wait on purpose."""
     return tuple(
         ScheduledTask(
-            dag_id=answer["dag_id"],
-            task_id=answer["task_id"],
-            run_id=answer["dag_run_id"],
-            pool=answer["pool"],
-            pool_slots=answer["pool_slots"],
-            scheduled=moment(answer["scheduled_when"]),
+            dag_id=entry["dag_id"],
+            task_id=entry["task_id"],
+            run_id=entry["dag_run_id"],
+            pool=entry["pool"],
+            pool_slots=entry["pool_slots"],
+            scheduled=parse_time(entry["scheduled_when"]),
         )
-        for answer in answers
-        if answer["scheduled_when"] and answer["dag_id"] in dags and not dags[answer["dag_id"]]["is_paused"]
+        for entry in entries
+        if entry["scheduled_when"] and entry["dag_id"] in dags and not dags[entry["dag_id"]]["is_paused"]
     )
 
 
 def due_dags(api: AirflowApi, dags: Iterable[dict[str, Any]], at: datetime) -> Iterable[DueDag]:
-    """The DAGs that are on, import, and have a schedule.
+    """Yield the unpaused DAGs that import and have a schedule.
 
-    A DAG with as many runs as it may have keeps its due time, which then passes: those are looked up.
+    A DAG that has reached `max_active_runs` keeps its due time, which then passes, so its active runs are counted.
     """
-    asked = 0
+    counted = 0
     for dag in dags:
         if dag["is_paused"] or dag["has_import_errors"] or not dag["next_dagrun_run_after"]:
             continue
-        due = moment(dag["next_dagrun_run_after"])
+        due = parse_time(dag["next_dagrun_run_after"])
         held_back = False
-        if dag["max_active_runs"] and (at - due).total_seconds() > DUE_GRACE and asked < HELD_BACK_ASKED:
-            asked += 1
+        if dag["max_active_runs"] and (at - due).total_seconds() > DUE_GRACE and counted < MAX_HELD_BACK_CHECKS:
+            counted += 1
             path = f"/dags/{quote(dag['dag_id'], safe='')}/dagRuns"
             held_back = api.count(path, state=["queued", "running"]) >= dag["max_active_runs"]
         yield DueDag(dag["dag_id"], due, held_back)
 
 
-def import_problem(answer: dict[str, Any]) -> ImportProblem:
-    """A file that does not import."""
-    lines = [line.rstrip() for line in (answer["stack_trace"] or "").splitlines() if line.strip()]
-    # A time-out has four lines of advice after the exception.
-    last = lines[-1].strip() if lines else "No reason is given."
+def import_problem(entry: dict[str, Any]) -> ImportProblem:
+    """Convert an import error; its error is the line with the exception, or else the last line."""
+    lines = [line.rstrip() for line in (entry["stack_trace"] or "").splitlines() if line.strip()]
+    # After a timeout's exception four lines of advice follow.
+    last = lines[-1].strip() if lines else "unknown"
     reason = next((line for line in reversed(lines) if EXCEPTION.match(line)), last)
-    return ImportProblem(file=answer["filename"], error=reason[:500])
+    return ImportProblem(file=entry["filename"], error=reason[:500])

@@ -1,22 +1,21 @@
-"""When what was seen becomes a finding: Airflow Variables, each with a default.
+"""The thresholds of findings: Airflow Variables, each with a default.
 
-All of them may be left unset. One that is set to what it does not take is not used: its default is, and a finding
-(`AirflowMonitoringMisconfigured`) names it, its value and what it takes. They are read at every check, so a change
-counts within a minute.
+All of them are optional. If a value is invalid, the default applies, and a finding (`AirflowMonitoringMisconfigured`)
+names the Variable, its value and its range. Every check reads them, so a change applies within a minute.
 
-| Airflow Variable | default | takes | a finding when |
+| Airflow Variable | default | range | finding if |
 |---|---|---|---|
-| `monitoring_failure_rate` | 0.2 | 0 to 1 | more than this share of the ended DAG runs failed, of all DAGs or of one |
-| `monitoring_min_ended_runs` | 5 | 1 to 100000 | never with fewer ended runs than these |
-| `monitoring_window_hours` | 24 | 1 to 168 | (how far back runs and failed tasks are looked at) |
+| `monitoring_failure_rate` | 0.2 | 0 to 1 | a larger share of ended runs failed, of all DAGs or one |
+| `monitoring_min_ended_runs` | 5 | 1 to 100000 | (fewer ended runs than this give no finding) |
+| `monitoring_window_hours` | 24 | 1 to 168 | (the window of runs and failed tasks) |
 | `monitoring_queued_seconds` | 300 | 30 to 86400 | a task has been queued for longer |
-| `monitoring_overdue_seconds` | 300 | 30 to 86400 | a DAG's next run is due for longer, and nothing holds it back |
-| `monitoring_job_silent_seconds` | 120 | 30 to 3600 | a scheduler, dag-processor or triggerer gave no sign for longer |
-| `monitoring_pool_full_seconds` | 300 | 30 to 86400 | a pool has had no free slot, and tasks waiting, for longer |
-| `monitoring_workers_full_seconds` | 300 | 30 to 86400 | every worker has been full, and tasks queued, for longer |
+| `monitoring_overdue_seconds` | 300 | 30 to 86400 | a DAG is overdue for longer, and below `max_active_runs` |
+| `monitoring_job_silent_seconds` | 120 | 30 to 3600 | a component has no heartbeat for longer |
+| `monitoring_pool_full_seconds` | 300 | 30 to 86400 | a pool has no free slot, and tasks wait for one, for longer |
+| `monitoring_workers_full_seconds` | 300 | 30 to 86400 | all workers are full, and tasks are queued, for longer |
 
-DAGs with the tag `monitoring` (the canary, and the monitoring DAG itself) are no part of any failure rate: at a run a
-minute they would drown all others, and each has an alert of its own.
+Failure rates exclude DAGs with the tag `monitoring` (the canary and the monitoring DAG): at a run a minute they would
+dominate all others, and each has its own alert.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def _setting(default: float, least: float, most: float) -> Any:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The Variables' values; each is `monitoring_` and the name here."""
+    """The values of the Variables; a Variable's name is `monitoring_` plus the field's name."""
 
     failure_rate: float = _setting(0.2, 0, 1)
     min_ended_runs: float = _setting(5, 1, 100_000)
@@ -49,7 +48,7 @@ class Thresholds:
 
 
 class ThresholdError(ValueError):
-    """A Variable is set to what it does not take.
+    """A Variable has an invalid value.
 
     Attributes:
         variable: its name.
@@ -57,17 +56,17 @@ class ThresholdError(ValueError):
 
     def __init__(self, variable: str, text: str, least: float, most: float, default: float) -> None:
         super().__init__(
-            f"the Airflow Variable {variable} is {text!r}; it must be a number from {least:g} to {most:g}, "
-            f"such as {default:g}, which is used until then"
+            f"cannot read the Airflow Variable {variable}: {text!r} is not a number from {least:g} to {most:g}; "
+            f"the default {default:g} applies"
         )
         self.variable = variable
 
 
 def number(variable: str, text: str, *, least: float, most: float, default: float) -> float:
-    """Read one Variable's text.
+    """Return the number in a Variable's text.
 
     Raises:
-        ThresholdError: the text is no number in the range.
+        ThresholdError: the text is not a number in the range.
     """
     try:
         value = float(text)
@@ -82,12 +81,12 @@ def read(get: Callable[[str], str | None]) -> tuple[Thresholds, list[ThresholdEr
     """Read all Variables.
 
     Args:
-        get: a Variable's text by its name; None when it is not set.
+        get: returns a Variable's text by its name; None if it is not set.
 
     Returns:
-        The thresholds, with the default for each bad one, and what is wrong with those.
+        The thresholds, with the default for each invalid Variable, and the errors.
     """
-    found, errors = Thresholds(), []
+    thresholds, errors = Thresholds(), []
     for each in fields(Thresholds):
         variable = PREFIX + each.name
         text = get(variable)
@@ -98,5 +97,5 @@ def read(get: Callable[[str], str | None]) -> tuple[Thresholds, list[ThresholdEr
         except ThresholdError as error:
             errors.append(error)
         else:
-            found = replace(found, **{each.name: value})
-    return found, errors
+            thresholds = replace(thresholds, **{each.name: value})
+    return thresholds, errors

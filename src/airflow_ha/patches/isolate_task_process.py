@@ -93,7 +93,7 @@ def fork_main(*args: Any, **kwargs: Any) -> NoReturn:
     container_memory.close_inherited_score()
     end_at_fatal_signals()
     if current:
-        current.settle_in()
+        current.prepare_process()
     _fork_main(*args, **kwargs)
     raise AssertionError("upstream's never returns")
 
@@ -144,9 +144,9 @@ def check_subprocess_exit(
         return None
     self._process_exit_monotonic = time.monotonic()
     if current:
-        current.end_what_is_left()
-        if current.left:
-            self.process_log.warning("Ended the processes that this task left behind", processes=current.left)
+        current.end_leftovers()
+        if current.leftovers:
+            self.process_log.warning("Ended the processes that this task left behind", processes=current.leftovers)
     return code
 
 

@@ -14,7 +14,6 @@ Remove when: `test_limit_request_size.py` says that upstream refuses such reques
 from __future__ import annotations
 
 import os
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder, _RequestFrame
 
 from airflow_ha.setting_error import SettingError
+from airflow_ha.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +38,10 @@ ADVICE: Final = (
 
 def size(text: str) -> int:
     """Return the bytes of a size like 4m, as the gateway reads it (compose/gateway/haproxy.cfg)."""
-    parts = re.fullmatch(r"(\d+)([km]?)", text)
-    if parts is None:
+    limit = parse_size(text, UNITS)
+    if limit is None:
         raise SettingError(f"cannot read the size {text!r}: it is not a number, or one with k or m")
-    return int(parts[1]) * UNITS[parts[2]]
+    return limit
 
 
 XCOM_LIMIT: Final = size(os.environ.get("XCOM_LIMIT") or "2m")

@@ -1,1 +1,1 @@
-"""Which of Celery's queues have a worker: announced by workers, read by schedulers (hold_unconsumed_queues.py)."""
+"""A registry of the consumed Celery queues: workers write it, schedulers read it (hold_unconsumed_queues.py)."""

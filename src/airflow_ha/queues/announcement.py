@@ -1,4 +1,4 @@
-"""A worker announces the queues that it consumes; loaded by workers (patches/loader.py)."""
+"""A worker announces the queues that it consumes; workers load this module (patches/loader.py)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 def announce(consumer: Any) -> None:
-    """Announce the queues that the consumer takes messages from right now; an error does not stop the worker."""
+    """Announce the queues that the consumer consumes now; an error is logged and does not stop the worker."""
     try:
         if queues := consumed_queues(consumer):
-            # The channel's pool for calls that wait for their answer, the same by which messages are acknowledged.
+            # The channel's pool of connections for synchronous commands, which also acknowledges messages.
             with consumer.task_consumer.channel.conn_or_acquire() as client:
                 queue_registry.announce(client, consumer.hostname, consumer.pool.num_processes, queues)
     except Exception as error:
@@ -25,7 +25,7 @@ def announce(consumer: Any) -> None:
 
 
 class Announcement(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Announces from the worker's event loop, so a hung worker announces nothing."""
+    """Announces the queues from the worker's event loop, so a hung worker announces nothing."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -34,14 +34,14 @@ class Announcement(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has
         self.timers: list[Any] = []
 
     def start(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer has its connection; the loop, which subscribes, begins after it."""
+        """Start the timers; Celery calls this on each connection, before the event loop subscribes to the queues."""
         self.timers = [
             consumer.timer.call_after(0, announce, (consumer,)),
             consumer.timer.call_repeatedly(queue_registry.ANNOUNCE_SECONDS, announce, (consumer,)),
         ]
 
     def stop(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer loses its connection or ends."""
+        """Stop the timers; Celery calls this when the consumer loses its connection or stops."""
         for timer in self.timers:
             timer.cancel()
         self.timers = []

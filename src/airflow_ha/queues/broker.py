@@ -1,4 +1,4 @@
-"""A scheduler's own connection to the broker's Redis, made by Celery: Sentinels and passwords are as for tasks."""
+"""A scheduler's connection to the broker's Redis through Celery, with the same Sentinels and passwords as tasks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class Broker:
-    """A connection that is kept, and replaced after an error. For one thread."""
+    """A persistent connection that is replaced after an error. Not thread-safe."""
 
     def __init__(self) -> None:
         self._connection: Any = None
         self._channel: Any = None
 
     def call(self, use: Callable[[Any], T]) -> T:
-        """Return what `use` returns for a client of redis-py.
+        """Return the result of `use`, called with a client of redis-py.
 
         Raises:
-            Exception: Redis does not answer. It is not waited for longer than its socket timeouts: Celery's default
-                channel would be, for as long as that takes.
+            Exception: Redis does not respond within its socket timeouts. Celery's default channel would wait without a
+                limit.
         """
         try:
             if self._channel is None:

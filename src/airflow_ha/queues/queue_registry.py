@@ -1,8 +1,8 @@
-"""The consumed queues and their workers' slots, in the broker's own Redis.
+"""The consumed queues and their workers' slots, in the broker's Redis.
 
-QUEUES has each queue with the time of its last announcement. It has no expiry: a queue whose workers are gone stays in
-it with its old time, and an empty set means that no worker has ever announced one. WORKERS has each living worker.
-The times are Redis' own, so the hosts' clocks need not agree.
+The sorted set QUEUES holds each queue with the time of its last announcement. It does not expire: a queue without
+workers stays with its old time, and an empty set means that no worker has ever announced a queue. The sorted set
+WORKERS holds the live workers. All times come from Redis, so the hosts' clocks need not agree.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ QUEUES: Final = "airflow-ha.consumed-queues"
 WORKERS: Final = "airflow-ha.workers"
 ANNOUNCE_SECONDS: Final = 5.0
 CONSUMED_SECONDS: Final = 60.0
-"""A queue counts as consumed for so long after an announcement: longer than a restart of all workers takes (45 s)."""
+"""How long a queue counts as consumed after an announcement: longer than a restart of all workers (45 s)."""
 DEFAULT_QUEUE: Final = "default"
 
 
 @dataclass(frozen=True)
 class Consumed:
-    """What workers consume.
+    """The consumed queues.
 
     Attributes:
-        queues: the names.
-        slots: how many tasks run at once, of each queue whose workers are not those of the default queue.
+        queues: their names.
+        slots: the slots by queue, for queues that no worker of the default queue consumes.
     """
 
     queues: frozenset[str] = frozenset()
     slots: Mapping[str, int] = field(default_factory=dict)
 
     def __or__(self, other: Consumed) -> Consumed:
-        """Both together; where both know the slots of a queue, the other's count."""
+        """Return the union; if both have the slots of a queue, those of `other` apply."""
         return Consumed(self.queues | other.queues, {**self.slots, **other.slots})
 
 
@@ -44,10 +44,10 @@ def announce(client: Any, worker: str, slots: int, queues: Iterable[str]) -> Non
     """Record that a worker consumes these queues now.
 
     Args:
-        client: of redis-py.
-        worker: its name.
-        slots: how many tasks it runs at once.
-        queues: their names; at least one.
+        client: a client of redis-py.
+        worker: the worker's name.
+        slots: how many tasks the worker runs at a time.
+        queues: names; at least one.
     """
     names = sorted(queues)
     seconds, _ = client.time()
@@ -57,14 +57,14 @@ def announce(client: Any, worker: str, slots: int, queues: Iterable[str]) -> Non
 
 
 def consumed(client: Any) -> Consumed | None:
-    """Return what workers consume; None when no worker has ever announced a queue."""
+    """Return the consumed queues; None if no worker has ever announced a queue."""
     seconds, _ = client.time()
     announced = client.zrange(QUEUES, 0, -1, withscores=True)
     if not announced:
         return None
     queues = frozenset(name.decode() for name, at in announced if seconds - at < CONSUMED_SECONDS)
     living = client.zrange(WORKERS, 0, -1, withscores=True)
-    # By its name: one that changed its queues a moment ago is there twice.
+    # By worker name: a worker that has just changed its queues has two entries.
     newest = {
         worker: (slots, names)
         for raw, at in sorted(living, key=lambda entry: float(entry[1]))

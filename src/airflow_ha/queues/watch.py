@@ -1,4 +1,4 @@
-"""A scheduler's view of the consumed queues, kept fresh by a thread: no scheduler loop waits for Redis."""
+"""A scheduler's copy of the consumed queues, refreshed by a thread, so no scheduler loop waits for Redis."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """The consumed queues as last read.
+    """The consumed queues from the last read.
 
-    After Redis did not answer, the queues that were consumed before count as consumed for CONSUMED_SECONDS: their
-    workers could not announce them either.
+    After an outage of Redis the queues that were consumed before it count as consumed for CONSUMED_SECONDS, because
+    their workers could not announce them either.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Watch:
         self._failed = False
 
     def consumed(self) -> queue_registry.Consumed | None:
-        """Return what workers consume; None while that is not known, and then no task may be held back for it."""
-        if self._thread is None:  # at the first call, so that no process forked before inherits half a thread
+        """Return the consumed queues; None while they are unknown, and then no task may be held back."""
+        if self._thread is None:  # started at the first call: a process that is forked before has no dead thread
             with self._lock:
                 if self._thread is None:
                     self.refresh()
@@ -48,7 +48,7 @@ class Watch:
 
     @property
     def is_reading(self) -> bool:
-        """Whether Redis answered the last read."""
+        """Whether the last read succeeded."""
         return not self._failed
 
     def refresh(self) -> None:
@@ -58,7 +58,7 @@ class Watch:
             consumed = self._read()
         except Exception as error:
             if not self._failed:
-                log.warning("cannot read which queues are consumed: %s", error)
+                log.warning("cannot read the consumed queues: %s", error)
             if self._grace_ends <= now:
                 self._before = self._consumed or queue_registry.Consumed()
             self._grace_ends = now + queue_registry.CONSUMED_SECONDS

@@ -1,1 +1,1 @@
-"""How API servers read the logs of tasks: any size, in bounded memory."""
+"""The API servers' reader of task logs of any size, in bounded memory."""

@@ -1,4 +1,4 @@
-"""Airflow's logging settings with our reader of task logs, for `[logging] logging_config_class` of API servers."""
+"""Airflow's logging configuration with BoundedTaskHandler, for `[logging] logging_config_class` of API servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log file's lines, or the beginning and the end of a file that is too large for one answer."""
+"""The lines of a log file, or the head and the tail of a file that is too large for one response."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MAX_LINE: Final = 64 * 1024
-"""The bytes of a line that are shown."""
-HEAD_SHARE: Final = 4
-"""An excerpt is one part beginning, and so many parts end, where errors are."""
+"""The most bytes of a line that are shown."""
+TAIL_PARTS: Final = 4
+"""An excerpt is one part head and this many parts tail, which holds the errors."""
 NEWLINE_SEARCH: Final = 1024 * 1024
-"""How far from its end the last whole line of a file is looked for."""
+"""Bytes before the end of a file in which its last complete line is searched."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Excerpt:
         path: the file.
         start: the first byte.
         end: the byte after the last.
-        limit: the bytes that are read at most, None for all.
-        log: the log's name for a reader.
+        limit: the most bytes to read; None for all.
+        log: the log's name in the note about omitted bytes.
     """
 
     path: Path
@@ -41,34 +41,34 @@ class Excerpt:
     log: str
 
     def lines(self) -> Iterator[str]:
-        """Yield its lines, each of at most MAX_LINE bytes; one of them says what is left out."""
+        """Yield the lines, each of at most MAX_LINE bytes; a note replaces the omitted ones."""
         with self.path.open("rb") as file:
             if self.limit is None or self.end - self.start <= self.limit:
                 yield from read_lines(file, self.start, self.end)
                 return
-            head = self.limit // (1 + HEAD_SHARE)
+            head = self.limit // (1 + TAIL_PARTS)
             yield from read_lines(file, self.start, self.start + head)
-            resumed = self.end - (self.limit - head)
-            left_from = file.tell()
-            if left_from < resumed:
-                yield self.left_out(left_from, resumed)
-                # From the first whole line there.
-                file.seek(resumed - 1)
+            tail_start = self.end - (self.limit - head)
+            head_end = file.seek(0, os.SEEK_CUR)
+            if head_end < tail_start:
+                yield self.omission_note(head_end, tail_start)
+                # The tail begins with its first complete line.
+                file.seek(tail_start - 1)
                 skip_line(file)
-            yield from read_lines(file, file.tell(), self.end)
+            yield from read_lines(file, file.seek(0, os.SEEK_CUR), self.end)
 
-    def left_out(self, start: int, end: int) -> str:
-        """Return the log line in place of those that are left out."""
+    def omission_note(self, start: int, end: int) -> str:
+        """Return the log line that replaces the omitted ones."""
         return json.dumps({
-            "event": f"[{(end - start) / 1_000_000:,.1f} MB are left out here, of {self.end / 1_000_000:,.1f} MB. The "
-            f"whole log: {self.log}, or this request with ?full_content=true and 'Accept: application/x-ndjson']",
+            "event": f"[{(end - start) / 1_000_000:,.1f} MB of {self.end / 1_000_000:,.1f} MB omitted. Full log: "
+            f"{self.log}, or this request with ?full_content=true and 'Accept: application/x-ndjson']",
             "level": "warning",
             "logger": "airflow_ha.task_logs",
         })  # fmt: skip
 
 
 def skip_line(file: IO[bytes]) -> int:
-    """Read on to the line's end; return the bytes that were skipped."""
+    """Skip to the end of the line; return the number of skipped bytes."""
     skipped = 0
     while part := file.readline(NEWLINE_SEARCH):
         skipped += len(part)
@@ -78,7 +78,7 @@ def skip_line(file: IO[bytes]) -> int:
 
 
 def read_lines(file: IO[bytes], start: int, end: int) -> Iterator[str]:
-    """Yield the lines that begin in a range of a file, the longest cut to MAX_LINE bytes."""
+    """Yield the lines that begin in a range of a file, each cut to MAX_LINE bytes."""
     file.seek(start)
     position = start
     while position < end and (line := file.readline(MAX_LINE)):
@@ -92,27 +92,27 @@ def read_lines(file: IO[bytes], start: int, end: int) -> Iterator[str]:
 
 
 def end_of_last_line(path: Path) -> int:
-    """Return the position after a file's last whole line, where another request may go on."""
+    """Return the position after a file's last complete line, where a later request continues."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         searched = max(0, size - NEWLINE_SEARCH)
         file.seek(searched)
-        found = file.read(size - searched).rfind(b"\n")
-        return searched + found + 1 if found >= 0 else size
+        newline = file.read(size - searched).rfind(b"\n")
+        return searched + newline + 1 if newline >= 0 else size
 
 
 def of_lines(lines: Iterable[str], limit: int | None) -> Iterator[str]:
-    """Yield the lines of a log that is no local file, or its beginning and its end if it is larger than the limit."""
+    """Yield the lines of a log that is not a local file, or its head and tail if it is larger than the limit."""
     lines = iter(lines)
     tail: deque[str] = deque()
-    head = None if limit is None else limit // (1 + HEAD_SHARE)
-    passed = kept = dropped = 0
+    head = None if limit is None else limit // (1 + TAIL_PARTS)
+    head_size = kept = dropped = 0
     for line in lines:
         shown = line
         if len(line) > MAX_LINE:
             shown = long_line.cut(line[:MAX_LINE].encode(), len(line)).decode()
-        if head is None or limit is None or passed < head:
-            passed += len(shown)
+        if head is None or limit is None or head_size < head:
+            head_size += len(shown)
             yield shown
             continue
         tail.append(shown)
@@ -122,7 +122,7 @@ def of_lines(lines: Iterable[str], limit: int | None) -> Iterator[str]:
             kept -= oldest
             dropped += oldest
     if dropped:
-        yield Excerpt(Path(), 0, passed + dropped + kept, limit, "in the log's storage").left_out(
-            passed, passed + dropped
+        yield Excerpt(Path(), 0, head_size + dropped + kept, limit, "in the log's storage").omission_note(
+            head_size, head_size + dropped
         )
     yield from tail

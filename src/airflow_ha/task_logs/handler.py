@@ -1,8 +1,8 @@
-"""Reads the logs of tasks for the API: `[logging] logging_config_class` puts it in place of Airflow's own handler.
+"""Reads task logs for the API; `[logging] logging_config_class` replaces Airflow's own handler with it.
 
-Airflow 3.3.2 reads a whole log for each request, twice, keeps thousands of lines of any length, and a copy in /tmp: a
-log of 327 MB ended an API server. Here a request reads the beginning and the end of a large log; a download of the
-whole is passed on line by line.
+Airflow 3.3.2 reads the full log twice per request, keeps thousands of lines of any length in memory, and copies the log
+to /tmp: a log of 327 MB crashed an API server. Here a request reads the head and the tail of a large log, and a
+download of the full log is streamed line by line.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STREAM_LIMIT: Final = 4_000_000
-"""Bytes of a log in one answer to the UI, which reads it as lines of JSON."""
+"""The most bytes of a log in one response to the UI, which reads lines of JSON."""
 JSON_LIMIT: Final = 2_000_000
-"""The same as one JSON document, which is in memory several times, with 2 KB for each line."""
+"""The same for a single JSON document, which is in memory several times and needs 2 KB per line."""
 STREAMED: Final = "streamed"
-"""In a request's metadata: its answer is lines of JSON (task_log_stream.py in airflow_ha.patches)."""
+"""Key of a request's metadata: the response is lines of JSON (task_log_stream.py in airflow_ha.patches)."""
 OFFSETS: Final = "offsets"
-"""In a request's metadata, and so in its continuation token: where each file is read on."""
+"""Key of a request's metadata, and so of its continuation token: where each file's next read starts."""
 
 GOES_ON = (TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED)
 BETWEEN_TRIES = (TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE)
 
 
 class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is untyped here
-    """Airflow's handler of task logs, reading in bounded memory."""
+    """Airflow's task log handler with reads in bounded memory."""
 
     def _read(self, ti: Any, try_number: int, metadata: Any = None) -> tuple[Any, Any]:
         metadata = metadata or {}
@@ -51,8 +51,8 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
         sources: list[str] = []
         streams: list[Iterator[str]] = []
         with suppress(NotImplementedError):
-            found, logs = self._read_remote_logs(ti, try_number, metadata)
-            sources += found
+            remote_sources, logs = self._read_remote_logs(ti, try_number, metadata)
+            sources += remote_sources
             if logs and isinstance(logs[0], str):
                 logs = [file_task_handler._get_compatible_log_stream(logs)]
             streams += [of_lines(log, limit) for log in logs]
@@ -67,8 +67,8 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
                 sources.append(name)
         is_over = ti.state not in State.unfinished or ti.state in BETWEEN_TRIES
         if ti.state in GOES_ON or (is_over and not streams):
-            found, logs = self._read_from_logs_server(ti, relative)
-            sources += found
+            served_sources, logs = self._read_from_logs_server(ti, relative)
+            sources += served_sources
             streams += [of_lines(log, limit) for log in logs]
 
         events = merged(streams) if whole else file_task_handler._interleave_logs(*streams)
@@ -77,14 +77,14 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
         return events, {"end_of_log": finished, OFFSETS: offsets}
 
     def local_files(self, path: Path) -> list[Path]:
-        """Return a log's files, the triggerer's too; none that a link leads out of the log folder."""
+        """Return a log's files, the triggerer's included; a link to outside the log folder is ignored."""
         base = Path(self.local_base).resolve()
-        found = (one.resolve() for one in sorted(path.parent.glob(path.name + "*")))
-        return [real for real in found if real.is_relative_to(base) and os.access(real, os.R_OK)]
+        files = (file.resolve() for file in sorted(path.parent.glob(path.name + "*")))
+        return [file for file in files if file.is_relative_to(base) and os.access(file, os.R_OK)]
 
 
 def with_sources(sources: list[str], events: Iterator[StructuredLogMessage]) -> Iterator[StructuredLogMessage]:
-    """Yield upstream's group that names a log's files, and then the log."""
+    """Yield upstream's group with the sources of a log, then the log."""
     yield StructuredLogMessage(event="::group::Log message source details")
     yield from (StructuredLogMessage(event=source) for source in sources)
     yield StructuredLogMessage(event="::endgroup::")
@@ -92,7 +92,7 @@ def with_sources(sources: list[str], events: Iterator[StructuredLogMessage]) -> 
 
 
 def merged(streams: list[Iterator[str]]) -> Iterator[StructuredLogMessage]:
-    """Yield the lines of several logs by their time; a single log stays in its own order."""
+    """Yield the lines of several logs by time; the order inside a log is kept."""
     parsed = [file_task_handler._log_stream_to_parsed_log_stream(stream) for stream in streams]
     for _, _, event in heapq.merge(*parsed, key=lambda line: file_task_handler._create_sort_key(line[0], line[1])):
         yield event

@@ -1,4 +1,4 @@
-"""Lines that are too long to be kept or shown as they are."""
+"""Cuts lines that are too long to store or show."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def cut(head: bytes, total: int) -> bytes:
-    """Return a log line's beginning as a line of its own that says how much is missing.
+    """Return the beginning of a log line, followed by a note with the line's size.
 
     Args:
         head: the line's first bytes.
-        total: the bytes of the whole line.
+        total: the size of the full line in bytes.
 
     Returns:
-        A JSON object where the line was one that was cut inside its text, as a task's log has them; else text.
+        A JSON object if the line is a JSON object that is cut inside a string, as in task logs; otherwise text.
     """
     note = f" [cut: the line has {total:,} bytes]"
-    # A character, an escape or a surrogate pair may be cut through: its rest is at most 12 bytes long.
+    # The cut may be inside a character, an escape or a surrogate pair: at most 12 bytes to drop.
     for dropped in range(13):
         text = head[: len(head) - dropped].decode(errors="ignore") if head.startswith(b"{") else ""
         try:

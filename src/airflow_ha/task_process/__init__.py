@@ -1,1 +1,1 @@
-"""What a worker grants one task's process, and what it does with what is left of it."""
+"""Limits of one task's process, its scratch folder, and the cleanup after it exits."""

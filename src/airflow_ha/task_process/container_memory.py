@@ -1,4 +1,4 @@
-"""The memory of a worker's container, and whom the kernel takes when it runs out."""
+"""Memory of a worker's container, and which process the kernel kills when it runs out."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CGROUP: Final = Path("/sys/fs/cgroup")
-"""A container sees its own control group here."""
+"""The container's own control group."""
 OOM_KILLS: Final = ("memory.events", "memory/memory.oom_control")
-"""Where the kernel counts the processes that it killed for memory: control groups v2, v1."""
+"""The files with the kernel's count of OOM kills: control groups v2, v1."""
 LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
 OOM_SCORE: Final = 900
-"""Added to a task's share of the memory, in thousandths: any task goes before any other process, the biggest first."""
+"""The kernel adds it to a task's share of the memory, in thousandths. So it kills tasks before any other process, the
+largest first."""
 
 _own_score: tuple[int, int, bytes] | None = None
-"""This process's id, its open oom_score_adj, and what it was."""
+"""This process's id, the descriptor of its open oom_score_adj, and the initial value."""
 
 
 def oom_kills(cgroup: Path = CGROUP) -> int:
-    """Return how many processes of this container the kernel has killed for memory; 0 where it does not say."""
+    """Return the number of OOM kills in this container; 0 if the kernel does not count them."""
     for name in OOM_KILLS:
         with suppress(OSError):
-            if found := re.search(r"^oom_kill (\d+)$", (cgroup / name).read_text(), re.MULTILINE):
-                return int(found[1])
+            if match := re.search(r"^oom_kill (\d+)$", (cgroup / name).read_text(), re.MULTILINE):
+                return int(match[1])
     return 0
 
 
 def memory_limit(cgroup: Path = CGROUP) -> int | None:
-    """Return the memory limit of this container in bytes, None where there is none."""
+    """Return the memory limit of this container in bytes; None if it has none."""
     for name in LIMITS:
         with suppress(OSError, ValueError):
             limit = int((cgroup / name).read_text())
@@ -42,7 +43,7 @@ def memory_limit(cgroup: Path = CGROUP) -> int | None:
 
 
 def open_own_score() -> None:
-    """Keep this process's oom_score_adj open: once a process is not dumpable, as supervisors are, root alone may."""
+    """Keep this process's oom_score_adj open: once a supervisor is not dumpable, only root can open it."""
     global _own_score
     with suppress(OSError):
         score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
@@ -50,7 +51,7 @@ def open_own_score() -> None:
 
 
 def close_inherited_score() -> None:
-    """In a forked child: forget the parent's oom_score_adj."""
+    """Close the parent's oom_score_adj in a forked child."""
     global _own_score
     if _own_score:
         os.close(_own_score[1])
@@ -59,9 +60,9 @@ def close_inherited_score() -> None:
 
 @contextmanager
 def forks_go_first() -> Iterator[None]:
-    """Make what is forked inside the block the first that the kernel kills for memory, with all that it starts.
+    """Make the kernel kill processes that are forked in this block, and their descendants, first when out of memory.
 
-    The score of this process is raised for as long as the block lasts, since a child inherits it.
+    A child inherits the score, so this process's own score is raised during the block.
     """
     if _own_score is None or _own_score[0] != os.getpid():
         yield
@@ -71,5 +72,5 @@ def forks_go_first() -> Iterator[None]:
     try:
         yield
     finally:
-        if _own_score:  # not in a child that left the block
+        if _own_score:  # false in a child that leaves the block
             os.pwrite(score, usual, 0)

@@ -1,4 +1,4 @@
-"""The processes that a task leaves behind, also in sessions of their own."""
+"""The processes that a task leaves behind, including those in their own sessions."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 """From <linux/prctl.h>."""
-OWN_END_SECONDS: Final = 0.2
-"""For a process that ends by itself when its parent has, as multiprocessing's resource tracker does."""
+EXIT_SECONDS: Final = 0.2
+"""Time for a process that exits after its parent, such as multiprocessing's resource tracker."""
 GRACE_SECONDS: Final = 1.0
-"""For a process that was told to end (SIGTERM), before it is killed."""
+"""Time from the start until a process that received SIGTERM gets SIGKILL."""
 GIVE_UP_SECONDS: Final = 10.0
-"""For processes that start others faster than they can be killed, or that the kernel cannot end (stuck in I/O)."""
+"""Limit for processes that start others faster than they are killed, or that the kernel cannot kill (stuck in I/O)."""
 POLL_SECONDS: Final = 0.01
 
 _libc = ctypes.CDLL(None)
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants whose parent has ended, in place of the container's init."""
+    """Make this process, instead of the container's init, the parent of descendants whose parent has exited."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_with_parent(parent: int) -> None:
-    """Make this process end when the thread that forked it does.
+    """Make this process exit when the thread that forked it exits.
 
     Args:
         parent: The id of the process that forked this one.
@@ -43,28 +43,28 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def children(of: int | str = "self") -> set[int]:
-    """Return the ids of a process's children, those that ended and were not waited for included."""
-    found: set[int] = set()
+def children(parent: int | str = "self") -> set[int]:
+    """Return the ids of a process's children, zombies included."""
+    pids: set[int] = set()
     with suppress(OSError):
-        for thread in os.listdir(f"/proc/{of}/task"):  # noqa: PTH208 (a few microseconds, of each task)
+        for thread in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208 (saves a few microseconds of each task)
             with suppress(OSError):
-                found.update(map(int, Path(f"/proc/{of}/task/{thread}/children").read_bytes().split()))
-    return found
+                pids.update(map(int, Path(f"/proc/{parent}/task/{thread}/children").read_bytes().split()))
+    return pids
 
 
 def descendants() -> set[int]:
     """Return the ids of this process's children, their children, and so on."""
-    found: set[int] = set()
+    pids: set[int] = set()
     new = children()
     while new:
-        found |= new
-        new = set().union(*map(children, new)) - found
-    return found
+        pids |= new
+        new = set().union(*map(children, new)) - pids
+    return pids
 
 
 def reap(pids: Collection[int]) -> set[int]:
-    """Wait for those children that have ended; return the others."""
+    """Reap the children that have exited; return the live ones."""
     alive = set()
     for pid in pids:
         with suppress(ChildProcessError):
@@ -74,21 +74,21 @@ def reap(pids: Collection[int]) -> set[int]:
 
 
 def end_all(kept: Collection[int] = ()) -> list[str]:
-    """End this process's descendants: SIGTERM, then SIGKILL; the children of one that ended become our own.
+    """Terminate this process's descendants: SIGTERM, then SIGKILL. Orphans of a terminated process become children.
 
     Args:
-        kept: The ids of those children that stay.
+        kept: The ids of children that keep running.
 
     Returns:
-        The ended ones, each as `name (pid)`.
+        The terminated processes, each as `name (pid)`.
     """
     ended: dict[int, str] = {}
-    begun = time.monotonic()
-    while left := reap(children().difference(kept)):
-        waited = time.monotonic() - begun
+    started = time.monotonic()
+    while alive := reap(children().difference(kept)):
+        waited = time.monotonic() - started
         if waited > GIVE_UP_SECONDS:
             break
-        for pid in left if waited > OWN_END_SECONDS else ():
+        for pid in alive if waited > EXIT_SECONDS else ():
             if pid not in ended:
                 ended[pid] = f"{name_of(pid)} ({pid})"
                 send(pid, signal.SIGTERM)
@@ -99,13 +99,13 @@ def end_all(kept: Collection[int] = ()) -> list[str]:
 
 
 def name_of(pid: int) -> str:
-    """Return the name of a process's program; empty when it has ended."""
+    """Return the name of a process's program; empty if it has exited."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     return ""
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may have ended."""
+    """Send a signal to a process; nothing happens if it has exited."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

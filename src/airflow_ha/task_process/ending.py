@@ -1,4 +1,4 @@
-"""Why a task's process ended before its task had: what its log says."""
+"""Why a task's process exited before its task completed, for the task's log and for metrics."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from airflow_ha.task_process.size import shown
+from airflow_ha.sizes import shown
 
 Reason = Literal["oom", "signal", "exit", "scratch"]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a task's process ended.
+    """The exit of a task's process.
 
     Attributes:
-        code: Its exit code, or the negative number of a signal.
-        peak: The most memory that it had, in bytes, where that is known.
-        limit: The worker's memory, in bytes, where it has a limit.
+        code: The exit code, or the negative number of a signal.
+        peak: The peak memory in bytes; None if unknown.
+        limit: The worker's memory limit in bytes; None if it has none.
         memory_ran_out: Whether the kernel has just killed a process of this worker for memory.
-        ended_for: Why its supervisor ended it, where it did.
+        ended_for: Why the supervisor terminated it; None if it did not.
     """
 
     code: int
@@ -31,7 +31,7 @@ class Ending:
 
     @property
     def reason(self) -> Reason:
-        """Return what is counted."""
+        """Return the metric's label."""
         if self.ended_for:
             return "scratch"
         if self.code == -signal.SIGKILL and self.memory_ran_out:
@@ -40,32 +40,33 @@ class Ending:
 
     @property
     def text(self) -> str:
-        """Return what is written in the task's log."""
+        """Return the message for the task's log."""
         peak = f"; its peak memory was {shown(self.peak)}" if self.peak else ""
-        of_limit = f", of the worker's {shown(self.limit)}" if self.peak and self.limit else ""
-        beside = "; the kernel had just killed another process of this worker for memory" if self.memory_ran_out else ""
+        peak += f" of the worker's {shown(self.limit)}" if self.peak and self.limit else ""
+        other_kill = "; the kernel had just killed another process of this worker (OOM)" if self.memory_ran_out else ""
         match self.reason:
             case "scratch":
-                return f"{self.ended_for}. The task was ended"
+                return f"{self.ended_for}. The worker terminated the task"
             case "oom":
                 return (
-                    "The kernel killed this task (SIGKILL): the worker had run out of memory (OOM), and this task used "
-                    f"the most{peak}{of_limit}"
+                    "The kernel killed this task (SIGKILL): the worker ran out of memory (OOM), and this task used "
+                    f"the most{peak}"
                 )
             case "signal":
-                by = " that another process sent; it was not for memory" if self.code == -signal.SIGKILL else ""
-                return f"This task's process was ended by {name_of(self.code)}{by}{peak}{of_limit}{beside}"
+                sender = "; another process sent it, and not for memory" if self.code == -signal.SIGKILL else ""
+                return f"{name_of(self.code)} terminated this task's process{sender}{peak}{other_kill}"
             case _:
                 return (
-                    f"This task's process ended with exit code {self.code} before its task had{peak}{of_limit}{beside}"
+                    "This task's process exited before the task completed, with "
+                    f"exit code {self.code}{peak}{other_kill}"
                 )
 
 
 def name_of(code: int) -> str:
-    """Return the name of the signal that ended a process, for example `SIGSEGV (Segmentation fault)`.
+    """Return the name of a signal, for example `SIGSEGV (Segmentation fault)`.
 
     Args:
-        code: The process's exit code, the negative number of a signal.
+        code: The exit code of a process, the negative number of a signal.
     """
     try:
         name = signal.Signals(-code).name

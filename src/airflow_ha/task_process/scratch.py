@@ -1,7 +1,7 @@
-"""The folder in which one task works, and what is left in a worker's /tmp.
+"""The scratch folder of each task, and the cleanup of a worker's /tmp.
 
-Each task has a folder of its own, as its working directory and as TMPDIR, removed when the task ends. What a task
-writes to another place under /tmp and leaves is removed when it is a day old, or when the worker starts.
+Each task has its own folder as working directory and TMPDIR; it is removed after the task. Other files that a task
+leaves under /tmp are removed when they are a day old, or when the worker starts.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ if TYPE_CHECKING:
 
 TMP: Final = Path("/tmp")  # noqa: S108 (the container's own, of one user)
 LEFT_SECONDS: Final = 86400.0
-"""How long a file stays that no running task can have written."""
+"""The age at which a file is removed that no running task can have written."""
 OWN_PREFIXES: Final = ("task-", "airflow-ha-")
-"""Of what the sweep leaves alone: tasks' folders, and what the worker shares with its tasks (telemetry/address.py)."""
+"""The sweep skips these: task folders, and files that the worker shares with tasks (telemetry/exporter_address.py)."""
 SWEEP_SECONDS: Final = 3600.0
-"""Between two sweeps by one process of the pool."""
+"""Time between two sweeps by one process of the pool."""
 
 
 def base() -> Path:
-    """Return where the tasks' folders are made."""
+    """Return the parent of the task folders."""
     return Path(os.environ.get("AIRFLOW_HA_SCRATCH") or TMP)
 
 
 def prefix() -> str:
-    """Return what the names of this worker's folders begin with; others may share the base."""
+    """Return the prefix of this worker's folders; other workers may share the base."""
     return f"task-{zlib.crc32(gethostname().encode()):08x}-"
 
 
 def create(where: Path, home: Path) -> Path:
-    """Make a task's folder.
+    """Create a task's folder.
+
+    Its name contains the time of creation and is short, because the path of a socket has at most 107 characters. It
+    links to the files of AIRFLOW_HOME, where stock Airflow runs tasks, so relative paths keep working.
 
     Args:
-        where: The base. The folder's name has when it was made, and is short: sockets in it may have 107 characters.
-        home: AIRFLOW_HOME, in which stock Airflow's tasks run: what is there can be read by the same relative paths.
+        where: The base.
+        home: AIRFLOW_HOME.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix()}{int(time.time()):x}-", dir=where))
     with suppress(OSError), os.scandir(home) as entries:
@@ -55,7 +58,7 @@ def create(where: Path, home: Path) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder or a file, folders that were made read-only included; nobody uses it any more."""
+    """Remove an unused folder or file, even if its folders are read-only."""
     if not folder.is_dir() or folder.is_symlink():
         with suppress(OSError):
             folder.unlink()
@@ -73,12 +76,12 @@ def remove(folder: Path) -> None:
 
 
 def remove_leftovers(where: Path, tmp: Path, started: float) -> None:
-    """Remove what an earlier life of this worker left: its tasks' folders, and its own user's files in /tmp.
+    """Remove the files of this worker's previous run: task folders, and its user's files in /tmp.
 
     Args:
         where: The base.
         tmp: The worker's /tmp.
-        started: When the container started, in seconds since the epoch.
+        started: The container's start, in seconds since the epoch.
     """
     for folder in where.glob(f"{prefix()}*"):
         remove(folder)
@@ -88,15 +91,15 @@ def remove_leftovers(where: Path, tmp: Path, started: float) -> None:
 
 
 def sweep(where: Path, tmp: Path, kept: Collection[str], now: float) -> None:
-    """Remove what tasks left in /tmp beside their folders: old, and older than every task that runs now.
+    """Remove files that tasks left in /tmp outside their folders and that are old and older than any running task.
 
     Args:
         where: The base.
         tmp: The worker's /tmp.
-        kept: The names of the worker's own files there.
+        kept: The names of the worker's own files in /tmp.
         now: In seconds since the epoch.
     """
-    oldest_task = min((begun(folder.name) for folder in where.glob(f"{prefix()}*")), default=now)
+    oldest_task = min((created_at(folder.name) for folder in where.glob(f"{prefix()}*")), default=now)
     limit = min(now - LEFT_SECONDS, oldest_task)
     for entry in own_entries(tmp):
         if entry.name in kept or entry.name.startswith(OWN_PREFIXES):
@@ -105,15 +108,15 @@ def sweep(where: Path, tmp: Path, kept: Collection[str], now: float) -> None:
             remove(Path(entry.path))
 
 
-def begun(name: str) -> float:
-    """Return when a task's folder was made, in seconds since the epoch."""
+def created_at(name: str) -> float:
+    """Return the creation time of a task's folder from its name, in seconds since the epoch; 0 if it has none."""
     with suppress(ValueError):
         return float(int(name.removeprefix(prefix()).partition("-")[0], 16))
     return 0.0
 
 
 def own_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what this user has made in a folder, but for Airflow's settings, the home folder, and sockets."""
+    """Yield this user's files in a folder, except Airflow's configuration, the home folder and sockets."""
     kept = {os.environ.get("AIRFLOW_CONFIG"), os.environ.get("HOME")}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -124,12 +127,12 @@ def own_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def last_change(status: os.stat_result) -> float:
-    """Return when a file's content or its place changed."""
+    """Return the time of the last change of a file's content or metadata."""
     return max(status.st_mtime, status.st_ctime)
 
 
 def tree(entry: os.DirEntry[str]) -> Iterator[os.stat_result]:
-    """Yield the status of a file, or of a folder and all that is in it."""
+    """Yield the status of a file, or of a folder and its content."""
     with suppress(OSError):
         yield entry.stat(follow_symlinks=False)
         if entry.is_dir(follow_symlinks=False):

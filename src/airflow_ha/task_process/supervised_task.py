@@ -1,4 +1,4 @@
-"""One task, for as long as its process runs: its folder, its limits, and who ends it when it goes over them."""
+"""One running task: its scratch folder, its limits, and the watch that terminates it when it exceeds them."""
 
 from __future__ import annotations
 
@@ -21,43 +21,44 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from airflow_ha.setting_error import SettingError
+from airflow_ha.sizes import DOCKER_UNITS, GIB, parse_size, shown
 from airflow_ha.task_process import container_memory, descendants, scratch
-from airflow_ha.task_process.size import shown, size
 from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 WATCH_AFTER_SECONDS: Final = 2.0
-"""A task that ends sooner is not watched: that would be a tenth of what it costs."""
+"""A shorter task is not watched: the watch would add a tenth to its cost."""
 WATCH_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 0.5
-"""Between two checks, usually and when a limit may be near."""
+"""Time between two checks: normally, and when a limit may be close."""
 CHECK_SHARE: Final = 20
-"""A check takes at most one in so many seconds, however many files there are."""
+"""A check takes at most one part in 20 of the time, for any number of files."""
 PASSES: Final = 15
-"""One check in so many counts the files though the disk has hardly grown."""
+"""One check in 15 counts the files even if the disk has hardly grown."""
 RESERVE_SHARE: Final = 0.03
-RESERVE_BYTES: Final = 5 << 30
-"""What tasks leave free of their disk, which Postgres may share: the smaller of the two."""
+RESERVE_BYTES: Final = 5 * GIB
+"""The free space that tasks leave on their disk, which Postgres may share: the smaller of the two."""
 SCARCE_CHECKS: Final = 3
-"""So many checks find the disk too full before a task is ended: by then each task has said what it uses."""
+"""The checks in a row that find the disk full before a task is terminated: each task has reported its usage by then."""
 OOM_SECONDS: Final = 10.0
-"""How soon after the kernel killed for memory a task's end is put down to it."""
-DEFAULT_SCRATCH: Final = "10g"
+"""How long after an OOM kill a task's exit is attributed to it."""
+DEFAULT_SCRATCH: Final = 10 * GIB
 
 _USE: Final = struct.Struct("=qq")
 _USES: Final = 1024
 _uses = mmap.mmap(-1, _USE.size * _USES)
-"""What each process of the pool, by its id, last said that its task uses. Made before the pool is forked."""
+"""The last reported usage of each pool process's task, by process id. It is mapped before the pool is forked."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one task may take.
+    """The limits of one task.
 
     Attributes:
-        memory: The bytes that each of its processes may allocate; None: what the worker has.
+        memory: The bytes that each of its processes may allocate; None means the worker's limit.
         scratch: The bytes on disk of its temporary files.
     """
 
@@ -65,36 +66,50 @@ class Limits:
     scratch: int
 
 
+def size_setting(text: str) -> int | None:
+    """Return a setting's size in bytes, as in Docker (`2g`, `512M`); None if it is empty.
+
+    Raises:
+        SettingError: The text is not a size.
+    """
+    if not text.strip():
+        return None
+    size = parse_size(text.strip().lower(), DOCKER_UNITS)
+    if size is None:
+        raise SettingError(f"cannot read {text!r}: not a size such as 512m or 2g")
+    return size
+
+
 @functools.cache
 def limits() -> Limits:
-    """Return the limits that compose/.env sets."""
+    """Return the limits from the environment (compose/.env)."""
     return Limits(
-        memory=size(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
-        scratch=size(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or size(DEFAULT_SCRATCH) or 0,
+        memory=size_setting(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
+        scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
     )
 
 
 def reserve(disk: Disk) -> int:
-    """Return how many bytes of a disk tasks leave free."""
+    """Return the bytes that tasks leave free on a disk."""
     return min(int(disk.size * RESERVE_SHARE), RESERVE_BYTES)
 
 
-def say_use(used: int) -> None:
-    """Let the other processes of the pool know what this one's task uses."""
+def report_usage(used: int) -> None:
+    """Report this process's task usage to the other processes of the pool."""
     _USE.pack_into(_uses, os.getpid() % _USES * _USE.size, os.getpid(), used)
 
 
 def is_biggest(used: int) -> bool:
-    """Whether no other task of this worker uses more."""
-    others = [(theirs, pid) for pid, theirs in _USE.iter_unpack(_uses[:]) if pid and Path(f"/proc/{pid}").exists()]
+    """Return whether no other task of this worker uses more."""
+    others = [(usage, pid) for pid, usage in _USE.iter_unpack(_uses[:]) if pid and Path(f"/proc/{pid}").exists()]
     return (used, os.getpid()) >= max(others, default=(0, 0))
 
 
 class TaskRun:
-    """What the supervisor knows of the one task that it runs.
+    """The supervisor's state of the task that it runs.
 
     Args:
-        where: The base of the tasks' folders.
+        where: The base of the task folders.
         home: AIRFLOW_HOME.
     """
 
@@ -103,18 +118,18 @@ class TaskRun:
         self.started = time.monotonic()
         self.kept = descendants.reap(descendants.children())
         self.pid: int | None = None
-        """The task's process, once it is there: who waits for it learns how it ended."""
+        """The task's process after its fork. The watch does not reap it, because that would lose its exit code."""
         self.peak: int | None = None
-        """The most memory that the task's process, or one of those it waited for, had at once, in bytes."""
+        """The peak memory of the task's process or of one of its reaped children, in bytes."""
         self.ended_for: str | None = None
-        """Why this supervisor ended the task."""
-        self.left: list[str] = []
+        """Why this supervisor terminated the task."""
+        self.leftovers: list[str] = []
         """The processes that the task left behind."""
         self.oom_kills = container_memory.oom_kills()
         self.oom_seen: float | None = None
         self.folder: Path | None = None
         self.use: ScratchUse | None = None
-        with suppress(OSError):  # the disk is full, or read-only: the task will say what it misses
+        with suppress(OSError):  # the disk is full or read-only: the task itself raises the error
             self.folder = scratch.create(where, home)
             self.use = ScratchUse(self.folder, where)
             self.lowest = self.use.disk().used
@@ -124,29 +139,29 @@ class TaskRun:
 
     # --- In the task's process
 
-    def settle_in(self) -> None:
-        """Take the task's folder as working directory and for temporary files, and the limits."""
-        # Celery's pool is of daemons, which may have no children, has a key of billiard's, which no other process is
-        # given, and a main module that fails where Airflow's database is refused: a task may fork and spawn.
+    def prepare_process(self) -> None:
+        """Apply the limits, and use the task's folder as working directory and for temporary files."""
+        # A task may fork and spawn. Celery's pool prevents that: daemons have no children, the authkey is billiard's,
+        # and a spawned child fails at the import of a main module that needs Airflow's database.
         sys.modules["__main__"] = ModuleType("__main__")
         config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
         key = multiprocessing.process.AuthenticationString(bytes(config["authkey"]))  # type: ignore[attr-defined]
         config.update(daemon=False, authkey=key)
         if self.limits.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (self.limits.memory, self.limits.memory))
-        # The folder would be where a core is dumped.
+        # A core dump would fill the folder.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if self.folder and self.use:
             os.chdir(self.folder)
             os.environ["AIRFLOW_HA_WORKER_TMP"] = os.environ.get("TMPDIR") or str(scratch.TMP)
             os.environ["TMPDIR"] = str(self.folder)
-            tempfile.tempdir = None  # it is asked for again
-            signal.signal(ASK, self.use.in_the_task())
+            tempfile.tempdir = None  # drop the cached folder
+            signal.signal(ASK, self.use.signal_handler())
 
     # --- In the supervisor
 
     def watch(self, send: Callable[[signal.Signals], None]) -> None:
-        """Begin to watch the task, if it has run for long enough.
+        """Start the watch of the task if it has run for WATCH_AFTER_SECONDS.
 
         Args:
             send: Sends a signal to the task.
@@ -157,7 +172,7 @@ class TaskRun:
 
     @property
     def is_watched(self) -> bool:
-        """Whether the task ran for long enough to be watched."""
+        """Whether the watch of the task has started."""
         return self._thread is not None
 
     def _watch(self, send: Callable[[signal.Signals], None]) -> None:
@@ -166,7 +181,7 @@ class TaskRun:
             begun = time.monotonic()
             self.note_oom_kills()
             descendants.reap(descendants.children() - self.kept - {self.pid})
-            with suppress(psutil.Error, OSError):  # it has ended by itself
+            with suppress(psutil.Error, OSError):  # the task has exited
                 if self.ended_for:
                     send(signal.SIGKILL)
                 elif reason := self.check_scratch():
@@ -178,51 +193,51 @@ class TaskRun:
     _is_growing = False
 
     def check_scratch(self) -> str | None:
-        """Return why the task must end for the disk it uses, None when it need not."""
+        """Return why the task must be terminated for its disk usage; None if it may continue."""
         if self.use is None:
             return None
         disk = self.use.disk()
         self.lowest = min(self.lowest, disk.used)
         self._is_growing = disk.used - self.lowest > self.limits.scratch // 2
-        least = reserve(disk)
-        self._scarce = self._scarce + 1 if disk.free < least else 0
+        reserved = reserve(disk)
+        self._scarce = self._scarce + 1 if disk.free < reserved else 0
         self._passes += 1
         if not (self._is_growing or self._scarce or self._passes % PASSES == 0):
             return None
         used = self.use.measure(descendants.descendants(), self._over.is_set)
-        say_use(used)
+        report_usage(used)
         if used > self.limits.scratch:
             return (
-                f"No space left on device: this task's temporary files take {shown(used)}, "
-                f"and a task may take {shown(self.limits.scratch)} (TASK_SCRATCH_LIMIT)"
+                f"No space left on device: this task's temporary files use {shown(used)}, "
+                f"the limit is {shown(self.limits.scratch)} (TASK_SCRATCH_LIMIT)"
             )
-        if self._scarce >= SCARCE_CHECKS and used > least // 10 and is_biggest(used):
+        if self._scarce >= SCARCE_CHECKS and used > reserved // 10 and is_biggest(used):
             return (
-                f"No space left on device: {shown(disk.free)} of the worker's disk are free, tasks leave "
-                f"{shown(least)} to others, and this task's temporary files take most, {shown(used)}"
+                f"No space left on device: the worker's disk has {shown(disk.free)} free, tasks must leave "
+                f"{shown(reserved)} free, and this task's temporary files use the most, {shown(used)}"
             )
         return None
 
     def note_oom_kills(self) -> None:
-        """Note when the kernel last killed a process of this worker for memory."""
+        """Record the time of a new OOM kill in this worker."""
         if (now := container_memory.oom_kills()) != self.oom_kills:
             self.oom_kills, self.oom_seen = now, time.monotonic()
 
     def memory_ran_out(self) -> bool:
-        """Whether the kernel has just killed a process of this worker for memory."""
+        """Return whether the kernel has killed a process of this worker for memory in the last OOM_SECONDS."""
         self.note_oom_kills()
         return self.oom_seen is not None and time.monotonic() - self.oom_seen < OOM_SECONDS
 
-    def end_what_is_left(self) -> None:
-        """End the processes that the task left behind."""
-        self.left += descendants.end_all(self.kept)
+    def end_leftovers(self) -> None:
+        """Terminate the processes that the task left behind."""
+        self.leftovers += descendants.end_all(self.kept)
 
     def close(self) -> None:
-        """End what is left of the task, its folder included."""
+        """Stop the watch, terminate leftover processes and remove the task's folder."""
         self._over.set()
         if self._thread:
             self._thread.join()
-            say_use(0)
-        self.end_what_is_left()
+            report_usage(0)
+        self.end_leftovers()
         if self.folder:
             scratch.remove(self.folder)

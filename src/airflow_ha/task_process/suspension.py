@@ -1,7 +1,7 @@
-"""What a supervisor and its task's process share about suspension, and its settings.
+"""Settings of suspension, and the state that a supervisor and its task's process share.
 
-The memory is mapped before the fork: what one of the two writes, the other reads. The supervisor writes for how long it
-held the task, while the task is stopped; the task writes that it opted out, once its DAG file was parsed.
+The shared memory is mapped before the fork. The supervisor writes the time for which it has suspended the task; the
+task writes that it opted out, after its DAG file is parsed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SWITCH: Final = "AIRFLOW_HA_TASK_SUSPENSION"
 LIMIT: Final = "AIRFLOW_HA_TASK_SUSPENSION_LIMIT"
 DEFAULT_LIMIT_SECONDS: Final = 480.0
-"""A token is accepted for 690 s after any heartbeat that was (compose/airflow.yaml), of which a lease takes 30."""
+"""A token is valid for 690 s after an accepted heartbeat (compose/airflow.yaml), and a lease takes 30 s of them."""
 OPT_OUT: Final = "suspend"
 """The key of `executor_config` that a DAG author sets to False."""
 
@@ -29,13 +29,13 @@ _shared = mmap.mmap(-1, _HELD.size + _OPTED_OUT.size)
 
 
 def share_with_tasks(**_: Any) -> None:
-    """Map memory of this process and its tasks alone; called by Celery in each process of the pool."""
+    """Map memory that only this process and its tasks share; Celery calls this in each process of the pool."""
     global _shared
     _shared = mmap.mmap(-1, _HELD.size + _OPTED_OUT.size)
 
 
 def is_on(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether tasks are suspended at all.
+    """Return whether suspension is enabled.
 
     Raises:
         SettingError: The setting is neither `on` nor `off`.
@@ -47,7 +47,7 @@ def is_on(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def limit_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """Return for how long a task may be suspended.
+    """Return the longest suspension of a task.
 
     Raises:
         SettingError: The setting is not a positive number.
@@ -59,25 +59,25 @@ def limit_seconds(environment: Mapping[str, str] = os.environ) -> float:
 
 
 def held_seconds() -> float:
-    """Return for how long this supervisor's tasks were suspended so far; two values tell what lies between."""
+    """Return the total time for which this supervisor's tasks were suspended."""
     return float(_HELD.unpack_from(_shared, 0)[0])
 
 
 def add_held(seconds: float) -> None:
-    """Count a suspension that is about to end; the task does not run meanwhile."""
+    """Add a suspension's duration, just before the task continues."""
     _HELD.pack_into(_shared, 0, held_seconds() + seconds)
 
 
 def opt_out() -> None:
-    """Note, in the task's process, that it must not be suspended."""
+    """Mark, in the task's process, that it must not be suspended."""
     _OPTED_OUT.pack_into(_shared, _HELD.size, os.getpid())
 
 
 def has_opted_out(pid: int) -> bool:
-    """Whether the task of this process must not be suspended."""
+    """Return whether the task in this process must not be suspended."""
     return bool(_OPTED_OUT.unpack_from(_shared, _HELD.size)[0] == pid)
 
 
 def forget() -> None:
-    """Forget who opted out: its id may come again."""
+    """Clear the opt-out: the kernel may reuse the process id."""
     _OPTED_OUT.pack_into(_shared, _HELD.size, 0)

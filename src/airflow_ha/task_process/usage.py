@@ -1,9 +1,8 @@
-"""How much of the disk one task uses for its scratch files.
+"""The disk usage of one task's scratch files.
 
-That is what its folder holds, and what its processes hold open elsewhere: under /tmp, or deleted. A supervisor may not
-look at the open files of a task's process, nor of its forks: they are not dumpable, which keeps other tasks from
-reading their memory. So it asks them (SIGURG, ignored by every other program), and they answer in memory that both
-share.
+It includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A supervisor
+cannot read the open files of a task's process or its forks: they are not dumpable, so that other tasks cannot read
+their memory. It sends them SIGURG, which other programs ignore, and they write their usage to shared memory.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ if TYPE_CHECKING:
 
 ASK: Final = signal.SIGURG
 ANSWER: Final = struct.Struct("=QQqd")
-"""Of one file: device, inode, bytes on disk, and when that was written, by the monotonic clock."""
+"""A file's device, inode, bytes on disk, and the time of the entry on the monotonic clock."""
 ANSWERS: Final = 4096
 PROBES: Final = 8
-"""Places in the table that one file may have."""
+"""The most slots of the table to probe for one file."""
 ANSWER_SECONDS: Final = 30.0
-"""How long an answer counts: a process in a long call of C answers late."""
+"""How long an entry is valid: a process inside a long C call responds late."""
 BLOCK: Final = 512
 """Bytes of a block in `st_blocks`."""
 
 
 def folder_use(folder: str, is_over: Callable[[], bool] = bool) -> int:
-    """Return the bytes on disk of what a folder holds; a file with several names counts once.
+    """Return a folder's usage in bytes on disk; a file with several names counts once.
 
     Args:
         folder: The folder.
-        is_over: Whether nobody waits for the answer any more.
+        is_over: Whether the task is over, so that the result is no longer needed.
     """
-    total, several = 0, set()
+    total, hard_linked = 0, set()
     folders = [folder]
     while folders and not is_over():
         with suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -57,27 +56,27 @@ def folder_use(folder: str, is_over: Callable[[], bool] = bool) -> int:
                     if stat.S_ISDIR(status.st_mode):
                         folders.append(entry.path)
                     elif status.st_nlink > 1:
-                        if status.st_ino in several:
+                        if status.st_ino in hard_linked:
                             continue
-                        several.add(status.st_ino)
+                        hard_linked.add(status.st_ino)
                     total += status.st_blocks * BLOCK
     return total
 
 
 def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | None:
-    """Return the files that a process holds open outside its task's folder; None when we may not look.
+    """Return the files that a process holds open outside its task's folder; None if access is denied.
 
     Args:
         pid: The process, or `self`.
-        folder: The task's, whose files are counted there, unless they are deleted.
-        roots: Where its scratch files can be, each with a slash at its end.
+        folder: The task's folder; of its files only the deleted ones are included.
+        roots: The folders of scratch files, each with a trailing slash.
     """
-    found: Files = {}
+    files: Files = {}
     where = f"/proc/{pid}/fd"
     try:
         names = [entry.name for entry in Path(where).iterdir()]
     except FileNotFoundError:
-        return found
+        return files
     except OSError:
         return None
     for name in names:
@@ -89,12 +88,12 @@ def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | N
                 if stat.S_ISREG(status.st_mode) and (
                     is_deleted or (not path.startswith(folder + "/") and is_written(pid, name))
                 ):
-                    found[status.st_dev, status.st_ino] = path, status.st_blocks * BLOCK
-    return found
+                    files[status.st_dev, status.st_ino] = path, status.st_blocks * BLOCK
+    return files
 
 
 def is_written(pid: int | str, descriptor: str) -> bool:
-    """Whether a process has a file open for writing."""
+    """Return whether a process has a file open for writing."""
     if pid == "self":
         flags = fcntl.fcntl(int(descriptor), fcntl.F_GETFL)
     else:
@@ -105,12 +104,12 @@ def is_written(pid: int | str, descriptor: str) -> bool:
 
 @dataclass(frozen=True)
 class Disk:
-    """The bytes of a disk.
+    """The state of a disk, in bytes.
 
     Attributes:
-        size: All.
-        used: By anybody.
-        free: For a user who is not root.
+        size: The total size.
+        used: Used by all programs.
+        free: Available to users other than root.
     """
 
     size: int
@@ -119,13 +118,13 @@ class Disk:
 
 
 class Answers:
-    """The files that a task's processes say they use, by device and inode: forks share the files of their parent."""
+    """A shared table of the files that a task's processes use, by device and inode; forks share files."""
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, ANSWER.size * ANSWERS)
 
     def write(self, key: tuple[int, int], size: int) -> None:
-        """Note a file, in place of what was noted of it, of a place that is free, or of an old answer."""
+        """Write a file's entry into its own, a free or an expired slot."""
         now = time.monotonic()
         for probe in range(PROBES):
             at = (hash(key) + probe) % ANSWERS * ANSWER.size
@@ -135,7 +134,7 @@ class Answers:
                 return
 
     def read(self) -> dict[tuple[int, int], int]:
-        """Return the bytes of each file."""
+        """Return the bytes on disk by file, from valid entries."""
         since = time.monotonic() - ANSWER_SECONDS
         return {
             (device, inode): size
@@ -145,7 +144,7 @@ class Answers:
 
 
 class OwnFiles:
-    """What one process has written outside its task's folder: what it holds open, and what it closed and left there."""
+    """The files that one process wrote outside its task's folder: those open now, and those closed but not deleted."""
 
     def __init__(self, folder: str, roots: tuple[str, ...], answers: Answers) -> None:
         self.folder = folder
@@ -154,26 +153,26 @@ class OwnFiles:
         self.seen: Files = {}
 
     def answer(self, *_: object) -> None:
-        """Write this process's use where its supervisor reads it; called by the signal ASK."""
-        left: Files = {}
+        """Write this process's usage to the shared table; the handler of the signal ASK."""
+        remaining: Files = {}
         for key, (path, _size) in self.seen.items():
             with suppress(OSError):
                 status = Path(path).lstat()
                 if (status.st_dev, status.st_ino) == key:
-                    left[key] = path, status.st_blocks * BLOCK
-        for key in self.seen.keys() - left.keys():
+                    remaining[key] = path, status.st_blocks * BLOCK
+        for key in self.seen.keys() - remaining.keys():
             self.answers.write(key, 0)
-        self.seen = left | (open_files("self", self.folder, self.roots) or {})
+        self.seen = remaining | (open_files("self", self.folder, self.roots) or {})
         for key, (_path, size) in self.seen.items():
             self.answers.write(key, size)
 
 
 class ScratchUse:
-    """What one task uses, as its supervisor sees it.
+    """The supervisor's measurement of one task's disk usage.
 
     Args:
-        folder: The task's.
-        where: The base of the tasks' folders.
+        folder: The task's folder.
+        where: The base of the task folders.
     """
 
     def __init__(self, folder: Path, where: Path) -> None:
@@ -182,29 +181,29 @@ class ScratchUse:
         self.roots: tuple[str, ...] = (f"{where}/", f"{TMP}/")
         self.answers: Answers = Answers()
 
-    def in_the_task(self) -> Callable[..., Any]:
+    def signal_handler(self) -> Callable[..., Any]:
         """Return the handler of ASK for the task's process."""
         return OwnFiles(self.folder, self.roots, self.answers).answer
 
     def measure(self, pids: Iterable[int], is_over: Callable[[], bool] = bool) -> int:
-        """Return the bytes that the task uses, by what its processes last answered, and ask them anew.
+        """Return the task's usage in bytes from the last entries of its processes, and request new entries.
 
         Args:
             pids: The task's processes.
-            is_over: Whether nobody waits for the answer any more.
+            is_over: Whether the task is over, so that the result is no longer needed.
         """
         files = self.answers.read()
         for pid in pids:
-            theirs = open_files(pid, self.folder, self.roots)
-            if theirs is None:
+            opened = open_files(pid, self.folder, self.roots)
+            if opened is None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, ASK)
             else:
-                files.update({key: size for key, (_, size) in theirs.items()})
+                files.update({key: size for key, (_, size) in opened.items()})
         return folder_use(self.folder, is_over) + sum(files.values())
 
     def disk(self) -> Disk:
-        """Return how full the disk of the tasks' folders is."""
+        """Return the state of the disk of the task folders."""
         disk = os.statvfs(self.where)
         return Disk(
             size=disk.f_blocks * disk.f_frsize,

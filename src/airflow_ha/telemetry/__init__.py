@@ -1,1 +1,1 @@
-"""What Airflow and this project tell about themselves: tagged StatsD, and OpenTelemetry for our own measurements."""
+"""Metrics of Airflow as tagged StatsD, and our own measurements through OpenTelemetry."""

@@ -1,9 +1,9 @@
-"""Where the exporter is: its name looked up without anybody waiting for it.
+"""The exporter's address, resolved in the background.
 
-A look-up can take seconds (a container that does not exist is asked for outside), and an exporter that was replaced
-has another address. So a name is looked up in the background, again every few seconds, and what was found is left in
-a file for the next process: a task's process lives for a second and should not have to ask. All processes of a
-container together look up once an interval, whether it succeeds or not.
+A lookup can take seconds (the name of a missing container goes to an external resolver), and a replaced exporter has
+another address. So the name is resolved in the background every few seconds, and the result is stored in a file for the
+next process: a task's process lives for a second and should not resolve the name. All processes of a container together
+resolve it once per interval, also after a failure.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOOKUP_INTERVAL = 5.0
-"""Seconds between two look-ups: as long as metrics go astray at most when the exporter has moved."""
+"""Seconds between two lookups: the longest time for which metrics are lost after the exporter's address changes."""
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Answer(NamedTuple):
-    """What a look-up gave."""
+    """The result of a lookup."""
 
-    address: SocketAddress | None  # the last that was known; None when there never was one
-    at: float  # seconds on the system's monotonic clock, the same for all its processes
+    address: SocketAddress | None  # the last known address; None if none was ever known
+    at: float  # seconds on the monotonic clock, which all processes of the system share
 
 
 def shared_directory(purpose: str = "telemetry") -> Path | None:
-    """A directory that only this user can read or write, None when there can be none.
+    """Return a directory that only this user can read or write; None if it cannot be created.
 
-    Whoever writes there says where metrics go, so it is checked, not trusted.
+    Its content decides where metrics go, so the owner and the mode of the directory are checked.
 
     Args:
-        purpose: what it is for; each has its own.
+        purpose: part of the name; each purpose has its own directory.
     """
-    # A task has a TMPDIR of its own, and shares this directory with its worker (task_process/run.py).
+    # A task has its own TMPDIR, but shares this directory with its worker (task_process/supervised_task.py).
     temporary = os.environ.get("AIRFLOW_HA_WORKER_TMP") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
     directory = Path(temporary) / f"airflow-ha-{purpose}-{os.geteuid()}"
     try:
@@ -56,11 +56,11 @@ def shared_directory(purpose: str = "telemetry") -> Path | None:
 
 
 class Address:
-    """The address of one host and port, as far as it is known.
+    """The address of one host and port.
 
     Attributes:
-        current: what to send to; None as long as nothing was found.
-        searched: whether a look-up, by whichever process, has ended; until then it pays to wait for one.
+        current: the destination; None until a lookup succeeds.
+        is_lookup_done: whether a lookup, of any process, has ended; until then the caller should queue.
     """
 
     def __init__(
@@ -70,62 +70,63 @@ class Address:
         family: socket.AddressFamily,
         *,
         directory: Path | None = None,
-        on_found: Callable[[], None] = lambda: None,
+        on_lookup_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.current: SocketAddress | None = None
-        self.searched = False
+        self.is_lookup_done = False
         self._host, self._port, self._family = host, port, family
-        self._on_found = on_found
+        self._on_lookup_done = on_lookup_done
         self._due = 0.0
-        self._looking_up = False
+        self._is_resolving = False
         self._file: Path | None = None
-        with suppress(Exception):  # whatever was configured, Airflow must start
+        with suppress(Exception):  # Airflow must start with any configured host
             self.current = self._resolve(socket.AI_NUMERICHOST)
         if self.current:
-            self.searched, self._due = True, float("inf")
+            self.is_lookup_done, self._due = True, float("inf")
         elif directory:
             self._file = directory / f"{re.sub('[^A-Za-z0-9.-]', '_', host)[:100]}-{port}-{family.value}.json"
 
     def refresh(self) -> None:
-        """Take what others have found, or start to look, if it is time. Never blocks, never raises."""
+        """Use the stored address, or start a lookup if one is due. Never blocks and never raises."""
         now = time.monotonic()
-        if now < self._due or self._looking_up:
+        if now < self._due or self._is_resolving:
             return
         self._due = now + LOOKUP_INTERVAL
         known = self._read()
-        # One "in the future" is from before the machine's restart.
+        # A time in the future is from before a restart of the machine.
         if known and 0 <= now - known.at < LOOKUP_INTERVAL:
-            self.current, self.searched, self._due = known.address or self.current, True, known.at + LOOKUP_INTERVAL
+            self.current, self.is_lookup_done = known.address or self.current, True
+            self._due = known.at + LOOKUP_INTERVAL
             return
         if known:
-            self.current, self.searched = known.address or self.current, True
-            self._write(Answer(self.current, now))  # now it is ours to look; the others go on with what is known
-        self._looking_up = True
+            self.current, self.is_lookup_done = known.address or self.current, True
+            self._write(Answer(self.current, now))  # claims the lookup; other processes keep the known address
+        self._is_resolving = True
         try:
-            threading.Thread(target=self._look_up, name="statsd-address", daemon=True).start()
-        except RuntimeError:  # no more threads, or the interpreter is ending
-            self._looking_up = False
+            threading.Thread(target=self._run_lookup, name="statsd-address", daemon=True).start()
+        except RuntimeError:  # no thread available, or the interpreter is shutting down
+            self._is_resolving = False
 
     def after_fork(self) -> None:
-        """Forget the parent's look-up: its thread does not exist in this process."""
-        self._looking_up = False
+        """Reset the lookup of the parent, whose thread does not exist in this process."""
+        self._is_resolving = False
         if self._due != float("inf"):
             self._due = 0.0
 
-    def _look_up(self) -> None:
-        # A failed look-up keeps the last address: DNS may be gone while the exporter is not.
+    def _run_lookup(self) -> None:
+        # A failed lookup keeps the last address: DNS may be down while the exporter is up.
         with suppress(Exception):
             self.current = self._resolve()
         self._write(Answer(self.current, time.monotonic()))
-        self.searched = True
+        self.is_lookup_done = True
         self._due = time.monotonic() + LOOKUP_INTERVAL
-        self._looking_up = False
-        self._on_found()
+        self._is_resolving = False
+        self._on_lookup_done()
 
     def _resolve(self, flags: int = 0) -> SocketAddress:
-        # As bytes: for a string Python imports its idna codec, in the thread.
-        found = socket.getaddrinfo(self._host.encode("ascii"), self._port, self._family, socket.SOCK_DGRAM, 0, flags)
-        return found[0][4]  # type: ignore[return-value]
+        # As bytes: for a string, Python imports its idna codec in the thread.
+        results = socket.getaddrinfo(self._host.encode("ascii"), self._port, self._family, socket.SOCK_DGRAM, 0, flags)
+        return results[0][4]  # type: ignore[return-value]
 
     def _read(self) -> Answer | None:
         if not self._file:

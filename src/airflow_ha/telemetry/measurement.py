@@ -1,4 +1,4 @@
-"""A value on its way to Prometheus. Apart from what sends it, which is slow to import."""
+"""A measured value. This is a separate module because the modules that send it are slow to import."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Measurement(NamedTuple):
     """One value of one gauge.
 
     Attributes:
-        name: as in Prometheus, unit last, `airflow_` first: `airflow_ha_canary_latency_seconds`.
+        name: as in Prometheus, with prefix and unit: `airflow_ha_canary_latency_seconds`.
         value: in that unit.
-        attributes: labels; few, and with few values.
+        attributes: labels of low cardinality.
     """
 
     name: str

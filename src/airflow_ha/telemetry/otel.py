@@ -1,11 +1,10 @@
-"""What this project itself measures, on its way to OpenTelemetry: gauges and counters, at a bounded cost in time.
+"""Send this project's gauges and counters to OpenTelemetry within a bounded time.
 
-Tasks live for seconds, so nothing here runs in the background or outlives a call: `recording()` collects, and sends
-once when it ends. An absent, frozen or refusing collector costs SEND_LIMIT seconds at most and one warning; what was
-measured is then lost. Without OTEL_EXPORTER_OTLP_ENDPOINT (or its METRICS twin) nothing is sent and no time is spent.
+Tasks live for seconds, so nothing runs in the background: `recording()` collects, and sends once at its end. A missing,
+frozen or refusing collector costs at most SEND_LIMIT seconds, one warning and the measured values. Without
+OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_METRICS_ENDPOINT) nothing is sent and no time is spent.
 
-Importing this takes a good part of a second of processor time (protobuf, requests): do it in the task, not while a
-DAG file is parsed.
+The import takes a good part of a second of CPU (protobuf, requests): import it in the task, not in a DAG file.
 """
 
 from __future__ import annotations
@@ -31,32 +30,32 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
 SEND_LIMIT = 1.0
-"""Seconds that sending may keep the caller."""
+"""Seconds for which sending may block the caller."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def recording(service: str = "airflow-ha", limit: float = SEND_LIMIT) -> Iterator[Meter]:
-    """Measure inside the block; what was measured is sent when it ends, also by an exception.
+    """Collect measurements in the block, and send them at its end, also after an exception.
 
-    Counters are sent as deltas: each task's process starts at nought, which a cumulative series would show as a reset.
-    The collector adds them up (`delta_to_cumulative`).
+    Counters are sent as deltas: each task's process starts at 0, which a cumulative series would show as a reset. The
+    collector adds them up (`delta_to_cumulative`).
 
     Args:
         service: OpenTelemetry's `service.name`.
         limit: seconds that sending may take.
 
     Yields:
-        A meter, to make gauges and counters with.
+        A meter that creates gauges and counters.
     """
-    # No instance in the resource: every process would be a series of its own.
+    # The resource has no instance: otherwise each process would be a separate series.
     resource = Resource({SERVICE_NAME: service})
     if not any(os.environ.get(name) for name in (OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT)):
         yield MeterProvider(resource=resource, shutdown_on_exit=False).get_meter(__name__)
         return
     exporter = OTLPMetricExporter(timeout=limit, preferred_temporality={Counter: AggregationTemporality.DELTA})
-    # Without an interval the reader starts no thread: it sends when it is told to.
+    # Without an interval the reader starts no thread, and sends only at a flush.
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     try:
@@ -66,40 +65,40 @@ def recording(service: str = "airflow-ha", limit: float = SEND_LIMIT) -> Iterato
 
 
 def _flush(provider: MeterProvider, limit: float) -> None:
-    # In a thread of its own, which is left behind when it takes too long: the exporter's time-out covers neither the
-    # look-up of the collector's name nor its second try.
+    # In a separate thread, which is abandoned after the limit: the exporter's timeout covers neither the resolution of
+    # the collector's name nor its retry.
     # https://github.com/open-telemetry/opentelemetry-python/blob/v1.44.0/exporter/opentelemetry-exporter-otlp-proto-http/src/opentelemetry/exporter/otlp/proto/http/metric_exporter/__init__.py
     def flush() -> None:
         try:
             provider.force_flush(timeout_millis=limit * 1000)
         except Exception:
-            log.warning("metrics were not sent to OpenTelemetry", exc_info=True)
+            log.warning("cannot send metrics to OpenTelemetry", exc_info=True)
 
     thread = threading.Thread(target=flush, name="otel-flush", daemon=True)
     try:
         thread.start()
     except RuntimeError:
-        log.warning("metrics were not sent to OpenTelemetry: no thread could be started")
+        log.warning("cannot send metrics to OpenTelemetry: no thread available")
         return
     thread.join(limit)
     if thread.is_alive():
-        log.warning("metrics were not sent to OpenTelemetry: the collector took longer than %.1f s", limit)
+        log.warning("cannot send metrics to OpenTelemetry: no response of the collector within %.1f s", limit)
 
 
 def record_gauge(
     name: str, value: float, attributes: Mapping[str, str] | None = None, limit: float = SEND_LIMIT
 ) -> None:
-    """Tell one value: see `record_gauges`, and `Measurement` for the arguments."""
+    """Send one value; see `record_gauges`, and `Measurement` for the arguments."""
     record_gauges([Measurement(name, value, attributes or {})], limit)
 
 
 def record_gauges(measurements: Iterable[Measurement], limit: float = SEND_LIMIT) -> None:
-    """Tell values, over OpenTelemetry in one request and over Airflow's StatsD.
+    """Send values through OpenTelemetry in one request, and through Airflow's StatsD.
 
-    The StatsD name is the same in Prometheus: Airflow puts `airflow.` before it.
+    Both give the same name in Prometheus: Airflow prefixes its StatsD names with `airflow.`.
 
     Args:
-        measurements: the values; several of one name differ in their attributes.
+        measurements: the values; those of one name differ in their attributes.
         limit: seconds that sending may take.
     """
     values = list(measurements)
@@ -111,7 +110,7 @@ def record_gauges(measurements: Iterable[Measurement], limit: float = SEND_LIMIT
             for name, value, attributes in values:
                 gauges[name].set(value, dict(attributes))
     except Exception:
-        log.warning("%d measurements were not sent to OpenTelemetry", len(values), exc_info=True)
+        log.warning("cannot send %d measurements to OpenTelemetry", len(values), exc_info=True)
 
 
 def _record_statsd(measurement: Measurement) -> None:
@@ -121,4 +120,4 @@ def _record_statsd(measurement: Measurement) -> None:
 
         stats.gauge(name.removeprefix("airflow_"), value, tags=dict(attributes))
     except Exception:
-        log.warning("%s was not sent to StatsD", name, exc_info=True)
+        log.warning("cannot send %s to StatsD", name, exc_info=True)

@@ -1,19 +1,19 @@
-"""The StatsD client that Airflow loads: it says who speaks, keeps every metric valid and never hurts the caller.
+"""The StatsD client that Airflow loads: it adds the sender's tags, keeps every metric valid and never blocks or raises.
 
-Settings it wants, in `[metrics]`:
+Required settings in `[metrics]`:
 
     statsd_on = True
     statsd_influxdb_enabled = True
     statsd_custom_client_path = airflow_ha.telemetry.statsd.TaggedStatsClient
     stat_name_handler = airflow_ha.telemetry.statsd.any_stat
 
-The last is what lets long names and odd characters come this far: by itself Airflow drops, with an error and a
-traceback in the log, every metric over 250 characters, tags included, or with a character in a tag that is not an
-ASCII letter, a digit or one of `_.-/` (a pool "my pool", a DAG "größe"). One thing no setting can mend: a tag with a
-comma or an equals sign in it is left out by `prepare_stat_with_tags` before the handler is asked; the metric arrives
+The last one passes long names and unusual characters to this client. Without it Airflow drops, with an error and a
+traceback in the log, each metric over 250 characters (tags included), and each metric with a tag that has a character
+other than an ASCII letter, a digit or `_.-/` (a pool "my pool", a DAG "größe"). No setting fixes one case:
+`prepare_stat_with_tags` drops a tag with a comma or an equals sign before it calls the handler. The metric arrives
 without that tag.
 
-AIRFLOW_HA_COMPONENT names the component. A worker's task processes say `task`.
+AIRFLOW_HA_COMPONENT names the component. A worker's task processes report `task`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING, Any
 from statsd import StatsClient  # type: ignore[import-untyped]
 from statsd.client.udp import Pipeline  # type: ignore[import-untyped]
 
-from airflow_ha.telemetry.dogstatsd import head_and_tail, mended
+from airflow_ha.telemetry.dogstatsd import head_and_tail, sanitize
 from airflow_ha.telemetry.exporter_address import Address, shared_directory
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-WAITING_LIMIT = 1000
-"""Lines kept until the first look-up of the exporter has ended."""
+QUEUE_LIMIT = 1000
+"""The most lines that are queued until the first lookup of the exporter ends."""
 
 CACHE_LIMIT = 1024
-"""Different stats whose mended form is remembered: a flood of distinct tags costs time, not memory."""
+"""The most stats whose converted form is cached: a flood of distinct tags costs time, not memory."""
 
 _LABEL_LIMIT = 64
 
@@ -47,21 +47,18 @@ log = logging.getLogger(__name__)
 
 
 def any_stat(stat: str) -> str:
-    """Airflow's `stat_name_handler`: let every name pass, because TaggedStatsClient mends them.
+    """Return the stat unchanged; as Airflow's `stat_name_handler`, because TaggedStatsClient sanitizes names.
 
     Args:
         stat: a name with its Influx tags.
-
-    Returns:
-        The same.
     """
     return str(stat)
 
 
 def component() -> str:
-    """What kind of process this is: AIRFLOW_HA_COMPONENT, `task` for a worker's task, else `unknown`."""
+    """Return `task` for a worker's task process, otherwise AIRFLOW_HA_COMPONENT, or `unknown` if it is not set."""
     name = os.environ.get("AIRFLOW_HA_COMPONENT") or "unknown"
-    # Set by task_runner.main() in the forked child, before it sends its first metric; upstream tells tasks by it too
+    # task_runner.main() sets SUPERVISOR_COMMS in the forked child before its first metric. Upstream uses it too
     # (airflow.sdk.execution_time.supervisor.ensure_secrets_backend_loaded).
     if name.startswith("worker") and hasattr(
         sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS"
@@ -71,7 +68,7 @@ def component() -> str:
 
 
 class TaggedPipeline(Pipeline):  # type: ignore[misc]
-    """Several metrics in as few packets as they fit in."""
+    """Packs several metrics into as few packets as possible."""
 
     def _prepare(self, stat: str, value: str, rate: float) -> str | None:
         line: str | None = self._client._prepare(stat, value, rate)
@@ -79,10 +76,10 @@ class TaggedPipeline(Pipeline):  # type: ignore[misc]
 
 
 class TaggedStatsClient(StatsClient):  # type: ignore[misc]
-    """A StatsD client that writes DogStatsD tags, and adds `component` and `airflow_instance` (the host's name).
+    """A StatsD client that writes DogStatsD tags, and adds `component` and `airflow_instance` (the host name).
 
-    No call blocks or raises: what cannot be sent is dropped. One metric is one packet, so nothing is left behind in a
-    process that ends at once. What is sent before the exporter's first look-up has ended waits for it.
+    No call blocks or raises: metrics that cannot be sent are dropped. Each metric is one packet, so an exiting process
+    loses none. Metrics before the end of the exporter's first lookup are queued.
     """
 
     def __init__(
@@ -93,7 +90,7 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
         maxudpsize: int | bool = 512,
         ipv6: bool = False,
     ) -> None:
-        # Airflow passes ipv6 fourth, by position, where the base class has maxudpsize:
+        # Airflow passes ipv6 as the fourth positional argument, where the base class has maxudpsize:
         # airflow/_shared/observability/metrics/statsd_logger.py, get_statsd_logger.
         if isinstance(maxudpsize, bool):
             ipv6, maxudpsize = maxudpsize, 512
@@ -102,20 +99,22 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
         self._maxudpsize = maxudpsize
         self._sock: socket.socket | None = None
         self._closed = False
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_LIMIT)
-        self._address = Address(host, port, self._family, directory=shared_directory(), on_found=self._send_what_waited)
+        self._queue: deque[bytes] = deque(maxlen=QUEUE_LIMIT)
+        self._address = Address(
+            host, port, self._family, directory=shared_directory(), on_lookup_done=self._send_queued
+        )
         self._start()
         self._address.refresh()
 
     def _start(self) -> None:
-        """Begin as this process, new or forked."""
+        """Initialise the state of this process, new or forked."""
         self._pid = os.getpid()
         self._own = {
-            "component": mended(component(), _LABEL_LIMIT),
-            "airflow_instance": mended(socket.gethostname(), _LABEL_LIMIT),
+            "component": sanitize(component(), _LABEL_LIMIT),
+            "airflow_instance": sanitize(socket.gethostname(), _LABEL_LIMIT),
         }
         self._lines: dict[str, tuple[str, str]] = {}
-        self._waiting.clear()  # the parent sends its own
+        self._queue.clear()  # the parent sends its own lines
         self._sock = None
         self._address.after_fork()
 
@@ -125,7 +124,7 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
         Args:
             stat: its name.
             delta: milliseconds, or a timedelta.
-            rate: the share that is sent, 0 to 1.
+            rate: the sampling rate, 0 to 1.
         """
         try:
             super().timing(stat, delta, rate)
@@ -137,8 +136,8 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
 
         Args:
             stat: its name.
-            count: how many.
-            rate: the share that is sent, 0 to 1.
+            count: the increment.
+            rate: the sampling rate, 0 to 1.
         """
         try:
             super().incr(stat, count, rate)
@@ -146,12 +145,12 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
             _refuse(stat, count)
 
     def decr(self, stat: str, count: float = 1, rate: float = 1) -> None:
-        """Take from a counter.
+        """Subtract from a counter.
 
         Args:
             stat: its name.
-            count: how many.
-            rate: the share that is sent, 0 to 1.
+            count: the decrement.
+            rate: the sampling rate, 0 to 1.
         """
         try:
             super().incr(stat, -count, rate)
@@ -159,13 +158,13 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
             _refuse(stat, count)
 
     def gauge(self, stat: str, value: float, rate: float = 1, delta: bool = False) -> None:
-        """Set a gauge, or change it.
+        """Set or change a gauge.
 
         Args:
             stat: its name.
             value: the value, or the change.
-            rate: the share that is sent, 0 to 1.
-            delta: whether it is a change.
+            rate: the sampling rate, 0 to 1.
+            delta: whether the value is a change.
         """
         try:
             super().gauge(stat, value, rate, delta)
@@ -173,24 +172,24 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
             _refuse(stat, value)
 
     def set(self, stat: str, value: Any, rate: float = 1) -> None:
-        """Count a member of a set once.
+        """Add a member to a set.
 
         Args:
             stat: the set's name.
             value: the member.
-            rate: the share that is sent, 0 to 1.
+            rate: the sampling rate, 0 to 1.
         """
         try:
-            super().set(stat, mended(str(value), _LABEL_LIMIT), rate)
+            super().set(stat, sanitize(str(value), _LABEL_LIMIT), rate)
         except Exception:
             _refuse(stat, value)
 
     def pipeline(self) -> TaggedPipeline:
-        """A batch of metrics, sent together by `send()` or at the end of its `with`."""
+        """Return a batch of metrics, which is sent by `send()` or at the end of its `with` block."""
         return TaggedPipeline(self)
 
     def close(self) -> None:
-        """Stop sending; what comes after is dropped."""
+        """Stop sending; later metrics are dropped."""
         self._closed = True
         if self._sock:
             self._sock.close()
@@ -216,10 +215,10 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
         line = data.encode("ascii", "replace")
         if address.current:
             self._transmit(line)
-        elif not address.searched:
-            self._waiting.append(line)
-            if address.searched:  # the look-up ended in between
-                self._send_what_waited()
+        elif not address.is_lookup_done:
+            self._queue.append(line)
+            if address.is_lookup_done:  # the lookup ended in between
+                self._send_queued()
 
     def _transmit(self, line: bytes) -> None:
         try:
@@ -227,24 +226,24 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
                 if self._closed:
                     return
                 sock = socket.socket(self._family, socket.SOCK_DGRAM)
-                # A full send buffer (an address that does not answer ARP fills it) drops, and must not block.
+                # A full send buffer must drop and not block; an address that does not respond to ARP fills it.
                 sock.setblocking(False)
                 self._sock = sock
-            # Not connected: a connected socket reports an absent exporter at the cost of the next metric.
+            # Not connected: after the exporter refuses a packet, a connected socket fails on the next one.
             self._sock.sendto(line, self._address.current)  # type: ignore[arg-type]
-        except (OSError, AttributeError, TypeError):  # closed or forgotten by another thread: as lost as on the wire
+        except (OSError, AttributeError, TypeError):  # another thread closed the socket: the metric is lost, as in UDP
             pass
 
-    def _send_what_waited(self) -> None:
-        found = self._address.current is not None
-        while self._waiting:
+    def _send_queued(self) -> None:
+        is_resolved = self._address.current is not None
+        while self._queue:
             try:
-                line = self._waiting.popleft()
-            except IndexError:  # another thread was faster
+                line = self._queue.popleft()
+            except IndexError:  # another thread sent the last line
                 return
-            if found:
+            if is_resolved:
                 self._transmit(line)
 
 
 def _refuse(stat: object, value: object) -> None:
-    log.debug("not a metric: %r with value %r", stat, value, exc_info=True)
+    log.debug("cannot send the metric %r with value %r", stat, value, exc_info=True)

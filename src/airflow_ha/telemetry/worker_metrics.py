@@ -1,6 +1,6 @@
-"""What a Celery worker reports of itself: that it lives, its slots, how many are taken or blocked, and its disk.
+"""A Celery worker's own metrics: heartbeat, slots, busy slots, suspended tasks and disk usage.
 
-Airflow's own metrics say nothing of a worker that has no task. Loaded by workers (patches/loader.py).
+Airflow has no metric of an idle worker. Workers load this module (patches/loader.py).
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from airflow_ha.health.blocked_slots import blocked_slots
 from airflow_ha.patches import loader, patch_gauge
 
 HEARTBEAT_INTERVAL = 5.0
-"""Seconds, as Airflow's own jobs."""
+"""Seconds, as for Airflow's own jobs."""
 
 log = logging.getLogger(__name__)
 
 
-def tell(consumer: Any) -> None:
-    """Send a heartbeat, the worker's slots, how many are taken, or blocked, and how full the disk of the logs is.
-
-    Nothing it meets stops the worker.
-    """
+def report(consumer: Any) -> None:
+    """Send all metrics of the worker; an error is logged and does not stop the worker."""
     try:
         stats.incr("ha_worker_heartbeat")
         stats.gauge("ha_worker_slots", consumer.pool.num_processes)
@@ -36,20 +33,20 @@ def tell(consumer: Any) -> None:
         stats.gauge("ha_suspended_tasks", blocked_slots())
         stats.gauge("ha_disk_used_ratio", disk_used(conf.get("logging", "base_log_folder")))
     except Exception:
-        log.warning("the worker's metrics were not sent", exc_info=True)
+        log.warning("cannot send the worker's metrics", exc_info=True)
 
 
 def disk_used(path: str) -> float:
-    """The share of a file system that is taken, as `df` counts it: what is kept for root is not there to be used.
+    """Return the used share of a file system (0 to 1) as `df` computes it, without the blocks reserved for root.
 
-    The logs are in a volume of Docker's, beside those of Postgres and Redis: nothing else here sees that disk.
+    The logs are in a Docker volume, on the disk of Postgres' and Redis' volumes, which no other metric covers.
     """
     disk = shutil.disk_usage(path)
     return disk.used / (disk.used + disk.free)
 
 
 class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Tells from the worker's event loop, for as long as its consumer is there: a hung loop tells nothing."""
+    """Reports from the worker's event loop while its consumer is connected, so a hung loop reports nothing."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -58,20 +55,20 @@ class WorkerMetrics(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
         self.timers: list[Any] = []
 
     def start(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer has subscribed to its queues."""
-        # A worker's main process has no backend for its metrics until somebody makes one.
+        """Start the timers; Celery calls this after the consumer has subscribed to its queues."""
+        # A worker's main process does not initialise a metrics backend by itself.
         stats.initialize(
             factory=stats_utils.get_stats_factory(),
             export_legacy_names=conf.getboolean("metrics", "legacy_names_on"),
         )
-        tell(consumer)
+        report(consumer)
         self.timers = [
-            consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, tell, (consumer,)),
+            consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL, report, (consumer,)),
             consumer.timer.call_repeatedly(patch_gauge.INTERVAL, patch_gauge.send, (loader.states(),)),
         ]
 
     def stop(self, consumer: Any) -> None:
-        """Called by Celery whenever the consumer loses its connection or ends."""
+        """Stop the timers; Celery calls this when the consumer loses its connection or stops."""
         for timer in self.timers:
             timer.cancel()
         self.timers = []

@@ -1,4 +1,4 @@
-"""The stack's own Slack: takes what Slack takes, refuses what it refuses, keeps and shows it, fails when asked to."""
+"""The stub of Slack accepts and refuses the same messages as Slack, stores and shows them, and injects faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MESSAGE = {"attachments": [{"title": "[FIRING] Page: Postgres is down", "text": 
 
 @pytest.fixture
 def serve(tmp_path):
-    """Starts a stub on the test's folder; several in turn share what is kept."""
+    """Start a stub on the test's folder; a later one loads the messages of an earlier one."""
     running = []
 
     def start() -> httpx.Client:
@@ -39,7 +39,7 @@ def stub(serve):
     return serve()
 
 
-def test_a_message_is_answered_as_slack_does_and_kept_with_its_time(stub):
+def test_message_gets_slacks_response_and_is_stored(stub):
     before = time.time()
     answer = stub.post(HOOK, json=MESSAGE)
     assert (answer.status_code, answer.text) == (200, "ok")
@@ -49,7 +49,7 @@ def test_a_message_is_answered_as_slack_does_and_kept_with_its_time(stub):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "code"),
     [
         ("no json", "invalid_payload"),
         ("[]", "invalid_payload"),
@@ -60,17 +60,17 @@ def test_a_message_is_answered_as_slack_does_and_kept_with_its_time(stub):
         ('{"attachments": []}', "no_text"),
     ],
 )
-def test_what_slack_refuses_is_refused_in_its_words_and_not_kept(stub, body, said):
-    answer = stub.post(HOOK, content=body)
-    assert (answer.status_code, answer.text) == (400, said)
+def test_message_that_slack_refuses_gets_slacks_error(stub, body, code):
+    response = stub.post(HOOK, content=body)
+    assert (response.status_code, response.text) == (400, code)
     assert stub.get("/messages").json() == []
 
 
-def test_a_message_that_is_too_large_is_refused(stub):
+def test_message_that_is_too_large_is_refused(stub):
     assert stub.post(HOOK, content=b"x" * (slack_stub.MAX_BODY + 1)).status_code == 413
 
 
-def test_messages_outlive_a_restart_and_a_half_written_line_is_left_out(serve, tmp_path):
+def test_restart_keeps_messages_and_skips_a_partial_line(serve, tmp_path):
     serve().post(HOOK, json=MESSAGE)
     with (tmp_path / "messages.jsonl").open("a") as file:
         file.write('{"received": 1, "path": "/serv')
@@ -80,7 +80,7 @@ def test_messages_outlive_a_restart_and_a_half_written_line_is_left_out(serve, t
     assert len(serve().get("/messages").json()) == 2
 
 
-def test_the_oldest_messages_are_forgotten_and_the_file_does_not_grow_for_ever(tmp_path, monkeypatch):
+def test_oldest_messages_are_dropped_and_the_file_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(slack_stub, "MAX_MESSAGES", 3)
     store = slack_stub.Store(tmp_path / "messages.jsonl")
     for number in range(20):
@@ -89,7 +89,7 @@ def test_the_oldest_messages_are_forgotten_and_the_file_does_not_grow_for_ever(t
     assert len(store.file.read_text().splitlines()) <= 6
 
 
-def test_large_messages_are_bounded_in_sum(tmp_path, monkeypatch):
+def test_total_size_of_messages_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(slack_stub, "MAX_KEPT", 1000)
     store = slack_stub.Store(tmp_path / "messages.jsonl")
     for number in range(10):
@@ -97,22 +97,22 @@ def test_large_messages_are_bounded_in_sum(tmp_path, monkeypatch):
     assert [kept["payload"]["text"][0] for kept in store.messages()] == ["8", "9"]
 
 
-def test_messages_are_deleted_when_asked(stub):
+def test_delete_removes_all_messages(stub):
     stub.post(HOOK, json=MESSAGE)
     assert stub.delete("/messages").status_code == 200
     assert stub.get("/messages").json() == []
 
 
-def test_the_dead_mans_switch_tells_when_it_was_pressed_last(stub):
+def test_watchdog_reports_its_last_ping(stub):
     assert stub.get("/watchdog").json() == {"last": None, "count": 0}
     stub.post("/watchdog/x", json={"status": "firing"})
-    heard = stub.get("/watchdog").json()
-    assert heard["count"] == 1
-    assert time.time() - heard["last"] < 60
+    watchdog = stub.get("/watchdog").json()
+    assert watchdog["count"] == 1
+    assert time.time() - watchdog["last"] < 60
     assert stub.get("/messages").json() == []
 
 
-def test_a_fault_is_met_as_often_as_asked_and_nothing_of_it_is_kept(stub):
+def test_fault_applies_the_requested_number_of_times(stub):
     stub.put("/fault", json={"status": 429, "times": 2})
     answers = [stub.post(HOOK, json=MESSAGE) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [429, 429, 200]
@@ -120,13 +120,13 @@ def test_a_fault_is_met_as_often_as_asked_and_nothing_of_it_is_kept(stub):
     assert len(stub.get("/messages").json()) == 1
 
 
-def test_a_fault_of_one_path_leaves_the_others_alone(stub):
+def test_fault_of_one_path_does_not_affect_others(stub):
     stub.put("/fault", json={"status": 500, "path": "/services/platform"})
     assert stub.post("/services/data", json=MESSAGE).status_code == 200
     assert stub.post("/services/platform", json=MESSAGE).status_code == 500
 
 
-def test_a_fault_can_hang_and_is_ended_by_its_deletion(stub):
+def test_fault_can_hang_until_it_is_deleted(stub):
     stub.put("/fault", json={"hang_seconds": 0.3, "times": 100})
     started = time.monotonic()
     assert stub.post(HOOK, json=MESSAGE).status_code == 200
@@ -138,15 +138,15 @@ def test_a_fault_can_hang_and_is_ended_by_its_deletion(stub):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "body",
     ['{"status": 99}', '{"times": 0}', '{"hang_seconds": -1}', '{"hang_seconds": 1e9}', '{"staus": 500}', "[]", "x"],
 )
-def test_a_fault_that_makes_no_sense_is_refused_and_changes_nothing(stub, asked):
-    assert stub.put("/fault", content=asked).status_code == 400
+def test_invalid_fault_is_refused_and_changes_nothing(stub, body):
+    assert stub.put("/fault", content=body).status_code == 400
     assert stub.post(HOOK, json=MESSAGE).status_code == 200
 
 
-def test_the_page_shows_messages_as_text_whatever_is_in_them(stub):
+def test_page_escapes_html_in_messages(stub):
     stub.post(HOOK, json={"attachments": [{"title": "<script>x</script>", "text": "<b>", "color": '"><i>'}]})
     stub.post(HOOK, json={"text": "plain"})
     shown = stub.get("/").text
@@ -158,11 +158,11 @@ def test_the_page_shows_messages_as_text_whatever_is_in_them(stub):
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("POST", "/x"), ("PUT", "/x"), ("DELETE", "/x")])
-def test_what_is_not_there_is_not_found(stub, method, path):
+def test_unknown_path_is_404(stub, method, path):
     assert stub.request(method, path, json={}).status_code == 404
 
 
-def test_health_says_ok(stub):
+def test_health_is_ok(stub):
     assert json.dumps(stub.get("/health").text) == '"ok"'
 
 
@@ -178,5 +178,5 @@ def test_health_says_ok(stub):
         ("a ` and a < alone", "a ` and a &lt; alone"),
     ],
 )
-def test_the_page_shows_links_code_and_bold_as_slack_does_and_all_else_as_text(sent, shown):
+def test_page_renders_links_code_and_bold_and_escapes_the_rest(sent, shown):
     assert slack_stub.marked_up(sent) == shown

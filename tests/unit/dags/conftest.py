@@ -1,4 +1,4 @@
-"""The DAG files as the dag-processor reads them."""
+"""The DAG files as the dag-processor parses them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ DAGS = Path(__file__).parents[3] / "dags"
 
 @pytest.fixture(scope="session")
 def dag_bag():
-    """Every DAG of the project, freshly parsed."""
+    """All DAGs of the project, freshly parsed."""
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(dag_folder=str(DAGS))

@@ -1,4 +1,4 @@
-"""What holds for every DAG file."""
+"""Rules that every DAG file follows."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_every_dag_file_imports(dag_bag):
     assert dag_bag.import_errors == {}
 
 
-def test_every_dag_file_holds_a_dag_named_after_it(dag_bag):
+def test_every_dag_file_defines_a_dag_of_the_same_name(dag_bag):
     assert sorted(dag_bag.dags) == [file.stem for file in DAG_FILES]
 
 
@@ -26,7 +26,7 @@ def test_no_dag_has_a_cycle(dag_bag):
         dag.check_cycle()
 
 
-def test_a_cycle_would_be_an_import_error(tmp_path):
+def test_a_cycle_is_an_import_error(tmp_path):
     from airflow.dag_processing.dagbag import DagBag
 
     (tmp_path / "cycle.py").write_text(
@@ -42,7 +42,7 @@ def test_a_cycle_would_be_an_import_error(tmp_path):
     assert "Cycle" in "".join(errors.values())
 
 
-def test_every_task_has_an_owner_of_ours(dag_bag):
+def test_every_task_has_a_team_as_owner(dag_bag):
     assert [name for name, task in tasks(dag_bag) if task.owner in ("", "airflow")] == []
 
 
@@ -50,15 +50,15 @@ def test_every_dag_has_tags(dag_bag):
     assert [dag_id for dag_id, dag in dag_bag.dags.items() if not dag.tags] == []
 
 
-def test_every_task_is_retried(dag_bag):
+def test_every_task_has_retries(dag_bag):
     assert [name for name, task in tasks(dag_bag) if task.retries < 1] == []
 
 
-def test_no_task_can_hold_its_worker_slot_for_ever(dag_bag):
+def test_every_task_has_an_execution_timeout(dag_bag):
     assert [name for name, task in tasks(dag_bag) if task.execution_timeout is None] == []
 
 
-def test_no_dag_catches_up_or_runs_without_bounds(dag_bag):
+def test_no_dag_catches_up_and_every_dag_has_limits(dag_bag):
     assert [
         dag_id
         for dag_id, dag in dag_bag.dags.items()
@@ -66,15 +66,15 @@ def test_no_dag_catches_up_or_runs_without_bounds(dag_bag):
     ] == []
 
 
-def test_every_start_date_names_its_time_zone(dag_bag):
+def test_every_start_date_has_a_time_zone(dag_bag):
     assert [dag_id for dag_id, dag in dag_bag.dags.items() if dag.start_date.tzinfo is None] == []
 
 
-def test_every_dag_runs_as_soon_as_the_stack_is_up(dag_bag):
+def test_every_dag_is_unpaused_at_creation(dag_bag):
     assert [dag_id for dag_id, dag in dag_bag.dags.items() if dag.is_paused_upon_creation is not False] == []
 
 
-def test_every_dag_says_what_it_is_for(dag_bag):
+def test_every_dag_has_documentation(dag_bag):
     assert [dag_id for dag_id, dag in dag_bag.dags.items() if not dag.doc_md] == []
 
 
@@ -88,12 +88,12 @@ print(sorted(heavy & set(sys.modules)), pathlib.Path({home!r}, "airflow.db").exi
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
-    """By file: the heavy libraries that are loaded when it is parsed, and whether there is a database."""
+    """By file: the heavy libraries that parsing it loads, and whether it creates a database."""
     home = str(tmp_path_factory.mktemp("home"))
     scripts = [PARSE.format(file=str(file), home=home) for file in DAG_FILES]
     return dict(zip(DAG_FILES, in_forks("import airflow.sdk", scripts, AIRFLOW_HOME=home), strict=True))
 
 
 @pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.stem)
-def test_parsing_needs_neither_the_machine_learning_libraries_nor_the_database(file, parsed):
+def test_parsing_loads_no_ml_library_and_no_database(file, parsed):
     assert parsed[file] == "[] False"

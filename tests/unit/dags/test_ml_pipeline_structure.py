@@ -1,4 +1,4 @@
-"""The shape of `ml_pipeline_dag`."""
+"""The structure of `ml_pipeline_dag`."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ def dag(dag_bag):
     return dag_bag.dags["ml_pipeline_dag"]
 
 
-def test_it_runs_every_night_at_two_for_the_ml_team_with_two_retries_a_minute_apart(dag):
+def test_runs_nightly_at_two_with_two_retries_a_minute_apart(dag):
     assert dag.schedule == "0 2 * * *"
     assert dag.tags == {"ml", "production"}
     assert {(task.owner, task.retries, task.retry_delay) for task in dag.tasks} == {
@@ -21,7 +21,7 @@ def test_it_runs_every_night_at_two_for_the_ml_team_with_two_retries_a_minute_ap
     }
 
 
-def test_its_steps_follow_each_other(dag):
+def test_steps_run_in_the_expected_order(dag):
     assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
         "plan_run": {
             "wait_for_data",
@@ -47,20 +47,20 @@ def test_its_steps_follow_each_other(dag):
     }
 
 
-def test_it_waits_for_the_data_with_a_deferrable_sensor(dag):
+def test_waits_for_the_data_with_a_deferrable_sensor(dag):
     assert isinstance(dag.get_task("wait_for_data"), DataSensor)
 
 
-def test_the_trainings_are_mapped_and_bounded_by_their_own_pool(dag):
+def test_trainings_are_mapped_and_limited_by_their_pool(dag):
     pools = {task.task_id: task.pool for task in dag.tasks if task.pool != "default_pool"}
 
     assert pools == {"train_candidates.train_model": "ml_training"}
     assert dag.get_task("train_candidates.train_model").is_mapped
 
 
-def test_either_branch_leads_to_a_result(dag):
+def test_either_branch_leads_to_the_report(dag):
     assert dag.get_task("report_result").trigger_rule == "none_failed_min_one_success"
 
 
-def test_every_step_mails_its_failure(dag):
+def test_every_step_sends_an_email_on_failure(dag):
     assert [task.task_id for task in dag.tasks if task.on_failure_callback != [send_failure_email]] == []

@@ -1,4 +1,4 @@
-"""A worker's record that it consumes is made while it does, and by nobody else."""
+"""A worker writes its record while it consumes, and only then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_ha.health import consumption_record
 
 @pytest.fixture
 def file(monkeypatch, tmp_path):
-    """Where the record goes, many times a second."""
+    """The file of the record, which is written many times a second."""
     path = tmp_path / "consumption"
     monkeypatch.setattr(consumption_record, "CONSUMPTION_INTERVAL", 0.01)
     monkeypatch.setattr(consumption_record, "CONSUMPTION_FILE", path)
@@ -21,7 +21,7 @@ def file(monkeypatch, tmp_path):
 
 
 def consumer(queues: tuple[str, ...] = ("default",)):
-    """A Celery consumer that takes messages from these queues, on kombu's own timer."""
+    """Return a fake Celery consumer of these queues, with a real timer of kombu."""
     channel = SimpleNamespace(active_queues=set(queues))
     channel.connection = SimpleNamespace(cycle=SimpleNamespace(_channels=[channel]))
     return SimpleNamespace(
@@ -31,8 +31,8 @@ def consumer(queues: tuple[str, ...] = ("default",)):
     )
 
 
-def run_what_comes_due(timer: Timer) -> bool:
-    """Runs the timer's next entry when its time has come, as the worker's loop does; False when there is none."""
+def run_next(timer: Timer) -> bool:
+    """Run the timer's next entry when it is due, as the worker's loop does; return False if there is none."""
     for seconds, entry in timer:
         if entry:
             entry()
@@ -43,35 +43,35 @@ def run_what_comes_due(timer: Timer) -> bool:
     return False
 
 
-def test_a_worker_that_has_subscribed_makes_its_record_at_once_and_again_and_again(file):
+def test_subscribed_worker_writes_its_record_repeatedly(file):
     worker = consumer(("default", "gpu"))
     consumption_record.ConsumptionRecord(worker).start(worker)
     assert file.read_text() == "default\ngpu\n"
     for _ in range(2):
         file.unlink()
-        assert run_what_comes_due(worker.timer)
+        assert run_next(worker.timer)
         assert file.exists()
 
 
-def test_a_worker_without_its_queues_makes_no_record_though_its_timer_runs(file):
+def test_worker_without_queues_writes_no_record(file):
     worker = consumer(())
     consumption_record.ConsumptionRecord(worker).start(worker)
-    assert run_what_comes_due(worker.timer)
+    assert run_next(worker.timer)
     assert not file.exists()
 
 
-def test_a_worker_that_lost_its_connection_makes_no_record_any_more(file):
+def test_worker_that_lost_its_connection_writes_no_record(file):
     worker = consumer()
     step = consumption_record.ConsumptionRecord(worker)
     step.start(worker)
     file.unlink()
     step.stop(worker)
-    assert not run_what_comes_due(worker.timer)
+    assert not run_next(worker.timer)
     assert not file.exists()
-    step.stop(worker)  # Celery says it again when the worker ends
+    step.stop(worker)  # Celery calls it again when the worker stops
 
 
-def test_celery_loads_it_into_every_worker_after_the_queues():
+def test_celery_starts_the_record_after_the_queues():
     from celery import current_app
 
     assert consumption_record.ConsumptionRecord in current_app.steps["consumer"]

@@ -1,4 +1,4 @@
-"""What the probe asks of the database and of Redis, and whom it asks when there are several."""
+"""The probe's requests to the database and to Redis, with one server and with several."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from airflow_ha.health import dependencies
 
 @pytest.fixture
 def secret(monkeypatch, tmp_path):
-    """Sets what the probe's secret files hold."""
+    """Set the content of the probe's secret files."""
 
-    def put(text: str) -> None:
+    def set_secret(text: str) -> None:
         (tmp_path / "secret").write_text(text + "\n")
 
     monkeypatch.setattr(dependencies, "Path", lambda _: tmp_path / "secret")
-    return put
+    return set_secret
 
 
 # ---- the database
 
 
 class Database:
-    """A connection whose one answer is this row."""
+    """A fake connection that returns one row."""
 
     def __init__(self, row: tuple[float] | None):
-        self.row, self.asked, self.closed = row, (), False
+        self.row, self.values, self.closed = row, (), False
 
     def connect(self, url: str, **options):
         self.url, self.options = url, options
@@ -48,7 +48,7 @@ class Database:
         return None
 
     def execute(self, statement: str, values: tuple[str, ...]):
-        self.asked = values
+        self.values = values
 
     def fetchone(self):
         return self.row
@@ -58,17 +58,17 @@ class Database:
 
 
 @pytest.mark.parametrize(("row", "age"), [((7.5,), 7.5), (None, None)], ids=["a running job", "none"])
-def test_the_age_is_that_of_the_heartbeat_of_this_hosts_job(monkeypatch, secret, row, age):
+def test_age_is_that_of_the_heartbeat_of_this_hosts_job(monkeypatch, secret, row, age):
     secret("postgresql+psycopg2://airflow:p@postgres/airflow")
     database = Database(row)
     monkeypatch.setattr(psycopg2, "connect", database.connect)
     assert dependencies.job_heartbeat_age("TriggererJob") == age
-    assert database.asked == ("TriggererJob", socket.gethostname())
+    assert database.values == ("TriggererJob", socket.gethostname())
     assert database.url == "postgresql://airflow:p@postgres/airflow"
     assert database.closed
 
 
-def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret):
+def test_database_that_closes_the_connection_is_down(monkeypatch, secret):
     secret("postgresql+psycopg2://airflow:p@postgres/airflow")
     database = Database(None)
 
@@ -77,7 +77,7 @@ def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret):
 
     monkeypatch.setattr(database, "execute", cancel)
     monkeypatch.setattr(psycopg2, "connect", database.connect)
-    with pytest.raises(dependencies.DatabaseAwayError, match="terminating connection"):
+    with pytest.raises(dependencies.DatabaseDownError, match="terminating connection"):
         dependencies.job_heartbeat_age("TriggererJob")
     assert database.closed
 
@@ -87,7 +87,7 @@ def test_a_database_that_ends_the_conversation_is_away(monkeypatch, secret):
 
 @contextmanager
 def redis_server(answer: Callable[[list[str]], str]) -> Iterator[int]:
-    """A Redis on a free port, which gives these answers in Redis' own protocol."""
+    """Serve these replies in Redis' protocol on a free port."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self):
@@ -105,11 +105,11 @@ def redis_server(answer: Callable[[list[str]], str]) -> Iterator[int]:
         server.shutdown()
 
 
-def alive(password: str, heard: list[str]) -> Callable[[list[str]], str]:
-    """The answers of a Redis that lives, and takes this password."""
+def alive(password: str, commands: list[str]) -> Callable[[list[str]], str]:
+    """Return the replies of a live Redis that accepts this password; `commands` receives its commands."""
 
     def answer(words: list[str]) -> str:
-        heard.append(words[0])
+        commands.append(words[0])
         if words[0] == "AUTH":
             return "+OK\r\n" if words[-1] == password else "-WRONGPASS invalid\r\n"
         return "+PONG\r\n" if words[0] == "PING" else "+OK\r\n"
@@ -118,7 +118,7 @@ def alive(password: str, heard: list[str]) -> Callable[[list[str]], str]:
 
 
 def sentinel(password: str, primary: int) -> Callable[[list[str]], str]:
-    """The answers of a Sentinel that takes this password, and calls the Redis on this port the primary."""
+    """Return the replies of a Sentinel that accepts this password and names the Redis on this port as primary."""
     known = ["name", "airflow", "ip", "127.0.0.1", "port", str(primary), "flags", "master", "num-other-sentinels", "2"]
     masters = f"*1\r\n*{len(known)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in known)
 
@@ -130,45 +130,45 @@ def sentinel(password: str, primary: int) -> Callable[[list[str]], str]:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port on which nothing listens."""
+    """Reserve a port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
 
 
-def test_a_redis_that_answers_is_there(secret):
-    heard: list[str] = []
-    with redis_server(alive("pass/word", heard)) as port:
+def test_redis_that_responds_is_up(secret):
+    commands: list[str] = []
+    with redis_server(alive("pass/word", commands)) as port:
         secret(f"redis://:pass%2Fword@127.0.0.1:{port}/0")
-        assert dependencies.broker_answers()
-    assert "PING" in heard
+        assert dependencies.is_broker_up()
+    assert "PING" in commands
 
 
-def test_a_redis_that_refuses_the_password_or_does_not_listen_is_away(secret):
+def test_redis_that_refuses_password_or_connection_is_down(secret):
     with redis_server(alive("another", [])) as port:
         secret(f"redis://:mine@127.0.0.1:{port}/0")
-        assert not dependencies.broker_answers()
+        assert not dependencies.is_broker_up()
     with closed_port() as port:
         secret(f"redis://:mine@127.0.0.1:{port}/0")
-        assert not dependencies.broker_answers()
+        assert not dependencies.is_broker_up()
 
 
-def test_of_several_the_one_is_asked_that_a_sentinel_calls_the_primary_though_the_first_sentinel_is_away(secret):
-    heard: list[str] = []
-    with closed_port() as gone, redis_server(alive("pass/word", heard)) as primary:
-        with redis_server(sentinel("pass/word", primary)) as there:
-            secret(f"sentinel://:pass%2Fword@127.0.0.1:{gone}/0;sentinel://:pass%2Fword@127.0.0.1:{there}/0")
-            assert dependencies.broker_answers()
-    assert "PING" in heard
+def test_primary_is_found_while_the_first_sentinel_is_down(secret):
+    commands: list[str] = []
+    with closed_port() as gone, redis_server(alive("pass/word", commands)) as primary:
+        with redis_server(sentinel("pass/word", primary)) as running:
+            secret(f"sentinel://:pass%2Fword@127.0.0.1:{gone}/0;sentinel://:pass%2Fword@127.0.0.1:{running}/0")
+            assert dependencies.is_broker_up()
+    assert "PING" in commands
 
 
-def test_a_primary_that_is_away_is_no_broker_though_the_sentinels_answer(secret):
-    with closed_port() as gone, redis_server(sentinel("p", gone)) as there:
-        secret(f"sentinel://:p@127.0.0.1:{there}/0")
-        assert not dependencies.broker_answers()
+def test_failed_primary_is_down_while_sentinels_respond(secret):
+    with closed_port() as gone, redis_server(sentinel("p", gone)) as running:
+        secret(f"sentinel://:p@127.0.0.1:{running}/0")
+        assert not dependencies.is_broker_up()
 
 
-def test_of_several_databases_the_primary_is_asked():
+def test_url_with_several_hosts_selects_the_primary():
     url = "postgresql+psycopg2://airflow:p@/airflow?host=patroni-1:5432&host=patroni-2:5432&target_session_attrs=rw"
     expected = "postgresql://airflow:p@patroni-1:5432,patroni-2:5432/airflow?target_session_attrs=rw"
     assert dependencies.libpq_url(url) == expected

@@ -1,4 +1,4 @@
-"""The probe inside each Airflow container tells healthy, unhealthy, and waiting for something else apart."""
+"""The probe in each Airflow container distinguishes healthy, unhealthy and a failed dependency."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ops.project import ROOT
 
 @pytest.fixture
 def server():
-    """An HTTP server on a free port that answers with the status in its path."""
+    """An HTTP server on a free port that responds with the status in the path."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -39,7 +39,7 @@ def server():
 
 
 def verdict(*arguments: str) -> int:
-    """The probe's exit code."""
+    """Return the probe's exit code."""
     try:
         probe.main(list(arguments))
     except SystemExit as end:
@@ -47,36 +47,36 @@ def verdict(*arguments: str) -> int:
     return 0
 
 
-def test_an_answer_is_healthy(server):
+def test_status_200_is_healthy(server):
     assert verdict("http", str(server), "/200") == 0
 
 
-def test_an_error_or_silence_is_unhealthy(server):
+def test_error_or_refused_connection_is_unhealthy(server):
     assert verdict("http", str(server), "/500") == 1
     assert verdict("http", "1", "/200") == 1
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x 200\r\n", b"HTTP/1.1 abc\r\n"])
-def test_what_is_not_http_is_unhealthy(answer):
+def test_response_that_is_not_http_is_unhealthy(answer):
     with socket.create_server(("127.0.0.1", 0)) as other:
 
-        def say() -> None:
+        def respond() -> None:
             connection, _ = other.accept()
             with connection:
                 connection.recv(1024)
                 connection.sendall(answer)
 
-        threading.Thread(target=say).start()
+        threading.Thread(target=respond).start()
         assert verdict("http", str(other.getsockname()[1]), "/200") == 1
 
 
-def test_an_unknown_probe_is_unhealthy_and_shows_the_usage(capsys):
+def test_unknown_probe_is_unhealthy_and_prints_the_usage(capsys):
     assert verdict("gateway") == 1
     assert "http PORT PATH" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("age", "code"), [(5.0, 0), (31.0, 1), (None, 1)])
-def test_a_job_is_healthy_while_its_heartbeat_is_fresh(monkeypatch, age, code):
+def test_job_is_healthy_while_its_heartbeat_is_fresh(monkeypatch, age, code):
     monkeypatch.setattr(dependencies, "job_heartbeat_age", lambda _: age)
     assert verdict("job", "DagProcessorJob") == code
 
@@ -89,17 +89,17 @@ def no_database(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("no_database")
-def test_a_job_waits_for_a_database_that_is_away():
+def test_job_in_a_database_outage_is_not_unhealthy():
     assert verdict("job", "TriggererJob") == os.EX_TEMPFAIL
 
 
 @pytest.mark.usefixtures("no_database")
-def test_a_scheduler_that_says_503_waits_for_a_database_that_is_away(server, monkeypatch):
+def test_scheduler_503_in_a_database_outage_is_not_unhealthy(server, monkeypatch):
     monkeypatch.setattr(probe, "http_status", lambda *_: 503)
     assert verdict("scheduler") == os.EX_TEMPFAIL
 
 
-def test_a_scheduler_that_says_503_with_its_database_there_is_unhealthy(monkeypatch):
+def test_scheduler_503_with_a_healthy_database_is_unhealthy(monkeypatch):
     monkeypatch.setattr(probe, "http_status", lambda *_: 503)
     monkeypatch.setattr(dependencies, "job_heartbeat_age", lambda _: 40.0)
     assert verdict("scheduler") == 1
@@ -117,23 +117,23 @@ def consumed(file, seconds_ago: float) -> None:
     os.utime(file, (time.time() - seconds_ago,) * 2)
 
 
-def test_a_worker_that_consumed_a_moment_ago_is_healthy(consumption):
+def test_worker_that_consumed_recently_is_healthy(consumption):
     consumed(consumption, 3)
     assert verdict("worker") == 0
 
 
 @pytest.mark.parametrize("age", [3, 60])
-def test_a_workers_suspended_tasks_are_printed_whatever_else_is_so(consumption, monkeypatch, capsys, age):
-    """As `./ops/stack status` reads them."""
-    monkeypatch.setattr(dependencies, "broker_answers", lambda: False)
+def test_suspended_tasks_of_a_worker_are_always_printed(consumption, monkeypatch, capsys, age):
+    """The output has the form that `./ops/stack status` parses."""
+    monkeypatch.setattr(dependencies, "is_broker_up", lambda: False)
     monkeypatch.setattr(blocked_slots, "blocked_slots", lambda: 2)
     consumed(consumption, age)
     assert verdict("worker") == (0 if age == 3 else os.EX_TEMPFAIL)
     assert suspended_tasks([{"Output": capsys.readouterr().out}]) == 2
 
 
-def test_slots_are_blocked_whose_task_is_stopped_with_all_its_children(tmp_path):
-    """One task in two processes, one in one, one that runs, and one that has just ended."""
+def test_each_stopped_task_blocks_one_slot(tmp_path):
+    """Four tasks: one stopped in two processes, one stopped in one, one running, and one that has just exited."""
     processes = {"1": "S 0", "7": "S 1", "8": "S 1", "9": "S 1", "70": "T 7", "71": "T 70", "80": "T 8", "90": "R 9"}
     for pid, rest in processes.items():
         (tmp_path / pid).mkdir()
@@ -143,10 +143,10 @@ def test_slots_are_blocked_whose_task_is_stopped_with_all_its_children(tmp_path)
     assert blocked_slots.blocked_slots(str(tmp_path)) == 2
 
 
-def test_a_stopped_process_blocks_a_slot(tmp_path):
+def test_stopped_process_blocks_a_slot(tmp_path):
     process = subprocess.Popen(["sleep", "60"])
     try:
-        (tmp_path / str(process.pid)).symlink_to(f"/proc/{process.pid}")  # no other test's
+        (tmp_path / str(process.pid)).symlink_to(f"/proc/{process.pid}")  # excludes processes of other tests
         assert blocked_slots.blocked_slots(str(tmp_path)) == 0
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
@@ -157,46 +157,46 @@ def test_a_stopped_process_blocks_a_slot(tmp_path):
 
 
 @pytest.mark.parametrize(("broker", "code"), [(True, 1), (False, os.EX_TEMPFAIL)])
-def test_a_worker_that_stopped_consuming_is_unhealthy_unless_redis_is_away(consumption, monkeypatch, broker, code):
+def test_worker_not_consuming_is_unhealthy_unless_redis_is_down(consumption, monkeypatch, broker, code):
     consumed(consumption, 60)
-    monkeypatch.setattr(dependencies, "broker_answers", lambda: broker)
+    monkeypatch.setattr(dependencies, "is_broker_up", lambda: broker)
     assert verdict("worker") == code
 
 
-def test_a_worker_that_never_consumed_is_unhealthy(consumption, monkeypatch, capsys):
-    monkeypatch.setattr(dependencies, "broker_answers", lambda: True)
+def test_worker_that_never_consumed_is_unhealthy(consumption, monkeypatch, capsys):
+    monkeypatch.setattr(dependencies, "is_broker_up", lambda: True)
     assert verdict("worker") == 1
     assert "not consumed its queues yet" in capsys.readouterr().out
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The probe as Docker runs it: without the packages that are installed."""
+    """Run the probe as Docker does, without installed packages."""
     command = [sys.executable, "-S", "-X", "importtime", "-m", "airflow_ha.health", *arguments]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"]}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def imported(stderr: str) -> set[str]:
-    """The modules that Python says it imported."""
+    """Return the imported modules from the output of `-X importtime`."""
     return {line.rpartition("|")[2].strip() for line in stderr.splitlines() if line.startswith("import time:")}
 
 
-def test_a_probe_that_finds_all_well_imports_nothing_that_is_slow(server):
+def test_healthy_probe_imports_no_slow_module(server):
     ended = run("http", str(server), "/200")
     assert ended.returncode == 0, ended.stdout
     assert "socket" in imported(ended.stderr)
     assert not imported(ended.stderr) & {"airflow", "re", "pathlib", "typing", "psycopg2", "site"}
 
 
-def test_a_probe_that_asks_the_database_finds_its_driver_and_does_not_import_airflow():
+def test_database_probe_imports_the_driver_but_not_airflow():
     ended = run("job", "TriggererJob")
     assert "psycopg2" in imported(ended.stderr)
     assert "airflow" not in imported(ended.stderr)
-    assert "/run/secrets/sql_alchemy_conn" in ended.stderr  # there is none here: it came as far as that
+    assert "/run/secrets/sql_alchemy_conn" in ended.stderr  # it fails only here, at the missing secret
 
 
 def consumer(*, connected=True, polled=("default",), in_cycle=True, subscribed=("default",)):
-    """A Celery consumer on kombu's Redis transport, as far as the record looks at it."""
+    """Return a fake Celery consumer on kombu's Redis transport with the attributes that the record reads."""
     channel = SimpleNamespace(active_queues=set(polled))
     channels = {id(channel): channel} if in_cycle else {}
     cycle = SimpleNamespace(_channels=list(channels.values()))
@@ -215,7 +215,7 @@ def consumed_queues():
     return consumed_queues
 
 
-def test_a_subscribed_and_polled_queue_is_consumed(consumed_queues):
+def test_subscribed_and_polled_queue_is_consumed(consumed_queues):
     assert consumed_queues(consumer(polled=["default", "gpu"], subscribed=["default", "gpu"])) == (
         "default",
         "gpu",
@@ -227,9 +227,9 @@ def test_a_subscribed_and_polled_queue_is_consumed(consumed_queues):
     [{"connected": False}, {"polled": ()}, {"in_cycle": False}, {"subscribed": ()}],
     ids=["connection lost", "no active queues (#63580)", "channel not polled", "subscribed to none"],
 )
-def test_a_consumer_that_takes_no_messages_makes_no_record(consumed_queues, broken):
+def test_consumer_that_takes_no_messages_consumes_no_queue(consumed_queues, broken):
     assert consumed_queues(consumer(**broken)) == ()
 
 
-def test_a_consumer_between_two_connections_makes_no_record(consumed_queues):
+def test_consumer_between_connections_consumes_no_queue(consumed_queues):
     assert consumed_queues(SimpleNamespace(connection=None, task_consumer=None)) == ()

@@ -1,6 +1,6 @@
-"""Run by test_monitoring_account.py in a process of its own: a migrated Airflow, asked as the monitoring account.
+"""Migrate an Airflow and query it as the monitoring account; test_monitoring_account.py runs this script.
 
-Prints one line of JSON. A process, since the authentication of the other tests' Airflow is another.
+It prints one line of JSON. It needs its own process, because the other tests' Airflow has another authentication.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ FORBIDDEN = [
 
 
 def migrate(monitoring_password: str, admin_password: str = ADMIN_PASSWORD) -> list[str]:
-    """What migrating says it did."""
+    """Migrate and return the printed changes."""
     from airflow_ha import migrate
 
     migrate.SECRETS = HOME / "secrets"
     migrate.SECRETS.mkdir(exist_ok=True)
     (migrate.SECRETS / "airflow_admin_password").write_text(f"{admin_password}\n")
     (migrate.SECRETS / "airflow_monitoring_password").write_text(f"{monitoring_password}\n")
-    with redirect_stdout(StringIO()) as said:
+    with redirect_stdout(StringIO()) as output:
         migrate.main()
-    return [line for line in said.getvalue().splitlines() if line.startswith(("made ", "set ", "kept ", "gave "))]
+    return [line for line in output.getvalue().splitlines() if line.startswith(("created ", "set ", "kept ", "gave "))]
 
 
 def widen() -> None:
-    """What an operator might do to the account."""
+    """Give the account more permissions, as an operator might."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     with get_application_builder() as appbuilder:
@@ -75,7 +75,7 @@ def widen() -> None:
 
 
 def change_admin_password(password: str) -> None:
-    """As the admin does in the UI."""
+    """Change the password as the admin does in the UI."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     with get_application_builder() as appbuilder:
@@ -84,7 +84,7 @@ def change_admin_password(password: str) -> None:
 
 
 def admin_password(*passwords: str) -> list[str]:
-    """Return which of some passwords is the admin's."""
+    """Return which of these passwords is the admin's."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
     from werkzeug.security import check_password_hash
 
@@ -94,7 +94,11 @@ def admin_password(*passwords: str) -> list[str]:
 
 
 def admin_passwords() -> list[list[object]]:
-    """Change the admin's password in Airflow, in the secret file and in both; what was said, and which is it then."""
+    """Change the admin's password in Airflow, in the secret file and in both.
+
+    Returns:
+        For each step the printed changes, and which password is the admin's.
+    """
     from airflow.utils.session import create_session
     from sqlalchemy import delete
 
@@ -105,7 +109,7 @@ def admin_passwords() -> list[list[object]]:
         if in_airflow:
             change_admin_password(in_airflow)
         steps.append([migrate("second", in_file), admin_password(ADMIN_PASSWORD, "of-the-ui", "new", "again")])
-    # As in a stack that an earlier version of this project has made.
+    # The state of a stack from an earlier version of this project.
     with create_session() as session:
         session.execute(delete(PASSWORDS))
     later = [[migrate("second", in_file), admin_password("again", "other", "last")] for in_file in IN_FILE_LATER]
@@ -113,7 +117,6 @@ def admin_passwords() -> list[list[object]]:
 
 
 def make_run(dag: Any, run_id: str, at: datetime, state: str, session: Any) -> Any:
-    """A run of a DAG."""
     from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
     return dag.create_dagrun(
@@ -129,7 +132,7 @@ def make_run(dag: Any, run_id: str, at: datetime, state: str, session: Any) -> A
 
 
 def fill(now: datetime) -> None:
-    """Ten runs, three failed; a queued, a running and an unschedulable task; jobs; a file that does not import."""
+    """Create ten runs (three failed), a queued, a running and an unschedulable task, jobs and an import error."""
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.jobs.job import Job
     from airflow.models.dag import DagModel
@@ -172,55 +175,56 @@ def fill(now: datetime) -> None:
             session.add(job)
 
 
-def ask(now: datetime) -> dict[str, object]:
-    """What the account sees, and what it is refused."""
+def query(now: datetime) -> dict[str, object]:
+    """Return the observations of the account, and the status codes of forbidden requests."""
     from airflow.api_fastapi.app import create_app
     from fastapi.testclient import TestClient
 
     from airflow_ha.monitoring import check_state, checks
-    from airflow_ha.monitoring.airflow_api import AirflowApi
+    from airflow_ha.monitoring.airflow_api import Account, AirflowApi
     from airflow_ha.monitoring.observe import observe
     from airflow_ha.monitoring.thresholds import Thresholds
 
     with TestClient(create_app(apps="core")) as client:
-        api = AirflowApi("http://testserver", "monitoring", "second", directory=HOME, transport=client._transport)
-        seen = observe(api, Thresholds(), now)
+        api = AirflowApi(
+            Account("http://testserver", "monitoring", "second"), directory=HOME, transport=client._transport
+        )
+        observed = observe(api, Thresholds(), now)
         token = {"Authorization": f"Bearer {api._token}"}
         refused = {
             f"{method} {path}": client.request(method, f"/api/v2{path}", json=body, headers=token).status_code
             for method, path, body in FORBIDDEN
         }
-    lasting = check_state.Memory(seen=check_state.remember({}, check_state.conditions(seen, 8), now))
-    found = checks.check(seen, lasting, Thresholds(), 8)
+    conditions = check_state.update_conditions({}, check_state.current_conditions(observed, 8), now)
+    findings = checks.check(observed, check_state.CheckState(conditions=conditions), Thresholds(), 8)
     return {
         "refused": refused,
-        "found": [[each.alertname, dict(each.labels), each.summary, each.run_url] for each in found],
-        "running": dict(seen.running),
-        "pools": sorted(pool.name for pool in seen.pools),
-        "due": sorted(dag.dag_id for dag in seen.due),
+        "findings": [[each.alertname, dict(each.labels), each.summary, each.run_url] for each in findings],
+        "running": dict(observed.running),
+        "pools": sorted(pool.name for pool in observed.pools),
+        "due": sorted(dag.dag_id for dag in observed.due),
     }
 
 
 def connection() -> list[object]:
-    """The connection as a task gets it."""
+    """Return the fields of the connection."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     with create_session() as session:
-        found = session.scalar(select(Connection).where(Connection.conn_id == "airflow_api"))
-        return [found.conn_type, found.host, found.port, found.login, found.password]
+        stored = session.scalar(select(Connection).where(Connection.conn_id == "airflow_api"))
+        return [stored.conn_type, stored.host, stored.port, stored.login, stored.password]
 
 
 def main() -> None:
-    """All of it, in order."""
-    said = [migrate("first"), migrate("first"), migrate("second")]
+    changes = [migrate("first"), migrate("first"), migrate("second")]
     widen()
-    said.append(migrate("second"))
+    changes.append(migrate("second"))
     admin = admin_passwords()
     now = datetime.now(UTC)
     fill(now)
-    print(json.dumps({"said": said, "admin": admin, "connection": connection(), **ask(now)}))
+    print(json.dumps({"changes": changes, "admin": admin, "connection": connection(), **query(now)}))
 
 
 main()

@@ -1,4 +1,4 @@
-"""Artifacts are whole or absent, on a volume and in an object store, and made once."""
+"""Artifacts on a volume and in an object store are complete or absent, and are written once."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def directory(request, tmp_path):
     return ObjectStoragePath(f"memory://bucket{tmp_path}")
 
 
-def test_what_is_written_is_read_back(directory):
+def test_written_artifacts_are_read_back(directory):
     artifacts.write_json(directory / "deep" / "a.json", {"accuracy": 0.98})
     artifacts.write_arrays(directory / "deep" / "a.npz", rows=np.arange(6).reshape(2, 3))
     artifacts.write_model(directory / "deep" / "a.joblib", {"weights": [1, 2]})
@@ -31,18 +31,18 @@ def test_what_is_written_is_read_back(directory):
     assert artifacts.read_model(directory / "deep" / "a.joblib") == {"weights": [1, 2]}
 
 
-def test_a_second_write_replaces_the_first(directory):
+def test_second_write_replaces_the_first(directory):
     artifacts.write(directory / "a", b"first")
     artifacts.write(directory / "a", b"second")
 
     assert (directory / "a").read_bytes() == b"second"
 
 
-def test_a_missing_document_reads_as_none(directory):
+def test_missing_document_is_none(directory):
     assert artifacts.read_json(directory / "nothing.json") is None
 
 
-def test_work_is_done_once_and_its_result_found_again(directory):
+def test_work_with_a_receipt_is_not_repeated(directory):
     calls = []
 
     def work():
@@ -57,7 +57,7 @@ def test_work_is_done_once_and_its_result_found_again(directory):
     assert len(calls) == 1
 
 
-def test_work_that_failed_leaves_no_receipt_and_is_done_again(directory):
+def test_failed_work_leaves_no_receipt_and_is_repeated(directory):
     def fails():
         raise RuntimeError("killed half-way")
 
@@ -67,7 +67,7 @@ def test_work_that_failed_leaves_no_receipt_and_is_done_again(directory):
     assert artifacts.once(directory / "receipt.json", lambda: {"samples": 3})["reused"] is False
 
 
-def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_content_and_no_partial_file(tmp_path, monkeypatch):
     artifacts.write(tmp_path / "a", b"old")
 
     def disk_full(descriptor):
@@ -81,7 +81,7 @@ def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_until_it_is_complete_a_file_is_not_there_under_its_name(tmp_path, monkeypatch):
+def test_incomplete_file_is_not_visible_under_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(artifacts.os, "fsync", lambda _: seen.extend(tmp_path.iterdir()))
 
@@ -92,13 +92,13 @@ def test_until_it_is_complete_a_file_is_not_there_under_its_name(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_partial_file_of_a_killed_worker_is_not_taken_for_the_artifact(tmp_path):
+def test_partial_file_of_a_killed_worker_is_ignored(tmp_path):
     Path(tmp_path / ".receipt.json.0123.partial").write_text('{"samp')
 
     assert artifacts.once(tmp_path / "receipt.json", lambda: {"samples": 3})["reused"] is False
 
 
-def test_the_connection_of_an_object_store_goes_along_to_the_paths_below(tmp_path):
+def test_paths_below_an_object_store_keep_its_connection(tmp_path):
     attach(protocol="memory", conn_id="warehouse", fs=MemoryFileSystem())
     root = ObjectStoragePath(f"memory://warehouse@bucket{tmp_path}")
 

@@ -1,4 +1,4 @@
-"""The sensor passes at once when the data is there and otherwise leaves the waiting to the triggerer."""
+"""The sensor succeeds at once if the data is available, and otherwise waits in the triggerer."""
 
 import asyncio
 from datetime import timedelta
@@ -13,11 +13,11 @@ def sensor(source):
     return DataSensor(task_id="wait", source=source, poke_interval=15, timeout=3600)
 
 
-def test_the_bundled_data_is_there_at_once():
+def test_bundled_data_needs_no_wait():
     sensor("digits").execute({})
 
 
-def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer(tmp_path):
+def test_missing_data_defers_to_the_triggerer(tmp_path):
     url = f"file://{tmp_path}/late.csv"
 
     with pytest.raises(TaskDeferred) as deferred:
@@ -31,14 +31,14 @@ def test_data_that_is_not_there_yet_is_waited_for_in_the_triggerer(tmp_path):
     assert callable(getattr(DataSensor, deferred.value.method_name))
 
 
-def test_another_triggerer_can_take_the_trigger_over():
+def test_another_triggerer_can_restore_the_trigger():
     path, arguments = DataTrigger("s3://warehouse@images/a.csv", 15).serialize()
 
     assert path == f"{DataTrigger.__module__}.{DataTrigger.__name__}"
     assert DataTrigger(**arguments).serialize() == (path, arguments)
 
 
-def test_the_trigger_fires_when_the_data_arrives_and_not_before(tmp_path):
+def test_trigger_fires_when_the_data_arrives_and_not_before(tmp_path):
     data = tmp_path / "late.csv"
 
     async def wait():

@@ -1,4 +1,4 @@
-"""From download to the registry, step by step on the real digits."""
+"""The steps from download to registry, on the real digits."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from airflow_ha.ml.training import CANDIDATES, train
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory):
-    """A run on the digits with every candidate trained."""
+    """The directory of a run on the digits with all candidates trained."""
     directory = tmp_path_factory.mktemp("run")
     download("digits", "label", directory)
     preprocess(directory)
@@ -28,7 +28,7 @@ def files(directory):
     return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
 
 
-def test_download_keeps_the_data_as_it_is_at_the_source(run_directory):
+def test_download_copies_the_data_unchanged(run_directory):
     features, labels = read("digits", "label")
     dataset = read_arrays(run_directory / "dataset.npz")
 
@@ -37,7 +37,7 @@ def test_download_keeps_the_data_as_it_is_at_the_source(run_directory):
     assert read_json(run_directory / "download.json") == {"source": "digits", "samples": 1797, "features": 64}
 
 
-def test_the_split_is_60_20_20_and_no_image_is_in_two_parts(tmp_path):
+def test_split_is_60_20_20_without_overlap(tmp_path):
     labels = np.array([str(row % 4) for row in range(1_000)])
     write_arrays(tmp_path / "dataset.npz", features=np.arange(1_000.0).reshape(-1, 1), labels=labels)
 
@@ -51,7 +51,7 @@ def test_the_split_is_60_20_20_and_no_image_is_in_two_parts(tmp_path):
         assert set(np.unique(split[f"{part}_labels"], return_counts=True)[1]) == {len(split[part]) // 4}
 
 
-def test_the_smallest_class_allowed_is_in_every_part(tmp_path):
+def test_smallest_allowed_class_is_in_every_part(tmp_path):
     labels = np.array(["rare"] * 5 + ["common"] * 995)
     write_arrays(tmp_path / "dataset.npz", features=np.zeros((1_000, 1)), labels=labels)
     preprocess(tmp_path)
@@ -62,7 +62,7 @@ def test_the_smallest_class_allowed_is_in_every_part(tmp_path):
     assert counts == {"train": 3, "validation": 1, "test": 1}
 
 
-def test_rows_without_a_label_are_dropped_and_infinite_values_become_missing(tmp_path):
+def test_unlabelled_rows_are_dropped_and_infinities_are_missing(tmp_path):
     features = np.full((1_000, 2), 7.0)
     features[0, 0] = np.inf
     labels = np.array([str(row % 2) for row in range(1_000)])
@@ -78,7 +78,7 @@ def test_rows_without_a_label_are_dropped_and_infinite_values_become_missing(tmp
     assert not np.isinf(everything).any()
 
 
-def test_the_same_data_is_split_the_same_way_every_time(run_directory, tmp_path):
+def test_same_data_is_split_the_same_way_each_time(run_directory, tmp_path):
     download("digits", "label", tmp_path)
     preprocess(tmp_path)
 
@@ -87,7 +87,7 @@ def test_the_same_data_is_split_the_same_way_every_time(run_directory, tmp_path)
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
-def test_each_candidate_is_a_real_model_that_takes_raw_values_with_gaps(run_directory, candidate):
+def test_each_candidate_accepts_raw_values_with_gaps(run_directory, candidate):
     model = read_model(run_directory / "models" / f"{candidate}.joblib")
     images, labels = read("digits", "label")
     images[:, 20] = np.nan
@@ -96,7 +96,7 @@ def test_each_candidate_is_a_real_model_that_takes_raw_values_with_gaps(run_dire
     assert read_json(run_directory / "models" / f"{candidate}.json")["validation_accuracy"] > 0.93
 
 
-def test_training_the_same_candidate_again_gives_the_same_model(run_directory, tmp_path):
+def test_training_is_deterministic(run_directory, tmp_path):
     (tmp_path / "split.npz").write_bytes((run_directory / "split.npz").read_bytes())
     train("random_forest", tmp_path)
 
@@ -106,12 +106,12 @@ def test_training_the_same_candidate_again_gives_the_same_model(run_directory, t
     assert np.array_equal(first, second)
 
 
-def test_an_unknown_candidate_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"'oracle'; the known ones are logistic_regression, support_vector"):
+def test_unknown_candidate_is_refused_with_the_valid_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"'oracle'.*logistic_regression, support_vector"):
         train("oracle", tmp_path)
 
 
-def test_the_winner_is_chosen_on_the_validation_part_and_reaches_95_percent_on_held_out_data(run_directory):
+def test_winner_has_best_validation_accuracy_and_95_percent(run_directory):
     evaluation = evaluate(CANDIDATES, run_directory)
 
     best = max(each["validation_accuracy"] for each in evaluation["candidates"].values())
@@ -122,19 +122,19 @@ def test_the_winner_is_chosen_on_the_validation_part_and_reaches_95_percent_on_h
     assert evaluation["test_samples"] == 359
 
 
-def test_a_candidate_that_was_not_trained_cannot_be_evaluated(run_directory, tmp_path):
+def test_untrained_candidate_cannot_be_evaluated(run_directory, tmp_path):
     (tmp_path / "split.npz").write_bytes((run_directory / "split.npz").read_bytes())
 
-    with pytest.raises(FileNotFoundError, match="'random_forest' has not been trained"):
+    with pytest.raises(FileNotFoundError, match="'random_forest'"):
         evaluate(["random_forest"], tmp_path)
 
 
-def test_no_candidates_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no candidates"):
+def test_empty_candidate_list_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="candidates"):
         evaluate([], tmp_path)
 
 
-def test_a_second_pass_finds_everything_and_writes_nothing(run_directory, tmp_path):
+def test_second_pass_reuses_everything_and_writes_nothing(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
     verdict = judge(evaluation, 0.95)
     model_registry.register("v1", evaluation, verdict, run_directory, tmp_path)
@@ -152,7 +152,7 @@ def test_a_second_pass_finds_everything_and_writes_nothing(run_directory, tmp_pa
     assert files(run_directory) | files(tmp_path) == before
 
 
-def test_the_winner_is_registered_with_its_metrics_and_can_be_used(run_directory, tmp_path):
+def test_winner_is_registered_with_its_metrics_and_model(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
     document = model_registry.register("v1", evaluation, judge(evaluation, 0.95), run_directory, tmp_path)
 
@@ -165,18 +165,18 @@ def test_the_winner_is_registered_with_its_metrics_and_can_be_used(run_directory
     assert model_registry.decision("v1", tmp_path)["candidates"] == evaluation["candidates"]
 
 
-def test_a_rejection_is_recorded_with_its_reason_and_no_model(run_directory, tmp_path):
+def test_rejection_is_recorded_with_its_reason_and_no_model(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
     document = model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
 
     assert document["outcome"] == "rejected"
     assert document["model_path"] is None
-    assert "is below the required 1.0000" in document["reason"]
+    assert "1.0000" in document["reason"]
     assert model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)["reused"] is True
     assert [path.name for path in tmp_path.iterdir()] == ["v1.json"]
 
 
-def test_a_moved_gate_makes_a_new_decision_in_both_directions(run_directory, tmp_path):
+def test_changed_gate_makes_a_new_decision_in_both_directions(run_directory, tmp_path):
     evaluation = evaluate(CANDIDATES, run_directory)
     model_registry.reject("v1", evaluation, judge(evaluation, 1.0), tmp_path)
 
@@ -188,6 +188,6 @@ def test_a_moved_gate_makes_a_new_decision_in_both_directions(run_directory, tmp
     assert model_registry.decision("v1", tmp_path)["outcome"] == "rejected"
 
 
-def test_a_version_nothing_was_decided_on_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no document on version v9"):
+def test_version_without_a_decision_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="v9"):
         model_registry.decision("v9", tmp_path)

@@ -1,4 +1,4 @@
-"""Too little or too patchy data fails, with the figures."""
+"""Unfit data fails, and the error names the figures."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def test_exactly_1000_samples_are_enough():
     assert check(*table(1_000)) == {"samples": 1_000, "null_share": 0.0, "classes": 2}
 
 
-def test_999_samples_are_too_few_and_the_message_says_so():
-    with pytest.raises(InvalidDataError, match="999 samples, at least 1,000 are needed"):
+def test_999_samples_are_too_few():
+    with pytest.raises(InvalidDataError, match=r"999 samples.*1,000"):
         check(*table(999))
 
 
@@ -27,8 +27,8 @@ def test_exactly_5_percent_nulls_pass():
     assert check(*table(1_000, nulls=500))["null_share"] == 0.05
 
 
-def test_more_than_5_percent_nulls_fail_and_the_message_says_how_many():
-    with pytest.raises(InvalidDataError, match=r"5\.01% nulls \(501 of 10,000 values\), at most 5% are allowed"):
+def test_more_than_5_percent_nulls_fail_with_the_figures():
+    with pytest.raises(InvalidDataError, match=r"5\.01% nulls \(501 of 10,000 values\).* 5%"):
         check(*table(1_000, nulls=501))
 
 
@@ -41,32 +41,32 @@ def test_infinite_values_and_missing_labels_count_as_nulls():
         check(features, labels)
 
 
-def test_every_fault_is_named_at_once():
+def test_one_error_names_all_faults():
     with pytest.raises(InvalidDataError, match=r"10 samples.*90\.00% nulls.*1 classes"):
         check(*table(10, nulls=90, classes=1))
 
 
-def test_data_without_samples_is_refused():
-    with pytest.raises(InvalidDataError, match=r"0 samples.*0 classes, at least 2"):
+def test_empty_data_is_refused():
+    with pytest.raises(InvalidDataError, match=r"0 samples.*0 classes.* 2"):
         check(*table(0))
 
 
-def test_a_class_too_small_to_be_shared_out_is_named():
+def test_error_names_a_class_with_too_few_samples():
     features, labels = table(1_000)
     labels[:4] = "9"
 
-    with pytest.raises(InvalidDataError, match="class '9' has 4 samples, at least 5 of each"):
+    with pytest.raises(InvalidDataError, match=r"class '9'.* 4 samples.* 5"):
         check(features, labels)
 
 
-def test_good_data_is_checked_once(tmp_path):
+def test_valid_data_is_checked_once(tmp_path):
     download("digits", "label", tmp_path)
 
     assert validate(tmp_path) == {"samples": 1797, "null_share": 0.0, "classes": 10, "reused": False}
     assert validate(tmp_path)["reused"] is True
 
 
-def test_a_download_of_bad_data_is_thrown_away_so_that_the_corrected_source_is_read_next(tmp_path):
+def test_invalid_download_is_deleted_and_the_source_is_reread(tmp_path):
     run_directory, data = tmp_path / "run", tmp_path / "data.csv"
     rows = [f"{row},{row % 2}" for row in range(1_000)]
     data.write_text("\n".join(["a,label", *rows[:10]]))
@@ -80,12 +80,12 @@ def test_a_download_of_bad_data_is_thrown_away_so_that_the_corrected_source_is_r
     assert validate(run_directory)["samples"] == 1_000
 
 
-def test_without_a_download_there_is_nothing_to_validate(tmp_path):
+def test_validation_without_a_download_fails(tmp_path):
     with pytest.raises(FileNotFoundError):
         validate(tmp_path)
 
 
-def test_bad_data_is_never_recorded_as_valid(tmp_path):
+def test_invalid_data_is_never_recorded_as_valid(tmp_path):
     features, labels = table(999)
     for _ in range(2):
         write_arrays(tmp_path / "dataset.npz", features=features, labels=labels)

@@ -1,4 +1,4 @@
-"""What the checks see, with everything well unless a test says otherwise."""
+"""Observations of a healthy Airflow, which each test changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_ha.monitoring.check_state import Memory, conditions, remember
+from airflow_ha.monitoring.check_state import CheckState, current_conditions, update_conditions
 from airflow_ha.monitoring.observations import Observations
 
 NOON = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)
@@ -18,14 +18,15 @@ def ago(seconds: float, at: datetime = NOON) -> datetime:
 
 
 @pytest.fixture
-def watch():
-    """What is remembered after the same was seen every minute, for some minutes."""
+def observe_for():
+    """Return the last observations, and the state, after the same was observed every minute for some minutes."""
 
-    def watch(see, minutes):
-        memory = Memory()
+    def observe_for(values, minutes):
+        state = CheckState()
         for minute in range(minutes, -1, -1):
-            seen = Observations(at=ago(60 * minute), **see)
-            memory = Memory(seen=remember(memory.seen, conditions(seen, SLOTS), seen.at))
-        return seen, memory
+            observed = Observations(at=ago(60 * minute), **values)
+            current = current_conditions(observed, SLOTS)
+            state = CheckState(conditions=update_conditions(state.conditions, current, observed.at))
+        return observed, state
 
-    return watch
+    return observe_for

@@ -1,4 +1,4 @@
-"""Both Alertmanagers are told, each by itself; one that is away costs nothing but a line."""
+"""Each Alertmanager receives the alerts separately; an unreachable one is only logged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from airflow_ha.monitoring import findings
-from airflow_ha.monitoring.alertmanager_client import AlertmanagersAwayError, addresses, deliver
-from airflow_ha.monitoring.alerts import to_tell
+from airflow_ha.monitoring.alertmanager_client import AlertmanagersUnreachableError, alertmanager_urls, deliver
+from airflow_ha.monitoring.alerts import alerts_to_send
 from airflow_ha.monitoring.findings import Finding
 from tests.unit.monitoring.conftest import NOON
 
@@ -20,18 +20,18 @@ FINDING = Finding(findings.IMPORT_ERRORS, "data", "x.py does not import", "d", "
 
 
 class Cluster:
-    """Two Alertmanagers that keep what they are sent; those in `away` do not answer."""
+    """Two Alertmanagers that store alerts; those in `unreachable` fail."""
 
     def __init__(self):
         self.held = {"a": {}, "b": {}}
         self.posts = {"a": [], "b": []}
-        self.away = {}
+        self.unreachable = {}
         self.now = NOON
 
     def __call__(self, request):
         host = request.url.host
-        if host in self.away:
-            trouble = self.away[host]
+        if host in self.unreachable:
+            trouble = self.unreachable[host]
             if isinstance(trouble, int):
                 return httpx.Response(trouble, text="no")
             raise trouble
@@ -55,24 +55,24 @@ def cluster():
 
 @pytest.fixture
 def check(cluster):
-    """One check that finds something or nothing, and remembers."""
-    told = ()
+    """Run one check with some findings or none, and keep its state for the next."""
+    kept = ()
 
-    def check(*found):
-        nonlocal told
-        told_now = to_tell(found, told, [A, B], cluster.now)
-        delivery = deliver(told_now, [A, B], cluster.now, httpx.MockTransport(cluster))
-        told = delivery.told
+    def check(*findings_now):
+        nonlocal kept
+        alerts = alerts_to_send(findings_now, kept, [A, B], cluster.now)
+        delivery = deliver(alerts, [A, B], cluster.now, httpx.MockTransport(cluster))
+        kept = delivery.alerts
         cluster.now += MINUTE
         return delivery
 
     return check
 
 
-def test_both_are_told_and_told_when_it_is_over(cluster, check):
+def test_both_receive_the_alert_and_its_end(cluster, check):
     assert check(FINDING).reached == 2
     assert cluster.firing("a") == cluster.firing("b") == [findings.IMPORT_ERRORS]
-    assert check().told == ()
+    assert check().alerts == ()
     assert cluster.firing("a") == cluster.firing("b") == []
 
 
@@ -86,40 +86,40 @@ def test_a_quiet_check_sends_nothing(cluster, check):
     [httpx.ConnectError("refused"), httpx.ReadTimeout("frozen"), 503],
     ids=["gone", "frozen", "failing"],
 )
-def test_one_that_is_away_is_said_and_the_other_is_told(cluster, check, caplog, trouble):
-    cluster.away["a"] = trouble
+def test_unreachable_one_is_logged_and_the_other_gets_the_alert(cluster, check, caplog, trouble):
+    cluster.unreachable["a"] = trouble
     delivery = check(FINDING)
     delivery.require()
-    assert (delivery.reached, list(delivery.away)) == (1, [A])
+    assert (delivery.reached, list(delivery.unreachable)) == (1, [A])
     assert cluster.firing("b") == [findings.IMPORT_ERRORS]
-    assert f"the Alertmanager {A} was not told" in caplog.text
+    assert A in caplog.text
 
 
-def test_one_that_was_away_while_it_began_and_ended_ends_well(cluster, check):
+def test_alert_that_ended_in_an_outage_is_resolved_afterwards(cluster, check):
     check(FINDING)
-    cluster.away["a"] = httpx.ReadTimeout("frozen")
+    cluster.unreachable["a"] = httpx.ReadTimeout("frozen")
     check(FINDING)
     check()
-    del cluster.away["a"]
-    assert check().told == ()
+    del cluster.unreachable["a"]
+    assert check().alerts == ()
     assert cluster.firing("a") == cluster.firing("b") == []
 
 
-def test_one_that_comes_back_empty_is_told_what_still_lasts(cluster, check):
+def test_restarted_empty_alertmanager_gets_firing_alerts(cluster, check):
     check(FINDING)
-    cluster.away["a"] = httpx.ConnectError("gone")
+    cluster.unreachable["a"] = httpx.ConnectError("gone")
     check(FINDING)
-    del cluster.away["a"]
+    del cluster.unreachable["a"]
     cluster.held["a"].clear()
     check(FINDING)
     assert cluster.firing("a") == [findings.IMPORT_ERRORS]
 
 
-def test_both_that_come_back_empty_are_told_the_end_of_what_they_had_sent(cluster, check):
+def test_both_restarted_empty_get_the_end_of_sent_alerts(cluster, check):
     check(FINDING)
-    cluster.away = {"a": httpx.ConnectError("gone"), "b": httpx.ConnectError("gone")}
+    cluster.unreachable = {"a": httpx.ConnectError("gone"), "b": httpx.ConnectError("gone")}
     check()
-    cluster.away = {}
+    cluster.unreachable = {}
     cluster.held = {"a": {}, "b": {}}
     check()
     for host in ("a", "b"):
@@ -127,21 +127,19 @@ def test_both_that_come_back_empty_are_told_the_end_of_what_they_had_sent(cluste
         assert alert["endsAt"] == (NOON + MINUTE).isoformat()
 
 
-def test_none_is_refused_with_each_ones_reason_and_nothing_is_forgotten(cluster, check):
+def test_no_alertmanager_reached_is_an_error_and_keeps_alerts(cluster, check):
     check(FINDING)
-    cluster.away = {"a": httpx.ConnectError("refused"), "b": 500}
+    cluster.unreachable = {"a": httpx.ConnectError("refused"), "b": 500}
     delivery = check()
-    with pytest.raises(
-        AlertmanagersAwayError, match=r"no Alertmanager took .*a:9093: ConnectError refused; .*b:9093.*500"
-    ):
+    with pytest.raises(AlertmanagersUnreachableError, match=r"a:9093: ConnectError refused; .*b:9093.*500"):
         delivery.require()
-    assert len(delivery.told) == 1
-    cluster.away = {}
+    assert len(delivery.alerts) == 1
+    cluster.unreachable = {}
     check()
     assert cluster.firing("a") == cluster.firing("b") == []
 
 
-def test_what_they_hold_and_nobody_remembers_is_ended(cluster, check):
+def test_active_alert_that_no_state_knows_is_resolved(cluster, check):
     stale = {"labels": {"alertname": "Old", "source": "monitoring_dag"}, "annotations": {}}
     times = {"startsAt": "2026-09-01T11:00:00.000Z", "endsAt": "2026-09-01T12:04:00.000Z"}
     cluster.held["a"]["old"] = stale | times
@@ -152,20 +150,20 @@ def test_what_they_hold_and_nobody_remembers_is_ended(cluster, check):
 
 
 @pytest.mark.parametrize("answer", ["no json", '{"x": 1}', '[{"labels": {}}]', "[1]"])
-def test_one_that_answers_nonsense_counts_as_away(answer):
+def test_invalid_response_counts_as_unreachable(answer):
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text=answer))
-    delivery = deliver(to_tell([FINDING], [], [A], NOON), [A], NOON, transport)
+    delivery = deliver(alerts_to_send([FINDING], [], [A], NOON), [A], NOON, transport)
     assert delivery.reached == 0
 
 
-def test_a_url_that_is_none_counts_as_away():
-    assert list(deliver([], ["http://[x"], NOON).away) == ["http://[x"]
+def test_invalid_url_counts_as_unreachable():
+    assert list(deliver([], ["http://[x"], NOON).unreachable) == ["http://[x"]
 
 
-def test_without_alertmanagers_nothing_is_sent_and_nothing_is_wrong():
-    deliver(to_tell([FINDING], [], [], NOON), [], NOON).require()
+def test_without_alertmanagers_nothing_is_sent_and_nothing_fails():
+    deliver(alerts_to_send([FINDING], [], [], NOON), [], NOON).require()
 
 
-@pytest.mark.parametrize(("text", "found"), [(None, []), ("", []), (f" {A}/, {B} ,,{A}", [A, B])])
-def test_addresses_are_between_commas_each_once(text, found):
-    assert addresses(text) == found
+@pytest.mark.parametrize(("text", "urls"), [(None, []), ("", []), (f" {A}/, {B} ,,{A}", [A, B])])
+def test_alertmanager_urls_are_comma_separated_and_distinct(text, urls):
+    assert alertmanager_urls(text) == urls

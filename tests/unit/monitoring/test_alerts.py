@@ -1,12 +1,12 @@
-"""Alerts with stable labels that end by themselves late, and by word at once."""
+"""Alerts have stable labels, expire late and are resolved explicitly."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from airflow_ha.monitoring import findings
-from airflow_ha.monitoring.alerts import INTERVAL, KEPT, message, taken, to_tell
-from airflow_ha.monitoring.check_state import Told
+from airflow_ha.monitoring.alerts import INTERVAL, RESOLVED_RETENTION, alerts_to_keep, alerts_to_send, payload
+from airflow_ha.monitoring.check_state import SentAlert
 from airflow_ha.monitoring.findings import Finding
 from tests.unit.monitoring.conftest import NOON
 
@@ -26,8 +26,8 @@ def ends(alert):
     return datetime.fromisoformat(alert["endsAt"])
 
 
-def test_an_alert_has_the_labels_and_annotations_of_every_alert_and_its_source():
-    (alert,) = message(to_tell([finding()], [], BOTH, NOON), A, [], NOON)
+def test_alert_has_the_common_labels_and_annotations():
+    (alert,) = payload(alerts_to_send([finding()], [], BOTH, NOON), A, [], NOON)
     assert alert["labels"] == {
         "alertname": "AirflowDagRunsFailing",
         "severity": "ticket",
@@ -44,97 +44,97 @@ def test_an_alert_has_the_labels_and_annotations_of_every_alert_and_its_source()
     }
 
 
-def test_what_has_no_page_has_no_link_to_one():
+def test_finding_without_a_page_has_no_run_url():
     bare = Finding(findings.WORKERS_FULL, "platform", "s", "d", "airflow-overview")
-    (alert,) = message(to_tell([bare], [], BOTH, NOON), A, [], NOON)
+    (alert,) = payload(alerts_to_send([bare], [], BOTH, NOON), A, [], NOON)
     assert "run_url" not in alert["annotations"]
 
 
-def test_its_labels_and_its_start_stay_while_the_latest_failed_run_is_another_each_time():
-    first = taken(to_tell([finding(run="r1")], [], BOTH, NOON), BOTH)
-    second = to_tell([finding(run="r2")], first, BOTH, NOON + MINUTE)
-    (before,), (after,) = message(first, A, [], NOON), message(second, A, [], NOON + MINUTE)
+def test_labels_and_start_stay_while_the_failed_run_changes():
+    first = alerts_to_keep(alerts_to_send([finding(run="r1")], [], BOTH, NOON), BOTH)
+    second = alerts_to_send([finding(run="r2")], first, BOTH, NOON + MINUTE)
+    (before,), (after,) = payload(first, A, [], NOON), payload(second, A, [], NOON + MINUTE)
     assert before["labels"] == after["labels"]
     assert after["startsAt"] == before["startsAt"] == NOON.isoformat()
     assert after["annotations"]["run_url"] == "/dags/etl/runs/r2"
 
 
-def test_it_lasts_for_at_least_four_intervals_after_the_last_check_that_found_it():
-    (alert,) = message(to_tell([finding()], [], BOTH, NOON), A, [], NOON)
+def test_alert_outlives_the_last_check_by_four_intervals():
+    (alert,) = payload(alerts_to_send([finding()], [], BOTH, NOON), A, [], NOON)
     assert ends(alert) - NOON >= 4 * INTERVAL
 
 
-def test_a_finding_that_is_gone_is_resolved_explicitly_at_both_and_then_forgotten():
-    told = taken(to_tell([finding()], [], BOTH, NOON), BOTH)
-    later = to_tell([], told, BOTH, NOON + MINUTE)
+def test_missing_finding_is_resolved_at_both_and_then_dropped():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), BOTH)
+    later = alerts_to_send([], alerts, BOTH, NOON + MINUTE)
     for url in BOTH:
-        (alert,) = message(later, url, [], NOON + MINUTE)
+        (alert,) = payload(later, url, [], NOON + MINUTE)
         assert ends(alert) == NOON + MINUTE
         assert alert["labels"]["dag_id"] == "etl"
-    assert taken(later, BOTH) == ()
+    assert alerts_to_keep(later, BOTH) == ()
 
 
-def test_an_end_is_kept_for_the_one_that_was_away_and_told_to_it_alone_when_it_is_back():
-    told = taken(to_tell([finding()], [], BOTH, NOON), BOTH)
-    told = taken(to_tell([], told, BOTH, NOON + MINUTE), [A])
-    later = to_tell([], told, BOTH, NOON + 9 * MINUTE)
-    assert message(later, A, [], NOON + 9 * MINUTE) == []
-    (alert,) = message(later, B, [], NOON + 9 * MINUTE)
+def test_end_is_kept_for_an_unreachable_alertmanager_only():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), BOTH)
+    alerts = alerts_to_keep(alerts_to_send([], alerts, BOTH, NOON + MINUTE), [A])
+    later = alerts_to_send([], alerts, BOTH, NOON + 9 * MINUTE)
+    assert payload(later, A, [], NOON + 9 * MINUTE) == []
+    (alert,) = payload(later, B, [], NOON + 9 * MINUTE)
     assert ends(alert) == NOON + MINUTE, "it ended when it was first not found"
-    assert taken(later, [B]) == ()
+    assert alerts_to_keep(later, [B]) == ()
 
 
-def test_an_end_is_kept_while_both_are_away():
-    told = taken(to_tell([finding()], [], BOTH, NOON), [])
+def test_end_is_kept_while_both_are_unreachable():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), [])
     for minute in range(1, 30):
-        told = taken(to_tell([], told, BOTH, NOON + minute * MINUTE), [])
-    assert [each.pending for each in told] == [frozenset(BOTH)]
+        alerts = alerts_to_keep(alerts_to_send([], alerts, BOTH, NOON + minute * MINUTE), [])
+    assert [each.pending for each in alerts] == [frozenset(BOTH)]
 
 
-def test_what_is_found_while_both_are_away_is_told_when_they_are_back_since_when_it_was_found():
-    told = taken(to_tell([finding()], [], BOTH, NOON), [])
-    later = to_tell([finding()], told, BOTH, NOON + 9 * MINUTE)
-    (alert,) = message(later, B, [], NOON + 9 * MINUTE)
+def test_alert_after_an_outage_of_both_keeps_its_start():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), [])
+    later = alerts_to_send([finding()], alerts, BOTH, NOON + 9 * MINUTE)
+    (alert,) = payload(later, B, [], NOON + 9 * MINUTE)
     assert alert["startsAt"] == NOON.isoformat()
     assert ends(alert) > NOON + 9 * MINUTE
 
 
-def test_an_end_that_nobody_takes_for_a_day_is_given_up():
-    told = taken(to_tell([finding()], [], BOTH, NOON), [])
-    told = taken(to_tell([], told, BOTH, NOON + MINUTE), [])
-    assert len(to_tell([], told, BOTH, NOON + KEPT)) == 1
-    assert to_tell([], told, BOTH, NOON + MINUTE + KEPT) == []
+def test_undelivered_end_is_dropped_after_a_day():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), [])
+    alerts = alerts_to_keep(alerts_to_send([], alerts, BOTH, NOON + MINUTE), [])
+    assert len(alerts_to_send([], alerts, BOTH, NOON + RESOLVED_RETENTION)) == 1
+    assert alerts_to_send([], alerts, BOTH, NOON + MINUTE + RESOLVED_RETENTION) == []
 
 
-def test_an_end_is_not_kept_for_an_alertmanager_that_was_taken_away():
-    told = taken(to_tell([finding()], [], BOTH, NOON), BOTH)
-    told = taken(to_tell([], told, BOTH, NOON + MINUTE), [A])
-    assert to_tell([], told, [A], NOON + 2 * MINUTE) == []
+def test_end_is_not_kept_for_a_removed_alertmanager():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), BOTH)
+    alerts = alerts_to_keep(alerts_to_send([], alerts, BOTH, NOON + MINUTE), [A])
+    assert alerts_to_send([], alerts, [A], NOON + 2 * MINUTE) == []
 
 
-def test_without_alertmanagers_what_is_over_is_forgotten_at_once():
-    told = taken(to_tell([finding()], [], [], NOON), [])
-    assert len(told) == 1
-    assert to_tell([], told, [], NOON + MINUTE) == []
+def test_without_alertmanagers_ended_alerts_are_dropped():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], [], NOON), [])
+    assert len(alerts) == 1
+    assert alerts_to_send([], alerts, [], NOON + MINUTE) == []
 
 
-def test_a_finding_that_comes_back_while_its_end_is_still_kept_starts_anew():
-    told = taken(to_tell([finding()], [], BOTH, NOON), BOTH)
-    told = taken(to_tell([], told, BOTH, NOON + MINUTE), [A])
-    (again,) = to_tell([finding()], told, BOTH, NOON + 2 * MINUTE)
+def test_finding_that_returns_starts_a_new_alert():
+    alerts = alerts_to_keep(alerts_to_send([finding()], [], BOTH, NOON), BOTH)
+    alerts = alerts_to_keep(alerts_to_send([], alerts, BOTH, NOON + MINUTE), [A])
+    (again,) = alerts_to_send([finding()], alerts, BOTH, NOON + 2 * MINUTE)
     assert (again.starts_at, again.ended_at) == (NOON + 2 * MINUTE, None)
 
 
-def test_what_an_alertmanager_holds_of_ours_and_nobody_speaks_of_is_resolved():
-    stray = Told({"alertname": "Old", "source": "monitoring_dag"}, {"summary": "s"}, NOON - MINUTE)
-    told = to_tell([finding()], [], BOTH, NOON)
-    alive, old = message(told, A, [stray, *told], NOON)
+def test_stray_alert_of_an_alertmanager_is_resolved():
+    stray = SentAlert({"alertname": "Old", "source": "monitoring_dag"}, {"summary": "s"}, NOON - MINUTE)
+    alerts = alerts_to_send([finding()], [], BOTH, NOON)
+    alive, old = payload(alerts, A, [stray, *alerts], NOON)
     assert ends(alive) > NOON
     assert (old["labels"]["alertname"], ends(old)) == ("Old", NOON)
     assert old["annotations"] == {"summary": "s"}
 
 
-def test_an_end_is_never_before_its_start_whatever_another_machines_clock_says():
-    stray = Told({"alertname": "Old"}, {}, NOON + MINUTE)
-    (alert,) = message([], A, [stray], NOON)
+def test_end_is_never_before_start_with_clock_skew():
+    stray = SentAlert({"alertname": "Old"}, {}, NOON + MINUTE)
+    (alert,) = payload([], A, [stray], NOON)
     assert alert["startsAt"] <= alert["endsAt"]

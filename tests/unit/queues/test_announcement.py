@@ -13,7 +13,7 @@ from airflow_ha.queues import announcement, queue_registry
 
 
 def consumer(queues: tuple[str, ...]):
-    """A Celery consumer of these queues, on kombu's own timer."""
+    """Return a fake Celery consumer of these queues, with a real timer of kombu."""
     channel = SimpleNamespace(active_queues=set(queues), conn_or_acquire=lambda: contextlib.nullcontext("client"))
     channel.connection = SimpleNamespace(cycle=SimpleNamespace(_channels=[channel]))
     return SimpleNamespace(
@@ -26,7 +26,7 @@ def consumer(queues: tuple[str, ...]):
 
 
 def run_due(timer: Timer, seconds: float = 0.1) -> None:
-    """Runs what comes due for a while, as the worker's loop does."""
+    """Run the due entries for some time, as the worker's loop does."""
     deadline = time.monotonic() + seconds
     for wait, entry in timer:
         if entry:
@@ -39,7 +39,7 @@ def run_due(timer: Timer, seconds: float = 0.1) -> None:
 
 @pytest.fixture
 def announced(monkeypatch):
-    """The announcements, many times a second."""
+    """The announcements, which come many times a second."""
     made: list[tuple[object, ...]] = []
     monkeypatch.setattr(queue_registry, "ANNOUNCE_SECONDS", 0.03)
     monkeypatch.setattr(
@@ -48,7 +48,7 @@ def announced(monkeypatch):
     return made
 
 
-def test_a_worker_announces_its_queues_at_once_and_again(announced):
+def test_worker_announces_its_queues_repeatedly(announced):
     worker = consumer(("default", "gpu"))
     announcement.Announcement(worker).start(worker)
     assert announced == []  # it has not subscribed yet
@@ -57,14 +57,14 @@ def test_a_worker_announces_its_queues_at_once_and_again(announced):
     assert set(announced) == {("celery@a", 8, "default", "gpu")}
 
 
-def test_a_worker_that_does_not_consume_announces_nothing(announced):
+def test_worker_that_does_not_consume_announces_nothing(announced):
     worker = consumer(())
     announcement.Announcement(worker).start(worker)
     run_due(worker.timer)
     assert announced == []
 
 
-def test_a_worker_that_lost_its_connection_announces_nothing(announced):
+def test_worker_that_lost_its_connection_announces_nothing(announced):
     worker = consumer(("default",))
     step = announcement.Announcement(worker)
     step.start(worker)
@@ -73,7 +73,7 @@ def test_a_worker_that_lost_its_connection_announces_nothing(announced):
     assert announced == []
 
 
-def test_a_redis_that_does_not_answer_does_not_stop_the_worker(announced, monkeypatch):
+def test_redis_outage_does_not_stop_the_worker(announced, monkeypatch):
     def refuse(client, worker, slots, queues):
         announced.append(worker)
         raise ConnectionError("no Redis")

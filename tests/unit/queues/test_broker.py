@@ -1,4 +1,4 @@
-"""A scheduler's connection to the broker is kept, and replaced after an error."""
+"""A scheduler's connection to the broker is persistent, and replaced after an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_ha.queues.broker import Broker
 
 @pytest.fixture
 def connections(monkeypatch):
-    """Every connection that is made, and whether it was closed."""
+    """All opened connections, and whether each was closed."""
     from airflow.providers.celery.executors import celery_executor_utils
 
     made: list[SimpleNamespace] = []
@@ -37,7 +37,7 @@ def test_one_connection_serves_every_call(connections):
     assert [broker.call(lambda client: client) for _ in range(3)] == [0, 0, 0]
 
 
-def test_a_connection_that_failed_is_replaced(connections):
+def test_failed_connection_is_replaced(connections):
     broker = Broker()
     with pytest.raises(ConnectionError):
         broker.call(refuse)

@@ -1,4 +1,4 @@
-"""A queue counts as consumed for as long as its workers announce it, by Redis' clock."""
+"""A queue counts as consumed while its workers announce it, by Redis' clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_ha.queues import queue_registry
 
 
 class Redis:
-    """The four commands that the registry uses."""
+    """A fake with the four commands that the registry uses."""
 
     def __init__(self) -> None:
         self.now = 1000
@@ -42,18 +42,18 @@ def slots(redis):
     return queue_registry.consumed(redis).slots
 
 
-def test_before_any_announcement_nothing_is_known(redis):
+def test_no_announcement_gives_none(redis):
     assert queue_registry.consumed(redis) is None
 
 
 @pytest.mark.parametrize(("seconds", "consumed"), [(0, True), (59, True), (60, False)])
-def test_a_queue_is_consumed_for_a_minute_after_an_announcement(redis, seconds, consumed):
+def test_queue_is_consumed_for_a_minute_after_an_announcement(redis, seconds, consumed):
     queue_registry.announce(redis, "a", 8, ("default", "größe"))
     redis.now += seconds
     assert queues(redis) == ({"default", "größe"} if consumed else set())
 
 
-def test_each_queue_has_its_own_time(redis):
+def test_each_queue_expires_separately(redis):
     queue_registry.announce(redis, "a", 2, ("gpu",))
     redis.now += 40
     queue_registry.announce(redis, "b", 8, ("default",))
@@ -61,15 +61,15 @@ def test_each_queue_has_its_own_time(redis):
     assert (queues(redis), slots(redis)) == ({"default"}, {})
 
 
-def test_the_slots_of_an_own_queue_are_those_of_its_workers(redis):
+def test_slots_of_a_dedicated_queue_are_those_of_its_workers(redis):
     queue_registry.announce(redis, "a", 8, ("default", "etl"))
     queue_registry.announce(redis, "b", 2, ("gpu", "etl"))
     queue_registry.announce(redis, "c", 3, ("gpu", "render"))
-    # Workers of the default queue take `etl` too: it has no slots of its own.
+    # Workers of the default queue consume `etl` too, so it has no slots of its own.
     assert slots(redis) == {"gpu": 5, "render": 3}
 
 
-def test_a_worker_that_was_replaced_or_changed_counts_once(redis):
+def test_replaced_or_changed_worker_counts_once(redis):
     queue_registry.announce(redis, "a", 2, ("gpu",))
     redis.now += 1
     queue_registry.announce(redis, "a", 2, ("gpu", "render"))
@@ -80,6 +80,6 @@ def test_a_worker_that_was_replaced_or_changed_counts_once(redis):
     assert len(redis.sets[queue_registry.WORKERS]) == 1
 
 
-def test_an_announced_queue_outlives_a_restart_of_all_workers():
+def test_announcement_outlives_a_restart_of_all_workers():
     assert queue_registry.CONSUMED_SECONDS > 45
     assert queue_registry.ANNOUNCE_SECONDS * 3 < queue_registry.CONSUMED_SECONDS

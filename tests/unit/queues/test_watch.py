@@ -1,4 +1,4 @@
-"""A scheduler's view of the consumed queues survives an outage of Redis."""
+"""A scheduler's copy of the consumed queues survives an outage of Redis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_ha.queues.watch import Watch
 
 
 class Source:
-    """What is read: queues, None, or an error; and the time."""
+    """The result of the next read (queues, None or an error) and the clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,13 +28,13 @@ def source():
 
 @pytest.fixture
 def watch(source, monkeypatch):
-    """A watch without its thread."""
+    """A Watch without its thread."""
     monkeypatch.setattr(Watch, "_run", lambda self: None)
     return Watch(source, lambda: source.now)
 
 
 def after(watch, source, queues, seconds=0.0):
-    """What is consumed after another read."""
+    """Return the consumed queues after another read."""
     source.queues = Consumed(frozenset(queues)) if isinstance(queues, set) else queues
     source.now += seconds
     watch.refresh()
@@ -42,37 +42,37 @@ def after(watch, source, queues, seconds=0.0):
     return None if consumed is None else consumed.queues
 
 
-def test_the_first_answer_is_read_before_it_is_given(watch, source):
+def test_first_call_reads_the_registry(watch, source):
     source.queues = Consumed(frozenset({"default"}))
     assert watch.consumed() == source.queues
 
 
-def test_nothing_is_known_while_redis_never_answered(watch, source):
+def test_redis_outage_from_the_start_gives_none(watch, source):
     assert after(watch, source, ConnectionError()) is None
 
 
-def test_what_was_consumed_stays_consumed_in_an_outage_of_redis(watch, source):
+def test_consumed_queues_stay_consumed_in_a_redis_outage(watch, source):
     assert after(watch, source, {"default"}) == {"default"}
     assert after(watch, source, ConnectionError(), 2) == {"default"}
     assert after(watch, source, ConnectionError(), 600) == {"default"}
-    # Redis is back, its workers not yet; another queue's are.
+    # Redis is back; the workers of `default` are not yet, those of `gpu` are.
     assert after(watch, source, {"gpu"}, 2) == {"default", "gpu"}
     assert after(watch, source, {"gpu"}, 57) == {"default", "gpu"}
     assert after(watch, source, {"gpu"}, 2) == {"gpu"}
 
 
-def test_a_queue_that_nobody_consumed_does_not_count_in_an_outage(watch, source):
+def test_unconsumed_queue_stays_unconsumed_in_a_redis_outage(watch, source):
     after(watch, source, {"default", "gpu"})
     after(watch, source, {"default"}, 100)
     assert after(watch, source, ConnectionError(), 2) == {"default"}
 
 
-def test_a_registry_that_was_emptied_holds_nothing_back(watch, source):
+def test_emptied_registry_gives_none(watch, source):
     after(watch, source, {"default"})
     assert after(watch, source, None, 2) is None
 
 
-def test_slots_are_those_read_last_or_before_the_outage(watch, source):
+def test_slots_come_from_the_last_read_or_before_the_outage(watch, source):
     after(watch, source, Consumed(frozenset({"a", "b"}), {"a": 2, "b": 2}))
     after(watch, source, ConnectionError(), 2)
     after(watch, source, Consumed(frozenset({"a"}), {"a": 4}), 2)

@@ -1,4 +1,4 @@
-"""A log of any size is read in bounded memory: its beginning and its end, or all of it line by line."""
+"""A log of any size is read in bounded memory: its head and its tail, or all of it line by line."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ def excerpt(path, limit, start=0) -> list[str]:
 
 
 def numbers(lines: list[str]) -> list[int | None]:
-    """The number of each line, None for one that says what is left out."""
+    """Return the number of each line; None for the note about omitted lines."""
     events = [json.loads(text)["event"].split()[0] for text in lines]
     return [int(event) if event.isdecimal() else None for event in events]
 
 
 @pytest.fixture
 def log(tmp_path):
-    path = tmp_path / "attempt=1.log"
+    path = tmp_path / "task.log"
     path.write_text("".join(line(number) + "\n" for number in range(10_000)))
     return path
 
 
 @pytest.mark.parametrize("limit", [None, 10_000_000])
-def test_log_within_the_limit_is_read_whole(log, limit):
+def test_log_within_the_limit_is_read_completely(log, limit):
     assert numbers(excerpt(log, limit)) == list(range(10_000))
 
 
-def test_large_log_is_its_beginning_and_its_end(log):
+def test_large_log_is_read_as_head_and_tail(log):
     lines = excerpt(log, 100_000)
-    found = numbers(lines)
-    gap = found.index(None)
-    assert found[:gap] == list(range(gap))
-    assert found[gap + 1 :] == list(range(10_000 - len(found) + gap + 1, 10_000))
-    assert 1 < gap < len(found) / 4
+    shown = numbers(lines)
+    gap = shown.index(None)
+    assert shown[:gap] == list(range(gap))
+    assert shown[gap + 1 :] == list(range(10_000 - len(shown) + gap + 1, 10_000))
+    assert 1 < gap < len(shown) / 4
     assert 90_000 < sum(map(len, lines)) < 105_000
-    said = json.loads(lines[gap])["event"]
-    for needed in (str(log), "full_content=true", "application/x-ndjson"):
-        assert needed in said
+    note = json.loads(lines[gap])["event"]
+    for part in (str(log), "full_content=true", "application/x-ndjson"):
+        assert part in note
 
 
-def test_log_is_read_on_from_where_an_answer_ended(log):
+def test_next_read_starts_at_the_end_of_the_last(log):
     end = end_of_last_line(log)
     with log.open("a") as file:
         file.write(line(10_000) + "\n" + line(10_001)[:50])
@@ -60,8 +60,8 @@ def test_log_is_read_on_from_where_an_answer_ended(log):
 
 
 @pytest.mark.parametrize("limit", [None, 100_000])
-def test_line_of_30_mb_is_cut_in_bounded_memory(tmp_path, limit):
-    path = tmp_path / "attempt=1.log"
+def test_line_of_30_mb_is_cut_in_little_memory(tmp_path, limit):
+    path = tmp_path / "task.log"
     long = line(1, "z" * 30_000_000)
     path.write_text(f"{line(0)}\n{long}\n{line(2)}\n")
     tracemalloc.start()
@@ -80,19 +80,19 @@ def test_line_of_30_mb_is_cut_in_bounded_memory(tmp_path, limit):
     "text", ["é" * 50_000, "\\" * 50_000, '"' * 50_000, "\n" * 50_000, "\U0001f600" * 50_000, "a" * 50_000]
 )
 @pytest.mark.parametrize("at", range(1000, 1013))
-def test_cut_line_is_json_wherever_it_is_cut(text, at):
-    whole = line(7, text).encode()
-    found = json.loads(long_line.cut(whole[:at], len(whole)))
-    assert found["event"].startswith("7 ")
-    assert found["event"].endswith(f"{len(whole):,} bytes]")
+def test_cut_line_is_json_for_every_cut_position(text, at):
+    full = line(7, text).encode()
+    record = json.loads(long_line.cut(full[:at], len(full)))
+    assert record["event"].startswith("7 ")
+    assert record["event"].endswith(f"{len(full):,} bytes]")
 
 
 @pytest.mark.parametrize("head", [b"plain text", b"\xff\xfe\x00", b'{"a": {"b": "c', b'["a', b""])
-def test_line_that_is_no_flat_record_is_cut_as_text(head):
+def test_line_that_is_not_a_flat_record_is_cut_as_text(head):
     assert long_line.cut(head, 1_000_000).endswith(b"1,000,000 bytes]")
 
 
-def test_log_of_remote_storage_is_its_beginning_and_its_end():
+def test_large_remote_log_is_read_as_head_and_tail():
     lines = list(of_lines((line(number) for number in range(10_000)), 100_000))
     assert numbers(lines)[:3] == [0, 1, 2]
     assert numbers(lines)[-1] == 9_999

@@ -1,4 +1,4 @@
-"""The kernel's own figures of a container's memory, and why a task's process ended."""
+"""The kernel's figures of a container's memory, and the reason of a process's exit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from airflow_ha.task_process import container_memory
 from airflow_ha.task_process.ending import Ending
-from airflow_ha.task_process.size import shown, size
 
 
 @pytest.mark.parametrize(
@@ -46,24 +45,6 @@ def test_control_group_of_either_version_is_read(tmp_path, files, kills, limit):
         (Ending(0, memory_ran_out=True), "exit", ["exit code 0"]),
     ],
 )
-def test_reason_of_an_ending_is_told(ending, reason, words):
+def test_exit_has_a_reason_and_a_text(ending, reason, words):
     assert ending.reason == reason
     assert all(word in ending.text for word in words)
-
-
-@pytest.mark.parametrize(
-    ("text", "number"), [("", None), ("512m", 512 << 20), ("10G", 10 << 30), ("2gb", 2 << 30), ("4096", 4096)]
-)
-def test_size_is_read_as_docker_writes_it(text, number):
-    assert size(text) == number
-
-
-@pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
-def test_size_that_is_none_is_refused(text):
-    with pytest.raises(ValueError, match="not a size"):
-        size(text)
-
-
-@pytest.mark.parametrize(("number", "text"), [(12, "12 bytes"), (3 << 20, "3 MiB"), (1536 << 20, "1.5 GiB")])
-def test_size_is_shown_to_people(number, text):
-    assert shown(number) == text

@@ -1,4 +1,4 @@
-"""Why a process ended, in words."""
+"""The reason of a child process's exit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fill(folder, version: int, kills: int, limit: str) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_kill_at_the_memory_limit_is_told_with_the_limit(cgroup, version):
+def test_kill_at_the_memory_limit_names_the_limit(cgroup, version):
     fill(cgroup, version, kills=3, limit=str(576 * 2**20))
     assert process_exit.oom_kills() == 3
     assert "576 MiB" in process_exit.exit_reason(-signal.SIGKILL, oom_kills_before=2)
@@ -34,15 +34,15 @@ def test_a_kill_at_the_memory_limit_is_told_with_the_limit(cgroup, version):
 
 
 @pytest.mark.parametrize(("version", "limit"), [(1, str(2**63 - 4096)), (2, "max")])
-def test_no_limit_is_none(cgroup, version, limit):
+def test_missing_memory_limit_is_none(cgroup, version, limit):
     fill(cgroup, version, kills=0, limit=limit)
     assert process_exit.memory_limit() is None
 
 
-def test_without_a_cgroup_nothing_is_counted(cgroup):
+def test_missing_cgroup_counts_no_kill(cgroup):
     assert (process_exit.oom_kills(), process_exit.memory_limit()) == (0, None)
 
 
 @pytest.mark.parametrize(("code", "part"), [(3, "exit code 3"), (-11, "SIGSEGV"), (None, "without an exit code")])
-def test_an_exit_has_its_code_or_signal(cgroup, code, part):
+def test_exit_reason_names_the_code_or_signal(cgroup, code, part):
     assert part in process_exit.exit_reason(code, 0)

@@ -1,4 +1,4 @@
-"""A task's folder, and what tasks leave in a worker's /tmp."""
+"""Task folders, and files that tasks leave in a worker's /tmp."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tmp(tmp_path):
 
 @pytest.fixture
 def changed(monkeypatch):
-    """Sets when a file was changed; the kernel lets nobody set the other time."""
+    """Set the age of a file; mtime replaces ctime, which no program can set."""
     monkeypatch.setattr(scratch, "last_change", lambda status: status.st_mtime)
 
     def change(path, ago):
@@ -31,7 +31,7 @@ def changed(monkeypatch):
     return change
 
 
-def test_worker_starts_without_what_its_earlier_life_left(tmp, changed, monkeypatch):
+def test_worker_start_removes_files_of_its_previous_run(tmp, changed, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONFIG", str(tmp / "airflow.cfg"))
     monkeypatch.setenv("HOME", str(tmp / "home"))
     (tmp / "folder").mkdir()
@@ -50,7 +50,7 @@ def test_worker_starts_without_what_its_earlier_life_left(tmp, changed, monkeypa
     assert {path.name for path in tmp.iterdir()} == {"airflow.cfg", "home", "new", "task-00000000-1-other"}
 
 
-def test_sweep_takes_old_files_that_no_running_task_wrote(tmp, changed):
+def test_sweep_removes_old_files_that_no_running_task_wrote(tmp, changed):
     (tmp / "folder").mkdir()
     (tmp / "folder/young").write_text("x")
     changed(tmp / "folder", 2 * DAY)
@@ -62,7 +62,7 @@ def test_sweep_takes_old_files_that_no_running_task_wrote(tmp, changed):
     assert {path.name for path in tmp.iterdir()} == {"folder", "kept", "airflow-ha-telemetry", "young"}
 
 
-def test_sweep_leaves_what_a_running_task_may_have_written(tmp, changed):
+def test_sweep_keeps_files_that_a_running_task_may_have_written(tmp, changed):
     (tmp / f"{scratch.prefix()}{int(time.time() - 3 * DAY):x}-a").mkdir()
     (tmp / "old").write_text("x")
     changed(tmp / "old", 2 * DAY)
@@ -78,7 +78,7 @@ def test_file_with_two_names_counts_once(tmp):
     assert 100_000 <= usage.folder_use(str(tmp)) < 150_000
 
 
-def test_forks_answer_for_a_shared_file_once(tmp):
+def test_file_shared_by_forks_counts_once(tmp):
     answers = usage.Answers()
     with (tmp / "file").open("wb") as file:
         file.write(b"x" * 100_000)
@@ -88,7 +88,7 @@ def test_forks_answer_for_a_shared_file_once(tmp):
         assert 100_000 <= sum(answers.read().values()) < 150_000
 
 
-def test_file_that_was_closed_still_counts_until_it_is_gone(tmp):
+def test_closed_file_counts_until_it_is_deleted(tmp):
     answers = usage.Answers()
     own = usage.OwnFiles(str(tmp / "folder"), (f"{tmp}/",), answers)
     with (tmp / "file").open("wb") as file:

@@ -1,4 +1,4 @@
-"""When a task is ended for the disk that it uses."""
+"""When a task is terminated for its disk usage."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GIB = 1 << 30
 
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    """A task with a limit of 10 GiB, whose use is set by the test."""
+    """A task with a limit of 10 GiB; the test sets its usage."""
     monkeypatch.setattr(supervised_task, "limits", lambda: supervised_task.Limits(memory=None, scratch=10 * GIB))
     task = supervised_task.TaskRun(tmp_path, tmp_path / "no home")
     monkeypatch.setattr(task.use, "disk", lambda: FULL)
     yield task
-    supervised_task.say_use(0)
+    supervised_task.report_usage(0)
     task.close()
 
 
@@ -34,7 +34,7 @@ def checks(task, times):
     return [task.check_scratch() for _ in range(times)]
 
 
-def test_biggest_task_ends_when_the_disk_is_nearly_full(task, monkeypatch):
+def test_biggest_task_is_terminated_on_a_nearly_full_disk(task, monkeypatch):
     uses(task, monkeypatch, GIB)
     *before, last = checks(task, supervised_task.SCARCE_CHECKS)
     assert before == [None] * (supervised_task.SCARCE_CHECKS - 1)
@@ -42,7 +42,7 @@ def test_biggest_task_ends_when_the_disk_is_nearly_full(task, monkeypatch):
     assert "No space left on device" in last
 
 
-def test_bigger_task_of_the_same_worker_goes_first(task, monkeypatch):
+def test_bigger_task_of_the_worker_is_terminated_first(task, monkeypatch):
     other = os.getppid()
     at = other % supervised_task._USES * supervised_task._USE.size
     supervised_task._USE.pack_into(supervised_task._uses, at, other, 2 * GIB)
@@ -52,7 +52,7 @@ def test_bigger_task_of_the_same_worker_goes_first(task, monkeypatch):
     assert task.check_scratch()
 
 
-def test_task_that_uses_little_does_not_end_for_a_full_disk(task, monkeypatch):
+def test_task_with_little_usage_survives_a_full_disk(task, monkeypatch):
     uses(task, monkeypatch, GIB // 10)
     assert checks(task, 5) == [None] * 5
 
@@ -71,9 +71,22 @@ def test_reserve_is_a_small_part_of_the_disk(disk, least):
     assert supervised_task.reserve(Disk(size=disk, used=0, free=disk)) == pytest.approx(least, rel=0.01)
 
 
-def test_kill_for_memory_is_remembered_for_a_moment(task, monkeypatch):
+def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
     assert not task.memory_ran_out()
     monkeypatch.setattr(container_memory, "oom_kills", lambda: 7)
     assert task.memory_ran_out()
     task.oom_seen -= supervised_task.OOM_SECONDS
     assert not task.memory_ran_out()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("", None), ("512m", 512 << 20), ("10G", 10 << 30), (" 2gb ", 2 << 30), ("4096", 4096)]
+)
+def test_size_setting_is_read_as_in_docker(text, size):
+    assert supervised_task.size_setting(text) == size
+
+
+@pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
+def test_invalid_size_setting_is_refused(text):
+    with pytest.raises(ValueError, match="size"):
+        supervised_task.size_setting(text)

@@ -1,4 +1,4 @@
-"""An exporter to send to: a UDP socket on loopback."""
+"""A fake exporter: a UDP socket on loopback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 class Exporter:
-    """What statsd_exporter is to the client: a socket that gets packets."""
+    """A socket that receives the client's packets like statsd_exporter."""
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -20,7 +20,7 @@ class Exporter:
         return self.socket.recv(65535).decode()
 
     def is_silent(self) -> bool:
-        """Whether nothing is waiting: on loopback a packet has arrived when sendto() returns."""
+        """Return whether no packet is queued; on loopback a packet has arrived when sendto() returns."""
         self.socket.setblocking(False)
         try:
             self.socket.recv(65535)
@@ -51,7 +51,7 @@ def exporter(open_exporter):
 
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path, monkeypatch):
-    """A scheduler on the host `0123456789ab`, which shares its look-ups with no other test."""
+    """Act as a scheduler on the host `0123456789ab` that shares no lookups with other tests."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("AIRFLOW_HA_COMPONENT", "scheduler")
     monkeypatch.setattr(socket, "gethostname", lambda: "0123456789ab")

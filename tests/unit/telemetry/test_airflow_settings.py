@@ -1,4 +1,4 @@
-"""Airflow's own StatsD logger, in both its copies, with the settings of compose/."""
+"""Both copies of Airflow's StatsD logger, with the settings of compose/."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(params=["airflow.observability", "airflow.sdk.observability"])
 def logger(request, exporter, monkeypatch):
-    import airflow.sdk.serde  # noqa: F401 (sends a metric when it is first imported)
+    import airflow.sdk.serde  # noqa: F401 (its first import sends a metric)
 
     for key, value in {
         "statsd_on": "True",
@@ -24,14 +24,14 @@ def logger(request, exporter, monkeypatch):
     return importlib.import_module(f"{request.param}.metrics.statsd_logger").get_statsd_logger()
 
 
-def test_a_tagged_metric_arrives_tagged(logger, exporter):
+def test_tags_of_a_metric_arrive(logger, exporter):
     logger.incr("ti.start", tags={"dag_id": "d", "task_id": "t"})
     assert exporter.packet() == (
         "airflow.ti.start:1|c|#dag_id:d,task_id:t,component:scheduler,airflow_instance:0123456789ab"
     )
 
 
-def test_a_timer_arrives_tagged_and_tells_its_duration(logger, exporter):
+def test_timer_arrives_tagged_and_has_its_duration(logger, exporter):
     with logger.timer("dagrun.dependency-check", tags={"dag_id": "d"}) as timer:
         pass
     assert exporter.packet().startswith("airflow.dagrun.dependency-check:")
@@ -48,7 +48,7 @@ def test_a_timer_arrives_tagged_and_tells_its_duration(logger, exporter):
     ],
     ids=["space", "other alphabet", "separators", "longer than 250"],
 )
-def test_what_airflow_drops_by_itself_arrives(logger, exporter, tags):
+def test_metric_that_airflow_drops_by_default_arrives(logger, exporter, tags):
     logger.gauge("pool.open_slots", 3, tags=tags)
     name, kind, sent = exporter.packet().split("|")
     assert (name, kind) == ("airflow.pool.open_slots:3", "g")
@@ -56,6 +56,6 @@ def test_what_airflow_drops_by_itself_arrives(logger, exporter, tags):
 
 
 @pytest.mark.parametrize("value", ["a,b", "a=b"])
-def test_a_tag_with_a_comma_or_equals_sign_is_left_out_by_airflow_and_the_metric_arrives(logger, exporter, value):
+def test_metric_arrives_without_a_tag_that_airflow_drops(logger, exporter, value):
     logger.gauge("pool.open_slots", 3, tags={"pool_name": value, "team_name": "t"})
     assert exporter.packet().startswith("airflow.pool.open_slots:3|g|#team_name:t,component:")

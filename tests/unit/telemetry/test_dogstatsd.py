@@ -1,4 +1,4 @@
-"""Every name that Airflow can make becomes a line that every receiver takes."""
+"""Every name from Airflow becomes a line that every receiver accepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from airflow_ha.telemetry.dogstatsd import KEY_LIMIT, LINE_LIMIT, NAME_LIMIT, VALUE_LIMITS, head_and_tail, mended
+from airflow_ha.telemetry.dogstatsd import KEY_LIMIT, LINE_LIMIT, NAME_LIMIT, VALUE_LIMITS, head_and_tail, sanitize
 
 OWN = {"component": "task", "airflow_instance": "abc"}
 LINE = re.compile(r"[A-Za-z0-9_./-]+(\|#[A-Za-z_]\w*:[A-Za-z0-9_./-]+(,[A-Za-z_]\w*:[A-Za-z0-9_./-]+)*)?")
@@ -17,28 +17,28 @@ def tags_of(stat: str) -> dict[str, str]:
     return dict(pair.split(":") for pair in tail.removeprefix("|#").split(","))
 
 
-def test_influx_tags_become_dogstatsd_tags_and_ours_follow():
+def test_influx_tags_become_dogstatsd_tags_before_ours():
     assert head_and_tail("ti.finish,dag_id=d,task_id=t,state=success", "airflow", OWN) == (
         "airflow.ti.finish",
         "|#dag_id:d,task_id:t,state:success,component:task,airflow_instance:abc",
     )
 
 
-def test_without_prefix_and_tags_the_name_stands_alone():
+def test_name_without_prefix_and_tags_is_unchanged():
     assert head_and_tail("scheduler_heartbeat", "", {}) == ("scheduler_heartbeat", "")
 
 
 @pytest.mark.parametrize("odd", [*" :|#@\n\r\t\0\"'\\{}[]()%;!?&<>=+", ","], ids=repr)
-def test_a_sign_that_a_receiver_would_trip_over_becomes_an_underscore(odd):
+def test_unsafe_character_of_a_value_becomes_an_underscore(odd):
     assert tags_of(f"pool.open_slots,pool_name=my{odd}pool")["pool_name"] == "my_pool"
 
 
 @pytest.mark.parametrize("odd", [*" :|#@\n\r", "="], ids=repr)
-def test_a_name_is_mended_like_a_value(odd):
+def test_unsafe_character_of_a_name_becomes_an_underscore(odd):
     assert head_and_tail(f"my{odd}job", "airflow", {})[0] == "airflow.my_job"
 
 
-def test_a_key_is_a_valid_label():
+def test_key_becomes_a_valid_label():
     tags = tags_of("x,team-name=a,1st=b,größe=c")
     assert tags["team_name"] == "a"
     assert tags["stat_1st"] == "b"
@@ -46,7 +46,7 @@ def test_a_key_is_a_valid_label():
 
 
 @pytest.mark.parametrize("stat", ["x,dag_id=", "x,=d", "", ",", ",a=b"])
-def test_what_is_empty_gets_a_word_instead(stat):
+def test_empty_name_or_value_is_replaced(stat):
     head, tail = head_and_tail(stat, "airflow", OWN)
     assert LINE.fullmatch(head + tail)
 
@@ -58,27 +58,27 @@ def test_other_alphabets_are_replaced_and_stay_distinct():
 
 
 @pytest.mark.parametrize("length", [249, 250])
-def test_an_id_as_long_as_airflow_allows_is_left_alone(length):
+def test_id_of_airflows_longest_length_is_unchanged(length):
     assert tags_of(f"x,dag_id={'d' * length}")["dag_id"] == "d" * length
 
 
-def test_what_is_too_long_is_cut_and_stays_distinct():
+def test_long_texts_are_truncated_and_stay_distinct():
     limit = VALUE_LIMITS[0]
     first, second = (tags_of(f"x,dag_id={'d' * limit}{end}")["dag_id"] for end in "ab")
     assert len(first) == len(second) == limit
     assert first != second
-    assert len(mended("n" * 999, NAME_LIMIT)) == NAME_LIMIT
+    assert len(sanitize("n" * 999, NAME_LIMIT)) == NAME_LIMIT
     assert max(map(len, tags_of(f"x,{'k' * 99}=v"))) == KEY_LIMIT
 
 
-def test_six_tags_of_the_greatest_length_fit_in_a_line_that_the_exporter_relays():
+def test_six_longest_tags_fit_into_a_relayed_line():
     stat = "n" * 240 + "".join(f",key{i}={'v' * 240}{i}" for i in range(6))
     head, tail = head_and_tail(stat, "airflow", OWN)
     assert len(head + tail) <= LINE_LIMIT
     assert [f"key{i}" in tail for i in range(6)] == [True] * 6
 
 
-def test_a_hundred_tags_keep_the_first_ours_and_one_that_tells_the_rest_apart():
+def test_a_hundred_tags_keep_the_first_ours_and_a_hash():
     stat = "x" + "".join(f",key{i}={'v' * 60}" for i in range(100))
     first, second = tags_of(stat), tags_of(stat + "z")
     assert {"key0", "more_tags", *OWN} <= set(first)
@@ -87,13 +87,13 @@ def test_a_hundred_tags_keep_the_first_ours_and_one_that_tells_the_rest_apart():
     assert len(head + tail) <= LINE_LIMIT
 
 
-def test_a_tag_with_the_name_of_ours_gives_way():
+def test_tag_with_the_name_of_ours_is_renamed():
     tags = tags_of("x,component=celery,airflow_instance=other")
     assert tags["component"] == "task"
     assert tags["stat_component"] == "celery"
 
 
-def test_every_metric_in_airflows_own_list_passes_unchanged():
+def test_every_metric_of_airflows_registry_is_unchanged():
     from airflow._shared.observability.metrics.metrics_registry import MetricsRegistry
 
     names = [name for name in MetricsRegistry()._metrics if "{" not in name]

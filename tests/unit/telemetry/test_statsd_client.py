@@ -1,4 +1,4 @@
-"""Airflow's StatsD client: tagged, whole after a fork, harmless without an exporter."""
+"""Airflow's StatsD client tags metrics, works after a fork, and does no harm without an exporter."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_one_metric_is_one_packet_with_dogstatsd_tags(client, exporter):
         (lambda c: c.set("m", "user|1"), "user_1|s"),
     ],
 )
-def test_each_kind_means_what_it_means_in_the_base_class(client, exporter, call, number):
+def test_each_metric_kind_equals_that_of_the_base_class(client, exporter, call, number):
     call(client)
     assert exporter.packet() == f"airflow.m:{number}|#{OURS}"
 
 
-def test_a_negative_gauge_is_set_by_way_of_nought_in_one_packet(client, exporter):
+def test_negative_gauge_is_set_to_0_first_in_the_same_packet(client, exporter):
     client.gauge("m,a=b", -3)
     assert exporter.packet().split("\n") == [f"airflow.m:0|g|#a:b,{OURS}", f"airflow.m:-3|g|#a:b,{OURS}"]
 
 
-def test_a_timer_sends_milliseconds(client, exporter):
+def test_timer_sends_milliseconds(client, exporter):
     with client.timer("m,a=b"):
         pass
     name, kind, tags = exporter.packet().split("|")
@@ -64,7 +64,7 @@ def test_a_timer_sends_milliseconds(client, exporter):
     assert (kind, tags) == ("ms", f"#a:b,{OURS}")
 
 
-def test_a_pipeline_packs_tagged_lines_into_packets_up_to_the_limit(client, exporter):
+def test_pipeline_packs_tagged_lines_up_to_the_packet_limit(client, exporter):
     with client.pipeline() as batch:
         for number in range(20):
             batch.incr(f"m,a={number}")
@@ -76,7 +76,7 @@ def test_a_pipeline_packs_tagged_lines_into_packets_up_to_the_limit(client, expo
     assert lines == [f"airflow.m:1|c|#a:{number},{OURS}" for number in range(20)]
 
 
-def test_the_rate_comes_before_the_tags(client, exporter, monkeypatch):
+def test_rate_comes_before_the_tags(client, exporter, monkeypatch):
     monkeypatch.setattr(statsd.random, "random", lambda: 0.4)
     client.incr("m", rate=0.5)
     assert exporter.packet() == f"airflow.m:1|c|@0.5|#{OURS}"
@@ -84,7 +84,7 @@ def test_the_rate_comes_before_the_tags(client, exporter, monkeypatch):
     assert exporter.is_silent()
 
 
-def test_the_remembered_lines_are_bounded_in_a_flood_of_tags(client, exporter):
+def test_cache_of_lines_is_bounded_in_a_flood_of_tags(client, exporter):
     for number in range(10_000):
         client.incr(f"m,run={number}")
     assert len(client._lines) <= statsd.CACHE_LIMIT
@@ -104,20 +104,20 @@ def test_the_remembered_lines_are_bounded_in_a_flood_of_tags(client, exporter):
         lambda c: c.incr("m", rate="often"),
     ],
 )
-def test_no_call_raises_whatever_it_is_given(client, exporter, call):
+def test_invalid_arguments_raise_no_error(client, exporter, call):
     call(client)
     client.incr("after")
     while "after" not in exporter.packet():
         pass
 
 
-def test_a_missing_component_is_unknown(exporter, monkeypatch):
+def test_missing_component_is_unknown(exporter, monkeypatch):
     monkeypatch.delenv("AIRFLOW_HA_COMPONENT")
     TaggedStatsClient(exporter.host, exporter.port, None).incr("m")
     assert "component:unknown," in exporter.packet()
 
 
-def test_it_is_not_the_default_ipv6_but_takes_it_where_airflow_passes_it():
+def test_ipv6_is_off_unless_airflow_passes_it_as_fourth():
     ipv4, ipv6 = TaggedStatsClient("::1", 9125, "airflow", False), TaggedStatsClient("::1", 9125, "airflow", True)
     assert ipv4._address.current is None
     assert ipv6._address.current == ("::1", 9125, 0, 0)
@@ -126,7 +126,7 @@ def test_it_is_not_the_default_ipv6_but_takes_it_where_airflow_passes_it():
 # Fork
 
 
-def test_a_forked_child_sends_through_a_socket_of_its_own_and_the_parent_goes_on(client, exporter):
+def test_forked_child_uses_its_own_socket(client, exporter):
     client.incr("parent")
     exporter.packet()
     pid = os.fork()
@@ -165,7 +165,7 @@ TASK = """
 """
 
 
-def test_a_worker_says_worker_and_the_task_it_forks_says_task(exporter):
+def test_worker_is_component_worker_and_its_task_is_task(exporter):
     environment = {**os.environ, "AIRFLOW_HA_COMPONENT": "worker"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(TASK), str(exporter.port)],
@@ -176,8 +176,8 @@ def test_a_worker_says_worker_and_the_task_it_forks_says_task(exporter):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = [exporter.packet().partition("component:")[2].partition(",")[0] for _ in range(4)]
-    assert said == ["worker", "task", "task", "worker"]
+    components = [exporter.packet().partition("component:")[2].partition(",")[0] for _ in range(4)]
+    assert components == ["worker", "task", "task", "worker"]
 
 
 # An exporter that is absent, late or moves
@@ -185,7 +185,7 @@ def test_a_worker_says_worker_and_the_task_it_forks_says_task(exporter):
 
 @pytest.fixture
 def name_server(monkeypatch):
-    """What `exporter` leads to: an address, or an error; `open` lets the answers out."""
+    """The address of `exporter`, or None for an error; a lookup waits while `open` is clear."""
     server = Mock(address=None, open=threading.Event(), real=socket.getaddrinfo)
     server.open.set()
 
@@ -211,14 +211,14 @@ def clock(monkeypatch):
     return now
 
 
-def until_looked_up(client):
+def wait_for_lookup(client):
     for thread in threading.enumerate():
         if thread.name == "statsd-address":
             thread.join(10)
     return client
 
 
-def test_what_is_sent_before_the_first_look_up_has_ended_arrives(exporter, name_server):
+def test_metrics_sent_before_the_first_lookup_ends_arrive(exporter, name_server):
     name_server.address = exporter.host
     name_server.open.clear()
     client = TaggedStatsClient("exporter", exporter.port, "airflow", False)
@@ -229,34 +229,34 @@ def test_what_is_sent_before_the_first_look_up_has_ended_arrives(exporter, name_
     assert [exporter.packet() for _ in range(3)] == [f"airflow.m:1|c|#a:{number},{OURS}" for number in range(3)]
 
 
-def test_what_waits_is_bounded_and_goes_when_there_is_no_exporter(name_server):
+def test_queue_is_bounded_and_dropped_without_an_exporter(name_server):
     name_server.open.clear()
     client = TaggedStatsClient("exporter", 9125, "airflow", False)
-    for _ in range(statsd.WAITING_LIMIT + 10):
+    for _ in range(statsd.QUEUE_LIMIT + 10):
         client.incr("m")
-    assert len(client._waiting) == statsd.WAITING_LIMIT
+    assert len(client._queue) == statsd.QUEUE_LIMIT
     name_server.open.set()
-    until_looked_up(client)
+    wait_for_lookup(client)
     client.incr("m")
-    assert len(client._waiting) == 0
+    assert len(client._queue) == 0
 
 
-def test_an_exporter_that_did_not_exist_at_the_start_is_found_when_it_does(exporter, name_server, clock):
-    client = until_looked_up(TaggedStatsClient("exporter", exporter.port, "airflow", False))
+def test_exporter_that_starts_later_is_found(exporter, name_server, clock):
+    client = wait_for_lookup(TaggedStatsClient("exporter", exporter.port, "airflow", False))
     client.incr("lost")
     name_server.address = exporter.host
     clock[0] += LOOKUP_INTERVAL
     name_server.open.clear()
     client.incr("lost")
     name_server.open.set()
-    until_looked_up(client).incr("found")
-    assert exporter.packet().startswith("airflow.found:")
+    wait_for_lookup(client).incr("after")
+    assert exporter.packet().startswith("airflow.after:")
 
 
-def test_an_exporter_that_comes_back_under_another_address_is_followed(open_exporter, name_server, clock):
+def test_exporter_that_changes_its_address_is_followed(open_exporter, name_server, clock):
     first = open_exporter("127.0.0.1")
     name_server.address = "127.0.0.1"
-    client = until_looked_up(TaggedStatsClient("exporter", first.port, "airflow", False))
+    client = wait_for_lookup(TaggedStatsClient("exporter", first.port, "airflow", False))
     client.incr("m")
     first.packet()
     second = open_exporter("127.0.0.2", first.port)
@@ -266,11 +266,11 @@ def test_an_exporter_that_comes_back_under_another_address_is_followed(open_expo
     name_server.open.clear()
     client.incr("lost")
     name_server.open.set()
-    until_looked_up(client).incr("found")
-    assert second.packet().startswith("airflow.found:")
+    wait_for_lookup(client).incr("after")
+    assert second.packet().startswith("airflow.after:")
 
 
-def test_an_exporter_that_went_and_came_back_loses_what_came_in_between_and_nothing_after(open_exporter):
+def test_exporter_restart_loses_only_metrics_in_between(open_exporter):
     first = open_exporter()
     client = TaggedStatsClient(first.host, first.port, "airflow", False)
     client.incr("m")
@@ -279,12 +279,12 @@ def test_an_exporter_that_went_and_came_back_loses_what_came_in_between_and_noth
     for _ in range(100):
         client.incr("lost")
     second = open_exporter(first.host, first.port)
-    client.incr("found")
-    assert second.packet().startswith("airflow.found:")
+    client.incr("after")
+    assert second.packet().startswith("airflow.after:")
     assert second.is_silent()
 
 
-def test_a_full_buffer_drops_and_does_not_block(client, exporter):
+def test_full_buffer_drops_and_does_not_block(client, exporter):
     client.incr("m")
     assert client._sock.getblocking() is False
     client._sock = Mock()
@@ -294,15 +294,15 @@ def test_a_full_buffer_drops_and_does_not_block(client, exporter):
 
 
 @pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), PermissionError()])
-def test_a_socket_that_cannot_be_had_costs_the_metric_only(client, exporter, monkeypatch, fault):
+def test_socket_error_loses_only_one_metric(client, exporter, monkeypatch, fault):
     with monkeypatch.context() as patched:
         patched.setattr(socket, "socket", Mock(side_effect=fault))
         client.incr("lost")
-    client.incr("found")
-    assert exporter.packet().startswith("airflow.found:")
+    client.incr("after")
+    assert exporter.packet().startswith("airflow.after:")
 
 
-def test_after_close_nothing_is_sent_and_nothing_raised(client, exporter):
+def test_call_after_close_sends_nothing_and_raises_nothing(client, exporter):
     client.incr("m")
     exporter.packet()
     client.close()

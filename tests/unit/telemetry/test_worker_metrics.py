@@ -1,4 +1,4 @@
-"""What a Celery worker tells about itself."""
+"""A Celery worker's own metrics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Timer:
 
 
 @pytest.fixture
-def told(monkeypatch):
-    told = []
+def sent(monkeypatch):
+    sent = []
     monkeypatch.setattr(stats, "initialize", lambda **_: None)
-    monkeypatch.setattr(stats, "incr", lambda name: told.append((name, 1)))
-    monkeypatch.setattr(stats, "gauge", lambda name, value: told.append((name, value)))
-    return told
+    monkeypatch.setattr(stats, "incr", lambda name: sent.append((name, 1)))
+    monkeypatch.setattr(stats, "gauge", lambda name, value: sent.append((name, value)))
+    return sent
 
 
 @pytest.fixture
@@ -37,38 +37,38 @@ def consumer():
     return SimpleNamespace(pool=SimpleNamespace(num_processes=8), timer=Timer())
 
 
-def test_a_worker_tells_that_it_lives_its_slots_and_how_many_are_taken(told, consumer, monkeypatch):
+def test_worker_reports_heartbeat_slots_and_busy_slots(sent, consumer, monkeypatch):
     monkeypatch.setattr(worker_metrics.state, "active_requests", {"a", "b", "c"})
-    worker_metrics.tell(consumer)
-    assert told[:3] == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
+    worker_metrics.report(consumer)
+    assert sent[:3] == [("ha_worker_heartbeat", 1), ("ha_worker_slots", 8), ("ha_worker_busy_slots", 3)]
 
 
-def test_a_worker_reports_how_many_of_its_tasks_are_suspended(told, consumer, monkeypatch):
+def test_worker_reports_its_suspended_tasks(sent, consumer, monkeypatch):
     monkeypatch.setattr(worker_metrics, "blocked_slots", lambda: 2)
-    worker_metrics.tell(consumer)
-    assert ("ha_suspended_tasks", 2) in told
+    worker_metrics.report(consumer)
+    assert ("ha_suspended_tasks", 2) in sent
 
 
-def test_a_worker_tells_how_full_the_disk_of_its_logs_is(told, consumer, monkeypatch):
-    asked = []
-    monkeypatch.setattr(worker_metrics.conf, "get", lambda *names: asked.append(names) or "/logs")
+def test_worker_reports_the_disk_usage_of_its_logs(sent, consumer, monkeypatch):
+    settings = []
+    monkeypatch.setattr(worker_metrics.conf, "get", lambda *names: settings.append(names) or "/logs")
     usage = {"/logs": SimpleNamespace(total=100, used=60, free=20)}
     monkeypatch.setattr(worker_metrics.shutil, "disk_usage", usage.__getitem__)
-    worker_metrics.tell(consumer)
-    assert asked == [("logging", "base_log_folder")]
-    assert told[-1] == ("ha_disk_used_ratio", 0.75)
+    worker_metrics.report(consumer)
+    assert settings == [("logging", "base_log_folder")]
+    assert sent[-1] == ("ha_disk_used_ratio", 0.75)
 
 
-def test_a_worker_tells_every_five_seconds_until_its_consumer_ends(told, consumer):
+def test_worker_reports_every_5_s_until_its_consumer_stops(sent, consumer):
     step = worker_metrics.WorkerMetrics(consumer)
     step.start(consumer)
-    assert told[0] == ("ha_worker_heartbeat", 1)
-    assert consumer.timer.calls[0] == (5.0, worker_metrics.tell, (consumer,))
+    assert sent[0] == ("ha_worker_heartbeat", 1)
+    assert consumer.timer.calls[0] == (5.0, worker_metrics.report, (consumer,))
     assert consumer.timer.calls[1][:2] == (30.0, patch_gauge.send)
     step.stop(consumer)
     assert consumer.timer.cancelled
 
 
-def test_nothing_that_goes_wrong_stops_the_worker(told, caplog):
-    worker_metrics.tell(SimpleNamespace(pool=None))
-    assert "not sent" in caplog.text
+def test_error_in_a_report_does_not_stop_the_worker(sent, caplog):
+    worker_metrics.report(SimpleNamespace(pool=None))
+    assert "metrics" in caplog.text
