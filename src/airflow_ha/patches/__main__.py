@@ -59,7 +59,7 @@ def installed(guard: Guard) -> dict[str, Any]:
     return {
         "mode": mode,
         "components": {
-            service: {patch.name: states[patch.name]._asdict() for patch in registry.of_component(service)}
+            service: {patch.name: states[patch.name]._asdict() for patch in registry.component_patches(service)}
             for service in registry.SERVICES
         },
     }

@@ -99,7 +99,7 @@ class Loader:
     def __init__(self, component: str, mode: str = "all", disabled: str = "") -> None:
         self.component = component
         self.service = registry.service_of(component)
-        self.patches = registry.of_component(component)
+        self.patches = registry.component_patches(component)
         self.states: dict[str, State] = {}
         self.is_complete = False
         self._mode, self._invalid = mode or "all", ""

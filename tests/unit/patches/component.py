@@ -65,7 +65,7 @@ def main() -> None:
             app.loader.import_default_modules()
             steps = sorted(step.__name__ for step in app.steps["consumer"])
     wired = set().union(*map(files_of, [*listening, *engines._METADATA, *engines._RESULTS]))
-    for patch in registry.of_component(component):
+    for patch in registry.component_patches(component):
         for holder in holders(patch):
             inner = (
                 [one for one in vars(holder).values() if isinstance(one, type)]

@@ -112,7 +112,7 @@ def test_nothing_is_imported_to_judge():
 
 def test_what_requires_a_patch_that_does_not_fit_is_skipped_too(monkeypatch):
     monkeypatch.setattr(Guard, "misfits", lambda self, patches: {"split_xcom_slice": "changed"})
-    states = decide(registry.of_component("execution-api"), {}, Guard())
+    states = decide(registry.component_patches("execution-api"), {}, Guard())
     assert states["bound_xcom_reads"].state == SKIPPED
     assert "requires split_xcom_slice" in states["bound_xcom_reads"].reason
     assert states["open_session_on_event_loop"].state == "applied"

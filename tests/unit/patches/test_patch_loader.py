@@ -81,7 +81,7 @@ def process(request, tmp_path_factory):
 
 def test_each_patch_is_wired_with_the_operators_settings(process):
     component, found, log, noted = process
-    expected = {patch.name for patch in registry.of_component(component)}
+    expected = {patch.name for patch in registry.component_patches(component)}
     assert {name for name, (state, _) in found["states"].items() if state == "applied"} == expected
     assert expected <= set(found["wired"])
     assert noted["component"] == component

@@ -99,5 +99,5 @@ def test_switches_turn_off_what_they_name_and_what_requires_it():
 
 
 def test_a_worker_service_of_a_teams_own_is_a_worker():
-    assert registry.of_component("worker-gpu") == registry.of_component("worker")
-    assert registry.of_component("postgres") == ()
+    assert registry.component_patches("worker-gpu") == registry.component_patches("worker")
+    assert registry.component_patches("postgres") == ()
