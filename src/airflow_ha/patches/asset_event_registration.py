@@ -70,13 +70,13 @@ def discard(session: Session) -> None:
 
 
 def get_or_create_apdr(
-    _: type[AssetManager], /, *, target_key: str, target_dag: DagModel, session: Session, **how: Any
+    _: type[AssetManager], /, *, target_key: str, target_dag: DagModel, session: Session, **options: Any
 ) -> AssetPartitionDagRun:
     """Return the pending run of a partition, locked so that it stays pending until the transaction ends."""
     set_lock_timeout(session)
     session.execute(select(func.pg_advisory_xact_lock(PARTITIONS)))
     while True:
-        apdr = _get_or_create_apdr(target_key=target_key, target_dag=target_dag, session=session, **how)
+        apdr = _get_or_create_apdr(target_key=target_key, target_dag=target_dag, session=session, **options)
         pending = session.scalar(
             select(AssetPartitionDagRun)
             .where(AssetPartitionDagRun.id == apdr.id)

@@ -283,17 +283,17 @@ def create_workload(self: TriggerRunnerSupervisor, trigger: Trigger, **kwargs: A
 
 def process_log_messages(self: TriggerRunnerSupervisor) -> Any:
     """Call the upstream generator; skip a log line that cannot be written."""
-    upstreams: Any = None
+    generator: Any = None
     while True:
-        if upstreams is None:
-            upstreams = _process_log_messages(self)
-            next(upstreams)
+        if generator is None:
+            generator = _process_log_messages(self)
+            next(generator)
         line = yield
         try:
-            upstreams.send(line)
+            generator.send(line)
         except Exception:
             log.exception("cannot write a trigger's log line: %r", bytes(line[:500]))
-            upstreams = None
+            generator = None
 
 
 def service_subprocess(self: TriggerRunnerSupervisor, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:

@@ -4,7 +4,7 @@ Problem: a `BatchSpanProcessor` restarts its export thread in each forked proces
 process exports its spans in its main thread when it ends, so most never use the thread. While memory is shared with the
 parent, a second thread makes each page write, and the exit of the process, more expensive.
 Patch: start the thread with the first span that ends after the processor's delay (5 s, OTEL_BSP_SCHEDULE_DELAY) or that
-fills a batch. An earlier span is exported with that one, or when the process ends.
+fills a batch. An earlier span is exported with that span, or when the process ends.
 Measured on 2 cores: a task costs its worker 0.119 CPU-seconds instead of 0.122.
 Applies to: OpenTelemetry's SDK 1.44, `opentelemetry.sdk._shared_internal`.
 Upstream issue: none found.

@@ -51,9 +51,9 @@ class RequestTooLargeError(AirflowFailException):  # type: ignore[misc]  # Airfl
     """A task's request exceeds the limit; a retry would not be smaller."""
 
 
-def size_error(what: str, length: int, limit: int) -> str:
+def size_error(request_name: str, length: int, limit: int) -> str:
     """Return the error message for the task's log."""
-    return f"cannot send {what}: it has {length:,} bytes, more than the limit of {limit:,}. {ADVICE}"
+    return f"cannot send {request_name}: it has {length:,} bytes, more than the limit of {limit:,}. {ADVICE}"
 
 
 def message_name(body: dict[str, Any] | None) -> str:

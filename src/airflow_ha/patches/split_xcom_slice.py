@@ -18,7 +18,7 @@ from airflow.sdk.api.datamodels._generated import XComSequenceIndexResponse, XCo
 _get_sequence_slice: Any = XComOperations.get_sequence_slice
 
 
-def get_sequence_slice(
+def get_sequence_slice(  # upstream's signature
     self: XComOperations,
     dag_id: str,
     run_id: str,

@@ -70,11 +70,11 @@ def database(tmp_path, monkeypatch, notifying):
     notifications: list[str] = []
     execute = Connection.exec_driver_sql
 
-    def record_notify(connection, statement, *more):
+    def record_notify(connection, statement, *arguments):
         if statement.startswith("NOTIFY"):
             notifications.append(statement)
             return None
-        return execute(connection, statement, *more)
+        return execute(connection, statement, *arguments)
 
     monkeypatch.setattr(Connection, "exec_driver_sql", record_notify)
     return engine, notifications
