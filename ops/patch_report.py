@@ -1,6 +1,6 @@
-"""The patches of Airflow and Celery as the host sees them: in an image, in running containers, and as a table.
+"""The state of the patches in an image and in running containers, and the table in README.md.
 
-`python -m ops.patch_report --write` writes src/airflow_ha/patches/README.md from the registry; a test compares the two.
+`python -m ops.patch_report --write` writes src/airflow_ha/patches/README.md from the registry; a test compares both.
 """
 
 from __future__ import annotations
@@ -21,50 +21,49 @@ if TYPE_CHECKING:
     from ops.compose import Instance
 
 README: Final = ROOT / "src/airflow_ha/patches/README.md"
-ASKED_AT_ONCE: Final = 8
-ANSWER_SECONDS: Final = 10.0
+PARALLEL_QUERIES: Final = 8
+QUERY_TIMEOUT_SECONDS: Final = 10.0
 UNKNOWN: Final = "unknown"
 INTRODUCTION: Final = """\
 # Patches
 
 <!-- Written by `python -m ops.patch_report --write` from registry.py. -->
 
-The image changes private code of Airflow, Celery and their libraries while a process runs: no installed file is
-changed. Each patch is one file here, and one row of [registry.py](registry.py). A **safety** patch keeps a promise of
-the stack in a failure; a **speed** patch saves CPU or latency and nothing else.
+The image patches private code of Airflow, Celery and their libraries at run time. Installed files do not change. Each
+patch is one file here and one row of [registry.py](registry.py). A **safety** patch keeps a guarantee of the stack in
+a failure. A **speed** patch only saves CPU or latency.
 
-- **Which are applied:** `./ops/stack patches` shows the state of each in the running containers, and each process logs
-  one line at its start.
-- **Switch off:** `PATCHES=safety` or `PATCHES=none`, or `PATCHES_DISABLED=name,name`, in `compose/.env`; then
-  `./ops/stack up`. A patch that requires another goes off with it.
-- **Guard:** a patch is applied only to the versions it was written for, and only if the source of what it replaces is
-  the one that it was written for. Else it is skipped with an error line and the alert
-  [AirflowPatchSkipped](../../../alerting/runbooks/AirflowPatchSkipped.md). `./ops/stack up` asks the image before it
-  starts it.
-- **How it is loaded:** [airflow_local_settings](../../airflow_local_settings.py), which Airflow imports in each
-  process, calls [loader.py](loader.py). An `airflow_local_settings` of your own (in `$AIRFLOW_HOME/config` or the
-  plugins folder) works as before, and so do `sql_alchemy_connect_args`, `celery_config_options` and
-  `extra_celery_config`.
+- **Show the state:** `./ops/stack patches` shows the state of each patch in the running containers. Each process logs
+  one summary line when it starts.
+- **Switch off:** set `PATCHES=safety`, `PATCHES=none` or `PATCHES_DISABLED=name,name` in `compose/.env`, then run
+  `./ops/stack up`. A patch that requires another is switched off with it.
+- **Guard:** a patch is applied only to the versions that it was written for, and only if the source that it replaces
+  is unchanged. Otherwise it is skipped, with an error in the log and the alert
+  [AirflowPatchSkipped](../../../alerting/runbooks/AirflowPatchSkipped.md). `./ops/stack up` checks the image before it
+  starts a container.
+- **Loading:** Airflow imports [airflow_local_settings](../../airflow_local_settings.py) in each process, and that
+  module calls [loader.py](loader.py). Your own `airflow_local_settings` (in `$AIRFLOW_HOME/config` or the plugins
+  folder) still works. So do `sql_alchemy_connect_args`, `celery_config_options` and `extra_celery_config`.
 
 """
 
 
 class State(TypedDict):
-    """What became of a patch: applied, skipped, off or unknown, and why."""
+    """The state of a patch (applied, skipped, off or unknown) and its reason."""
 
     state: str
     reason: str
 
 
 def check_images(model: Mapping[str, Any], settings: Mapping[str, str]) -> None:
-    """Refuse an image of a component of Airflow in which patches would be skipped.
+    """Refuse each Airflow image in which a patch would be skipped.
 
     Args:
-        model: What `docker compose config` says, with the worker services of the override file.
-        settings: Of .env.
+        model: Output of `docker compose config`, with the worker services of the override file.
+        settings: Settings of .env.
 
     Raises:
-        StackError: An image would skip patches, or cannot be asked.
+        StackError: A patch would be skipped, or the image cannot be checked.
     """
     images = {
         service["image"]
@@ -76,12 +75,12 @@ def check_images(model: Mapping[str, Any], settings: Mapping[str, str]) -> None:
 
 
 def check_image(image: str, settings: Mapping[str, str]) -> None:
-    """Refuse an image in which patches would be skipped.
+    """Refuse an image in which a patch would be skipped.
 
     Raises:
-        StackError: It would skip patches, or cannot be asked.
+        StackError: A patch would be skipped, or the image cannot be checked.
     """
-    asked = subprocess.run(
+    process = subprocess.run(
         [
             *("docker", "run", "--rm", "--network=none", "--entrypoint=python"),
             f"--env=AIRFLOW_HA_PATCHES={settings.get('PATCHES', '')}",
@@ -93,18 +92,18 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
         check=False,
     )
     try:
-        components: dict[str, dict[str, State]] = json.loads(asked.stdout)["components"]
+        components: dict[str, dict[str, State]] = json.loads(process.stdout)["components"]
     except (ValueError, KeyError) as error:
         raise StackError(
-            f"cannot ask the Airflow image for its patches: {asked.stderr.strip()[-500:]}",
+            f"cannot check the patches of the Airflow image: {process.stderr.strip()[-500:]}",
             where=image,
-            hint="build it again: ./ops/stack up",
+            hint="rebuild the image with ./ops/stack up",
         ) from error
     skipped = {
-        name: found["reason"]
+        name: state["reason"]
         for states in components.values()
-        for name, found in states.items()
-        if found["state"] == "skipped"
+        for name, state in states.items()
+        if state["state"] == "skipped"
     }
     if skipped:
         raise StackError(
@@ -115,63 +114,64 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
         )
 
 
-def running(instances: Mapping[str, Iterable[Instance]]) -> dict[str, dict[str, State]]:
-    """Return what became of each patch in the running containers of each component, by component.
+def running_states(instances: Mapping[str, Iterable[Instance]]) -> dict[str, dict[str, State]]:
+    """Return the state of each patch in the running containers, by component.
 
-    Where containers of a component differ, as while a release is rolled out, what is not applied is shown.
+    If the containers of a component differ, as during a rolling update, the state that is not "applied" is returned.
     """
-    asked = [
+    queries = [
         (service, container.id)
         for service, containers in instances.items()
         if registry.service_of(service) in set(registry.SERVICES) - {"migrate"}
         for container in containers
         if container.state == "running"
     ]
-    found: dict[str, dict[str, State]] = {}
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        for (service, _), states in zip(asked, pool.map(lambda one: states_in(*one), asked), strict=True):
-            known = found.setdefault(service, {})
+    by_component: dict[str, dict[str, State]] = {}
+    with ThreadPoolExecutor(PARALLEL_QUERIES) as pool:
+        answers = pool.map(lambda query: container_states(*query), queries)
+        for (service, _), states in zip(queries, answers, strict=True):
+            known = by_component.setdefault(service, {})
             known |= {name: state for name, state in states.items() if state["state"] != "applied" or name not in known}
-    return found
+    return by_component
 
 
-def states_in(service: str, container: str) -> dict[str, State]:
-    """Return what became of each patch in a container; UNKNOWN if it does not answer."""
+def container_states(service: str, container: str) -> dict[str, State]:
+    """Return the state of each patch in a container; UNKNOWN if the container does not answer."""
     try:
-        asked = subprocess.run(
-            ["docker", "exec", container, "python", "-m", "airflow_ha.patches", "--running"],
+        process = subprocess.run(
+            ["docker", "exec", container, "python", "-m", "airflow_ha.patches", "--running_states"],
             capture_output=True,
             text=True,
             check=True,
-            timeout=ANSWER_SECONDS,
+            timeout=QUERY_TIMEOUT_SECONDS,
         )
-        states: dict[str, State] = json.loads(asked.stdout)["patches"]
+        states: dict[str, State] = json.loads(process.stdout)["patches"]
     except (subprocess.SubprocessError, ValueError, KeyError):
-        unknown = State(state=UNKNOWN, reason="a container does not answer, or is starting")
-        return {patch.name: unknown for patch in registry.of_component(service)}
+        unknown = State(state=UNKNOWN, reason="the container does not answer or is starting")
+        return {patch.name: unknown for patch in registry.component_patches(service)}
     return states
 
 
-def exceptions(components: Mapping[str, Mapping[str, State]]) -> list[dict[str, str]]:
-    """Return the patches that are not applied, with their state, reason and components."""
+def unapplied_patches(components: Mapping[str, Mapping[str, State]]) -> list[dict[str, str]]:
+    """Return the patches that are not applied, each with its state, reason and components."""
     by_patch: dict[tuple[str, str, str], list[str]] = {}
     for component, states in components.items():
-        for name, found in states.items():
-            if found["state"] != "applied":
-                by_patch.setdefault((name, found["state"], found["reason"]), []).append(component)
+        for name, state in states.items():
+            if state["state"] != "applied":
+                by_patch.setdefault((name, state["state"], state["reason"]), []).append(component)
     return [
-        {"patch": name, "state": state, "reason": reason, "components": ", ".join(where)}
-        for (name, state, reason), where in by_patch.items()
+        {"patch": name, "state": state, "reason": reason, "components": ", ".join(names)}
+        for (name, state, reason), names in by_patch.items()
     ]
 
 
-def readme() -> str:
-    """Return the text of README."""
+def render_readme() -> str:
+    """Return the text of README.md."""
     lines = [INTRODUCTION]
     for kind in ("safety", "speed"):
         rows = [patch for patch in registry.PATCHES if patch.kind == kind]
         lines.append(f"## {kind.capitalize()} ({len(rows)})\n\n")
-        lines.append("| patch | what for | cost | components | upstream issue |\n|---|---|---|---|---|\n")
+        lines.append("| patch | benefit | cost | components | upstream issue |\n|---|---|---|---|---|\n")
         for patch in rows:
             components = ", ".join(service for service in registry.SERVICES if service in patch.components)
             name = f"[{patch.name}]({patch.name}.py)"
@@ -185,6 +185,6 @@ def readme() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
-        README.write_text(readme(), encoding="utf-8")
+        README.write_text(render_readme(), encoding="utf-8")
     else:
-        print(readme(), end="")
+        print(render_readme(), end="")

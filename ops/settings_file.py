@@ -311,5 +311,7 @@ def check_patches(settings: Mapping[str, str]) -> tuple[str, str] | None:
         try:
             registry.validate(*values)
         except ValueError as error:
-            return key, str(error).partition("; ")[2].replace("it may be", "one of").replace("patches are", "names of")
+            return key, str(error).partition("; ")[2].replace("valid values are", "one of").replace(
+                "known patches are", "names of"
+            )
     return None

@@ -128,6 +128,6 @@ def collect(project: Project) -> Status:
         images=image_origins(settings),
         dags=dag_status(project, settings) if airflow_answers else None,
         targets=scrape_targets(settings) if started else None,
-        patches=patch_report.exceptions(patch_report.running(compose.instances(name))) if started else [],
+        patches=patch_report.unapplied_patches(patch_report.running_states(compose.instances(name))) if started else [],
         ready=ready,
     )

@@ -1,4 +1,4 @@
-"""Run scripts in separate processes without a new import of Airflow: fork a process that has imported it."""
+"""Scripts that each need their own process: forks of a process that has imported Airflow once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ for script in sys.argv[2:]:
 
 
 def in_forks(imports: str, scripts: Sequence[str], **environment: str) -> list[str]:
-    """Return the last line that each script prints. The scripts run one after another, after the shared imports."""
-    done = subprocess.run(
+    """Run each script in its own fork after the shared imports; return the last line that each prints."""
+    process = subprocess.run(
         [sys.executable, "-c", FORK, imports, *scripts],
         env={**os.environ, **environment},
         capture_output=True,
@@ -33,5 +33,5 @@ def in_forks(imports: str, scripts: Sequence[str], **environment: str) -> list[s
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return [printed.splitlines()[-1] for printed in done.stdout.split("\0")[1:]]
+    assert process.returncode == 0, process.stderr
+    return [output.splitlines()[-1] for output in process.stdout.split("\0")[1:]]

@@ -3,8 +3,8 @@
 Every container runs it several times a minute, and the start of Python was most of its cost. So `-S` skips the scan of
 installed packages, and modules that a healthy result does not need are imported later.
 
-Exit codes, read by compose/health/restart-when-unhealthy.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) if a dependency of
-the component is unavailable, so that a restart would not help.
+Exit codes, read by compose/health/restart-when-unhealthy.sh: 0 healthy, 1 unhealthy, 75 (EX_TEMPFAIL) if a dependency
+of the component is unavailable, so that a restart would not help.
 """
 
 from __future__ import annotations

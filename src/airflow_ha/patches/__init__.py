@@ -1,1 +1,1 @@
-"""Patches of Airflow, Celery and their libraries: README.md has the table, registry.py what each was written for."""
+"""Patches of Airflow, Celery and their libraries. README.md lists them; registry.py holds their rows."""

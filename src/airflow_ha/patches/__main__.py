@@ -1,10 +1,10 @@
-"""What would become of each patch in this installation, as JSON: `python -m airflow_ha.patches`.
+"""`python -m airflow_ha.patches`: print the state of each patch as JSON.
 
-By default for every component, by the files that are installed; exit code 1 if a patch would be skipped.
+By default, check the installed sources for every component. Exit with 1 if a patch would be skipped.
 
-    --running       what the main process of this container has noted; exit code 1 if it has noted nothing
-    --digests       the digest of each source that patches replace
-    --root FOLDER   look at the packages in a folder, such as those of another version, before the installed ones
+    --running       print the state that the container's main process recorded; exit with 1 if there is none
+    --digests       print the digest of each source that patches replace
+    --root FOLDER   check the packages in a folder first, such as those of another version
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from airflow_ha.patches.patch_state import SKIPPED
 
 
 def main() -> None:
-    """Print what the arguments ask for."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--running", action="store_true")
-    what.add_argument("--digests", action="store_true")
+    exclusive = parser.add_mutually_exclusive_group()
+    exclusive.add_argument("--running", action="store_true")
+    exclusive.add_argument("--digests", action="store_true")
     parser.add_argument("--root", type=Path)
-    asked = parser.parse_args()
-    guard = Guard([asked.root, *installed_roots()] if asked.root else None)
-    if asked.running:
+    arguments = parser.parse_args()
+    guard = Guard([arguments.root, *installed_roots()] if arguments.root else None)
+    if arguments.running:
         try:
             print(state_file().read_text())
         except FileNotFoundError:
-            sys.exit("cannot read the state of the patches: no main process of Airflow has started in this container")
-    elif asked.digests:
+            sys.exit("cannot read the patch state: no main process of Airflow has started in this container")
+    elif arguments.digests:
         targets = [target for patch in registry.PATCHES for target in patch.replaces]
         print(json.dumps(guard.digests(targets), indent=1, sort_keys=True))
     else:
-        found = installed(guard)
-        print(json.dumps(found, indent=1))
-        states = [one for patches in found["components"].values() for one in patches.values()]
-        sys.exit(any(one["state"] == SKIPPED for one in states))
+        report = decide_all(guard)
+        print(json.dumps(report, indent=1))
+        states = [state for patches in report["components"].values() for state in patches.values()]
+        sys.exit(any(state["state"] == SKIPPED for state in states))
 
 
-def installed(guard: Guard) -> dict[str, Any]:
-    """Return what would become of each patch, by component.
+def decide_all(guard: Guard) -> dict[str, Any]:
+    """Return the mode, and the state that each patch would have, by component.
 
     Raises:
         ValueError: AIRFLOW_HA_PATCHES or AIRFLOW_HA_PATCHES_DISABLED has an unknown value.
@@ -59,7 +59,7 @@ def installed(guard: Guard) -> dict[str, Any]:
     return {
         "mode": mode,
         "components": {
-            service: {patch.name: states[patch.name]._asdict() for patch in registry.of_component(service)}
+            service: {patch.name: states[patch.name]._asdict() for patch in registry.component_patches(service)}
             for service in registry.SERVICES
         },
     }

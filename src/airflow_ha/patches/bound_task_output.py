@@ -1,12 +1,12 @@
-"""A task that prints a line of any length costs its supervisor a megabyte, and the time to read it once.
+"""A printed line of any length costs the task's supervisor a megabyte, and is read once.
 
-Problem: in Airflow 3.3.2 `airflow.sdk.execution_time.supervisor.make_buffered_socket_reader` keeps an unfinished line
-whole, and searches all of it for its end after each 4 KB: 30 MB take some 10 s of a core, 300 MB a quarter of an hour.
-Patch: what a task prints is logged in lines of LINE bytes, each but the last with a word that it goes on; a record of
-its loggers is cut after RECORD bytes, with a word that says so.
-Applies to: Airflow 3.3.2, that function.
+Problem: `make_buffered_socket_reader` of Airflow 3.3.2 buffers an unfinished line, and searches all of it for a newline
+after each 4 KB. A line of 30 MB takes about 10 s of a core, one of 300 MB a quarter of an hour.
+Patch: log printed output in lines of MAX_LINE_BYTES, each but the last with a note that the line continues. Cut a log
+record after MAX_RECORD_BYTES, with a note of its size.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor.make_buffered_socket_reader`.
 Upstream issue: none found.
-Remove when: `test_bound_task_output.py` says that upstream reads a long line in time that grows with its length.
+Remove when: `test_bound_task_output.py` reports that upstream reads a long line in linear time.
 """
 
 from __future__ import annotations
@@ -23,57 +23,57 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from socket import socket
 
-LINE: Final = 1024 * 1024
-RECORD: Final = 8 * 1024 * 1024
-GOES_ON: Final = b" [the line goes on]\n"
+MAX_LINE_BYTES: Final = 1024 * 1024
+MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
+CONTINUED: Final = b" [the line goes on]\n"
 
 
 class PrintedLines:
-    """Lines of text, the long ones in several."""
+    """Lines of printed text; long lines are split."""
 
     def __init__(self) -> None:
         self.rest = bytearray()
 
     def add(self, part: bytes) -> Iterator[bytes]:
-        """Take more of a line; yield what has grown too long."""
+        """Append a part of a line; yield the parts that exceed MAX_LINE_BYTES."""
         self.rest += part
-        while len(self.rest) > LINE:
-            end = LINE
-            while end > LINE - 4 and self.rest[end] & 0xC0 == 0x80:
-                end -= 1  # a character of several bytes stays together
-            yield bytes(self.rest[:end]) + GOES_ON
+        while len(self.rest) > MAX_LINE_BYTES:
+            end = MAX_LINE_BYTES
+            while end > MAX_LINE_BYTES - 4 and self.rest[end] & 0xC0 == 0x80:
+                end -= 1  # do not split a multi-byte character
+            yield bytes(self.rest[:end]) + CONTINUED
             del self.rest[:end]
 
     def end(self) -> bytes:
-        """Return the line whose end has come."""
+        """Return the finished line."""
         line, self.rest = bytes(self.rest) + b"\n", bytearray()
         return line
 
 
 class Records(PrintedLines):
-    """Lines of JSON, the long ones cut."""
+    """Lines of JSON log records; long records are cut."""
 
     total = 0
 
     def add(self, part: bytes) -> Iterator[bytes]:
-        """Take more of a line, and keep what there is room for."""
-        self.rest += part[: RECORD - len(self.rest)]
+        """Append a part of a line, up to MAX_RECORD_BYTES."""
+        self.rest += part[: MAX_RECORD_BYTES - len(self.rest)]
         self.total += len(part)
         return iter(())
 
     def end(self) -> bytes:
-        """Return the line whose end has come."""
+        """Return the finished line."""
         total, self.total = self.total, 0
         line = super().end()
         return line if total < len(line) else record(long_line.cut(line[:-1], total))
 
 
 def record(line: bytes) -> bytes:
-    """Return a line as the JSON of a log record, which it may be already."""
+    """Return a line as the JSON of a log record; the line may already be one."""
     with suppress(ValueError):
-        if isinstance(found := json.loads(line), dict):
-            return json.dumps({"level": "info", **found}).encode()
-    return json.dumps({"level": "info", "event": line[:LINE].decode(errors="replace")}).encode()
+        if isinstance(fields := json.loads(line), dict):
+            return json.dumps({"level": "info", **fields}).encode()
+    return json.dumps({"level": "info", "event": line[:MAX_LINE_BYTES].decode(errors="replace")}).encode()
 
 
 def make_buffered_socket_reader(
@@ -83,7 +83,7 @@ def make_buffered_socket_reader(
     on_close: Callable[[socket], None],
     buffer_size: int = 4096,
 ) -> tuple[Callable[[socket], bool], Callable[[socket], None]]:
-    """As upstream's: hand each line that a socket receives to a generator."""
+    """Return upstream's pair of callbacks, which pass each line that a socket receives to a generator."""
     source = getattr(gen, "__name__", "")
     lines = Records() if source == "process_log_messages_from_subprocess" else PrintedLines()
     received = bytearray(buffer_size)
@@ -116,6 +116,6 @@ def make_buffered_socket_reader(
 
 
 def apply() -> None:
-    """Read long lines in pieces."""
+    """Read long lines in parts."""
     module: Any = supervisor
     module.make_buffered_socket_reader = make_buffered_socket_reader

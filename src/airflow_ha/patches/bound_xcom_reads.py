@@ -1,12 +1,12 @@
-"""A server reads no more XCom values at once than it has room for.
+"""An API server never loads more XCom values at once than its memory can hold.
 
-Problem: in Airflow 3.3.2 `xcom_pull` of a mapped task's values makes the Execution API read all of them at once,
-whatever their size, and the UI's list of XComs reads the values of a hundred of them, of which it shows none.
-Patch: values that are read for a slice are counted; over SLICE bytes the answer is 413, and the worker asks for them
-one by one (split_xcom_slice.py). A list of XComs leaves the values in the database.
+Problem: in Airflow 3.3.2, `xcom_pull` of a mapped task's values makes the Execution API load all of them at once,
+whatever their size. The UI's list of XComs loads the values of a hundred XComs and shows none of them.
+Patch: measure the values that are read for a slice. Above MAX_SLICE_BYTES the answer is 413, and the worker requests
+the values singly (split_xcom_slice.py). A list of XComs does not load the values.
 Applies to: every SQLAlchemy session, by its event `do_orm_execute`.
 Upstream issue: none found.
-Remove when: `test_bound_xcom_reads.py` says that upstream's slice and list leave values in the database.
+Remove when: `test_bound_xcom_reads.py` reports that upstream's slice and list do not load the values.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from sqlalchemy.orm import Session, defer
 if TYPE_CHECKING:
     from sqlalchemy.orm import ORMExecuteState
 
-SLICE: Final = 2_000_000
-"""Bytes of the values in one answer, as JSON."""
-AT_ONCE: Final = 4
-"""Values that are fetched from the database at a time."""
+MAX_SLICE_BYTES: Final = 2_000_000
+"""Size of the values in one answer, as JSON."""
+FETCH_SIZE: Final = 4
+"""Values fetched from the database at a time."""
 
 
 def read_within_limits(state: ORMExecuteState) -> IteratorResult[Any] | None:
-    """Handle a query before it is sent: nothing changes but for values of several XComs.
+    """Limit a query for the values of several XComs; leave every other query unchanged.
 
     Raises:
-        HTTPException: 413, when the values are larger than SLICE together.
+        HTTPException: 413, if the values exceed MAX_SLICE_BYTES together.
     """
     mapper = state.bind_mapper
     if mapper is None or mapper.class_.__name__ != "XComModel" or not state.is_select or state.is_relationship_load:
         return None
-    # A subclass of Select without these attributes does not exist; a union has no descriptions.
+    # Every Select has these attributes; a union has no column descriptions.
     statement: Any = state.statement
     columns = [column["name"] for column in getattr(statement, "column_descriptions", ())]
     if columns == ["value"] and "airflow_ha_counted" not in state.execution_options:
-        return counted(state)
+        return measured(state)
     if columns == ["XComModel"] and getattr(statement, "_limit", None) != 1:
         state.statement = statement.options(defer(mapper.class_.value))
     return None
 
 
-def counted(state: ORMExecuteState) -> IteratorResult[Any]:
-    """Run a query of values, and stop when they are too many."""
-    options = {"yield_per": AT_ONCE, "airflow_ha_counted": True}
+def measured(state: ORMExecuteState) -> IteratorResult[Any]:
+    """Run a query for values; raise if they exceed MAX_SLICE_BYTES together."""
+    options = {"yield_per": FETCH_SIZE, "airflow_ha_counted": True}
     rows, total = [], 0
     result: Any = state.invoke_statement(execution_options=options)
     for row in result:
         total += len(json.dumps(row[0]))
-        if total > SLICE:
+        if total > MAX_SLICE_BYTES:
             result.close()
-            message = f"The values have more than {SLICE:,} bytes together. Read them one by one."
+            message = f"The values exceed {MAX_SLICE_BYTES:,} bytes together. Read them one by one."
             detail = {"reason": "slice_too_large", "message": message}
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         rows.append(tuple(row))
@@ -65,5 +65,5 @@ def counted(state: ORMExecuteState) -> IteratorResult[Any]:
 
 
 def apply() -> None:
-    """Count the values that a query reads."""
+    """Measure the values that a query reads."""
     event.listen(Session, "do_orm_execute", read_within_limits)

@@ -1,10 +1,9 @@
-"""After the broker was away, a task is given to a process that is free.
+"""After a broker outage, a worker gives no task to a busy process.
 
-Problem: when a worker loses its broker, `AsynPool.flush` forgets which processes of its pool are busy. The next tasks
-are handed to these as to any other and wait behind what runs there, for hours if that takes hours, while others are
-idle. `task_queued_timeout` does not help, since the worker has the task. Every failover of Redis beside long tasks met
-it.
-Patch: processes that run an accepted task still count as busy afterwards, as in upstream's pull request.
+Problem: when a worker loses its broker, `AsynPool.flush` forgets which pool processes are busy. New tasks are assigned
+to them and wait behind their running task, sometimes for hours, while other processes are idle. `task_queued_timeout`
+does not help, because the worker has already accepted the task. Every Redis failover during long tasks triggers it.
+Patch: processes that run an accepted task stay busy, as in the upstream pull request.
 Applies to: celery 5.6.3, `celery.concurrency.asynpool`.
 Upstream issue: https://github.com/celery/celery/pull/10346
 Remove when: the test in `test_celery_pool_flush.py` that names upstream fails.
@@ -20,7 +19,7 @@ _flush: Any = AsynPool.flush
 
 
 def flush(self: AsynPool) -> None:
-    """As upstream's, which forgets all that `self` was writing; what its processes run is remembered."""
+    """Call the upstream method, then mark the processes that run an accepted task as busy again."""
     busy = set(self._busy_workers)
     _flush(self)
     owners = (job._write_to or job._scheduled_for for job in self._cache.values() if job._accepted)
@@ -28,5 +27,5 @@ def flush(self: AsynPool) -> None:
 
 
 def apply() -> None:
-    """Remember busy processes when the broker is lost."""
+    """Keep processes marked as busy when the broker is lost."""
     AsynPool.flush = flush

@@ -1,14 +1,14 @@
-"""A connection to a Redis that froze is closed as soon as another node is the primary.
+"""A worker closes its connections to a frozen Redis primary as soon as a new primary is elected.
 
-Problem: a worker's event loop waits for its next task without a limit, whatever `socket_timeout` says, and the kernel
-of a frozen process goes on acknowledging what it is sent. The worker takes no task for as long as the freeze lasts,
-though a new primary serves.
-Patch: a thread checks the connections that Celery's broker has by the Sentinels. When an answer is overdue it asks the
-Sentinels for the primary, and shuts those to another node; kombu then connects anew. Other clients are left alone.
-Applies to: kombu 5.6.2, `kombu.transport.redis`; redis-py 6.4.0, `redis.sentinel`. Workers: what a
-scheduler asks of Redis ends by `socket_timeout`.
+Problem: a worker's event loop waits for its next task without a timeout, whatever `socket_timeout` is set to, and the
+kernel of a frozen process keeps acknowledging data. The worker takes no task for the whole freeze, although a new
+primary serves.
+Patch: a thread checks the Sentinel-managed connections of Celery's broker. If an answer is overdue it queries the
+Sentinels for the primary and shuts connections to other nodes; kombu then reconnects. Other clients are not affected.
+Applies to: kombu 5.6.2, `kombu.transport.redis`; redis-py 6.4.0, `redis.sentinel`. Workers only: a scheduler's calls
+to Redis are limited by `socket_timeout`.
 Upstream issue: none found.
-Remove when: kombu limits how long it waits for the answer of its BRPOP.
+Remove when: kombu sets a timeout for the answer to its BRPOP.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from redis.sentinel import Sentinel
 
 from airflow_ha.patches import stale_connections
 
-_sentinel: Any = Sentinel  # redis-py's has no types
+_sentinel: Any = Sentinel  # redis-py's class is untyped
 _channel: Any = SentinelChannel
 
 
-def name(address: tuple[str, int]) -> str:
-    """Return a node's name, as Sentinels announce it."""
+def node_name(address: tuple[str, int]) -> str:
+    """Return a node address in the `host:port` form that Sentinels announce."""
     host, port = address
     return f"{host}:{port}"
 
 
 def redis_primary(manager: Any, service: str) -> str | None:
-    """Return the node that the first Sentinel to answer calls the primary; None when none answers.
+    """Return the primary according to the first Sentinel that answers; None if none answers.
 
     Args:
-        manager: The Sentinels of a connection. It is not asked: what it knows is its own thread's.
-        service: What they call the primary's group.
+        manager: The Sentinel client of a connection. It is not queried itself, because it belongs to its own thread.
+        service: Sentinels' name of the primary's group.
     """
-    known = [one.connection_pool.connection_kwargs for one in manager.sentinels]
+    known = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
     limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), stale_connections.ANSWER_SECONDS)
     sentinels = _sentinel(
-        [(one["host"], one["port"]) for one in known], sentinel_kwargs=manager.sentinel_kwargs | limits
+        [(kwargs["host"], kwargs["port"]) for kwargs in known], sentinel_kwargs=manager.sentinel_kwargs | limits
     )
     try:
-        return name(sentinels.discover_master(service))
+        return node_name(sentinels.discover_master(service))
     except (OSError, RedisError):
         return None
 
 
 class WatchedConnection:
-    """What is added to a connection by the Sentinels."""
+    """Mixin for a Sentinel-managed connection that registers it to be watched."""
 
     connection_pool: Any
     _sock: Any
 
     def connect_to(self, address: tuple[str, int]) -> None:
-        """Connect as upstream's, and have the connection watched."""
+        """Connect with the upstream method, then watch the connection."""
         super().connect_to(address)  # type: ignore[misc]  # redis.sentinel.SentinelManagedConnection's
         pool = self.connection_pool
         if pool.is_master:
             find = partial(redis_primary, pool.sentinel_manager, pool.service_name)
-            stale_connections.watch(self._sock.fileno(), name(address), find)
-            stale_connections.watch_always()
+            stale_connections.watch(self._sock.fileno(), node_name(address), find)
+            stale_connections.start_permanent_watcher()
 
 
 def apply() -> None:
-    """Watch the broker's connections, with TLS or without."""
+    """Watch the broker connections, with and without TLS."""
     for kind in ("connection_class", "connection_class_ssl"):
-        upstreams = getattr(_channel, kind)
-        setattr(_channel, kind, type(upstreams.__name__, (WatchedConnection, upstreams), {}))
+        upstream_class = getattr(_channel, kind)
+        setattr(_channel, kind, type(upstream_class.__name__, (WatchedConnection, upstream_class), {}))

@@ -1,15 +1,15 @@
-"""A connection to a Postgres that froze is closed as soon as another node is the primary.
+"""Connections to a frozen Postgres primary are closed as soon as a new primary is elected.
 
-Problem: libpq has no limit for an answer, and the kernel of a frozen process goes on acknowledging what it is sent:
-neither keepalives nor tcp_user_timeout notice. A scheduler waits for as long as the freeze lasts, though a new primary
-serves; a worker's slot waits with the result of its task.
-Patch: a thread checks the process's connections to the metadata database and Celery's results. When an answer is
-overdue it asks Patroni for the primary, and shuts those to another node; the waiting call fails, and its pool connects
-anew. A slow query on the primary is left alone, and so are engines of a DAG's own. Without replicas there is no thread.
-A worker's processes fork each task: they have the thread only while a connection to the results is in use.
-Applies to: SQLAlchemy 2.0.54, by its events; psycopg2 and psycopg. The scheduler's health server, a fork, too.
-Upstream issue: none found; https://www.postgresql.org/docs/17/libpq-connect.html has the limits that there are.
-Remove when: libpq has a limit for reading.
+Problem: libpq has no read timeout, and the kernel of a frozen process keeps acknowledging data, so neither keepalives
+nor tcp_user_timeout detect it. A scheduler waits for the whole freeze although a new primary serves. A worker's slot
+waits with its task's result.
+Patch: a thread checks this process's connections to the metadata database and Celery's results. If an answer is
+overdue it queries Patroni for the primary and shuts connections to other nodes; their pool then reconnects. Slow
+queries on the primary and engines of DAG code are not affected. No thread runs without replicas. A worker's pool
+process, which forks each task, runs the thread only while a result connection is in use.
+Applies to: SQLAlchemy 2.0.54, by its events; psycopg2 and psycopg. Also the scheduler's health server, a fork.
+Upstream issue: none found; https://www.postgresql.org/docs/17/libpq-connect.html lists the existing timeouts.
+Remove when: libpq has a read timeout.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 
 PATRONI_PORT = 8008
 WATCHER: Final = "airflow_ha_watcher"
-"""Where a connection's entry in its pool has the thread that watches while it is in use."""
+"""Key in a pool entry's record_info: the thread that runs while the connection is in use."""
 
 
 def postgres_primary(nodes: tuple[str, ...]) -> str | None:
-    """Return the node that Patroni calls the primary; None when none says so."""
+    """Return the node that Patroni reports as the primary; None if no node does."""
     for node in nodes:
-        question = http.client.HTTPConnection(node, PATRONI_PORT, timeout=stale_connections.ANSWER_SECONDS)
+        client = http.client.HTTPConnection(node, PATRONI_PORT, timeout=stale_connections.ANSWER_SECONDS)
         try:
-            question.request("GET", "/primary")
-            if question.getresponse().status == http.client.OK:
+            client.request("GET", "/primary")
+            if client.getresponse().status == http.client.OK:
                 return node
         except (OSError, http.client.HTTPException):
             continue
         finally:
-            question.close()
+            client.close()
     return None
 
 
 def nodes_of(engine: Engine) -> tuple[str, ...]:
-    """Return the names of the nodes in an engine's URL."""
+    """Return the node names in an engine's URL."""
     _, arguments = engine.dialect.create_connect_args(engine.url)
     return tuple(str(arguments.get("host", "")).split(","))
 
@@ -61,26 +61,26 @@ def watch(find_primary: Callable[[], str | None], connection: Any, _entry: objec
     stale_connections.watch(driver.fileno(), driver.info.host, find_primary)
 
 
-def watch_always(*_: object) -> None:
-    """Have a thread from the first connection on."""
-    stale_connections.watch_always()
+def on_first_connect(*_: object) -> None:
+    """Start the permanent thread with the first connection."""
+    stale_connections.start_permanent_watcher()
 
 
-def taken(_connection: object, entry: Any, _fairy: object) -> None:
-    """Start a thread for as long as a connection is in use, unless the process has one."""
-    if not stale_connections.is_always_watched():
-        entry.record_info[WATCHER] = stale_connections.started()
+def on_checkout(_connection: object, entry: Any, _fairy: object) -> None:
+    """Start a thread while the connection is in use, unless the process has a permanent one."""
+    if not stale_connections.has_permanent_watcher():
+        entry.record_info[WATCHER] = stale_connections.start_watcher()
 
 
-def given_back(_connection: object, entry: Any) -> None:
-    """End the thread that was started for a connection."""
+def on_checkin(_connection: object, entry: Any) -> None:
+    """Stop the thread that on_checkout started."""
     watcher = entry.record_info.pop(WATCHER, None)
     if watcher is not None:
-        watcher.end()
+        watcher.stop()
 
 
 def attach(engine: Engine) -> bool:
-    """Watch an engine's connections, and return whether it has several nodes."""
+    """Watch an engine's connections; return whether its URL has several nodes."""
     nodes = nodes_of(engine)
     if len(nodes) > 1:
         event.listen(engine, "connect", partial(watch, partial(postgres_primary, nodes)))
@@ -88,16 +88,16 @@ def attach(engine: Engine) -> bool:
 
 
 def attach_to_metadata(engine: Engine) -> None:
-    """Watch an engine whose process has the thread for as long as it lives."""
+    """Watch an engine whose process keeps the thread for its whole lifetime."""
     if attach(engine):
-        event.listen(engine, "connect", watch_always)
+        event.listen(engine, "connect", on_first_connect)
 
 
 def attach_to_results(engine: Engine) -> None:
     """Watch an engine whose process may fork between two uses of it."""
     if attach(engine):
-        event.listen(engine, "checkout", taken)
-        event.listen(engine, "checkin", given_back)
+        event.listen(engine, "checkout", on_checkout)
+        event.listen(engine, "checkin", on_checkin)
 
 
 def apply() -> None:
@@ -105,5 +105,5 @@ def apply() -> None:
     on_metadata_engine(attach_to_metadata)
     on_result_engine(attach_to_results)
     if os.environ.get("AIRFLOW_HA_COMPONENT") == "scheduler":
-        # Its health server is a fork that asks Postgres too, and whose silence would have the scheduler restarted.
-        os.register_at_fork(after_in_child=stale_connections.watch_in_fork)
+        # Its health server is a fork that queries Postgres too: if it hung, the scheduler would be restarted.
+        os.register_at_fork(after_in_child=stale_connections.start_watcher_in_fork)

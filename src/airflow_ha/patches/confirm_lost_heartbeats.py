@@ -1,11 +1,11 @@
-"""A task counts as dead when the scheduler has seen it silent for a while, not when it looks after an absence.
+"""The scheduler fails a task for missing heartbeats only after it has observed the silence for a while.
 
-Problem: the scheduler compares each running task's last heartbeat with the clock, once. A scheduler that only waited
-(on a frozen database, or frozen itself) finds every heartbeat too old the moment it goes on, and runs every healthy
-task a second time. A clock that jumps forward does the same.
-Patch: a task must have been silent at every look for CONFIRM_SECONDS; a long time between two looks counts as a short
-one. The first look comes that much earlier, so that a dead worker's tasks wait no longer. Where the scheduler waited
-for a CPU in more than half of the time between two looks, only the rest of it counts: heartbeats are late too.
+Problem: the scheduler compares each running task's last heartbeat with the clock, once. A scheduler that was blocked
+(by a frozen database, or frozen itself) finds every heartbeat too old when it resumes, and reruns every healthy task.
+A clock that jumps forward has the same effect.
+Patch: fail a task only if each check for CONFIRM_SECONDS found it silent. A long gap between two checks counts as a
+short one. The first check runs earlier by the same time, so a dead worker's tasks are found no later. If the scheduler
+waited for a CPU for more than half of a gap, that wait does not count, because heartbeats are delayed too.
 Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`.
 Upstream issue: none found.
 Remove when: the test in `test_confirm_lost_heartbeats.py` that names upstream fails.
@@ -35,47 +35,48 @@ if TYPE_CHECKING:
     Silence = tuple[UUID, datetime]
 
 CONFIRM_SECONDS = 12.0
-"""Long enough for every heartbeat to arrive once the database is back: one is sent every 5 s, and one under way may
-take another 5 s to fail (`[workers] execution_api_timeout`)."""
+"""Enough for every heartbeat to arrive after an outage: one is sent every 5 s, and a pending one may need another 5 s
+to fail (`[workers] execution_api_timeout`)."""
 
 COUNTED_SECONDS = 5.0
-"""At most so much of the time between two looks counts: whether heartbeats could be written in the rest is unknown."""
+"""Most time that counts between two checks: whether heartbeats could be written in the rest is unknown."""
 
 STARVED_SHARE = 0.5
-"""A thread that waits for a CPU in more of its time is starved: 55% to 81% with a tenth of two cores for the stack."""
+"""A thread that waits for a CPU for more than this share is starved (55% to 81% with a tenth of two cores)."""
 
 _find: Any = SchedulerJobRunner._find_task_instances_without_heartbeats
 
 
-class Patience:
-    """What one scheduler has seen of the tasks that are silent."""
+class SilenceTracker:
+    """How long one scheduler has observed each silent task."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, cpu_wait: Callable[[], float] = cpu_wait) -> None:
         self._clock = clock
         self._cpu_wait = cpu_wait
-        self._looked, self._waited = clock(), cpu_wait()
-        self._seen: dict[Silence, float] = {}
+        self._checked_at, self._cpu_waited = clock(), cpu_wait()
+        self._silent_seconds: dict[Silence, float] = {}
 
-    def look(self, silent: Iterable[Silence]) -> set[UUID]:
-        """Takes note of the tasks that are silent now, each with its last heartbeat; tells those that were long enough.
+    def record(self, silent: Iterable[Silence]) -> set[UUID]:
+        """Record the tasks that are silent now, each with its last heartbeat; return those silent for long enough.
 
-        A heartbeat, or another attempt, begins anew.
+        A new heartbeat, or another try, restarts the count.
         """
         now, waited = self._clock(), self._cpu_wait()
-        elapsed, waiting = now - self._looked, waited - self._waited
-        self._looked, self._waited = now, waited
+        elapsed, waiting = now - self._checked_at, waited - self._cpu_waited
+        self._checked_at, self._cpu_waited = now, waited
         counted = min(elapsed, COUNTED_SECONDS)
         if waiting > STARVED_SHARE * elapsed:
             counted *= max(0.0, 1 - waiting / elapsed)
-        self._seen = {one: self._seen[one] + counted if one in self._seen else 0.0 for one in silent}
-        return {task for (task, _), seconds in self._seen.items() if seconds >= CONFIRM_SECONDS}
+        previous = self._silent_seconds
+        self._silent_seconds = {key: previous[key] + counted if key in previous else 0.0 for key in silent}
+        return {task for (task, _), seconds in self._silent_seconds.items() if seconds >= CONFIRM_SECONDS}
 
 
-_patience = Patience()
+_tracker = SilenceTracker()
 
 
 def find_task_instances_without_heartbeats(self: SchedulerJobRunner, *, session: Session) -> list[TaskInstance]:
-    """As upstream's, but only those that were silent for long enough under this scheduler's eyes."""
+    """Return the upstream result, limited to tasks that this scheduler observed silent for long enough."""
     early = self._task_instance_heartbeat_timeout_secs - CONFIRM_SECONDS
     silent = session.execute(
         select(TaskInstance.id, TaskInstance.last_heartbeat_at).where(
@@ -84,11 +85,11 @@ def find_task_instances_without_heartbeats(self: SchedulerJobRunner, *, session:
             TaskInstance.queued_by_job_id == self.job.id,
         )
     )
-    dead = _patience.look((task, heartbeat) for task, heartbeat in silent)
-    # Upstream's own look tells of each task it finds that it fails it.
-    return [one for one in _find(self, session=session) if one.id in dead] if dead else []
+    dead = _tracker.record((task, heartbeat) for task, heartbeat in silent)
+    # Upstream logs a failure for each task that it returns: call it only if a task is confirmed.
+    return [task for task in _find(self, session=session) if task.id in dead] if dead else []
 
 
 def apply() -> None:
-    """Confirm that a task is silent before it counts as dead."""
+    """Confirm the silence of a task before it is failed."""
     SchedulerJobRunner._find_task_instances_without_heartbeats = find_task_instances_without_heartbeats

@@ -1,10 +1,10 @@
-"""The SQLSTATE with which Postgres refuses a connection: libpq knows it, and psycopg2 does not pass it on.
+"""The SQLSTATE with which Postgres refuses a connection, which psycopg2 does not expose.
 
-Seen with psycopg2 2.9.13 (libpq 17) and psycopg 3.3.6 (libpq 18): after a refused connection `pgcode`, `sqlstate` and
-`diag` are all None, and libpq's trace leaves the refusal out. What is left is the message, in the language of the
-server's `lc_messages`. With PQERRORS_SQLSTATE libpq writes the state in place of that message:
-https://www.postgresql.org/docs/17/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY. It can only be set on a connection
-that has begun, so the connection is tried once more, by the asynchronous interface.
+After a refused connection, psycopg2 2.9.13 (libpq 17) and psycopg 3.3.6 (libpq 18) leave `pgcode`, `sqlstate` and
+`diag` as None, and libpq's trace omits the refusal. Only the message is left, in the language of the server's
+`lc_messages`. With PQERRORS_SQLSTATE libpq writes the SQLSTATE in place of that message:
+https://www.postgresql.org/docs/17/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY. The setting needs an open handle, so
+the connection is tried once more through the asynchronous interface.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
 PQERRORS_SQLSTATE: Final = 3
 REFUSED: Final = re.compile(r":  ([0-9A-Z]{5})\s*\Z")
-"""The last node's refusal ends the message: after a failed authentication libpq tries no other."""
+"""The end of the message, which is the last node's refusal: libpq tries no node after a failed authentication."""
 
 
 def connect_sqlstate(cargs: Sequence[Any], cparams: Mapping[str, Any], seconds: float) -> str | None:
-    """Return the state with which a server refuses a connection; None when none does, or none answers in time.
+    """Return the SQLSTATE of a refused connection; None if it is not refused, or not within the timeout.
 
     Args:
-        cargs: Of psycopg2's `connect`.
-        cparams: The same, by name.
-        seconds: How long it may take; asynchronous connections ignore `connect_timeout`.
+        cargs: Positional arguments of psycopg2's `connect`.
+        cparams: Keyword arguments of psycopg2's `connect`.
+        seconds: Timeout; asynchronous connections ignore `connect_timeout`.
     """
     deadline = time.monotonic() + seconds
     connection: Any = None
     try:
         connection = psycopg2.connect(*cargs, **{**cparams, "async_": 1})
-        # The extension's own handle also finds the symbols of the libpq that it is linked to.
+        # The extension's handle also resolves the symbols of the libpq that it is linked to.
         libpq = ctypes.CDLL(_psycopg.__file__)
         libpq.PQsetErrorVerbosity(ctypes.c_void_p(connection.pgconn_ptr), PQERRORS_SQLSTATE)
         while (state := connection.poll()) != extensions.POLL_OK:
             left = max(0.0, deadline - time.monotonic())
-            waiting = select.poll()  # select.select knows no descriptor above 1023
+            waiting = select.poll()  # select.select supports no descriptor above 1023
             waiting.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
             if not waiting.poll(left * 1000):
                 return None
     except psycopg2.Error as error:
         refused = REFUSED.search(str(error))
         return refused[1] if refused else None
-    except (AttributeError, OSError, ValueError):  # another psycopg2 or libpq: the driver's own error says enough
+    except (AttributeError, OSError, ValueError):  # another psycopg2 or libpq: the driver's error is enough
         return None
     finally:
         if connection is not None:

@@ -1,13 +1,12 @@
-"""A scheduler, dag-processor or triggerer waits for its database to come back, rather than ending.
+"""Schedulers, the DAG processor and the triggerer retry database connections instead of exiting.
 
-Problem: while a new primary is elected (2 to 30 s) no connection can be had, and whatever query comes first ends the
-process. Schedulers, dag-processor and triggerer end within the same second and import Airflow side by side: half a
-minute of two cores, when the new primary, its replica and every waiting task want them.
-Patch: a connection to the metadata database is tried again for PATIENCE_SECONDS, without the time for which this thread
-waited for a CPU. An error within a transaction is still one. What Postgres refuses for good by its SQLSTATE (a wrong
-password, no such database) is an error at once; with another driver than psycopg2 it is waited for too.
-Applies to: SQLAlchemy 2.0.54, by its event `do_connect`. Not API servers, whose callers try again; not an engine of a
-DAG's own.
+Problem: during a primary election (2 to 30 s) no connection succeeds, and the first failing query ends the process.
+All three end within the same second. Their restarts import Airflow in parallel, which takes two cores for half a minute
+just when the new primary, its replica and the waiting tasks need the CPU.
+Patch: retry a metadata connection for PATIENCE_SECONDS, not counting the time that this thread waited for a CPU. Errors
+inside a transaction still fail. A permanent SQLSTATE (wrong password, unknown database) fails at once; with drivers
+other than psycopg2 it is retried too.
+Applies to: SQLAlchemy 2.0.54, by its event `do_connect`. Not API servers, whose clients retry, nor engines of DAG code.
 Upstream issue: none found.
 Remove when: an unpatched scheduler survives `./ops/stack drill postgres-primary-gone` without a restart.
 """
@@ -34,19 +33,19 @@ PATIENCE_SECONDS: float = 40.0
 """Longer than a failover of Postgres, shorter than six failed health checks, 10 s apart (restart-when-unhealthy.sh)."""
 RETRY_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 3.0
-"""For the question with which SQLSTATE a connection is refused; as `connect_timeout`."""
+"""Timeout for reading the SQLSTATE of a refusal; equal to `connect_timeout`."""
 PERMANENT: Final = ("28", "3D000")
-"""What SQLSTATEs begin with that no waiting changes: no authorization, no such database."""
+"""Prefixes of SQLSTATEs that a retry cannot fix: invalid authorization, unknown database."""
 
 
 def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
-    """A new connection, as soon as there is one to be had.
+    """Return a new connection; retry until it succeeds.
 
     Raises:
-        Exception: The driver's own OperationalError, when none is to be had within PATIENCE_SECONDS, or ever.
+        Exception: The driver's OperationalError, after PATIENCE_SECONDS or at once if it is permanent.
     """
     if dialect.is_async:
-        return None  # an event loop must not wait here; SQLAlchemy connects in its own way
+        return None  # an event loop must not wait here: let SQLAlchemy connect
     started, cpu_waited = time.monotonic(), cpu_wait()
     while True:
         try:
@@ -60,7 +59,7 @@ def connect(dialect: Dialect, _record: object, cargs: tuple[Any, ...], cparams: 
 
 
 def is_permanent(dialect: Dialect, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> bool:
-    """Return whether Postgres refuses such a connection with a state that no waiting changes."""
+    """Return whether Postgres refuses the connection with an SQLSTATE that a retry cannot fix."""
     if dialect.driver != "psycopg2":
         return False
     state = connect_sqlstate(cargs, cparams, ANSWER_SECONDS)
@@ -68,10 +67,10 @@ def is_permanent(dialect: Dialect, cargs: tuple[Any, ...], cparams: dict[str, An
 
 
 def attach(engine: Engine) -> None:
-    """Wait for every connection of this engine."""
+    """Retry every connection of this engine."""
     event.listen(engine, "do_connect", connect)
 
 
 def apply() -> None:
-    """Wait for every connection to the metadata database."""
+    """Retry every connection to the metadata database."""
     on_metadata_engine(attach)

@@ -1,10 +1,10 @@
-"""A task that is told to end, ends.
+"""A task that receives SIGTERM ends at once.
 
-Problem: on SIGTERM a task's process calls the operator's `on_kill` and then goes on where it was. When Airflow says
-that a task is no longer this try's, since it was started elsewhere or cleared, the first try runs for 5 s more beside
-the second, until the supervisor sends SIGKILL.
-Patch: after `on_kill` the process ends by the signal. Its callbacks are not called: what becomes of the task is decided
-by the supervisor or the scheduler.
+Problem: on SIGTERM a task process calls the operator's `on_kill` and then continues. If Airflow reports that another
+try is current (started elsewhere, or cleared), the old try runs 5 s beside the new one, until the supervisor sends
+SIGKILL.
+Patch: after `on_kill` the signal ends the process. Its callbacks do not run: the supervisor or the scheduler decides
+the task's state.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.task_runner`.
 Upstream issue: https://github.com/apache/airflow/issues/73006
 Remove when: the test in `test_end_task_after_sigterm.py` that names upstream fails.
@@ -25,7 +25,7 @@ _prepare: Any = task_runner._prepare
 
 
 def prepare(*args: Any, **kwargs: Any) -> Any:
-    """As upstream's, which is called right after its handler is in place."""
+    """Wrap upstream's SIGTERM handler, which is set by now, then call the upstream function."""
     on_kill = signal.getsignal(signal.SIGTERM)
 
     def end(signum: int, frame: FrameType | None) -> None:
@@ -41,5 +41,5 @@ def prepare(*args: Any, **kwargs: Any) -> Any:
 
 
 def apply() -> None:
-    """End a task's process after on_kill."""
+    """End a task process after on_kill."""
     task_runner._prepare = prepare

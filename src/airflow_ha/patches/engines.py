@@ -1,7 +1,7 @@
-"""The SQLAlchemy engines that patches may change: Airflow's metadata database, and Celery's results.
+"""The SQLAlchemy engines that patches may change: the metadata database's and Celery's result backend's.
 
-Patches register what they attach; whoever makes an engine reports it. An engine that a DAG file or a plugin makes is
-never reported, so it stays as SQLAlchemy makes it.
+Patches register callbacks, and the code that creates an engine reports it here. Engines that a DAG file or a plugin
+creates are never reported, so they stay unchanged.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _RESULTS: Final[list[Attach]] = []
 
 
 def on_metadata_engine(attach: Attach) -> None:
-    """Register what is called, in the order of registration, with every metadata engine created from now on."""
+    """Register a callback for every metadata engine created from now on; callbacks run in this order."""
     _METADATA.append(attach)
 
 
 def metadata_engine_created(engine: Engine) -> None:
-    """Call what is registered; of an asynchronous engine, report its `sync_engine`."""
+    """Call the registered callbacks. For an asynchronous engine, pass its `sync_engine`."""
     for attach in _METADATA:
         attach(engine)
 
 
 def on_result_engine(attach: Attach) -> None:
-    """Register what is called, in the order of registration, with every engine of Celery's results."""
+    """Register a callback for every engine of Celery's result backend created from now on."""
     _RESULTS.append(attach)
 
 
 def result_engine_created(engine: Engine) -> None:
-    """Call what is registered."""
+    """Call the registered callbacks."""
     for attach in _RESULTS:
         attach(engine)

@@ -1,7 +1,7 @@
-"""Whether a patch fits what is installed: by the version of each distribution, and by the source of what it replaces.
+"""The guard: checks that a patch fits the installed packages.
 
-Nothing is imported: the source is found as a file and parsed, so that an image, or a folder of another version, can be
-asked before anything runs in it.
+It compares the version of each distribution and the source of what the patch replaces. It parses the source files and
+imports nothing, so that it can check an image, or a folder of another version, before anything runs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """Judges patches by the packages in some folders; each source file is parsed once, and not kept.
+    """Checks patches against the packages in some folders. Each source file is parsed once and not kept.
 
     Args:
-        roots: The folders, in the order of an import; those of this interpreter by default.
+        roots: The folders, in import order; by default those of this interpreter.
     """
 
     def __init__(self, roots: Sequence[Path] | None = None) -> None:
@@ -32,25 +32,25 @@ class Guard:
         self._versions: dict[str, str | None] = {}
 
     def misfits(self, patches: Iterable[Patch]) -> dict[str, str]:
-        """Return why patches cannot be applied, by the name of each that does not fit."""
+        """Return the reason, by name, for each patch that cannot be applied."""
         patches = list(patches)
         digests = self.digests(target for patch in patches for target in patch.replaces)
         reasons = {}
         for patch in patches:
-            if reason := self._other_version(patch.written_for) or changed_source(patch.replaces, digests):
+            if reason := self._version_mismatch(patch.written_for) or source_mismatch(patch.replaces, digests):
                 reasons[patch.name] = reason
         return reasons
 
     def digests(self, targets: Iterable[str]) -> dict[str, str]:
-        """Return the digest of each `module:Qualified.name` that is there."""
+        """Return the digest of each `module:Qualified.name` that exists."""
         names: dict[str, set[str]] = {}
         for target in targets:
             module, _, name = target.partition(":")
             names.setdefault(module, set()).add(name)
         return {
             f"{module}:{name}": digest
-            for module, wanted in names.items()
-            for name, digest in self._digests_in(module, wanted)
+            for module, qualified in names.items()
+            for name, digest in self._digests_in(module, qualified)
         }
 
     def _digests_in(self, module: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -60,15 +60,15 @@ class Guard:
         text = path.read_text(encoding="utf-8")
         lines, tree = text.splitlines(), ast.parse(text)
         for name in names:
-            if found := definitions(tree, name.split(".")):
-                yield name, digest("\n".join(source(lines, node) for node in found))
+            if nodes := definitions(tree, name.split(".")):
+                yield name, digest("\n".join(source(lines, node) for node in nodes))
 
     def _source_of(self, module: str) -> Path | None:
         relative = Path(*module.split("."))
         candidates = (root / path for root in self._roots for path in (f"{relative}.py", relative / "__init__.py"))
         return next((path for path in candidates if path.is_file()), None)
 
-    def _other_version(self, written_for: Mapping[str, str]) -> str:
+    def _version_mismatch(self, written_for: Mapping[str, str]) -> str:
         for distribution, version in written_for.items():
             if distribution not in self._versions:
                 self._versions[distribution] = self._version(distribution)
@@ -78,17 +78,17 @@ class Guard:
         return ""
 
     def _version(self, distribution: str) -> str | None:
-        found = metadata.distributions(name=distribution, path=[str(root) for root in self._roots])
-        return next((one.version for one in found), None)
+        installed = metadata.distributions(name=distribution, path=[str(root) for root in self._roots])
+        return next((candidate.version for candidate in installed), None)
 
 
 def installed_roots() -> list[Path]:
-    """Return the folders from which this interpreter imports."""
+    """Return the folders that this interpreter imports from."""
     return [Path(entry or ".") for entry in sys.path]
 
 
-def changed_source(replaces: Mapping[str, str], digests: Mapping[str, str]) -> str:
-    """Return which source is not the one that a patch was written for; empty if none."""
+def source_mismatch(replaces: Mapping[str, str], digests: Mapping[str, str]) -> str:
+    """Return the first source that differs from the one that a patch was written for; empty if none does."""
     for target, written_for in replaces.items():
         if target not in digests:
             return f"{target} does not exist"
@@ -98,13 +98,13 @@ def changed_source(replaces: Mapping[str, str], digests: Mapping[str, str]) -> s
 
 
 def definitions(scope: ast.AST, path: Sequence[str]) -> list[ast.stmt]:
-    """Return the functions, classes or assignments of a qualified name: several if it is defined again."""
-    found = [node for node in statements(scope) if path[0] in names_of(node)]
-    return found if len(path) == 1 else [inner for node in found for inner in definitions(node, path[1:])]
+    """Return the functions, classes or assignments with a qualified name; several if it is redefined."""
+    nodes = [node for node in statements(scope) if path[0] in names_of(node)]
+    return nodes if len(path) == 1 else [inner for node in nodes for inner in definitions(node, path[1:])]
 
 
 def statements(scope: ast.AST) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, class or function, with those in its conditions."""
+    """Yield the statements of a module, class or function, including those inside conditions."""
     for node in ast.iter_child_nodes(scope):
         if isinstance(node, ast.stmt):
             yield node
@@ -121,11 +121,11 @@ def names_of(node: ast.stmt) -> set[str]:
 
 
 def source(lines: Sequence[str], node: ast.stmt) -> str:
-    """Return the lines of a definition, from its first decorator to its end, without indentation."""
+    """Return the unindented lines of a definition, including its decorators."""
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
     return textwrap.dedent("\n".join(line.rstrip() for line in lines[first - 1 : node.end_lineno]))
 
 
 def digest(text: str) -> str:
-    """Return the first 12 digits of a text's SHA-256."""
+    """Return the first 12 hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

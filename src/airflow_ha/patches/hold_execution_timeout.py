@@ -1,11 +1,11 @@
-"""Patch of Airflow: `execution_timeout` does not run while a task is suspended.
+"""The `execution_timeout` clock stops while a task is suspended.
 
-Problem: the timer of `execution_timeout` (ITIMER_REAL) runs on while a task's process is stopped (heartbeat_lease.py),
-and SIGALRM arrives with SIGCONT: a task that was suspended for longer than it had left fails as it goes on.
-Patch: the handler takes off for how long its supervisor held the task, and sets the timer again for what is left. The
-time of a worker that is frozen as a whole (docker pause) before it can suspend anything counts, as upstream's.
-Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.timeout`. Workers: tasks are
-forked from them.
+Problem: the timer of `execution_timeout` (ITIMER_REAL) keeps running while a task process is stopped
+(heartbeat_lease.py), and SIGALRM arrives with SIGCONT. A task that was suspended for longer than its remaining time
+fails as it resumes.
+Patch: the handler subtracts the time of suspensions, and sets the timer for the remaining time. Time in which the whole
+worker is frozen (docker pause), before it can suspend a task, still counts, as upstream.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.timeout`. Workers, which fork the tasks.
 Upstream issue: none found.
 Remove when: heartbeat_lease.py is removed.
 """
@@ -23,32 +23,32 @@ from airflow_ha.task_process import suspension
 if TYPE_CHECKING:
     from types import FrameType
 
-LEAST_SECONDS = 0.001
-"""A timer that is set to nothing is off."""
+MIN_TIMER_SECONDS = 0.001
+"""Shortest timer: 0 would switch it off."""
 
 
-class HeldTimeout(upstream.TimeoutPosix):  # type: ignore[misc]  # Airflow has no types
-    """As upstream's, of the time in which the task was not suspended."""
+class SuspendableTimeout(upstream.TimeoutPosix):  # type: ignore[misc]  # Airflow has no types
+    """Upstream's timeout, without the time of suspensions."""
 
     def __enter__(self) -> Any:
-        self._begun, self._held = time.monotonic(), suspension.held_seconds()
+        self._started, self._held = time.monotonic(), suspension.held_seconds()
         return super().__enter__()
 
     def handle_timeout(self, signum: int, frame: FrameType | None) -> None:
-        """Raise as upstream's, or wait for the time that is left.
+        """Raise as upstream does, or set the timer for the remaining time.
 
         Raises:
-            AirflowTaskTimeout: The task has run for as long as it may.
+            AirflowTaskTimeout: The task used its whole time.
         """
-        now = time.monotonic()  # first: a suspension that comes next is held time, and no run time
-        held = suspension.held_seconds() - self._held
-        left = self.seconds - (now - self._begun - held)
-        if held > 0 and left > 0:
-            signal.setitimer(signal.ITIMER_REAL, max(left, LEAST_SECONDS))
+        now = time.monotonic()  # first: a suspension from here on is not run time
+        held_since_start = suspension.held_seconds() - self._held
+        remaining = self.seconds - (now - self._started - held_since_start)
+        if held_since_start > 0 and remaining > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(remaining, MIN_TIMER_SECONDS))
             return
         super().handle_timeout(signum, frame)
 
 
 def apply() -> None:
-    """Count the time of `execution_timeout` only while a task is not suspended."""
-    upstream.timeout = HeldTimeout
+    """Count only the time in which a task is not suspended."""
+    upstream.timeout = SuspendableTimeout

@@ -1,14 +1,13 @@
-"""Patch of Airflow: each task's process has limits and a folder of its own, and leaves nothing behind.
+"""Each task process has its own limits and scratch folder, and leaves no process behind.
 
-Problem: a task is an equal of its worker's other processes: the kernel may take these when the task has taken all
-memory. It shares /tmp and its working directory with all, a process that it leaves behind keeps its slot for 60 s
-(`[workers] socket_cleanup_timeout`) and lives on, and when its supervisor is killed it runs on beside its next try.
-Patch: at the fork, see `task_process/`: the OOM score, a folder, limits, fatal signals. The end of the process wakes
-the supervisor (pidfd), which ends its descendants, also in sessions of their own: orphans become its children.
+Problem: the kernel ranks a task equal to its worker's other processes, so a task that uses all memory may get those
+killed. A task shares /tmp and the working directory. A process that it leaves behind keeps its slot for 60 s
+(`[workers] socket_cleanup_timeout`) and lives on. A task whose supervisor was killed runs on beside its next try.
+Patch: set the OOM score, a folder, limits and fatal signals at the fork (see `task_process/`). A pidfd wakes the
+supervisor when the process ends. It then ends all descendants, which become its children, also in other sessions.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor` and `.coordinator`.
 Upstream issue: https://github.com/apache/airflow/issues/65505 (the process group only).
-Remove when: the test in `test_isolate_task_process.py` that names upstream fails, and scratch folders are no longer
-wanted.
+Remove when: the test in `test_isolate_task_process.py` that names upstream fails, and scratch folders are not needed.
 """
 
 from __future__ import annotations
@@ -40,41 +39,41 @@ _python: Any = coordinator._PythonCoordinator
 _execute_task: Any = _python.execute_task
 
 current: TaskRun | None = None
-"""The task that this process runs: a process of the worker's pool has one at a time."""
+"""The current task: a pool process runs one task at a time."""
 _supervisor = os.getpid()
 _worker_files: set[str] = set()
-_swept = time.monotonic()
+_last_sweep = time.monotonic()
 
 
-Signalled: Any = enum.IntEnum("Signalled", {number.name: -number for number in signal.Signals})  # type: ignore[misc]
-"""The exit codes of processes that a signal ended: upstream asks for their names."""
+SignalExitCode: Any = enum.IntEnum("SignalExitCode", {number.name: -number for number in signal.Signals})  # type: ignore[misc]
+"""Exit codes of processes that a signal ended; upstream reads their names."""
 
 
-class AccountedTracker(PsutilTracker):  # type: ignore[misc]  # Airflow has no types
-    """Waits for a process, and notes the most memory that it had."""
+class AccountingTracker(PsutilTracker):  # type: ignore[misc]  # Airflow has no types
+    """Waits for a process and records its peak memory."""
 
     def wait(self, timeout: float | None) -> Any:
         """Return the exit code of the process.
 
         Raises:
-            psutil.TimeoutExpired: It has not ended.
+            psutil.TimeoutExpired: The process still runs.
         """
         if timeout != 0:
             return super().wait(timeout)
         try:
-            pid, status, used = os.wait4(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has waited for it: how it ended is not known
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:  # another thread reaped it: its exit code is unknown
             return 1
         if not pid:
             raise self.TimeoutExpired(timeout, pid=self.pid)
         if current:
-            current.peak = used.ru_maxrss << 10
+            current.peak = usage.ru_maxrss << 10
         code = os.waitstatus_to_exitcode(status)
-        return Signalled(code) if code in Signalled.__members__.values() else code
+        return SignalExitCode(code) if code in SignalExitCode.__members__.values() else code
 
 
 def prepare_worker(**_: Any) -> None:
-    """Remove what an earlier life of this worker left; called by Celery in the main process."""
+    """Remove the leftovers of the worker's previous container run. Celery calls it in the main process."""
     with suppress(OSError):
         scratch.base().mkdir(parents=True, exist_ok=True)
     scratch.remove_leftovers(scratch.base(), scratch.TMP, psutil.Process(1).create_time())
@@ -82,24 +81,24 @@ def prepare_worker(**_: Any) -> None:
 
 
 def prepare_supervisor(**_: Any) -> None:
-    """Make ready what supervises tasks; called by Celery in each process of the pool."""
+    """Prepare a process that supervises tasks. Celery calls it in each pool process."""
     container_memory.open_own_score()
     descendants.adopt_orphans()
 
 
 def fork_main(*args: Any, **kwargs: Any) -> NoReturn:
-    """Run as upstream's in the forked child, after the child has settled in."""
+    """Set up the forked child, then run upstream's main function."""
     descendants.end_with_parent(_supervisor)
     container_memory.close_inherited_score()
     end_at_fatal_signals()
     if current:
         current.prepare_process()
     _fork_main(*args, **kwargs)
-    raise AssertionError("upstream's never returns")
+    raise AssertionError("upstream's function never returns")
 
 
 def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
-    """Fork as upstream's does; the end of the child then wakes whoever waits for its sockets."""
+    """Fork as upstream does; let the child's exit wake the supervisor that waits for its sockets."""
     global _supervisor
     _supervisor = os.getpid()
     with container_memory.forks_go_first():
@@ -107,13 +106,13 @@ def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
     if current:
         current.pid = process.pid
     with suppress(OSError):
-        ended = io.FileIO(os.pidfd_open(process.pid))
-        process.selector.register(ended, selectors.EVENT_READ, (lambda _: False, process._on_socket_closed))
+        exit_event = io.FileIO(os.pidfd_open(process.pid))
+        process.selector.register(exit_event, selectors.EVENT_READ, (lambda _: False, process._on_socket_closed))
     return process
 
 
 def service_subprocess(self: ActivitySubprocess, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:
-    """Serve as upstream's does; a task that runs for a while is watched."""
+    """Call the upstream method; watch a task that runs for a while."""
     if current and not current.is_watched:
         current.watch(self._signal_subprocess)
         max_wait_time = min(max_wait_time, WATCH_AFTER_SECONDS)
@@ -124,14 +123,14 @@ def service_subprocess(self: ActivitySubprocess, max_wait_time: float, *args: An
 def check_subprocess_exit(
     self: ActivitySubprocess, raise_on_timeout: bool = False, expect_signal: int | None = None
 ) -> int | None:
-    """Return the exit code as upstream's does, None while the process lives; what it left behind ends with it.
+    """Return the exit code, or None while the process runs; end the processes that it left behind.
 
-    Upstream's guess why it ended is not logged: report_task_exit.py says it, when all that the process wrote was read.
+    Upstream's guess of the cause is not logged: report_task_exit.py reports it after all output was read.
 
     Args:
         self: The supervisor of the process.
-        raise_on_timeout: Whether a process that lives is an error.
-        expect_signal: What upstream does not log.
+        raise_on_timeout: Whether a running process is an error.
+        expect_signal: Signal that upstream does not log.
     """
     code: int | None = self._exit_code
     if code is not None:
@@ -151,8 +150,8 @@ def check_subprocess_exit(
 
 
 def execute_task(self: Any, **kwargs: Any) -> Any:
-    """Execute a task as upstream's does, in a folder of its own."""
-    global current, _swept
+    """Call the upstream method with the task's own folder."""
+    global current, _last_sweep
     where = scratch.base()
     current = TaskRun(where, Path(AIRFLOW_HOME))
     try:
@@ -160,15 +159,15 @@ def execute_task(self: Any, **kwargs: Any) -> Any:
     finally:
         current.close()
         current = None
-        if time.monotonic() - _swept > scratch.SWEEP_SECONDS:
-            _swept = time.monotonic()
+        if time.monotonic() - _last_sweep > scratch.SWEEP_SECONDS:
+            _last_sweep = time.monotonic()
             scratch.sweep(where, scratch.TMP, _worker_files, time.time())
 
 
 def apply() -> None:
-    """Give each task's process limits and a folder."""
+    """Give each task process its own limits and folder."""
     supervisor._fork_main = fork_main
-    supervisor.PsutilTracker = AccountedTracker
+    supervisor.PsutilTracker = AccountingTracker
     WatchedSubprocess.start = classmethod(start)  # type: ignore[arg-type]
     ActivitySubprocess._service_subprocess = service_subprocess
     ActivitySubprocess._check_subprocess_exit = check_subprocess_exit

@@ -1,12 +1,11 @@
-"""A trigger's fault fails the task that waits for it, and no other.
+"""A faulty trigger fails only the task that waits for it.
 
-Problem: one trigger ends the triggerer, and comes back after its restart, so that no deferred task of anybody resumes:
-  by an event or a traceback that the database, the serializer or the supervisor's schema refuses; an error when it is
-  made from its arguments; sys.exit(); a signal, os._exit() or the memory limit; or by blocking the event loop.
-Patch: what cannot be delivered or written fails its own trigger, with a reason that can be written. The runner marks,
-  in memory that it shares with its supervisor, whose step the event loop runs: when the runner dies or does not get on
-  in a step, that trigger is failed before the restart. An asset's trigger, which no task waits for, is held for an
-  hour.
+Problem: one trigger ends the triggerer, and again after each restart, so no deferred task resumes. It does so by: an
+  event or traceback that the database, the serializer or the supervisor's schema refuses; an error in its constructor;
+  sys.exit(); a signal, os._exit() or the memory limit; or blocking the event loop.
+Patch: a trigger whose event cannot be delivered or stored fails with a storable reason. The runner marks, in memory
+  shared with its supervisor, whose step the event loop runs. If the runner dies or hangs in a step, that trigger is
+  failed before the restart. An asset's trigger, for which no task waits, is held for an hour.
 Applies to: Airflow 3.3.2, `airflow.jobs.triggerer_job_runner`.
 Upstream issue: https://github.com/apache/airflow/issues/70385
 Remove when: the tests in `test_isolate_trigger_faults.py` that name upstream fail.
@@ -46,29 +45,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVENT_BYTES: Final = 4 * 2**20
-"""Of the largest event: it is copied about ten times on its way into the database, and schedulers load it."""
+"""Largest event: it is copied about ten times on its way to the database, and schedulers load it."""
 MESSAGE_BYTES: Final = 2 * EVENT_BYTES
-"""Events that go to the supervisor together."""
+"""Size of the events that are sent to the supervisor together."""
 REASON_CHARACTERS: Final = 32_000
 BUSY_SECONDS: Final = 4.0
-"""Of CPU time: a step that has had less in a longer time, and does not sleep, is starved."""
-LONGEST_LOOK: Final = 5.0
-"""Seconds between two looks at the runner that count at most."""
+"""CPU time: a longer step that had less of it, and does not sleep, is starved."""
+MAX_CHECK_GAP: Final = 5.0
+"""Most seconds that count between two checks of the runner."""
 READ_SECONDS: Final = 2.0
-"""The longest that the supervisor reads what the runner writes before it does its other work."""
+"""Longest time that the supervisor reads the runner's output before it does its other work."""
 HOLD: Final = timedelta(hours=1)
 HELD: Final = "airflow-ha-held-until-"
-"""With a time after it, the queue of a held trigger, which no triggerer serves."""
+"""Queue prefix, with a time appended: no triggerer serves the queue of a held trigger."""
 HELD_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
 RELEASE_SECONDS: Final = 60.0
 REFUSALS: Final = ("22", "23", "54")
-"""Classes of SQLSTATE for which the data is at fault: data exception, integrity violation, program limit exceeded."""
+"""SQLSTATE classes of faulty data: data exception, integrity violation, program limit exceeded."""
 
-# ---- what can be written
+# ---- storable text
 
 
 def storable(lines: Iterable[str]) -> list[str]:
-    """Return the lines with what Postgres and UTF-8 refuse escaped, and their middle left out where they are long."""
+    """Return the lines with characters that Postgres or UTF-8 refuse escaped, and long text cut in the middle."""
     text = "".join(lines)
     if len(text) > REASON_CHARACTERS:
         half = REASON_CHARACTERS // 2
@@ -77,17 +76,17 @@ def storable(lines: Iterable[str]) -> list[str]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether an error is about the data, so that it would come again; False for an outage of the database."""
+    """Return whether an error is caused by the data and would recur; False for a database outage."""
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None) or ""
         return not error.connection_invalidated and code.startswith(REFUSALS)
     return isinstance(error, StatementError) or not isinstance(error, (SQLAlchemyError, OSError, MemoryError))
 
 
-# ---- whose step the event loop runs, in memory that the runner inherits from its supervisor
+# ---- the trigger whose step the event loop runs, in memory shared by the runner and its supervisor
 
 STEP, NUMBER, LAST = range(3)
-"""Cells: the trigger whose step runs, 0 for none; how many steps there were; the trigger that ended the event loop."""
+"""Cells: the trigger whose step runs (0 for none), the number of steps, the trigger that ended the event loop."""
 _cells = memoryview(mmap.mmap(-1, 3 * 8)).cast("q")
 _trigger: ContextVar[int] = ContextVar("airflow_ha_trigger", default=0)
 _handle: Any = asyncio.Handle
@@ -95,12 +94,12 @@ _run_handle: Any = _handle._run
 
 
 def culprit() -> int:
-    """Return the id of the trigger in whose step the runner is, or ended; 0 when it is in none."""
+    """Return the id of the trigger in whose step the runner is, or ended; 0 if it is in none."""
     return _cells[LAST] or _cells[STEP]
 
 
 def run_handle(self: Any) -> None:
-    """As asyncio's; what a trigger's own context runs is marked as its step."""
+    """Run an asyncio handle; mark the step if it belongs to a trigger."""
     trigger_id = self._context.get(_trigger, 0)
     if not trigger_id:
         _run_handle(self)
@@ -109,7 +108,7 @@ def run_handle(self: Any) -> None:
     _cells[NUMBER] += 1
     try:
         _run_handle(self)
-    except BaseException:  # what asyncio does not catch ends the event loop
+    except BaseException:  # exceptions that asyncio does not catch end the event loop
         _cells[LAST] = trigger_id
         raise
     _cells[STEP] = 0
@@ -124,14 +123,14 @@ _process_trigger_events: Any = TriggerRunner.process_trigger_events
 
 
 def run_in_process(cls: type[TriggerRunnerSupervisor]) -> None:
-    """As upstream's, with steps marked; the kernel takes this process before the supervisor."""
+    """Call the upstream method with marked steps, in a process that the OOM killer prefers to the supervisor."""
     prefer_as_oom_target()
     _handle._run = run_handle
     _run_in_process(cls)
 
 
 async def create_triggers(self: TriggerRunner) -> None:
-    """As upstream's, one trigger at a time; any error fails that one."""
+    """Call the upstream method for one trigger at a time; an error fails only that trigger."""
     waiting, self.to_create = self.to_create, deque()
     while waiting:
         workload = waiting.popleft()
@@ -142,7 +141,7 @@ async def create_triggers(self: TriggerRunner) -> None:
             await _create_triggers(self)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # sys.exit() in its __init__ included
+        except BaseException as error:  # also sys.exit() in its __init__
             self.failed_triggers.append((workload.id, error))
         finally:
             _trigger.reset(token)
@@ -150,7 +149,7 @@ async def create_triggers(self: TriggerRunner) -> None:
 
 
 async def run_trigger(self: TriggerRunner, trigger_id: int, *args: Any, **kwargs: Any) -> None:
-    """As upstream's; sys.exit() is an error like others, where asyncio ends the event loop."""
+    """Call the upstream method; turn sys.exit(), which would end the event loop, into an error."""
     try:
         await _run_trigger(self, trigger_id, *args, **kwargs)
     except (SystemExit, KeyboardInterrupt) as error:
@@ -158,18 +157,18 @@ async def run_trigger(self: TriggerRunner, trigger_id: int, *args: Any, **kwargs
 
 
 def encoded_size(entry: Any) -> int:
-    """Return how many bytes an event takes on its way to the supervisor.
+    """Return the size of an event, in bytes, in a message to the supervisor.
 
     Raises:
-        Exception: It cannot be encoded, or not be read by the supervisor.
-        ValueError: It is larger than EVENT_BYTES.
+        Exception: The event cannot be encoded, or the supervisor cannot read it.
+        ValueError: The event exceeds EVENT_BYTES.
     """
     message = messages.TriggerStateChanges(events=[entry])
     frame = bytes(_RequestFrame(id=0, body=message.model_dump()).as_bytes())
     if len(frame) > EVENT_BYTES:
         raise ValueError(
             f"the event takes {len(frame) / 2**20:.1f} MiB, more than {EVENT_BYTES / 2**20:.0f} MiB: "
-            "return where the data is, not the data"
+            "return the location of the data, not the data"
         )
     request = msgspec.msgpack.decode(frame[4:], type=_RequestFrame)
     TriggerRunnerSupervisor.decoder.validate_python(request.body)
@@ -177,7 +176,7 @@ def encoded_size(entry: Any) -> int:
 
 
 def process_trigger_events(self: TriggerRunner, finished_ids: list[int]) -> messages.TriggerStateChanges:
-    """As upstream's, of the events that can be delivered, MESSAGE_BYTES at a time; the others fail their triggers."""
+    """Call the upstream method for deliverable events, MESSAGE_BYTES at a time; fail the other triggers."""
     batch, size = deque[Any](), 0
     while self.events and size < MESSAGE_BYTES:
         entry = self.events.popleft()
@@ -187,10 +186,10 @@ def process_trigger_events(self: TriggerRunner, finished_ids: list[int]) -> mess
             self.failed_triggers.append((entry.trigger_id, error))
         else:
             batch.append(entry)
-    later, self.events = self.events, batch
-    # A trigger that is reported as finished before its event arrives would be started again.
+    remaining, self.events = self.events, batch
+    # A trigger that is reported as finished before its event would be started again.
     state: dict[str, Any] = self.__dict__
-    waiting = {entry.trigger_id for entry in later}
+    waiting = {entry.trigger_id for entry in remaining}
     finished = [*state.get("finished_before", ()), *finished_ids]
     state["finished_before"] = [trigger_id for trigger_id in finished if trigger_id in waiting]
     failures = [
@@ -201,7 +200,7 @@ def process_trigger_events(self: TriggerRunner, finished_ids: list[int]) -> mess
         self, finished_ids=[trigger_id for trigger_id in finished if trigger_id not in waiting]
     )
     message.failures = failures or None
-    self.events = later
+    self.events = remaining
     return message
 
 
@@ -218,7 +217,7 @@ _run: Any = TriggerRunnerSupervisor.run
 
 
 def on_trigger_event(self: TriggerRunnerSupervisor, trigger_id: int, event: TriggerEvent) -> None:
-    """As upstream's; an event that the database refuses fails those that wait for it."""
+    """Call the upstream method; fail the waiting tasks if the database refuses the event."""
     try:
         _on_trigger_event(self, trigger_id=trigger_id, event=event)
     except Exception as error:
@@ -229,12 +228,12 @@ def on_trigger_event(self: TriggerRunnerSupervisor, trigger_id: int, event: Trig
 
 
 def on_trigger_failure(self: TriggerRunnerSupervisor, trigger_id: int, exc: list[str] | None) -> None:
-    """As upstream's, with a reason that can be written."""
+    """Call the upstream method with a storable reason."""
     _on_trigger_failure(self, trigger_id=trigger_id, exc=storable(exc) if exc else exc)
 
 
 def fail(self: TriggerRunnerSupervisor, trigger_id: int, reason: list[str]) -> None:
-    """Fail the tasks and the callback that wait for a trigger; an asset's trigger drops the event."""
+    """Fail the tasks and the callback that wait for a trigger; for an asset's trigger, drop the event."""
     lines = storable(reason)
     log.error("Trigger %s failed: %s", trigger_id, lines[0])
     Trigger.submit_failure(trigger_id=trigger_id, exc=lines)
@@ -246,7 +245,7 @@ def fail(self: TriggerRunnerSupervisor, trigger_id: int, reason: list[str]) -> N
 
 
 def fail_culprit(self: TriggerRunnerSupervisor, trigger_id: int, reason: str) -> None:
-    """Fail the trigger that ended or blocked the runner; no triggerer runs it again, an asset's for HOLD."""
+    """Fail the trigger that ended or blocked the runner, and hold an asset's trigger for HOLD."""
     fail(self, trigger_id, [f"The triggerer's process {reason}, in a step of this trigger.\n"])
     until = (timezone.utcnow() + HOLD).strftime(HELD_FORMAT)
     with create_session() as session:
@@ -257,22 +256,22 @@ def fail_culprit(self: TriggerRunnerSupervisor, trigger_id: int, reason: str) ->
 
 
 _released = -math.inf
-"""When held triggers were last looked for."""
+"""Monotonic time of the last release of held triggers."""
 
 
 def load_triggers(self: TriggerRunnerSupervisor) -> None:
-    """As upstream's, and once a minute with the triggers whose hold is over."""
+    """Call the upstream method; once a minute, first release the triggers whose hold is over."""
     global _released
     if time.monotonic() - _released > RELEASE_SECONDS:
         _released = time.monotonic()
-        over = HELD + timezone.utcnow().strftime(HELD_FORMAT)
+        expired_queue = HELD + timezone.utcnow().strftime(HELD_FORMAT)
         with create_session() as session:
-            session.execute(update(Trigger).where(Trigger.queue.between(HELD, over)).values(queue=None))
+            session.execute(update(Trigger).where(Trigger.queue.between(HELD, expired_queue)).values(queue=None))
     _load_triggers(self)
 
 
 def create_workload(self: TriggerRunnerSupervisor, trigger: Trigger, **kwargs: Any) -> Any:
-    """As upstream's; one that cannot be made fails its trigger."""
+    """Call the upstream method; fail the trigger if its workload cannot be created."""
     try:
         return _create_workload(self, trigger=trigger, **kwargs)
     except Exception as error:
@@ -283,24 +282,24 @@ def create_workload(self: TriggerRunnerSupervisor, trigger: Trigger, **kwargs: A
 
 
 def process_log_messages(self: TriggerRunnerSupervisor) -> Any:
-    """As upstream's; a line that cannot be written is left out."""
-    upstreams: Any = None
+    """Call the upstream generator; skip a log line that cannot be written."""
+    generator: Any = None
     while True:
-        if upstreams is None:
-            upstreams = _process_log_messages(self)
-            next(upstreams)
+        if generator is None:
+            generator = _process_log_messages(self)
+            next(generator)
         line = yield
         try:
-            upstreams.send(line)
+            generator.send(line)
         except Exception:
-            log.exception("Cannot write a trigger's log line: %r", bytes(line[:500]))
-            upstreams = None
+            log.exception("cannot write a trigger's log line: %r", bytes(line[:500]))
+            generator = None
 
 
 def service_subprocess(self: TriggerRunnerSupervisor, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:
-    """As upstream's, until the runner has written nothing more.
+    """Call the upstream method until the runner has no more output.
 
-    Upstream reads 4 KiB between two rounds of database queries: a long log line would block the runner meanwhile.
+    Upstream reads 4 KiB between two database queries, so a long log line would block the runner.
     """
     until = time.monotonic() + READ_SECONDS
     code: int | None = _service_subprocess(self, max_wait_time, *args, **kwargs)
@@ -310,19 +309,19 @@ def service_subprocess(self: TriggerRunnerSupervisor, max_wait_time: float, *arg
 
 
 class StepWatch:
-    """How long the runner has been blocked in one and the same step.
+    """How long the runner has been blocked in the same step.
 
-    A step that waits for a processor is not blocked, nor one that stood still because this process did too.
+    A step that waits for a CPU is not blocked, nor is one during which this process stood still too.
     """
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self.oom_kills_before = oom_kills()
         self._step = -1
-        self._at = self._cpu = self._passed = self._slept = self._worked = 0.0
+        self._checked_at = self._cpu = self._step_seconds = self._sleep_seconds = self._cpu_seconds = 0.0
 
     def seconds(self) -> float:
-        """Return the seconds so far, 0 while it may be starved; asked about once a second."""
+        """Return the seconds in the current step, 0 while it may be starved. Call it about once a second."""
         try:
             times = self._process.cpu_times()
             sleeps = self._process.status() == psutil.STATUS_SLEEPING
@@ -330,25 +329,29 @@ class StepWatch:
             return 0.0
         now, cpu = time.monotonic(), times.user + times.system
         if culprit() and _cells[NUMBER] == self._step:
-            passed = min(now - self._at, LONGEST_LOOK)
-            self._passed += passed
-            self._slept += passed if sleeps else 0.0
-            self._worked += cpu - self._cpu
+            elapsed = min(now - self._checked_at, MAX_CHECK_GAP)
+            self._step_seconds += elapsed
+            self._sleep_seconds += elapsed if sleeps else 0.0
+            self._cpu_seconds += cpu - self._cpu
         else:
             self._step = _cells[NUMBER]
-            self._passed = self._slept = self._worked = 0.0
-        self._at, self._cpu = now, cpu
-        return self._passed if self._slept > self._passed / 2 or self._worked > BUSY_SECONDS else 0.0
+            self._step_seconds = self._sleep_seconds = self._cpu_seconds = 0.0
+        self._checked_at, self._cpu = now, cpu
+        return (
+            self._step_seconds
+            if self._sleep_seconds > self._step_seconds / 2 or self._cpu_seconds > BUSY_SECONDS
+            else 0.0
+        )
 
 
 _watch: StepWatch | None = None
-"""Of the one runner that this process supervises."""
+"""The watch of the runner that this process supervises."""
 _ended = False
-"""Whether the runner was ended here, and its culprit failed."""
+"""Whether heartbeat() killed the runner and failed its culprit."""
 
 
 def heartbeat(self: TriggerRunnerSupervisor) -> None:
-    """As upstream's; a trigger that blocks all others is failed, and the runner ended."""
+    """Call the upstream method; first fail a trigger that blocks the runner, and kill the runner."""
     global _ended
     limit = self.runner_health_check_threshold
     if _watch and 0 < limit < (seconds := _watch.seconds()) and not _ended:
@@ -359,7 +362,7 @@ def heartbeat(self: TriggerRunnerSupervisor) -> None:
 
 
 def run(self: TriggerRunnerSupervisor) -> None:
-    """As upstream's, which returns when the runner has died; who ended it is failed."""
+    """Call the upstream method, which returns when the runner died; then fail the culprit."""
     global _watch
     _watch = StepWatch(self.pid)
     _run(self)
@@ -368,7 +371,7 @@ def run(self: TriggerRunnerSupervisor) -> None:
 
 
 def apply() -> None:
-    """Fail the trigger at fault, and no other."""
+    """Fail only the faulty trigger."""
     TriggerRunnerSupervisor.run_in_process = classmethod(run_in_process)
     TriggerRunnerSupervisor.on_trigger_event = on_trigger_event
     TriggerRunnerSupervisor.on_trigger_failure = on_trigger_failure

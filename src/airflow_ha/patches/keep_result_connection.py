@@ -1,12 +1,12 @@
-"""A scheduler keeps its connection to the results of its tasks.
+"""A scheduler keeps its connection to Celery's result backend.
 
-Problem: only a process that was forked from another keeps its connections to Celery's results. A scheduler was not, and
-asks for results in every loop: each time it builds an engine, and has Postgres fork a process and check a password. A
-sixth of a scheduler's time under load (py-spy), and as much again in Postgres.
-Patch: a scheduler counts as forked. A connection that was lost is replaced by Celery's own retry.
+Problem: Celery reuses its result connections only in forked processes. A scheduler is not forked and reads results in
+every loop. Each time it builds an engine, and Postgres forks a process and checks a password. That takes a sixth of a
+scheduler's time under load (py-spy), and as much again in Postgres.
+Patch: treat the scheduler as forked. Celery's own retry replaces a lost connection.
 Applies to: celery 5.6.3, `celery.backends.database.session`. Schedulers only: a worker's children would inherit it.
 Upstream issue: https://github.com/apache/airflow/pull/41870
-Remove when: `test_upstream_connects_for_each_question` fails.
+Remove when: `test_upstream_connects_for_each_query` fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _get_engine: Any = SessionManager.get_engine
 
 
 def get_engine(self: SessionManager, dburi: str, **options: Any) -> Any:
-    """As upstream's in a forked process: the engine that was made for this database before."""
+    """Return the engine as upstream does in a forked process: one engine per database."""
     self.forked = True
     return _get_engine(self, dburi, **options)
 

@@ -1,10 +1,10 @@
-"""A task's process starts no thread for its spans, unless it lives long enough to need one.
+"""A task process starts no span export thread until it needs one.
 
-Problem: a `BatchSpanProcessor` starts its exporting thread again in each forked process, before that has a span. A
-task's process hands its spans over when it ends, in its main thread, so that most never use it; but while memory is
-shared with the parent, a second thread makes each page that is written to dearer, and the end of the process too.
-Patch: the thread starts with the first span that ends after the processor's delay (5 s, OTEL_BSP_SCHEDULE_DELAY) or
-fills a batch. A span that ends before waits for that one, or for the end of the process.
+Problem: a `BatchSpanProcessor` restarts its export thread in each forked process, before the process has a span. A task
+process exports its spans in its main thread when it ends, so most never use the thread. While memory is shared with the
+parent, a second thread makes each page write, and the exit of the process, more expensive.
+Patch: start the thread with the first span that ends after the processor's delay (5 s, OTEL_BSP_SCHEDULE_DELAY) or that
+fills a batch. An earlier span is exported with that span, or when the process ends.
 Measured on 2 cores: a task costs its worker 0.119 CPU-seconds instead of 0.122.
 Applies to: OpenTelemetry's SDK 1.44, `opentelemetry.sdk._shared_internal`.
 Upstream issue: none found.
@@ -27,23 +27,23 @@ _processor: Any = BatchProcessor
 _emit = BatchProcessor.emit
 
 
-class LateThread(threading.Thread):
-    """A thread that starts when it is needed."""
+class LazyThread(threading.Thread):
+    """A thread that starts on demand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.made = time.monotonic()
+        self.created_at = time.monotonic()
 
     def start(self) -> None:
-        """Called by the processor when it is made, and after a fork: not yet."""
+        """Do nothing: the processor calls it when it is created and after a fork."""
 
-    def begin(self) -> None:
-        """Starts it, the first time."""
-        with contextlib.suppress(RuntimeError):  # it has begun
+    def start_now(self) -> None:
+        """Start the thread, once."""
+        with contextlib.suppress(RuntimeError):  # already started
             super().start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Called by the processor's shutdown, after which the thread sends what is left: then the caller does."""
+        """Wait for the thread; if it never started, export the remaining spans here. Called by the shutdown."""
         if self.ident is None:
             self.run()
         else:
@@ -51,22 +51,22 @@ class LateThread(threading.Thread):
 
 
 def emit(self: BatchProcessor[Any], data: Any) -> None:
-    """As upstream's, and has the thread where that is due.
+    """Call the upstream method, and start the thread if it is due.
 
     Args:
-        self: the processor.
-        data: a span that has ended.
+        self: The processor.
+        data: A finished span.
     """
     _emit(self, data)
     thread = self._worker_thread
-    if isinstance(thread, LateThread) and (
-        time.monotonic() - thread.made >= self._schedule_delay or len(self._queue) >= self._max_export_batch_size
+    if isinstance(thread, LazyThread) and (
+        time.monotonic() - thread.created_at >= self._schedule_delay or len(self._queue) >= self._max_export_batch_size
     ):
-        thread.begin()
+        thread.start_now()
 
 
 def apply() -> None:
-    """Start the exporting thread when it is needed."""
+    """Start the export thread on demand."""
     _processor.emit = emit
-    # The module's own name for it: at a fork the SDK calls a method that it noted when the processor was made.
-    _module.threading = SimpleNamespace(Thread=LateThread, Lock=threading.Lock, Event=threading.Event)
+    # Replace the module's name: at a fork the SDK calls a method that it stored when the processor was created.
+    _module.threading = SimpleNamespace(Thread=LazyThread, Lock=threading.Lock, Event=threading.Event)

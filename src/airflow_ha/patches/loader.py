@@ -1,8 +1,8 @@
-"""Applies the patches of this process's component, each as soon as what it replaces is there, in the registry's order.
+"""The loader: applies the patches of this process's component, in the registry's order.
 
-Called by airflow_local_settings, which Airflow imports at the start of each process. Nothing of Airflow is imported
-for it before the process itself does: most patches wait for the module that makes the process what it is (STARTS). A
-command such as `airflow dags list`, run in the same container, does not import that, and pays for next to nothing.
+airflow_local_settings calls it when a process starts. It imports nothing of Airflow early: most patches wait for the
+module that identifies the component (STARTS). A command such as `airflow dags list` in the same container never
+imports that module, so it pays almost nothing.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ STARTS: Final = {
     "flower": "airflow.providers.celery.executors.celery_executor_utils",
     "migrate": "airflow.utils.db",
 }
-"""By service, the module whose import means that this process is one, and not a command beside it."""
-WORKER_STEPS: Final = (
+"""By service: the module that only a process of this service imports, not a command in the same container."""
+WORKER_MODULES: Final = (
     "airflow_ha.health.consumption_record",
     "airflow_ha.queues.announcement",
     "airflow_ha.telemetry.worker_metrics",
 )
-"""What workers add to Celery's consumer. No patches: they are there whatever PATCHES says."""
+"""Modules that add steps to a worker's Celery consumer. They are no patches, so PATCHES does not affect them."""
 NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
-"""Services without a thread for the gauge: a worker sends it from its event loop, Flower reaches no telemetry, and
-`migrate` ends. `up` asks their image, and `status` asks Flower."""
+"""Services without a thread for the gauge. A worker sends it from its event loop, Flower cannot reach telemetry and
+`migrate` ends. `up` checks their image, and `status` queries Flower."""
 STATE_FILE: Final = "airflow-ha-patches.json"
-"""In the container's temporary folder, for `python -m airflow_ha.patches --running`."""
+"""File name in the container's temporary folder; `python -m airflow_ha.patches --running` reads it."""
 
 log = logging.getLogger(__name__)
 
 
 def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> dict[str, State]:
-    """Return what is to become of patches, by their names.
+    """Return the state that each patch should have, by name.
 
     Args:
-        patches: These; those that they require are judged with them.
-        off: The reason of each patch that is switched off.
-        guard: Judges whether the others fit.
+        patches: The patches. The patches that they require are checked too.
+        off: The reason for each patch that is switched off.
+        guard: Checks whether the others fit.
     """
     names = {patch.name for patch in patches}
     required = {name for patch in patches for name in patch.requires}
-    judged = [patch for patch in registry.PATCHES if patch.name in names | required and patch.name not in off]
-    misfits = registry.with_dependents(guard.misfits(judged))
+    checked = [patch for patch in registry.PATCHES if patch.name in names | required and patch.name not in off]
+    misfits = registry.with_dependents(guard.misfits(checked))
     states = {}
     for name in (patch.name for patch in patches):
         if name in off:
@@ -78,12 +78,12 @@ def decide(patches: Collection[Patch], off: Mapping[str, str], guard: Guard) -> 
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of an error in a State."""
+    """Return the text of an error for a State."""
     return f"{type(error).__name__}: {error}"
 
 
 def state_file() -> Path:
-    """Return where the main process of this container notes what became of its patches."""
+    """Return the path of the file in which the container's main process records the state of its patches."""
     return Path(tempfile.gettempdir()) / STATE_FILE
 
 
@@ -91,27 +91,27 @@ class Loader:
     """Applies the patches of one process.
 
     Args:
-        component: As AIRFLOW_HA_COMPONENT names it.
-        mode: PATCHES.
-        disabled: PATCHES_DISABLED.
+        component: Value of AIRFLOW_HA_COMPONENT.
+        mode: Value of PATCHES.
+        disabled: Value of PATCHES_DISABLED.
     """
 
     def __init__(self, component: str, mode: str = "all", disabled: str = "") -> None:
         self.component = component
         self.service = registry.service_of(component)
-        self.patches = registry.of_component(component)
+        self.patches = registry.component_patches(component)
         self.states: dict[str, State] = {}
         self.is_complete = False
         self._mode, self._invalid = mode or "all", ""
         try:
             registry.validate(mode, disabled)
-        except ValueError as error:  # `up` refuses it; a container that was started by hand is patched
+        except ValueError as error:  # `up` refuses it; a container that was started by hand applies all patches
             self._mode, self._invalid = "all", str(error)
         self._off = registry.switched_off(self._mode, disabled)
         self._done: set[str] = set()
 
     def load(self) -> None:
-        """Apply what must be there before Airflow's engine, and the rest at its moment."""
+        """Apply the early patches now, and register the others to be applied when their module is imported."""
         self._apply(patch for patch in self.patches if self.service in patch.early)
         for patch in self.patches:
             if patch.after:
@@ -124,7 +124,7 @@ class Loader:
     def _started(self, _: object) -> None:
         self._decide(self.patches)
         if self.service == "worker":
-            # Sent in a worker's main process before it forks its pool, and nowhere else.
+            # Celery sends this signal in the worker's main process before it forks the pool, and nowhere else.
             signals: Any = importlib.import_module("celery.signals")
             signals.import_modules.connect(self._complete_worker, weak=False)
         else:
@@ -133,15 +133,15 @@ class Loader:
     def _complete_worker(self, **_: Any) -> None:
         if not self.is_complete:
             self._complete()
-            for module in WORKER_STEPS:
+            for module in WORKER_MODULES:
                 importlib.import_module(module)
 
     def _complete(self) -> None:
-        """Apply what is left, log the result and note it for `--running`."""
+        """Apply the remaining patches, log a summary and record the state for `--running`."""
         self.is_complete = True
         self._apply(self.patches)
         self._log()
-        self._note()
+        self._record_states()
         if self.service not in NOT_REPORTING:
             from airflow_ha.patches import patch_gauge
 
@@ -152,11 +152,11 @@ class Loader:
         try:
             self.states |= decide(undecided, self._off, Guard())
         except Exception as error:
-            log.exception("cannot judge whether patches fit")
+            log.exception("cannot check whether patches fit")
             self.states |= {patch.name: State(SKIPPED, reason_of(error)) for patch in undecided}
 
     def _apply(self, patches: Iterable[Patch]) -> None:
-        """Apply the patches that fit, once each."""
+        """Apply, once each, the patches that fit."""
         due = [patch for patch in patches if patch.name not in self._done]
         self._decide(due)
         for patch in due:
@@ -166,25 +166,25 @@ class Loader:
             if self.states[patch.name].state == APPLIED:
                 try:
                     importlib.import_module(f"airflow_ha.patches.{patch.name}").apply()
-                except SettingError:  # the component must not run without what it asks for
+                except SettingError:  # the component must not run without a valid setting
                     raise
-                except Exception as error:  # an error here would end the import of one of Airflow's modules
+                except Exception as error:  # an error here would abort the import of an Airflow module
                     self.states[patch.name] = State(SKIPPED, reason_of(error))
                     log.exception("cannot apply the patch %s", patch.name)
 
     def _is_skipped(self, name: str) -> bool:
         return name in self.states and self.states[name].state == SKIPPED
 
-    def _named(self, state: str) -> list[str]:
-        return [name for name, found in self.states.items() if found.state == state]
+    def _names_in(self, state: str) -> list[str]:
+        return [name for name, current in self.states.items() if current.state == state]
 
     def _log(self) -> None:
         if self._invalid:
-            log.error("%s. hint: correct it in compose/.env and run ./ops/stack up", self._invalid)
-        skipped, off = self._named(SKIPPED), self._named(OFF)
+            log.error("%s. hint: correct the value in compose/.env and run ./ops/stack up", self._invalid)
+        skipped, off = self._names_in(SKIPPED), self._names_in(OFF)
         for name in skipped:
             log.error(
-                "cannot apply the patch %s: %s. hint: install the versions of uv.lock, or adapt the patch to these",
+                "cannot apply the patch %s: %s. hint: install the versions of uv.lock, or adapt the patch",
                 name,
                 self.states[name].reason,
             )
@@ -193,13 +193,13 @@ class Loader:
             "Patches of %s (PATCHES=%s): %d applied; skipped: %s; off: %s",
             self.component,
             self._mode,
-            len(self._named(APPLIED)),
+            len(self._names_in(APPLIED)),
             ", ".join(skipped) or "none",
             ", ".join(off) or "none",
         )
 
-    def _note(self) -> None:
-        noted = {
+    def _record_states(self) -> None:
+        record = {
             "component": self.component,
             "mode": self._mode,
             "patches": {patch.name: self.states[patch.name]._asdict() for patch in self.patches},
@@ -207,17 +207,17 @@ class Loader:
         try:
             file = state_file()
             part = file.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(noted))
+            part.write_text(json.dumps(record))
             part.replace(file)
         except OSError as error:
-            log.warning("cannot note the state of the patches: %s", error)
+            log.warning("cannot record the patch state: %s", error)
 
 
 _loader: Loader | None = None
 
 
 def load() -> None:
-    """Apply the patches of this process, if AIRFLOW_HA_COMPONENT names one of the stack's components; once."""
+    """Apply the patches of this process once, if AIRFLOW_HA_COMPONENT names an Airflow component of the stack."""
     global _loader
     component = os.environ.get("AIRFLOW_HA_COMPONENT", "")
     if _loader is None and registry.service_of(component) in registry.SERVICES:
@@ -228,5 +228,5 @@ def load() -> None:
 
 
 def states() -> Mapping[str, State]:
-    """Return what became of this process's patches."""
+    """Return the state of each patch in this process."""
     return _loader.states if _loader else {}

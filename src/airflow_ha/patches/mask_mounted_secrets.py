@@ -1,9 +1,9 @@
-"""Logs of tasks, DAG files and triggers show nothing of the container's secret files.
+"""Task, DAG processor and triggerer logs never show the contents of the container's secret files.
 
-Problem: before each task the supervisor forgets what Airflow masked of its own settings, so that a task that prints
-  `conf.get("celery", "broker_url")` prints the password; a URL's password is not masked by itself in any process.
-Patch: what the mounted secret files hold is masked from the start, and is still masked after the masker is reset.
-  Its patterns are compiled once, before processes are forked.
+Problem: before each task the supervisor drops the secrets that Airflow masked in its own settings, so
+  `print(conf.get("celery", "broker_url"))` in a task prints the password. No process masks a URL's password by itself.
+Patch: mask the contents of the mounted secret files from the start, also after the masker is reset. Compile the
+  patterns once, before processes are forked.
 Applies to: Airflow 3.3.2, both copies of `secrets_masker`.
 Upstream issue: none found.
 Remove when: the test in `test_mask_mounted_secrets.py` that names upstream fails.
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 
 def file_patterns(min_length: int) -> set[str]:
-    """Return the patterns of the mounted files' secrets in all their forms, as the masker keeps them."""
+    """Return the patterns of the mounted secrets, in all their encodings, as the masker stores them."""
     secrets = secret_masking.mounted_secrets()
     texts = {form for secret in secrets for form in (secret, *secret_masking.forms(secret))}
     skipped = core.SECRETS_TO_SKIP_MASKING
     return {re.escape(text) for text in texts if len(text) >= min_length and text.lower() not in skipped}
 
 
-def one_of(patterns: set[str]) -> re.Pattern[str] | None:
-    """Return what finds any of the patterns, the longest first: a secret may begin with another."""
+def compile_patterns(patterns: set[str]) -> re.Pattern[str] | None:
+    """Return a regular expression for all patterns, longest first, because a secret may start with another."""
     return re.compile("|".join(sorted(patterns, key=len, reverse=True))) if patterns else None
 
 
-def keeping(patterns: set[str], reset: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return upstream's reset of a masker, which keeps these patterns."""
-    replacer = one_of(patterns)
+def keep_patterns(patterns: set[str], reset: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wrap upstream's reset of a masker so that it keeps these patterns."""
+    replacer = compile_patterns(patterns)
 
     @functools.wraps(reset)
     def reset_masker(self: Any) -> None:
@@ -55,5 +55,5 @@ def apply() -> None:
         masker: Any = module._secrets_masker()
         files = file_patterns(masker.min_length_to_mask)
         masker.patterns |= files
-        masker.replacer = one_of(masker.patterns)
-        module.SecretsMasker.reset_masker = keeping(files, module.SecretsMasker.reset_masker)
+        masker.replacer = compile_patterns(masker.patterns)
+        module.SecretsMasker.reset_masker = keep_patterns(files, module.SecretsMasker.reset_masker)

@@ -1,8 +1,8 @@
-"""A call of the Execution API goes to another thread for what may wait for the database, and for nothing else.
+"""An Execution API call switches to another thread only for work that may wait for the database.
 
-Problem: a call's database session is a generator, which FastAPI begins and ends in a thread of its pool, though to
-begin one makes an object and no more. A call goes to a thread and back three times, once of them for what may wait.
-Patch: the session is made on the event loop; to end it goes to a thread only if it has begun a transaction.
+Problem: a call's database session is a generator, which FastAPI starts and ends in its thread pool, although starting
+it only creates an object. A call switches threads three times, and only one of them may wait for the database.
+Patch: create the session on the event loop. End it in a thread only if it started a transaction.
 Measured on 2 cores, with inline_api_middleware: a task costs the Execution API 0.052 CPU-seconds instead of 0.065.
 Applies to: FastAPI 0.136.3, `fastapi.dependencies.utils`; Airflow 3.3.2, `airflow.api_fastapi.common.db.common`.
 Upstream issue: none found.
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 SESSION = ("airflow.api_fastapi.common.db.common", "_get_session")
-"""What makes a call's session; named, since Airflow is not there yet when this is loaded."""
+"""Module and name of upstream's session dependency, which is not imported yet when this patch is applied."""
 
 _solve_generator = utils._solve_generator
 
 
 @asynccontextmanager
-async def on_the_loop(made_by: Callable[[], Iterator[Session]]) -> AsyncIterator[Session]:
-    """A session for as long as the block lasts: committed after it, or rolled back if it raised.
+async def session_on_loop(generator: Callable[[], Iterator[Session]]) -> AsyncIterator[Session]:
+    """Create a session on the event loop; commit it after the block, or roll it back if the block raises.
 
     Args:
-        made_by: upstream's generator of one.
+        generator: Upstream's generator of the session.
 
     Yields:
         The session.
     """
-    manager = contextmanager(made_by)()
+    manager = contextmanager(generator)()
     session = manager.__enter__()
     try:
         yield session
     except Exception as error:
-        # As FastAPI does: with a limit of its own, so that no session waits for the threads of calls that wait for it.
-        how = (type(error), error, error.__traceback__)
-        if not await anyio.to_thread.run_sync(manager.__exit__, *how, limiter=CapacityLimiter(1)):
+        # Like FastAPI, with its own limiter: no session may wait for the threads of calls that wait for a session.
+        exception = (type(error), error, error.__traceback__)
+        if not await anyio.to_thread.run_sync(manager.__exit__, *exception, limiter=CapacityLimiter(1)):
             raise
     else:
         if session.in_transaction():
@@ -58,22 +58,22 @@ async def on_the_loop(made_by: Callable[[], Iterator[Session]]) -> AsyncIterator
 
 
 async def solve_generator(*, dependant: Dependant, stack: AsyncExitStack, sub_values: dict[str, Any]) -> Any:
-    """As FastAPI's, but for a session.
+    """Resolve a dependency as FastAPI does, except for a session.
 
     Args:
-        dependant: the generator.
-        stack: what ends it.
-        sub_values: its arguments; a session has none.
+        dependant: The generator dependency.
+        stack: Exit stack that ends it.
+        sub_values: Its arguments; a session has none.
 
     Returns:
-        What it yields.
+        The yielded value.
     """
-    made_by: Any = dependant.call
-    if (made_by.__module__, getattr(made_by, "__name__", "")) == SESSION:
-        return await stack.enter_async_context(on_the_loop(made_by))
+    generator: Any = dependant.call
+    if (generator.__module__, getattr(generator, "__name__", "")) == SESSION:
+        return await stack.enter_async_context(session_on_loop(generator))
     return await _solve_generator(dependant=dependant, stack=stack, sub_values=sub_values)
 
 
 def apply() -> None:
-    """Make sessions on the event loop."""
+    """Create sessions on the event loop."""
     utils._solve_generator = solve_generator

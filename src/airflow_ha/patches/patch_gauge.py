@@ -1,7 +1,7 @@
-"""What became of each patch, as a gauge of 1 with its state, sent by the main process of each component.
+"""The gauge `ha_patch_state`: value 1 for each patch, tagged with its state.
 
-By a thread, since an API server that nobody asks sends nothing else; workers send it from their event loop
-(telemetry/worker.py).
+A thread in the main process sends it, because an idle API server sends nothing else. A worker sends it from its event
+loop (telemetry/worker_metrics.py).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from airflow_ha.patches.patch_state import State
 
 INTERVAL: Final = 30.0
-"""Seconds; mapping.yaml forgets a gauge after three."""
+"""Seconds; mapping.yaml drops a gauge after three missed intervals."""
 
 log = logging.getLogger(__name__)
 
 
 def send(states: Mapping[str, State]) -> None:
-    """Send one gauge for each patch; an error ends neither the thread nor a worker's event loop."""
+    """Send one gauge per patch. Log errors: they must end neither the thread nor a worker's event loop."""
     try:
-        for name, found in states.items():
-            stats.gauge("ha_patch_state", 1, tags={"patch": name, "state": found.state})
+        for name, state in states.items():
+            stats.gauge("ha_patch_state", 1, tags={"patch": name, "state": state.state})
     except Exception:
         log.warning("cannot send the state of the patches", exc_info=True)
 
 
 def report(states: Mapping[str, State]) -> None:
-    """Send the states from now on, for as long as this process lives; its forks do not."""
+    """Start the thread that sends the states for the lifetime of this process; forks send nothing."""
     sending = threading.Lock()
-    # A fork waits until the thread holds no lock of anybody's, which the child would find locked for ever.
+    # A fork waits for the lock: else the child could inherit a lock that the thread held, and block on it forever.
     os.register_at_fork(before=sending.acquire, after_in_parent=sending.release, after_in_child=sending.release)
     pause = threading.Event()
 
@@ -47,5 +47,5 @@ def report(states: Mapping[str, State]) -> None:
 
     try:
         threading.Thread(target=run, name="patch-state", daemon=True).start()
-    except RuntimeError as error:  # the container's limit of processes is reached
+    except RuntimeError as error:  # the container's process limit is reached
         log.warning("cannot send the state of the patches: %s", error)

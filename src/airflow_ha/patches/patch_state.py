@@ -1,4 +1,4 @@
-"""What became of a patch in this process."""
+"""The state of a patch in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OFF: Final = "off"
 
 
 class State(NamedTuple):
-    """What became of a patch: APPLIED, SKIPPED or OFF, and why."""
+    """The state of a patch (APPLIED, SKIPPED or OFF) and its reason."""
 
     state: str
     reason: str = ""

@@ -1,7 +1,7 @@
-"""Every patch, with what it was written for: the one list that the loader, the guard, `./ops/stack` and README read.
+"""The registry of patches, which the loader, the guard, `./ops/stack` and README.md read.
 
-Nothing of Airflow is imported, so that the host can read it too. `python -m airflow_ha.patches --digests` prints the
-digests of the installed sources, for a patch that was read again and adapted.
+The host reads it too, so it imports nothing of Airflow. After an upstream change, adapt the patch and take the new
+digests from `python -m airflow_ha.patches --digests`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SERVICES: Final = (
     "flower",
     "migrate",
 )
-"""Components that run Airflow, by AIRFLOW_HA_COMPONENT. A worker service of a team's own, `worker-…`, is a worker."""
+"""Values of AIRFLOW_HA_COMPONENT in services that run Airflow. A team's own `worker-…` service counts as `worker`."""
 
 CORE: Final = {"apache-airflow-core": "3.3.2"}
 SDK: Final = {"apache-airflow-task-sdk": "1.3.2"}
@@ -57,21 +57,21 @@ NONE_FOUND: Final = "none found"
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """One patch.
+    """One patch of Airflow, Celery or a library.
 
     Attributes:
-        name: Of its module in this package.
-        kind: Whether it keeps a promise of the stack, or only saves time.
-        components: Those of SERVICES that it is for.
-        benefit: What it is for, in one line.
-        cost: What it costs, in one line.
-        written_for: Versions of the distributions that it changes.
-        replaces: By `module:Qualified.name`, the digest of each source that it replaces or relies on.
-        issue: Upstream's.
-        test: The tests that fail without it, in tests/unit; `patches/test_NAME.py` if empty.
-        requires: Patches without which it does harm; it is not applied unless they are.
-        after: A module whose import is enough: a command in a component's container that imports it is patched too.
-        early: Components in which it is applied before Airflow makes its engine; elsewhere at the component's start.
+        name: Name of its module in this package.
+        kind: "safety" keeps a guarantee of the stack in a failure; "speed" saves CPU or latency.
+        components: Members of SERVICES in which it is applied.
+        benefit: Its purpose, in one line.
+        cost: Its cost, in one line.
+        written_for: Version of each distribution that it changes.
+        replaces: Digest of each source that it replaces or relies on, by `module:Qualified.name`.
+        issue: URL of the upstream issue, or NONE_FOUND.
+        test: Path under tests/unit of the tests that fail without it; `patches/test_NAME.py` if empty.
+        requires: Patches that must be applied too, else this one is skipped.
+        after: Module whose import applies it, also in a command that runs in a component's container.
+        early: Components that apply it before Airflow creates its engine; the others apply it when they start.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Patch:
 
     @property
     def test_file(self) -> str:
-        """The tests that fail without it, in tests/unit."""
+        """Path under tests/unit of the tests that fail without it."""
         return self.test or f"patches/test_{self.name}.py"
 
 
@@ -100,7 +100,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=DATABASE_USERS | {"worker", "migrate"},
         early=DATABASE_USERS | {"migrate"},
-        benefit="After a failover new connections do not wait 3 s for the node that is frozen",
+        benefit="After a failover, new connections do not wait 3 s for the frozen node",
         cost="None while the first node answers",
         written_for=SQLALCHEMY,
         replaces={},
@@ -109,7 +109,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="attach_to_result_engine",
         kind="safety",
         components=frozenset({"scheduler", "worker"}),
-        benefit="Connections to Celery's results have the patches of connections to Postgres too",
+        benefit="The Postgres connection patches also cover the connections to Celery's result backend",
         cost="None",
         written_for=CELERY,
         replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
@@ -119,7 +119,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=frozenset({"scheduler", "dag-processor", "triggerer"}),
         early=frozenset({"scheduler", "dag-processor", "triggerer"}),
-        benefit="Schedulers, dag-processor and triggerer survive a database failover without a restart",
+        benefit="The schedulers, DAG processor and triggerer survive a database failover without a restart",
         cost="A query may wait up to 40 s for a primary before it fails",
         written_for=SQLALCHEMY,
         replaces={},
@@ -129,8 +129,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=DATABASE_USERS | {"worker", "migrate"},
         early=DATABASE_USERS | {"migrate"},
-        benefit="A connection to a primary that froze is closed as soon as there is another",
-        cost="A thread in each process where Postgres has replicas; a worker's has it while it writes a result",
+        benefit="Connections to a frozen Postgres primary are closed as soon as a new primary is elected",
+        cost="One thread per process if Postgres has replicas; in a worker's pool only while a result is written",
         written_for=SQLALCHEMY,
         replaces={},
     ),
@@ -139,8 +139,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="close_stale_broker_connections",
         kind="safety",
         components=WORKER,
-        benefit="A worker whose Redis froze takes tasks again as soon as there is another primary",
-        cost="A thread in a worker's main process where Redis has replicas",
+        benefit="A worker takes tasks again as soon as a frozen Redis primary is replaced",
+        cost="One thread in each worker's main process if Redis has replicas",
         written_for=KOMBU | REDIS,
         replaces={
             "kombu.transport.redis:SentinelChannel": "bd92f0892cf7",
@@ -152,7 +152,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="redis_failover_errors",
         kind="safety",
         components=frozenset({"scheduler", "worker", "flower"}),
-        benefit="A failover of Redis costs a connection, not a worker or the task that is being queued",
+        benefit="A Redis failover costs a connection, not the worker or the task that is being queued",
         cost="None",
         written_for=KOMBU | REDIS,
         replaces={
@@ -166,7 +166,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="broker_reconnect_steps",
         kind="safety",
         components=WORKER,
-        benefit="A worker that lost Redis asks for it every second, not after 2, 6, 12 and 20 s",
+        benefit="A worker that lost Redis reconnects every second, not after 2, 6, 12 and 20 s",
         cost="None while Redis answers",
         written_for=CELERY | KOMBU,
         replaces={"celery.worker.consumer.consumer:Consumer.ensure_connected": "533cddc5891a"},
@@ -175,7 +175,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="celery_pool_flush",
         kind="safety",
         components=WORKER,
-        benefit="After a lost connection to Redis no task is given to a process that is busy",
+        benefit="After a lost Redis connection, no task is given to a busy process",
         cost="None",
         written_for=CELERY,
         replaces={"celery.concurrency.asynpool:AsynPool.flush": "038d5e07c452"},
@@ -187,7 +187,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=DATABASE_USERS,
         after="airflow.assets.manager",
-        benefit="No asset event is lost while a run takes the others",
+        benefit="No asset event is lost while a scheduler creates a run from the queued events",
         cost="A lock on the queue's rows until the registering transaction ends",
         written_for=CORE | SQLALCHEMY,
         replaces={
@@ -200,8 +200,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="asset_triggered_runs",
         kind="safety",
         components=SCHEDULER,
-        benefit="Each asset event is in exactly one run of each consumer",
-        cost="One more query for each asset-triggered run",
+        benefit="Each asset event is consumed by exactly one run of each consumer",
+        cost="One more query per asset-triggered run",
         written_for=CORE,
         replaces={f"{JOB}._create_dag_runs_asset_triggered": "00ac0a17e497"},
         issue="https://github.com/apache/airflow/issues/54659",
@@ -211,8 +211,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="confirm_lost_heartbeats",
         kind="safety",
         components=SCHEDULER,
-        benefit="After an outage of the database healthy tasks do not count as dead",
-        cost="None: the first check comes as much earlier as the confirmation takes",
+        benefit="After a database outage, healthy tasks are not failed for missing heartbeats",
+        cost="None: the first check runs earlier by the time that the confirmation takes",
         written_for=CORE,
         replaces={f"{JOB}._find_task_instances_without_heartbeats": "a2b63ea3088a"},
     ),
@@ -220,8 +220,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="hold_unconsumed_queues",
         kind="safety",
         components=SCHEDULER,
-        benefit="Tasks of a queue without a worker stay scheduled and take no slot from others",
-        cost="A call to Redis and a query every few seconds",
+        benefit="Tasks of a queue without a worker stay scheduled and take no slot from other tasks",
+        cost="One call to Redis and one query every few seconds",
         written_for=CORE,
         replaces={
             f"{JOB}._executable_task_instances_to_queued": "e2969b5fc983",
@@ -233,8 +233,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="release_leaked_slots",
         kind="safety",
         components=SCHEDULER,
-        benefit="The executor's slot of a task that was cleared or is gone is free within a minute",
-        cost="A query every 10 s",
+        benefit="The executor slot of a cleared or deleted task is released within a minute",
+        cost="One query every 10 s",
         written_for=CORE | {"apache-airflow-providers-celery": "3.24.0"},
         replaces={f"{JOB}._handle_tasks_stuck_in_queued": "cf99006c14ea"},
     ),
@@ -242,8 +242,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="dag_run_examination_order",
         kind="safety",
         components=SCHEDULER,
-        benefit="Runs that wait take no scheduling decision from runs that can go on",
-        cost="One more query a loop while more than 20 runs are running",
+        benefit="DAG runs that only wait do not delay DAG runs that can progress",
+        cost="One more query per scheduler loop while more than 20 DAG runs are running",
         written_for=CORE,
         replaces={
             f"{DAG_RUN}.get_queued_dag_runs_to_set_running": "532082efe86b",
@@ -256,8 +256,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="skip_idle_dag_runs",
         kind="speed",
         components=SCHEDULER,
-        benefit="Large runs with nothing to decide do not delay the others",
-        cost="One query a loop; a change that it overlooks is seen within 5 minutes",
+        benefit="Large DAG runs with nothing to decide do not delay the others",
+        cost="One query per scheduler loop; a change that the query does not detect is handled within 5 minutes",
         written_for=CORE,
         replaces={
             "airflow.models.dag_version:DagVersion._latest_version_select": "c1a41358c46d",
@@ -270,8 +270,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="keep_result_connection",
         kind="speed",
         components=SCHEDULER,
-        benefit="A scheduler keeps its connection to the result backend: a sixth of its time under load",
-        cost="One connection to Postgres for each scheduler",
+        benefit="A scheduler keeps its connection to the result backend: saves a sixth of its time under load",
+        cost="One Postgres connection per scheduler",
         written_for=CELERY,
         replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
         issue="https://github.com/apache/airflow/pull/41870",
@@ -282,7 +282,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         components=frozenset({"scheduler", "execution-api", "api-server", "triggerer"}),
         early=frozenset({"execution-api", "api-server", "triggerer"}),
         benefit="Schedulers wake on events, not only on a timer",
-        cost="A NOTIFY in each commit that schedulers act on; a thread and a connection for each scheduler",
+        cost="A NOTIFY in each commit that schedulers act on; one thread and one connection per scheduler",
         written_for=CORE | SQLALCHEMY,
         replaces={f"{JOB}._do_scheduling": "b266e014c89d", f"{JOB}._run_scheduler_loop": "6f46b4af1116"},
     ),
@@ -292,8 +292,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=frozenset({"execution-api", "api-server"}),
         requires=("split_xcom_slice",),
-        benefit="An API server reads no more XCom values at once than it has memory for",
-        cost="Values of a slice are serialised once more to count them",
+        benefit="An API server never loads more XCom values at once than its memory can hold",
+        cost="The values of a slice are serialised once more to measure them",
         written_for=CORE | SQLALCHEMY,
         replaces={
             "airflow.api_fastapi.core_api.routes.public.xcom:get_xcom_entries": "3bf75fcea5ee",
@@ -304,7 +304,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="task_log_stream",
         kind="safety",
         components=frozenset({"api-server"}),
-        benefit="A task's log of any size is sent in pieces of bounded size",
+        benefit="A task log of any size is sent in chunks of bounded size",
         cost="None",
         written_for=CORE,
         replaces={
@@ -317,8 +317,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="inline_api_middleware",
         kind="speed",
         components=EXECUTION_API,
-        benefit="Middlewares make no tasks and streams for a call; with the next patch, 20% of the API's CPU",
-        cost="An answer is in memory as a whole",
+        benefit="Middlewares start no asyncio task or stream per call: with the next patch, saves 20% of the API's CPU",
+        cost="Each response is held in memory as a whole",
         written_for=CORE | CADWYN | STARLETTE,
         replaces={
             "airflow.api_fastapi.execution_api.app:CorrelationIdMiddleware": "d0cae5a1805a",
@@ -332,7 +332,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="open_session_on_event_loop",
         kind="speed",
         components=EXECUTION_API,
-        benefit="A call goes to another thread only for what may wait for the database",
+        benefit="A call switches to another thread only for work that may wait for the database",
         cost="None",
         written_for=CORE | FASTAPI,
         replaces={
@@ -340,12 +340,12 @@ PATCHES: Final[tuple[Patch, ...]] = (
             "fastapi.dependencies.utils:_solve_generator": "69b919041931",
         },
     ),
-    # ---- processes that run the code of DAGs
+    # ---- processes that run DAG code
     Patch(
         name="mask_mounted_secrets",
         kind="safety",
         components=frozenset({"worker", "dag-processor", "triggerer"}),
-        benefit="Logs show nothing of the container's secret files",
+        benefit="Task, DAG processor and triggerer logs never show the contents of secret files",
         cost="None",
         written_for=CORE | SDK,
         replaces={
@@ -357,7 +357,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="dag_import_signals",
         kind="safety",
         components=frozenset({"worker", "dag-processor"}),
-        benefit="A process that runs DAG code ends at a segmentation fault, and does not spin for ever",
+        benefit="A segmentation fault in DAG code ends the process instead of looping forever",
         cost="None",
         written_for=CORE,
         replaces={
@@ -369,7 +369,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="report_parser_exit",
         kind="safety",
         components=frozenset({"dag-processor"}),
-        benefit="A DAG file that ends or blocks its parser becomes an import error and delays no other file",
+        benefit="A DAG file that crashes or blocks its parser becomes an import error and delays no other file",
         cost="A slow file that fails is parsed less often until it changes",
         written_for=CORE,
         replaces={
@@ -387,8 +387,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="isolate_trigger_faults",
         kind="safety",
         components=frozenset({"triggerer"}),
-        benefit="A trigger's fault fails the task that waits for it, and no other",
-        cost="An event is encoded twice; it may be 4 MiB at most",
+        benefit="A faulty trigger fails only the task that waits for it",
+        cost="Each event is encoded twice; an event may have at most 4 MiB",
         written_for=CORE | SDK,
         replaces={
             f"{TRIGGERER}:TriggerRunner.create_triggers": "0e6593eb2e86",
@@ -406,12 +406,12 @@ PATCHES: Final[tuple[Patch, ...]] = (
         },
         issue="https://github.com/apache/airflow/issues/70385",
     ),
-    # ---- workers; several replace the same function, each around the one before
+    # ---- workers; where several patch the same function, each wraps the one before
     Patch(
         name="reap_ended_task",
         kind="speed",
         components=WORKER,
-        benefit="A slot is free as soon as its task has ended, not up to 5 s later",
+        benefit="A slot is released as soon as its task ends, not up to 5 s later",
         cost="None",
         written_for=SDK,
         replaces={f"{SUPERVISOR}:WatchedSubprocess._service_subprocess": "e13d1a638921"},
@@ -420,8 +420,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="heartbeat_lease",
         kind="safety",
         components=WORKER,
-        benefit="A task without an accepted heartbeat is suspended before its successor starts elsewhere",
-        cost="A thread for each running task; a suspended task holds its locks and sessions",
+        benefit="A task without an accepted heartbeat is suspended before its next try starts elsewhere",
+        cost="One thread per running task; a suspended task keeps its locks and sessions",
         written_for=SDK,
         replaces={
             "airflow.sdk.api.client:Client.request": "cf667dc395c0",
@@ -441,7 +441,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=WORKER,
         requires=("heartbeat_lease",),
-        benefit="`execution_timeout` does not run while a task is suspended",
+        benefit="The `execution_timeout` clock stops while a task is suspended",
         cost="None",
         written_for=SDK,
         replaces={
@@ -454,8 +454,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="isolate_task_process",
         kind="safety",
         components=WORKER,
-        benefit="Each task's process has limits and a folder of its own, and leaves nothing behind",
-        cost="A few system calls and a folder for each task",
+        benefit="Each task process has its own limits and scratch folder, and leaves no process behind",
+        cost="A few system calls and one folder per task",
         written_for=SDK,
         replaces={
             "airflow.sdk.execution_time.coordinator:_PythonCoordinator.execute_task": "64b06a9bec36",
@@ -472,8 +472,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         kind="safety",
         components=WORKER,
         requires=("isolate_task_process",),
-        benefit="A task whose process ended says why in its log, and its callbacks run",
-        cost="The scheduler decides on its next try, some seconds later",
+        benefit="A task whose process was killed has the reason in its log, and its callbacks run",
+        cost="The scheduler decides on the retry, a few seconds later",
         written_for=SDK,
         replaces={f"{SUPERVISOR}:ActivitySubprocess.update_task_state_if_needed": "ca7a710ee9da"},
         test="patches/test_isolate_task_process.py",
@@ -482,7 +482,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="end_task_after_sigterm",
         kind="safety",
         components=WORKER,
-        benefit="A task that is told to end, ends, and does not run 5 s beside its successor",
+        benefit="A terminated task stops at once and does not run 5 s beside its next try",
         cost="None",
         written_for=SDK,
         replaces={f"{TASK_RUNNER}:_prepare": "3fcfc32ed7b1"},
@@ -507,8 +507,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="bound_task_output",
         kind="safety",
         components=WORKER,
-        benefit="A task that prints a line of any length costs its supervisor a megabyte",
-        cost="A longer line is logged in several",
+        benefit="A printed line of any length costs the task's supervisor at most a megabyte",
+        cost="Longer lines are logged in several parts",
         written_for=SDK,
         replaces={f"{SUPERVISOR}:make_buffered_socket_reader": "d93cc56877dc"},
     ),
@@ -516,8 +516,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="split_xcom_slice",
         kind="safety",
         components=WORKER,
-        benefit="A task can pull more of a mapped task's XComs than a server reads at once",
-        cost="One call a value, for such a slice",
+        benefit="A task can pull more mapped XComs than an API server reads at once",
+        cost="For such a slice, one call per value",
         written_for=SDK,
         replaces={"airflow.sdk.api.client:XComOperations.get_sequence_slice": "33dc24a98264"},
     ),
@@ -525,8 +525,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="prepare_task_fork",
         kind="speed",
         components=WORKER,
-        benefit="A task's process finds built what every task needs: 17% of a no-op task's CPU",
-        cost="Half a second at a worker's start",
+        benefit="Each task process inherits what every task needs: saves 17% of a no-op task's CPU",
+        cost="Half a second when a worker starts",
         written_for=CORE | SDK,
         replaces={
             "airflow.sdk.execution_time.comms:CommsDecoder": "1d964c1aa078",
@@ -538,7 +538,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="clear_logger_caches_once",
         kind="speed",
         components=WORKER,
-        benefit="A task's process sets up its logging in a sixth less CPU",
+        benefit="Logging setup in a task process: saves a sixth of a short task's CPU",
         cost="None",
         written_for=SDK,
         replaces={f"{SUPERVISOR}:_configure_logs_over_json_channel": "2022fee64322"},
@@ -547,8 +547,8 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="lazy_span_export_thread",
         kind="speed",
         components=WORKER,
-        benefit="A task's process starts no thread for its spans unless it needs one: 2% of a no-op task's CPU",
-        cost="A span waits for the next one, or for the end of the process",
+        benefit="A task process starts no span export thread until it needs one: saves 2% of a no-op task's CPU",
+        cost="A span is exported with the next one, or when the process ends",
         written_for=OPENTELEMETRY,
         replaces={
             "opentelemetry.sdk._shared_internal:BatchProcessor.__init__": "591537a25de8",
@@ -561,7 +561,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="skip_empty_param_schema",
         kind="speed",
         components=WORKER,
-        benefit="A param without a schema has no schema checked: with the next, 5% of a no-op task's CPU",
+        benefit="Params without a schema skip the schema check: with the next patch, saves 5% of a no-op task's CPU",
         cost="None",
         written_for=JSONSCHEMA,
         replaces={"jsonschema.validators:create.Validator.check_schema": "8b2ed5e9f539"},
@@ -570,7 +570,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="upsert_task_result",
         kind="speed",
         components=WORKER,
-        benefit="A worker writes a task's result with one statement, not with four",
+        benefit="A worker writes a task's result with one statement, not four",
         cost="None",
         written_for=CELERY | SQLALCHEMY,
         replaces={"celery.backends.database:DatabaseBackend._store_result": "56cc17e4293e"},
@@ -581,34 +581,34 @@ NAMES: Final = tuple(patch.name for patch in PATCHES)
 
 
 def service_of(component: str) -> str:
-    """Return the one of SERVICES that a component is; itself if it is another."""
+    """Return the member of SERVICES that a component belongs to, or the component itself if there is none."""
     return "worker" if component.startswith("worker-") else component
 
 
-def of_component(component: str) -> tuple[Patch, ...]:
-    """Return the patches of a component, in the order in which they are applied."""
+def component_patches(component: str) -> tuple[Patch, ...]:
+    """Return the patches of a component, in the order of application."""
     return tuple(patch for patch in PATCHES if service_of(component) in patch.components)
 
 
 def disabled_names(disabled: str) -> tuple[str, ...]:
-    """Return the names in a value of PATCHES_DISABLED."""
+    """Return the patch names in a value of PATCHES_DISABLED."""
     return tuple(name.strip() for name in disabled.split(",") if name.strip())
 
 
 def validate(patches: str, disabled: str) -> None:
-    """Accept the values of PATCHES and PATCHES_DISABLED.
+    """Check the values of PATCHES and PATCHES_DISABLED.
 
     Raises:
-        ValueError: One of them is not known; the text names those that are.
+        ValueError: A value is unknown; the message lists the known values.
     """
     if (patches or "all") not in MODES:
-        raise ValueError(f"PATCHES is {patches!r}; it may be {', '.join(MODES)}")
+        raise ValueError(f"PATCHES is {patches!r}; valid values are {', '.join(MODES)}")
     if unknown := [name for name in disabled_names(disabled) if name not in NAMES]:
-        raise ValueError(f"PATCHES_DISABLED names {', '.join(unknown)}; patches are {', '.join(sorted(NAMES))}")
+        raise ValueError(f"PATCHES_DISABLED names {', '.join(unknown)}; known patches are {', '.join(sorted(NAMES))}")
 
 
 def switched_off(patches: str, disabled: str) -> dict[str, str]:
-    """Return the patches that these values switch off, each with the reason."""
+    """Return the reason for each patch that these values switch off."""
     names = disabled_names(disabled)
     reasons = {}
     for patch in PATCHES:
@@ -620,10 +620,10 @@ def switched_off(patches: str, disabled: str) -> dict[str, str]:
 
 
 def with_dependents(reasons: Mapping[str, str], among: Collection[str] = NAMES) -> dict[str, str]:
-    """Return the reasons with those of the patches that require one of them."""
-    found = dict(reasons)
+    """Return the reasons, extended by the patches that require a patch in them."""
+    extended = dict(reasons)
     for patch in PATCHES:
-        missing = [name for name in patch.requires if name in found]
-        if missing and patch.name not in found and patch.name in among:
-            found[patch.name] = f"requires {', '.join(missing)}, which is not applied"
-    return found
+        missing = [name for name in patch.requires if name in extended]
+        if missing and patch.name not in extended and patch.name in among:
+            extended[patch.name] = f"requires {', '.join(missing)}, which is not applied"
+    return extended

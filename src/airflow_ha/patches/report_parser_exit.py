@@ -1,12 +1,12 @@
-"""A DAG file that ends its parser's process, or never ends, becomes an import error, and delays no other file.
+"""A DAG file that crashes or blocks its parser becomes an import error and delays no other file.
 
-Problem: when the process that parses a file is killed, exits or exceeds `[dag_processor] dag_file_processor_timeout`,
-  nothing is written: the file's DAGs stay as they were, and neither UI nor API shows why. So it is when the database
-  refuses what a file holds. A slow failing file is parsed again every 30 s, and a process that a file leaves behind
+Problem: if the process that parses a file is killed, exits or exceeds `[dag_processor] dag_file_processor_timeout`,
+  nothing is stored. The file's DAGs stay unchanged, and neither UI nor API shows a reason. The same happens if the
+  database refuses a file's content. A slow failing file is parsed again every 30 s, and a process that it leaves behind
   keeps its slot.
-Patch: the exit code, signal, memory limit or time-out is the file's import error. The parser is the kernel's first
-  choice when memory runs out, and has a process group of its own. A slow failing file rests until it is changed, or for
-  four times as long as it took. A parser that waited for a processor rather than ran is no error of its file.
+Patch: the exit code, signal, memory limit or timeout becomes the file's import error. The parser is the kernel's first
+  OOM target and has its own process group. A slow failing file is not parsed until it changes, or for four times its
+  parse time. A parser that was starved of CPU is not an error of its file.
 Applies to: Airflow 3.3.2, `airflow.dag_processing.manager`.
 Upstream issue: none found.
 Remove when: the tests in `test_report_parser_exit.py` that name upstream fail.
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SLOW_SECONDS: Final = 5.0
-"""A failing file that takes longer than this rests."""
+"""A failing file that takes longer is parsed less often."""
 REST_FACTOR: Final = 4
 LONGEST_REST: Final = 180.0
-"""Seconds: less than the alert AirflowDagProcessingSlow allows between two parses (300), with the parse itself."""
+"""Seconds; with the parse, less than the alert AirflowDagProcessingSlow allows between two parses (300)."""
 STARVED_SECONDS: Final = 4.0
-"""Of CPU time: a runnable process that has had less at its time-out has been starved, not stuck."""
+"""CPU time: a runnable process that had less at its timeout is starved, not stuck."""
 DRAIN_SECONDS: Final = 2.0
-"""How long what a dead parser has written is waited for, while a process that it left behind holds its sockets."""
+"""Seconds to read a dead parser's output while a process that it left behind holds its sockets."""
 ERROR_CHARACTERS: Final = 100_000
 
 _parse_file: Any = processor._parse_file
@@ -60,16 +60,16 @@ _kill_timed_out_processors: Any = DagFileProcessorManager._kill_timed_out_proces
 _prepare_file_queue: Any = DagFileProcessorManager.prepare_file_queue
 
 _oom_kills_before: dict[int, int] = {}
-"""By the parser's process id, how many processes the kernel had killed for memory when it was started."""
+"""The kernel's count of OOM kills when a parser started, by its process id."""
 
 # ---- the parser
 
 _request: DagFileParseRequest | None = None
-"""What this process was asked to parse."""
+"""The request that this process parses."""
 
 
 def parse_file(msg: DagFileParseRequest, *args: Any) -> DagFileParsingResult | None:
-    """As upstream's; what was asked is known to who handles its failure."""
+    """Call the upstream function, and keep the request for the failure handler."""
     global _request
     _request = msg
     result: DagFileParsingResult | None = _parse_file(msg, *args)
@@ -77,15 +77,15 @@ def parse_file(msg: DagFileParseRequest, *args: Any) -> DagFileParsingResult | N
 
 
 def parse_file_entrypoint() -> None:
-    """As upstream's, in a process that ends at a fatal signal, and that the kernel takes before its parent."""
+    """Run the upstream entry point in a process that fatal signals end and that is an early OOM target."""
     prefer_as_oom_target()
     end_at_fatal_signals()
     try:
         _parse_file_entrypoint()
-    except Exception as error:  # such as a result that cannot be sent
+    except Exception as error:  # for example, a result that cannot be sent
         if _request is None or _request.callback_requests:
             raise
-        log.exception("Cannot parse %s", _request.file)
+        log.exception("cannot parse %s", _request.file)
         reason = storable(f"What this file defines cannot be sent: {type(error).__name__}: {error}")
         rel_path = os.path.relpath(_request.file, _request.bundle_path)
         task_runner.SUPERVISOR_COMMS.send(
@@ -94,7 +94,7 @@ def parse_file_entrypoint() -> None:
 
 
 def start(cls: type[DagFileProcessorProcess], /, **kwargs: Any) -> DagFileProcessorProcess:
-    """As upstream's, in a process group of its own: a file that signals its group does not signal the manager."""
+    """Start the process as upstream does, in its own process group, so that group signals do not reach the manager."""
     kwargs.setdefault("target", parse_file_entrypoint)
     before = oom_kills()
     process: DagFileProcessorProcess = _start(cls, **kwargs, new_process_group=True)
@@ -103,14 +103,14 @@ def start(cls: type[DagFileProcessorProcess], /, **kwargs: Any) -> DagFileProces
 
 
 def is_ready(self: DagFileProcessorProcess) -> bool:
-    """As upstream's, and when the process has ended but one that it left behind holds its sockets."""
+    """Return upstream's value, or True if the process ended but a process that it left behind holds its sockets."""
     ready: bool = _is_ready(self)
     ended = self._process_exit_monotonic
     return ready or (ended is not None and time.monotonic() - ended > DRAIN_SECONDS)
 
 
 def close(self: DagFileProcessorProcess) -> None:
-    """As upstream's; ends what the file has left behind in its process group."""
+    """Call the upstream method, and kill the processes that the file left in its process group."""
     _oom_kills_before.pop(self.pid, None)
     if self._new_process_group and self.pid != os.getpgid(0):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -122,7 +122,7 @@ def close(self: DagFileProcessorProcess) -> None:
 
 
 def storable(text: str) -> str:
-    """Return the text with what Postgres and UTF-8 refuse escaped, and its middle left out where it is long."""
+    """Return the text with characters that Postgres or UTF-8 refuse escaped, and long text cut in the middle."""
     if len(text) > ERROR_CHARACTERS:
         half = ERROR_CHARACTERS // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
@@ -130,7 +130,7 @@ def storable(text: str) -> str:
 
 
 def failure(file: DagFileInfo, reason: str) -> DagFileParsingResult:
-    """Return the result of a file that has none, as upstream writes one of a file that raised an error."""
+    """Return the result of a failed file, in the form that upstream uses for a file that raised an error."""
     return DagFileParsingResult(
         fileloc=str(file.absolute_path), serialized_dags=[], import_errors={str(file.rel_path): reason}
     )
@@ -139,7 +139,7 @@ def failure(file: DagFileInfo, reason: str) -> DagFileParsingResult:
 def handle_parsing_result(
     self: DagFileProcessorManager, file: DagFileInfo, proc: DagFileProcessorProcess, **kwargs: Any
 ) -> None:
-    """As upstream's; a parser that ended without a result has failed."""
+    """Call the upstream method; turn the exit of a parser without a result into an import error."""
     if proc.parsing_result is None and not proc.had_callbacks:
         reason = exit_reason(proc._exit_code, _oom_kills_before.get(proc.pid, 0))
         log.error("The process that parsed %s %s", file.rel_path, reason)
@@ -150,7 +150,7 @@ def handle_parsing_result(
 
 
 def persist_parsing_result(self: DagFileProcessorManager, **kwargs: Any) -> None:
-    """As upstream's; what the database refuses is the file's import error, as are texts that it would refuse."""
+    """Call the upstream method; turn a result that the database refuses into an import error."""
     result: DagFileParsingResult = kwargs["parsing_result"]
     if result.import_errors:
         result.import_errors = {storable(file): storable(text) for file, text in result.import_errors.items()}
@@ -161,17 +161,17 @@ def persist_parsing_result(self: DagFileProcessorManager, **kwargs: Any) -> None
     except Exception as error:
         if kwargs["relative_fileloc"] is None:
             raise
-        log.exception("Cannot store the DAGs of %s", kwargs["relative_fileloc"])
+        log.exception("cannot store the DAGs of %s", kwargs["relative_fileloc"])
         kwargs["session"].rollback()
         reason = storable(f"The DAGs of this file cannot be stored: {type(error).__name__}: {str(error)[:2000]}")
-        refused = DagFileParsingResult(
+        refused_result = DagFileParsingResult(
             fileloc=result.fileloc, serialized_dags=[], import_errors={kwargs["relative_fileloc"]: reason}
         )
-        _persist_parsing_result(self, **{**kwargs, "parsing_result": refused})
+        _persist_parsing_result(self, **{**kwargs, "parsing_result": refused_result})
 
 
 def is_starved(pid: int) -> bool:
-    """Return whether a process wants a processor and has had little of one."""
+    """Return whether a process is runnable but has had little CPU time."""
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
@@ -181,7 +181,7 @@ def is_starved(pid: int) -> bool:
 
 
 def kill_timed_out_processors(self: DagFileProcessorManager) -> None:
-    """As upstream's; a file whose parser was killed has failed, unless the parser had its result already."""
+    """Call the upstream method; turn each killed parser without a result into an import error."""
     now = time.monotonic()
     overdue = {file: proc for file, proc in self._processors.items() if now - proc.start_time > self.processor_timeout}
     starved = {file for file, proc in overdue.items() if is_starved(proc.pid)}
@@ -190,7 +190,7 @@ def kill_timed_out_processors(self: DagFileProcessorManager) -> None:
         if file in self._processors or proc.had_callbacks:
             continue
         if file in starved and not proc.parsing_result:
-            self._file_stats[file].last_duration = 0.0  # it need not rest
+            self._file_stats[file].last_duration = 0.0  # parse it again without a delay
             continue
         proc.parsing_result = proc.parsing_result or failure(
             file,
@@ -201,8 +201,8 @@ def kill_timed_out_processors(self: DagFileProcessorManager) -> None:
             _handle_parsing_result(self, file, proc, session=session)
 
 
-def rests(self: DagFileProcessorManager, file: DagFileInfo) -> bool:
-    """Return whether a file failed after long work, not long ago, and has not been changed since."""
+def is_resting(self: DagFileProcessorManager, file: DagFileInfo) -> bool:
+    """Return whether a file failed slowly and recently, and has not changed since."""
     stat = self._file_stats.get(file)
     if not stat or not stat.import_errors or not stat.last_finish_time or (stat.last_duration or 0) < SLOW_SECONDS:
         return False
@@ -215,14 +215,14 @@ def rests(self: DagFileProcessorManager, file: DagFileInfo) -> bool:
 
 
 def prepare_file_queue(self: DagFileProcessorManager, **kwargs: Any) -> None:
-    """As upstream's, without the files that rest."""
+    """Call the upstream method, then drop the files that rest."""
     _prepare_file_queue(self, **kwargs)
-    for file in [file for file in self._file_queue if file not in self._callback_to_execute and rests(self, file)]:
+    for file in [file for file in self._file_queue if file not in self._callback_to_execute and is_resting(self, file)]:
         del self._file_queue[file]
 
 
 def apply() -> None:
-    """Report how a file's parser ended as its import error."""
+    """Report a parser's exit as its file's import error."""
     processor._parse_file = parse_file
     DagFileProcessorProcess.start = classmethod(start)
     DagFileProcessorProcess.is_ready = property(is_ready)

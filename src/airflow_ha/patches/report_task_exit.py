@@ -1,10 +1,10 @@
-"""Patch of Airflow: a task whose process ended says why in its log, and its callbacks run.
+"""A task whose process was killed has the reason in its log, and its callbacks run.
 
-Problem: when a task's process is killed or exits, its supervisor reports FAILED or UP_FOR_RETRY itself. Nobody runs the
-callbacks of the task, nor sends its e-mails, and the log guesses ("Likely out of memory").
-Patch: the supervisor reports nothing and fails its Celery task. The scheduler finds a task that ended and is RUNNING,
-which it handles within seconds: retries, callbacks (by the DAG processor) and e-mails, as for a worker that was lost.
-The log says what ended the process, with its peak memory; so do the metrics `ha_task_killed` and `ha_task_peak_bytes`.
+Problem: if a task process is killed or exits, its supervisor itself reports FAILED or UP_FOR_RETRY. Nothing runs the
+task's callbacks or sends its e-mails, and the log only guesses ("Likely out of memory").
+Patch: the supervisor reports no state and fails its Celery task. Within seconds the scheduler finds an ended task that
+is RUNNING, and handles it like one of a lost worker: retries, callbacks (in the DAG processor) and e-mails. The log
+names the cause and the peak memory, as do the metrics `ha_task_killed` and `ha_task_peak_bytes`.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`.
 Upstream issue: none found.
 Remove when: `test_upstream_reports_the_state_itself` fails.
@@ -31,17 +31,17 @@ FAILED = (TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY)
 
 
 class TaskProcessEndedError(RuntimeError):
-    """A task's process ended before its task had."""
+    """A task process ended before it reported the task's state."""
 
 
 def ended_without_a_state(task: ActivitySubprocess) -> bool:
-    """Whether a process ended before it said how its task had."""
+    """Return whether a process ended before it reported the task's state."""
     return task._terminal_state is None and task._pending_terminal_state_msg is None
 
 
 @functools.cache
 def metrics() -> Any:
-    """Return what sends metrics: in a process of the pool nobody else needs it."""
+    """Return the initialised metrics client; a pool process has no other use for it."""
     stats.initialize(
         factory=stats_utils.get_stats_factory(),
         export_legacy_names=conf.getboolean("metrics", "legacy_names_on"),
@@ -50,7 +50,7 @@ def metrics() -> Any:
 
 
 def count(task: Any, ending: Ending) -> None:
-    """Count a task whose process ended before the task had, with its peak and its worker's limit, in bytes."""
+    """Count a killed task; report its peak memory and its worker's limit, in bytes."""
     tags = {"dag_id": task.dag_id, "task_id": task.task_id}
     with contextlib.suppress(Exception):
         metrics().incr("ha_task_killed", tags={**tags, "reason": ending.reason})
@@ -61,18 +61,18 @@ def count(task: Any, ending: Ending) -> None:
 
 
 def update_task_state_if_needed(self: ActivitySubprocess) -> None:
-    """Report the state as upstream's does, unless the process could not say how its task ended.
+    """Report the state as upstream does, unless the process ended without one.
 
     Raises:
-        TaskProcessEndedError: It could not: the scheduler decides.
+        TaskProcessEndedError: The process ended without a state, so the scheduler decides.
     """
     run = isolate_task_process.current
     if run is None or not ended_without_a_state(self):
         _update_task_state(self)
         if run and self.final_state in FAILED and run.memory_ran_out():
             self.process_log.warning(
-                "While this task ran, the kernel killed a process of its worker for memory. If it was one that this "
-                "task had started, that is why the task failed",
+                "While this task ran, the kernel killed a process of its worker for memory. If this task started that "
+                "process, it is the cause of the failure",
                 oom_kills=run.oom_kills,
             )
         return

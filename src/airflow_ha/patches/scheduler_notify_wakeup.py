@@ -1,17 +1,16 @@
-"""A scheduler with nothing to do begins again when there is something, and a busy one does not take all the CPU.
+"""An idle scheduler wakes on events, not only on a timer, and a busy one leaves CPU to tasks.
 
-Problem: an idle scheduler sleeps for `scheduler_idle_sleep_time` (1 s) whatever happens, so each step of a run waits
-for half a second on average; a shorter sleep costs CPU all day. A busy one begins its next loop at once, for a single
-task too. One that finds the pools locked by the other has queued nothing, and sleeps as if there were nothing to do.
-Patch: whoever commits what a scheduler acts on notifies it (NOTIFY), and it wakes when the next scheduled run is due;
-the sleep can be longer (2 s) and finds the rest, such as a `retry_delay` that ends. One that found the
-pools locked does not sleep. While no core is idle a scheduler rests between two loops (`rest_after`).
-Cost: Postgres commits those that notify one after the other, under a lock that is kept until the commit is on disk, the
-synchronous replica's too: about 1,700 completions a second with a replica on the same disk, 7,300 without NOTIFY (2
-busy cores; `./ops/stack bench commits`). A replica elsewhere adds the network's round trip to each.
-Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`; the metadata engine of those that notify.
+Problem: an idle scheduler always sleeps for `scheduler_idle_sleep_time` (1 s), so each step of a run waits half a
+second on average. A shorter sleep costs CPU all day. A busy scheduler starts its next loop at once, even for one task.
+A scheduler that finds the pools locked queues nothing, and sleeps as if it were idle.
+Patch: components NOTIFY schedulers in commits that they act on. A scheduler also wakes when a scheduled run is due. So
+the sleep is 2 s, and only covers other events, such as a finished `retry_delay`. A scheduler that found the pools
+locked does not sleep. While no core is idle, it rests between loops (`rest_after`).
+Cost: Postgres serialises commits that NOTIFY until the commit is on disk, also on the synchronous replica. On 2 busy
+cores, with a replica on the same disk, about 1,700 completions a second instead of 7,300 (`./ops/stack bench commits`).
+Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`; the metadata engine of the components that notify.
 Upstream issue: none found.
-Remove when: `test_upstream_still_sleeps_through_it` fails.
+Remove when: `test_upstream_sleeps_through_events` fails.
 """
 
 from __future__ import annotations
@@ -39,111 +38,112 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANNOUNCING: Final = frozenset({"api-server", "execution-api", "triggerer"})
-"""Components in which something begins or ends; a scheduler sees to its own."""
+NOTIFYING: Final = frozenset({"api-server", "execution-api", "triggerer"})
+"""Components whose commits wake schedulers; a scheduler handles its own changes."""
 CHANNEL: Final = "airflow_ha_scheduler"
-ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry", "scheduled"})
-"""The states of a task after which others may begin, or it itself."""
-BEGUN: Final = frozenset({"queued"})
-"""The state of a run that is to begin."""
+RELEASING_STATES: Final = frozenset(
+    {"success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry", "scheduled"}
+)
+"""Task states after which the task, or another, may start."""
+STARTABLE_STATES: Final = frozenset({"queued"})
+"""Run states in which a run waits to start."""
 RUN: Final = "run"
-"""What is said when a run may begin."""
+"""Payload: a run may start."""
 TASK: Final = "task"
-"""What is said when a task may begin, or a run has ended."""
-RELEASING: Final[Mapping[str, tuple[str, Callable[[Mapping[str, object]], bool]]]] = {
+"""Payload: a task may start, or a run finished."""
+NOTIFYING_STATEMENTS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, object]], bool]]]] = {
     "INSERT INTO dag_run ": (RUN, lambda _: True),
-    "UPDATE dag_run SET ": (RUN, lambda row: row.get("state") in BEGUN),
+    "UPDATE dag_run SET ": (RUN, lambda row: row.get("state") in STARTABLE_STATES),
     "UPDATE dag SET ": (RUN, lambda row: row.get("is_paused") is False),
     "UPDATE slot_pool SET ": (TASK, lambda _: True),
-    "UPDATE task_instance SET ": (TASK, lambda row: row.get("state") in ENDED),
+    "UPDATE task_instance SET ": (TASK, lambda row: row.get("state") in RELEASING_STATES),
 }
-"""By the statement's beginning, what it lets begin, and with which rows."""
-QUIET_SECONDS: Final = 10.0
-"""A channel that is silent for as long is asked whether it is still there."""
+"""By statement prefix: the payload, and the condition on a row's parameters."""
+PROBE_SECONDS: Final = 10.0
+"""Seconds without an event after which the connection is probed."""
 RETRY_SECONDS: Final = 1.0
-PAST_DUE: Final = 0.01
-"""Seconds after a run is due: the database decides whether it is, by its own clock."""
-ROUND: Final = "scheduler.scheduler_loop_duration"
-"""The metric in which upstream's scheduler says how long a round took."""
-LOCKED: Final = "scheduler.critical_section_busy"
-"""The metric in which it says that it found the pools locked."""
-LONG_ROUND: Final = 0.1
-"""Seconds; a round for a run of a few tasks takes half of it."""
-LONGEST_REST: Final = 1.0
-"""Seconds between two rounds of a busy scheduler, as upstream's between two of an idle one."""
+DUE_MARGIN_SECONDS: Final = 0.01
+"""Seconds added to the due time, because the database compares it with its own clock."""
+LOOP_TIMER: Final = "scheduler.scheduler_loop_duration"
+"""Upstream's timer metric of one scheduler loop."""
+LOCKED_COUNTER: Final = "scheduler.critical_section_busy"
+"""Upstream's counter of loops that found the pools locked."""
+LONG_LOOP_SECONDS: Final = 0.1
+"""Seconds; a loop for a run of a few tasks takes half of it."""
+MAX_REST_SECONDS: Final = 1.0
+"""Longest rest between two loops of a busy scheduler; equal to upstream's sleep of an idle one."""
 REST_FACTOR: Final = "AIRFLOW_HA_SCHEDULER_REST_FACTOR"
-"""The environment variable with the factor of a rest after a long round; 0 is no rest at all."""
+"""Environment variable: factor of the rest after a long loop; 0 disables the rest."""
 DEFAULT_REST_FACTOR: Final = 3.0
 IDLE_SLEEP: Final = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
 IDLE_SLEEP_SECONDS: Final = "2"
-"""Unless it is set: twice upstream's, since the sleep only finds what nobody notifies of."""
+"""Default, twice upstream's: the sleep only covers changes without a notification."""
 IDLE_WINDOW_SECONDS: Final = 1.0
-"""Idle cores are counted over a second or more, since the kernel counts their time in hundredths."""
+"""Shortest window for idle cores, because the kernel counts their time in hundredths of a second."""
 PROC_STAT: Final = Path("/proc/stat")
 
-_SAID = "airflow_ha_work"
+_PENDING_EVENT = "airflow_ha_work"
 
 
-def work(statement: str, parameters: object) -> str | None:
-    """What a statement gives schedulers to do.
+def wakeup_event(statement: str, parameters: object) -> str | None:
+    """Return the payload for a statement that schedulers act on: RUN, TASK or None.
 
     Args:
-        statement: SQL, as Airflow's models and APIs write it.
-        parameters: One row's by name, or several rows'.
-
-    Returns:
-        RUN or TASK, or None when it is nothing.
+        statement: SQL of Airflow's models and APIs.
+        parameters: The parameters of one row, by name, or of several rows.
     """
-    if not statement.startswith(("UPDATE ", "INSERT ")):  # most statements of an API server end here
+    if not statement.startswith(("UPDATE ", "INSERT ")):  # most statements of an API server return here
         return None
-    found = next((of for beginning, of in RELEASING.items() if statement.startswith(beginning)), None)
-    if found is None:
+    event_and_condition = next(
+        (entry for prefix, entry in NOTIFYING_STATEMENTS.items() if statement.startswith(prefix)), None
+    )
+    if event_and_condition is None:
         return None
-    what, releases = found
+    payload, releases = event_and_condition
     rows = [parameters] if isinstance(parameters, Mapping) else parameters
-    given = isinstance(rows, Sequence) and any(isinstance(row, Mapping) and releases(row) for row in rows)
-    return what if given else None
+    is_released = isinstance(rows, Sequence) and any(isinstance(row, Mapping) and releases(row) for row in rows)
+    return payload if is_released else None
 
 
-def _look(connection: Connection, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
-    if (what := work(statement, parameters)) and connection.info.get(_SAID) != RUN:
-        connection.info[_SAID] = what
+def _record_event(connection: Connection, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
+    if (payload := wakeup_event(statement, parameters)) and connection.info.get(_PENDING_EVENT) != RUN:
+        connection.info[_PENDING_EVENT] = payload
 
 
-def _commit(connection: Connection) -> None:
-    if (what := connection.info.pop(_SAID, None)) and connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{what}'")
+def _notify(connection: Connection) -> None:
+    if (payload := connection.info.pop(_PENDING_EVENT, None)) and connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{payload}'")
 
 
-def _roll_back(connection: Connection) -> None:
-    if not connection.invalidated:  # it has no `info` then: that raises PendingRollbackError
-        connection.info.pop(_SAID, None)
+def _discard_event(connection: Connection) -> None:
+    if not connection.invalidated:  # then reading `info` raises PendingRollbackError
+        connection.info.pop(_PENDING_EVENT, None)
 
 
-def announce() -> None:
-    """Notify schedulers of what this process commits to the metadata database from now on."""
+def notify_on_commit() -> None:
+    """Notify schedulers of the commits of this process to the metadata database from now on."""
     on_metadata_engine(_attach)
 
 
 def _attach(engine: Engine) -> None:
-    event.listen(engine, "before_cursor_execute", _look)
-    event.listen(engine, "commit", _commit)
-    event.listen(engine, "rollback", _roll_back)
+    event.listen(engine, "before_cursor_execute", _record_event)
+    event.listen(engine, "commit", _notify)
+    event.listen(engine, "rollback", _discard_event)
 
 
-def hear(wake: Callable[[str], None]) -> None:
-    """Listens on the channel, for as long as the connection lasts.
+def listen_for_events(wake: Callable[[str], None]) -> None:
+    """Listen on the channel until the connection is lost.
 
     Args:
-        wake: What is called, with RUN or TASK, when there is work, or may have been while nobody listened.
+        wake: Called with RUN or TASK for each event, and once at the start for events that were missed before.
 
     Raises:
-        Exception: Whatever the driver raises when a connection is lost.
+        Exception: The driver's error for a lost connection.
     """
     from airflow import settings
 
     fairy = settings.get_engine().raw_connection()
-    fairy.detach()  # it is not one of the pool's: it is never given back
+    fairy.detach()  # it never returns to the pool
     connection: Any = fairy.dbapi_connection
     with contextlib.closing(connection):
         connection.autocommit = True
@@ -152,39 +152,39 @@ def hear(wake: Callable[[str], None]) -> None:
         wake(RUN)
         while True:
             while not connection.notifies:
-                if not select.select([connection], [], [], QUIET_SECONDS)[0]:
+                if not select.select([connection], [], [], PROBE_SECONDS)[0]:
                     cursor.execute("SELECT 1")
                 connection.poll()
             while connection.notifies:
                 wake(connection.notifies.pop(0).payload)
 
 
-def due() -> float | None:
-    """Seconds until the next scheduled run is due.
+def seconds_until_due() -> float | None:
+    """Return the seconds until the next scheduled run is due; None if there is none, or if the query fails.
 
-    None when there is none, or the database does not say. One that is due already waits for something else.
+    Runs that are already due wait for something else, so they do not count.
     """
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
 
     at = DagModel.next_dagrun_create_after
     now = sqlalchemy.type_coerce(sqlalchemy.func.now(), at.type)
-    coming = sqlalchemy.select(sqlalchemy.func.min(at), now).where(
+    next_due = sqlalchemy.select(sqlalchemy.func.min(at), now).where(
         at > now, DagModel.is_paused.is_(False), DagModel.is_stale.is_(False)
     )
     try:
         with create_session() as session:
-            first, asked = session.execute(coming).one()
+            first, queried_at = session.execute(next_due).one()
     except SQLAlchemyError as error:
-        log.warning("the scheduler does not know when the next run is due: %s", str(error).strip())
+        log.warning("cannot query when the next run is due: %s", str(error).strip())
         return None
-    return (first - asked).total_seconds() if first else None
+    return (first - queried_at).total_seconds() if first else None
 
 
 def idle_seconds() -> float:
-    """Return for how long the cores that this process may use have been idle since the machine started, together.
+    """Return the total idle time, since boot, of the cores that this process may use.
 
-    Without the time that a hypervisor gave to others. Cores of a container that `cpuset` keeps it from do not count.
+    It excludes time that a hypervisor gave to others, and cores that the container's `cpuset` excludes.
     """
     cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
     fields = (line.split() for line in PROC_STAT.read_text(encoding="ascii").splitlines() if line.startswith("cpu"))
@@ -193,10 +193,10 @@ def idle_seconds() -> float:
 
 
 class IdleCores:
-    """How many cores were idle lately, such as 0.5: 0 until a window has passed.
+    """The number of recently idle cores, such as 0.5; 0 until the first window has passed.
 
     Args:
-        idle_seconds: returns for how long all cores together have been idle.
+        idle_seconds: Returns the total idle time of all cores.
     """
 
     def __init__(self, idle_seconds: Callable[[], float] = idle_seconds) -> None:
@@ -206,7 +206,7 @@ class IdleCores:
         self._cores = 0.0
 
     def __call__(self) -> float:
-        """Return the cores that were idle in the last window, which may be longer than IDLE_WINDOW_SECONDS."""
+        """Return the cores that were idle in the last window, of at least IDLE_WINDOW_SECONDS."""
         now = time.monotonic()
         if (passed := now - self._window_start) >= IDLE_WINDOW_SECONDS:
             idle = self._idle_seconds()
@@ -216,140 +216,143 @@ class IdleCores:
 
 
 def rest_after(worked: float, factor: float = DEFAULT_REST_FACTOR, idle_cores: float = 0.0) -> float:
-    """Return for how many seconds a scheduler rests after a round, unless a run is to begin: users wait for that.
+    """Return the seconds that a scheduler rests after a loop; a run that may start ends the rest early.
 
-    What comes thick and fast is then dealt with together, and most of the time is the tasks'. Half an idle core halves
-    the rest, and with a whole one there is none: nobody needs the time, on two cores as on sixty-four.
+    Frequent events are then handled together, and tasks get most of the CPU. Half an idle core halves the rest; a whole
+    idle core removes it, on two cores as on sixty-four.
 
     Args:
-        worked: Seconds that the round took.
-        factor: How many times as long the rest after a long round is.
-        idle_cores: How many cores nobody needs.
+        worked: Seconds that the loop took.
+        factor: Rest after a long loop, as a multiple of its duration.
+        idle_cores: Number of idle cores.
     """
-    times = factor if worked > LONG_ROUND else min(1.0, factor)
-    return worked * times * min(1.0, max(0.0, 1.0 - idle_cores))
+    multiple = factor if worked > LONG_LOOP_SECONDS else min(1.0, factor)
+    return worked * multiple * min(1.0, max(0.0, 1.0 - idle_cores))
 
 
 class Sleep:
-    """A scheduler's sleep, which ends when there is work, and its rest between two rounds.
+    """A scheduler's sleep, which ends when an event arrives, and its rest between two loops.
 
     Args:
-        hear: Tells of work; raises when it can do so no longer, and is called again.
-        due: Seconds until there is work that nobody tells of; None when that is not known.
-        rest: Seconds of rest after a round, by the seconds that the round took.
+        listen_for_events: Waits for events; raises when the connection is lost, and is then called again.
+        seconds_until_due: Returns the seconds until a run is due without an event; None if unknown.
+        rest: Returns the seconds of rest after a loop, from the loop's duration.
     """
 
     def __init__(
         self,
-        hear: Callable[[Callable[[str], None]], None] = hear,
-        due: Callable[[], float | None] = due,
+        listen_for_events: Callable[[Callable[[str], None]], None] = listen_for_events,
+        seconds_until_due: Callable[[], float | None] = seconds_until_due,
         rest: Callable[[float], float] = rest_after,
     ) -> None:
-        self._hear = hear
-        self._due = due
+        self._listen_for_events = listen_for_events
+        self._seconds_until_due = seconds_until_due
         self._rest_after = rest
-        self._work = threading.Event()
-        self._run = threading.Event()
+        self._event = threading.Event()
+        self._run_event = threading.Event()
         self._listener: threading.Thread | None = None
-        self._begun = time.monotonic()
+        self._loop_started = time.monotonic()
 
     def __call__(self, seconds: float) -> None:
-        """Returns after so many seconds, or as soon as there is work and it has rested."""
-        if self._listener is None:  # here, so that no process that is forked at the start inherits half of it
+        """Sleep for the given seconds, or until an event arrives after the rest."""
+        if self._listener is None:  # not earlier: a process that is forked at the start must not inherit it
             self._listener = threading.Thread(target=self._listen, name="scheduler-wake", daemon=True)
             self._listener.start()
-        left = seconds - self._rest(seconds)
-        if left > 0 and not self._work.is_set() and (coming := self._due()) is not None:
-            left = min(left, coming + PAST_DUE)
-        self._work.wait(left)
-        self._work.clear()
-        self._begin()
+        remaining = seconds - self._rest(seconds)
+        if remaining > 0 and not self._event.is_set() and (until_due := self._seconds_until_due()) is not None:
+            remaining = min(remaining, until_due + DUE_MARGIN_SECONDS)
+        self._event.wait(remaining)
+        self._event.clear()
+        self._start_loop()
 
-    def between_rounds(self) -> None:
-        """Rests after the round before, unless it has slept after it."""
-        self._rest(LONGEST_REST)
-        self._begin()
+    def rest_before_loop(self) -> None:
+        """Rest after the previous loop, unless the scheduler slept after it."""
+        self._rest(MAX_REST_SECONDS)
+        self._start_loop()
 
-    def not_now(self) -> None:
-        """There is work, for which this round came too early: no sleep after it."""
-        self._work.set()
+    def skip_next_sleep(self) -> None:
+        """Skip the sleep after this loop, because it could not queue any task."""
+        self._event.set()
 
-    def _begin(self) -> None:
-        self._run.clear()
-        self._begun = time.monotonic()
+    def _start_loop(self) -> None:
+        self._run_event.clear()
+        self._loop_started = time.monotonic()
 
-    def _rest(self, most: float) -> float:
-        worked = time.monotonic() - self._begun
-        seconds = min(most, self._rest_after(worked))
+    def _rest(self, longest: float) -> float:
+        worked = time.monotonic() - self._loop_started
+        seconds = min(longest, self._rest_after(worked))
         time.sleep(min(worked, seconds))
         if seconds > worked:
-            self._run.wait(seconds - worked)
+            self._run_event.wait(seconds - worked)
         return seconds
 
-    def _wake(self, what: str) -> None:
-        if what == RUN:
-            self._run.set()
-        self._work.set()
+    def _wake(self, payload: str) -> None:
+        if payload == RUN:
+            self._run_event.set()
+        self._event.set()
 
     def _listen(self) -> None:
         while True:
             try:
-                self._hear(self._wake)
+                self._listen_for_events(self._wake)
             except Exception as error:
-                log.warning("the scheduler sleeps without being woken for a while: %s", str(error).strip())
+                log.warning(
+                    "cannot listen for events, so the scheduler only wakes on its timer; retrying: %s",
+                    str(error).strip(),
+                )
             time.sleep(RETRY_SECONDS)
 
 
-def listen() -> None:
-    """From now on a scheduler in this process is woken by what the others say, and rests between two rounds."""
-    os.environ.setdefault(IDLE_SLEEP, IDLE_SLEEP_SECONDS)  # read when the scheduler's job is created
+def install_sleep() -> None:
+    """Wake the scheduler of this process on events, and let it rest between two loops."""
+    os.environ.setdefault(IDLE_SLEEP, IDLE_SLEEP_SECONDS)  # the scheduler's job reads it when it is created
     from airflow.jobs import scheduler_job_runner
 
     module: Any = scheduler_job_runner
     factor, idle_cores = float(os.environ.get(REST_FACTOR) or DEFAULT_REST_FACTOR), IdleCores()
     sleep = Sleep(rest=lambda worked: rest_after(worked, factor, idle_cores()))
     module.time = SimpleNamespace(**{**vars(time), "sleep": sleep})
-    heard = {"timer": rested(module.stats.timer, sleep), "incr": counted(module.stats.incr, sleep)}
-    module.stats = SimpleNamespace(**{**vars(module.stats), **heard})
+    wrapped = {"timer": wrap_timer(module.stats.timer, sleep), "incr": wrap_incr(module.stats.incr, sleep)}
+    module.stats = SimpleNamespace(**{**vars(module.stats), **wrapped})
 
 
-def counted(incr: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
-    """What counts, and tells a scheduler that the pools were locked.
+def wrap_incr(incr: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
+    """Wrap upstream's counter: a loop that found the pools locked skips its sleep.
 
     Args:
-        incr: Upstream's.
-        sleep: The scheduler's.
+        incr: Upstream's counter function.
+        sleep: The scheduler's sleep.
     """
 
     @functools.wraps(incr)
-    def increased(stat: str, *arguments: Any, **more: Any) -> Any:
-        if stat == LOCKED:
-            sleep.not_now()
-        return incr(stat, *arguments, **more)
+    def incr_and_wake(stat: str, *arguments: Any, **options: Any) -> Any:
+        if stat == LOCKED_COUNTER:
+            sleep.skip_next_sleep()
+        return incr(stat, *arguments, **options)
 
-    return increased
+    return incr_and_wake
 
 
-def rested(timer: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
-    """What times a round, after the rest: no part of it.
+def wrap_timer(timer: Callable[..., Any], sleep: Sleep) -> Callable[..., Any]:
+    """Wrap upstream's timer: rest before the loop, outside of its measured time.
 
     Args:
-        timer: Upstream's.
-        sleep: The scheduler's.
+        timer: Upstream's timer function.
+        sleep: The scheduler's sleep.
     """
 
     @functools.wraps(timer)
-    def timed(stat: str | None = None, *arguments: Any, **more: Any) -> Any:
-        if stat == ROUND:
-            sleep.between_rounds()
-        return timer(stat, *arguments, **more)
+    def rest_and_time(stat: str | None = None, *arguments: Any, **options: Any) -> Any:
+        if stat == LOOP_TIMER:
+            sleep.rest_before_loop()
+        return timer(stat, *arguments, **options)
 
-    return timed
+    return rest_and_time
 
 
 def apply() -> None:
-    """Announce what schedulers act on; in a scheduler, listen."""
-    if os.environ.get("AIRFLOW_HA_COMPONENT") in ANNOUNCING:
-        announce()
+    """Notify schedulers, or, in a scheduler, listen."""
+    if os.environ.get("AIRFLOW_HA_COMPONENT") in NOTIFYING:
+        notify_on_commit()
     else:
-        listen()
+        install_sleep()

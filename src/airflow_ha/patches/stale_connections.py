@@ -1,7 +1,7 @@
-"""The connections of this process to servers that have replicas, and the thread that shuts those to a former primary.
+"""Connections of this process to servers with replicas, and the thread that shuts those to a former primary.
 
-Patches report the connections that are theirs to watch, each with the name of its node, as it was asked for, and with
-who knows the primary's name. Names are compared, not addresses: a node may have several, of both kinds.
+Patches register each connection with its node name and a function that returns the current primary's name. Names are
+compared, not addresses: a node may have several IPv4 and IPv6 addresses.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OVERDUE_SECONDS: float = 4.0
-"""An answer that takes longer is worth a question who is the primary; most take milliseconds."""
+"""Seconds without an answer after which the primary is queried; most answers take milliseconds."""
 CHECK_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 1.0
-"""For each of those that are asked who is the primary."""
+"""Timeout of each query for the primary."""
 ESTABLISHED: Final = 1
-"""TCP_ESTABLISHED of the kernel; a connection that was shut and that its owner still holds is another."""
+"""The kernel's TCP_ESTABLISHED: a connection that was shut but that its owner still holds has another state."""
 
 
 class Key(NamedTuple):
-    """What tells a connection from every other.
+    """The identity of a connection.
 
     Attributes:
         descriptor: The file descriptor.
-        file: The device and the number of its socket: another file may get its descriptor.
+        file: Device and inode of its socket, because the kernel reuses descriptors.
     """
 
     descriptor: int
@@ -41,11 +41,11 @@ class Key(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """A connection.
+    """A watched connection.
 
     Attributes:
-        node: The node's name.
-        find_primary: Returns the name of the primary; None while there is none, or nobody answers.
+        node: Name of the node.
+        find_primary: Returns the name of the primary; None if there is none, or if no server answers.
     """
 
     node: str
@@ -56,18 +56,18 @@ _watched: Final[dict[Key, Watched]] = {}
 
 
 def watch(descriptor: int, node: str, find_primary: Callable[[], str | None]) -> None:
-    """Have a connection of this process shut when its answer is overdue and another node is the primary."""
+    """Register a connection to be shut when its answer is overdue and another node is the primary."""
     _watched[Key(descriptor, file_of(descriptor))] = Watched(node, find_primary)
 
 
 def file_of(descriptor: int) -> tuple[int, int]:
-    """Return what tells the file of a descriptor from every other that is open."""
+    """Return the device and inode of a descriptor's file, which identify it among open files."""
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
 
 
 def copy_of(descriptor: int, file: tuple[int, int]) -> socket.socket | None:
-    """Return a copy of a connection, which its owner may close at any time; None if it is closed."""
+    """Return a duplicate of a connection that its owner may close at any time; None if it is closed."""
     try:
         copy = os.dup(descriptor)
     except OSError:
@@ -79,18 +79,18 @@ def copy_of(descriptor: int, file: tuple[int, int]) -> socket.socket | None:
 
 
 def is_overdue(connection: socket.socket) -> bool:
-    """Return whether the last that went over a connection was a question, and long ago.
+    """Return whether the last data on a connection was a request, sent more than OVERDUE_SECONDS ago.
 
-    Sent and received in the same tick of the kernel's clock counts too: which came first cannot be told.
+    If data was sent and received in the same tick of the kernel's clock, the order is unknown and counts as a request.
     """
     tcp_info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
-    # tcpi_state, tcpi_last_data_sent and tcpi_last_data_recv of linux/tcp.h; the latter two in milliseconds ago.
+    # linux/tcp.h: tcpi_state, tcpi_last_data_sent and tcpi_last_data_recv; the latter two are ages in milliseconds.
     state, sent, _, received = struct.unpack_from("=B43xIII", tcp_info)
     return bool(state == ESTABLISHED and sent <= received and sent > OVERDUE_SECONDS * 1000)
 
 
 def shut_stale() -> int:
-    """Shut each overdue connection to a node that is not the primary, and return how many."""
+    """Shut each overdue connection to a node that is not the primary; return the number of shut connections."""
     shut = 0
     primaries: dict[Callable[[], str | None], str | None] = {}
     for key, (node, find_primary) in _watched.copy().items():
@@ -102,13 +102,13 @@ def shut_stale() -> int:
             try:
                 if not is_overdue(connection):
                     continue
-            except OSError:  # not TCP: a server on this machine has no replicas
+            except OSError:  # a Unix socket: a local server has no replicas
                 continue
             if find_primary not in primaries:
                 primaries[find_primary] = find_primary()
             primary = primaries[find_primary]
             if primary is not None and primary != node:
-                log.warning("no answer from %s, and %s is the primary: its connection is shut", node, primary)
+                log.warning("no answer from %s, and %s is the primary: connection shut", node, primary)
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 shut += 1
@@ -116,33 +116,33 @@ def shut_stale() -> int:
 
 
 class Watcher(threading.Thread):
-    """Shuts stale connections until `end`."""
+    """The thread that shuts stale connections until `stop` is called."""
 
     def __init__(self) -> None:
         super().__init__(name="stale-connections", daemon=True)
         self.process = os.getpid()
-        self._ended = threading.Event()
+        self._stop_requested = threading.Event()
         self.start()
 
     def run(self) -> None:
-        """Check once a CHECK_SECONDS."""
-        while not self._ended.wait(CHECK_SECONDS):
+        """Check every CHECK_SECONDS."""
+        while not self._stop_requested.wait(CHECK_SECONDS):
             try:
                 shut_stale()
             except Exception:
-                log.exception("cannot check for connections to a former primary; hint: it is tried again")
+                log.exception("cannot check for connections to a former primary; retrying")
 
-    def end(self) -> None:
-        """Return once the thread has ended."""
-        self._ended.set()
+    def stop(self) -> None:
+        """Stop the thread and wait until it has ended."""
+        self._stop_requested.set()
         self.join()
 
 
 _watcher: Watcher | None = None
 
 
-def started() -> Watcher | None:
-    """Return a new thread; None in a process that may have no more: its queries are worth more than their limit."""
+def start_watcher() -> Watcher | None:
+    """Return a new thread, or None at the process limit: queries without a watcher are better than none."""
     try:
         return Watcher()
     except RuntimeError as error:
@@ -150,19 +150,19 @@ def started() -> Watcher | None:
         return None
 
 
-def is_always_watched() -> bool:
-    """Return whether this process has a thread for as long as it lives."""
+def has_permanent_watcher() -> bool:
+    """Return whether this process has a thread for its whole lifetime."""
     return _watcher is not None and _watcher.process == os.getpid()
 
 
-def watch_always() -> None:
-    """Start this process's thread, once."""
+def start_permanent_watcher() -> None:
+    """Start the permanent thread of this process, once."""
     global _watcher
-    if not is_always_watched():
-        _watcher = started()
+    if not has_permanent_watcher():
+        _watcher = start_watcher()
 
 
-def watch_in_fork() -> None:
-    """Start the thread in a process that was forked, if it has inherited connections."""
+def start_watcher_in_fork() -> None:
+    """Start the permanent thread in a forked process that inherited connections."""
     if _watched:
-        watch_always()
+        start_permanent_watcher()

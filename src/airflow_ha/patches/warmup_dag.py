@@ -1,4 +1,4 @@
-"""A DAG that a worker's processes read before their first task, for what Python keeps of it (prepare_task_fork.py)."""
+"""A DAG that a worker imports before it forks its pool, to fill Python's caches (prepare_task_fork.py)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from airflow.sdk import dag, task
 
 
 @dag(schedule=None, params={"any": 1})  # type: ignore[untyped-decorator]
-def rehearsal() -> None:
-    """Has what most DAGs have: a task, and a mapped one."""
+def warmup() -> None:
+    """A plain task and a mapped task, as most DAGs have."""
 
     @task
     def nothing(value: int = 0) -> None:
-        """Never runs."""
+        """Do nothing; this task never runs."""
 
     nothing()
     nothing.expand(value=[1])
 
 
-rehearsal()
+warmup()

@@ -1,4 +1,4 @@
-"""What the host says of the patches: of an image before it is started, and of running containers."""
+"""The state of the patches in an image before it starts, and in running containers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from airflow_ha.patches import registry
 from ops import compose, patch_report
 from ops.errors import StackError
 
-FITS = {"state": "applied", "reason": ""}
+APPLIED = {"state": "applied", "reason": ""}
 SKIPPED = {"state": "skipped", "reason": "celery is 6.0; the patch was written for 5.6.3"}
 OFF = {"state": "off", "reason": "PATCHES_DISABLED"}
 
 
-def answer(**worker: dict[str, str]) -> str:
+def image_answer(**worker: dict[str, str]) -> str:
     return json.dumps({"mode": "all", "components": {"worker": worker}})
 
 
-def test_an_image_with_every_patch_is_started_with_what_is_off(docker):
-    docker.answer("airflow_ha.patches", out=answer(celery_pool_flush=FITS, heartbeat_lease=OFF))
+def test_image_with_every_patch_is_accepted(docker):
+    docker.answer("airflow_ha.patches", out=image_answer(celery_pool_flush=APPLIED, heartbeat_lease=OFF))
     patch_report.check_image("image:1", {"PATCHES": "safety", "PATCHES_DISABLED": "heartbeat_lease"})
     (call,) = docker.calls()
     assert call[:3] == ["run", "--rm", "--network=none"]
@@ -28,15 +28,15 @@ def test_an_image_with_every_patch_is_started_with_what_is_off(docker):
     assert call[-3:] == ["image:1", "-m", "airflow_ha.patches"]
 
 
-def test_an_image_that_would_skip_a_patch_is_refused_with_its_name_and_reason(docker):
-    docker.answer("airflow_ha.patches", out=answer(celery_pool_flush=SKIPPED), code=1)
+def test_image_that_would_skip_a_patch_is_refused(docker):
+    docker.answer("airflow_ha.patches", out=image_answer(celery_pool_flush=SKIPPED), code=1)
     with pytest.raises(StackError) as refused:
         patch_report.check_image("image:1", {})
     assert "cannot apply 1 patch(es): celery_pool_flush: celery is 6.0" in str(refused.value)
     assert "PATCHES_DISABLED=celery_pool_flush" in str(refused.value)
 
 
-def test_an_image_that_cannot_be_asked_is_refused(docker):
+def test_image_that_does_not_answer_is_refused(docker):
     docker.answer("airflow_ha.patches", err="No module named wrapt", code=1)
     with pytest.raises(StackError, match="No module named wrapt"):
         patch_report.check_image("image:1", {})
@@ -46,11 +46,11 @@ def instance(name: str, state: str = "running") -> compose.Instance:
     return compose.Instance(id=name, state=state, health="healthy", created=0.0, ports=frozenset())
 
 
-def test_a_running_container_of_each_component_is_asked(docker):
+def test_states_come_from_running_containers_only(docker):
     docker.answer("exec s1", out=json.dumps({"patches": {"skip_idle_dag_runs": OFF}}))
-    docker.answer("exec w2", out=json.dumps({"patches": {"celery_pool_flush": SKIPPED, "heartbeat_lease": FITS}}))
+    docker.answer("exec w2", out=json.dumps({"patches": {"celery_pool_flush": SKIPPED, "heartbeat_lease": APPLIED}}))
     docker.answer("exec f1", err="no main process has started", code=1)
-    found = patch_report.running(
+    states = patch_report.running_states(
         {
             "scheduler": [instance("s1")],
             "worker-gpu": [instance("w1", "exited"), instance("w2")],
@@ -58,32 +58,32 @@ def test_a_running_container_of_each_component_is_asked(docker):
             "postgres": [instance("p1")],
         }
     )
-    assert found.keys() == {"scheduler", "worker-gpu", "flower"}
-    (unknown,) = found["flower"].values()
+    assert states.keys() == {"scheduler", "worker-gpu", "flower"}
+    (unknown,) = states["flower"].values()
     assert unknown["state"] == "unknown"
-    assert patch_report.exceptions(found) == [
+    assert patch_report.unapplied_patches(states) == [
         {"patch": "skip_idle_dag_runs", "state": "off", "reason": "PATCHES_DISABLED", "components": "scheduler"},
         {"patch": "celery_pool_flush", **SKIPPED, "components": "worker-gpu"},
         {"patch": "redis_failover_errors", **unknown, "components": "flower"},
     ]
 
 
-def test_of_containers_that_differ_the_one_without_a_patch_is_shown(docker):
+def test_containers_that_differ_show_the_skipped_patch(docker):
     docker.answer("exec w1", out=json.dumps({"patches": {"celery_pool_flush": SKIPPED}}))
-    docker.answer("exec w2", out=json.dumps({"patches": {"celery_pool_flush": FITS}}))
+    docker.answer("exec w2", out=json.dumps({"patches": {"celery_pool_flush": APPLIED}}))
     for order in (["w1", "w2"], ["w2", "w1"]):
-        found = patch_report.running({"worker": [instance(name) for name in order]})
-        assert found == {"worker": {"celery_pool_flush": SKIPPED}}
+        states = patch_report.running_states({"worker": [instance(name) for name in order]})
+        assert states == {"worker": {"celery_pool_flush": SKIPPED}}
 
 
-def test_the_image_of_each_component_is_asked_once(docker):
-    docker.answer("airflow_ha.patches", out=answer(celery_pool_flush=FITS))
+def test_each_distinct_image_is_checked_once(docker):
+    docker.answer("airflow_ha.patches", out=image_answer(celery_pool_flush=APPLIED))
     services = {"scheduler": "stack:1", "worker": "stack:1", "worker-gpu": "team:2"}
     model = {name: {"image": image, "environment": {"AIRFLOW_HA_COMPONENT": name}} for name, image in services.items()}
     patch_report.check_images({"services": {**model, "broker": {"image": "other:3"}}}, {})
     assert sorted(call[-3] for call in docker.calls()) == ["stack:1", "team:2"]
 
 
-def test_the_readme_is_written_from_the_registry():
-    assert patch_report.README.read_text() == patch_report.readme(), "run python -m ops.patch_report --write"
-    assert all(patch.name in patch_report.readme() for patch in registry.PATCHES)
+def test_readme_matches_the_registry():
+    assert patch_report.README.read_text() == patch_report.render_readme(), "run python -m ops.patch_report --write"
+    assert all(patch.name in patch_report.render_readme() for patch in registry.PATCHES)

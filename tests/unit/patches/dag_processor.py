@@ -1,7 +1,7 @@
-"""A DAG processor that parses each file of a folder once, as Airflow's but without a database.
+"""A DAG processor without a database that parses each file of a folder once, for test_report_parser_exit.py.
 
-For test_report_parser_exit.py. Run as a program: the folder, and `upstream` to leave the patch out. Prints a line of
-JSON: by file what would be written of it.
+Run it as a program: the arguments are the folder, and `upstream` to leave the patch out. It prints a line of JSON: the
+stored result by file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ TIMEOUT = 6.0
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    written: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def persist(_: Any, *, parsing_result: Any, relative_fileloc: str, **__: Any) -> None:
         dags = [dag.dag_id for dag in parsing_result.serialized_dags]
         if "refused" in dags:
             raise ValueError("A string literal cannot contain NUL (0x00) characters.\0")
-        written[relative_fileloc] = {"dags": dags, "errors": parsing_result.import_errors}
+        results[relative_fileloc] = {"dags": dags, "errors": parsing_result.import_errors}
 
     upstream._make_execution_api = lambda: None
     DagFileProcessorManager.persist_parsing_result = persist
@@ -40,7 +40,7 @@ def main() -> None:
 
         dag_import_signals.apply()
         patch.apply()
-        patch.STARVED_SECONDS = 0.0  # the machine that tests may be starved itself
+        patch.STARVED_SECONDS = 0.0  # the test machine may be starved itself
     manager = DagFileProcessorManager(max_runs=-1, processor_timeout=TIMEOUT)
     manager._api_server = None
     manager.selector = selectors.DefaultSelector()
@@ -54,7 +54,7 @@ def main() -> None:
         manager._start_new_processes()
         manager._service_processor_sockets(timeout=0.2)
         manager._collect_results()
-    print("RESULT", json.dumps(written), flush=True)
+    print("RESULT", json.dumps(results), flush=True)
 
 
 if __name__ == "__main__":

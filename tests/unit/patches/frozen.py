@@ -1,4 +1,4 @@
-"""Servers that answer until they are frozen, as far as clients of Postgres, Redis and the Sentinels need them."""
+"""Fake servers that stop answering when they are frozen, for clients of Postgres, Redis and Sentinel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PARAMETERS: Final = {
 
 
 class Server:
-    """Serves each connection in a thread; a frozen one reads no more and answers no more, and its kernel goes on.
+    """A server with one thread per connection. When frozen it neither reads nor answers, but its kernel still does.
 
     Attributes:
-        port: Where it listens.
-        is_frozen: To be set.
+        port: Port of the server.
+        is_frozen: Event that freezes the server.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Server:
         with connection, connection.makefile("rb") as stream:
             try:
                 self.serve(connection, stream)
-            except OSError:  # shut by the client, or by `close`
+            except OSError:  # closed by the client, or by `close`
                 return
 
     def serve(self, connection: socket.socket, stream: Any) -> None:
@@ -61,7 +61,7 @@ class Server:
 
 
 class Postgres(Server):
-    """Lets everybody in; `1` is the only value in its database: https://www.postgresql.org/docs/17/protocol.html."""
+    """A server that accepts every login and returns `1`: https://www.postgresql.org/docs/17/protocol.html."""
 
     def serve(self, connection: socket.socket, stream: Any) -> None:
         while True:
@@ -77,7 +77,7 @@ class Postgres(Server):
             content = stream.read(struct.unpack("!I", stream.read(4))[0] - 4)
             if self.is_frozen.is_set():
                 continue
-            if kind in b"QP":  # at once, or with the next messages
+            if kind in b"QP":  # simple query, or extended query protocol
                 query = content.strip(b"\0").split(b"\0")[0]
             columns, values, command = rows(query)
             state = {b"BEGIN": b"T", b"COMMIT": b"I", b"ROLLBACK": b"I"}.get(command, state)
@@ -89,26 +89,26 @@ class Postgres(Server):
 
 
 def rows(query: bytes) -> tuple[bytes, bytes, bytes]:
-    """The columns and the rows of an answer to a query, and its command."""
+    """Return the columns and rows of a query's answer, and its command."""
     command = query.split()[0].rstrip(b";").upper()
     if command not in (b"SELECT", b"SHOW"):
         return b"", b"", command
     columns = message(b"T", struct.pack("!H", 1) + b"value\0" + struct.pack("!IHIHIH", 0, 0, 25, 65535, 0, 0))
     value = b"PostgreSQL 17.0" if b"version" in query else b"1"
-    is_there = b"pg_type" not in query
-    return columns, message(b"D", struct.pack("!HI", 1, len(value)) + value) if is_there else b"", command
+    has_row = b"pg_type" not in query
+    return columns, message(b"D", struct.pack("!HI", 1, len(value)) + value) if has_row else b"", command
 
 
 def message(kind: bytes, content: bytes) -> bytes:
-    """One of Postgres' messages."""
+    """Return a Postgres protocol message."""
     return kind + struct.pack("!I", len(content) + 4) + content
 
 
 class Redis(Server):
-    """A Redis, or a Sentinel that knows the primary `airflow`: https://redis.io/docs/latest/develop/reference/protocol-spec/.
+    """A Redis, or a Sentinel with the primary `airflow`: https://redis.io/docs/latest/develop/reference/protocol-spec/.
 
     Attributes:
-        primary: Its name and port, as this Sentinel announces them.
+        primary: Name and port of the primary that this Sentinel reports.
     """
 
     primary = ("", 0)
@@ -126,5 +126,5 @@ class Redis(Server):
     def masters(self) -> bytes:
         host, port = self.primary
         state = ["name", "airflow", "ip", host, "port", str(port), "flags", "master", "num-other-sentinels", "0"]
-        text = "".join(f"${len(one)}\r\n{one}\r\n" for one in state)
+        text = "".join(f"${len(field)}\r\n{field}\r\n" for field in state)
         return f"*1\r\n*{len(state)}\r\n{text}".encode()

@@ -1,4 +1,4 @@
-"""Patches that are applied for one test, and not for the others of the same process."""
+"""Apply a patch for one test, without an effect on other tests in the same process."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ MISSING = object()
 
 
 def holders(patch: registry.Patch) -> list[Any]:
-    """The modules and classes in which a patch replaces something, by its row."""
-    found: list[Any] = []
+    """Return the modules and classes that a patch changes, according to its row."""
+    changed: list[Any] = []
     for target in patch.replaces:
         module, _, name = target.partition(":")
-        found.append(holder := importlib.import_module(module))
+        changed.append(holder := importlib.import_module(module))
         for part in name.split("."):
             holder = getattr(holder, part, None)
             if isinstance(holder, (type, ModuleType)):
-                found.append(holder)
-    return found
+                changed.append(holder)
+    return changed
 
 
 @contextmanager
-def applied(name: str, *more: Any) -> Iterator[ModuleType]:
-    """A patch, imported anew and applied for as long as the block lasts.
+def applied(name: str, *extra_holders: Any) -> Iterator[ModuleType]:
+    """Import a patch again, and apply it for the duration of the block.
 
     Args:
-        name: The patch's.
-        more: Modules and classes that it changes beside those in its row.
+        name: Name of the patch.
+        extra_holders: Modules and classes that it changes in addition to its row.
     """
     module_name = f"airflow_ha.patches.{name}"
-    patch = next(one for one in registry.PATCHES if one.name == name)
-    places = {id(holder): holder for holder in (*holders(patch), *more)}.values()
+    patch = next(row for row in registry.PATCHES if row.name == name)
+    places = {id(holder): holder for holder in (*holders(patch), *extra_holders)}.values()
     before = [(holder, dict(vars(holder))) for holder in places]
     listeners: list[tuple[Any, str, Any]] = []
     sys.modules.pop(module_name, None)

@@ -1,6 +1,6 @@
-"""Asset events are queued last in their transaction, and their queue rows stay until it is committed.
+"""Asset events are queued last in their transaction, and their queue rows stay until it commits.
 
-What that is for needs PostgreSQL and two schedulers: tests/integration/test_scheduling_fairness.py.
+The concurrency tests need PostgreSQL and two schedulers: tests/integration/test_scheduling_fairness.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture(scope="module")
 def patch():
-    """The patch, as in a component."""
+    """The patch, applied as in a component."""
     with applied("asset_event_registration") as module:
         yield module
 
 
 class Transaction:
-    """A session whose statements are kept; a scheduler has deleted these rows before they could be locked."""
+    """A session that records statements; `deleted` rows are gone when they are to be locked."""
 
     def __init__(self, *deleted: tuple[int, str], nested: bool = False) -> None:
         self.info: dict[str, set[tuple[int, str]]] = {}
@@ -50,7 +50,7 @@ class Transaction:
         AssetManager._queue_dagruns_nonpartitioned_postgres(asset_id, dags, self)
 
 
-def test_events_are_queued_at_the_end_in_one_order(patch):
+def test_events_are_queued_last_in_one_order(patch):
     transaction = Transaction()
     transaction.register(2, "b", "a")
     transaction.register(1, "b")
@@ -60,14 +60,14 @@ def test_events_are_queued_at_the_end_in_one_order(patch):
     assert "FOR KEY SHARE" in transaction.statements[-1]
 
 
-def test_row_deleted_meanwhile_is_queued_again(patch):
+def test_concurrently_deleted_row_is_queued_again(patch):
     transaction = Transaction((1, "b"))
     transaction.register(1, "a", "b")
     patch.queue(transaction)
     assert transaction.inserted == [[(1, "a"), (1, "b")], [(1, "b")]]
 
 
-def test_wait_for_a_scheduler_is_bounded_for_tasks(patch, monkeypatch):
+def test_lock_wait_of_a_task_is_limited(patch, monkeypatch):
     monkeypatch.setenv("AIRFLOW_HA_COMPONENT", "execution-api")
     transaction = Transaction()
     transaction.register(1, "a")
@@ -78,12 +78,12 @@ def test_wait_for_a_scheduler_is_bounded_for_tasks(patch, monkeypatch):
 def test_rolled_back_transaction_queues_nothing(patch):
     transaction = Transaction()
     transaction.register(1, "a")
-    patch.forget(transaction)
+    patch.discard(transaction)
     patch.queue(transaction)
     assert transaction.statements == []
 
 
-def test_savepoint_queues_nothing_yet(patch):
+def test_savepoint_queues_nothing(patch):
     transaction = Transaction(nested=True)
     transaction.register(1, "a")
     patch.queue(transaction)
@@ -91,7 +91,7 @@ def test_savepoint_queues_nothing_yet(patch):
 
 
 def test_upstream_queues_assets_not_events():
-    """When this fails, Airflow's queue names each event (3.4): asset_event_registration.py can go."""
+    """If this fails, the queue of Airflow (3.4) names each event: delete asset_event_registration.py."""
     from airflow.models.asset import AssetDagRunQueue
 
     assert "asset_event_id" not in AssetDagRunQueue.__table__.columns

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.patches.dag_database import store_dags
 from tests.unit.patches.loading import applied
 
 DAG = """
@@ -22,32 +23,25 @@ for name, schedule in {"one": [a], "both": a & b, "either": a | b}.items():
 
 @pytest.fixture(scope="module")
 def patch():
-    """Our patch, loaded as in a scheduler."""
+    """The patch, applied as in a scheduler."""
     with applied("asset_triggered_runs") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory):
-    """The ids of both assets, by their names."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    """The ids of both assets, by name."""
     from airflow.models.asset import AssetModel
-    from airflow.utils.db import initdb
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    initdb()
-    folder = tmp_path_factory.mktemp("dags")
-    (folder / "assets.py").write_text(DAG)
-    DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(DagBag(dag_folder=folder), "dags-folder", None)
+    store_dags(DAG, tmp_path_factory.mktemp("dags"))
     with create_session() as session:
         return {asset.name: asset.id for asset in session.scalars(select(AssetModel))}
 
 
 class Queue:
-    """Assets and their consumers, whose clock counts minutes."""
+    """Assets and their consumers, with times in minutes."""
 
     def __init__(self, assets) -> None:
         from airflow._shared.timezones import timezone
@@ -56,7 +50,7 @@ class Queue:
         self.start = timezone.utcnow()
 
     def event(self, asset: str, minute: float) -> int:
-        """Register an event, and return its id."""
+        """Register an event and return its id."""
         from airflow.models.asset import AssetEvent
         from airflow.utils.session import create_session
 
@@ -84,7 +78,7 @@ class Queue:
             return session.scalar(select(func.count()).where(AssetDagRunQueue.target_dag_id == dag))
 
     def create(self, dag: str, create=None) -> list[list[int]]:
-        """Let a scheduler create the next run, and return the events of each run of the consumer."""
+        """Create the next run, and return the events of each run of the consumer."""
         from airflow.jobs.job import Job
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
         from airflow.models.dag import DagModel
@@ -113,14 +107,14 @@ def queue(assets, patch):
     return Queue(assets)
 
 
-def test_events_after_the_first_are_in_the_same_run(queue):
+def test_later_events_are_in_the_same_run(queue):
     events = [queue.event("a", minute) for minute in (1, 2, 3)]
     queue.row("one", "a", 1)
     assert queue.create("one") == [events]
     assert queue.rows("one") == 0
 
 
-def test_event_committed_after_a_later_one_is_in_the_next_run(queue):
+def test_event_that_is_committed_late_is_in_the_next_run(queue):
     first = queue.event("a", 3)
     queue.row("one", "a", 3)
     queue.create("one")
@@ -129,7 +123,7 @@ def test_event_committed_after_a_later_one_is_in_the_next_run(queue):
     assert queue.create("one") == [[first], [late]]
 
 
-def test_each_event_is_taken_once(queue):
+def test_each_event_is_consumed_once(queue):
     taken = []
     for minute in (1, 2, 3):
         taken.append([queue.event("a", minute)])
@@ -137,7 +131,7 @@ def test_each_event_is_taken_once(queue):
         assert queue.create("one") == taken
 
 
-def test_queue_row_without_untaken_events_makes_no_run(queue):
+def test_queue_row_without_new_events_creates_no_run(queue):
     event = queue.event("a", 1)
     queue.row("one", "a", 1)
     queue.create("one")
@@ -146,7 +140,7 @@ def test_queue_row_without_untaken_events_makes_no_run(queue):
     assert queue.rows("one") == 0
 
 
-def test_condition_is_met_by_the_rows_that_are_left(queue):
+def test_condition_counts_the_remaining_queue_rows(queue):
     events = [queue.event("a", 1)]
     queue.row("both", "a", 1)
     assert queue.create("both") == []
@@ -163,7 +157,7 @@ def test_events_of_either_asset_are_in_one_run(queue):
     assert queue.create("either") == [events]
 
 
-def test_event_before_the_dag_was_a_consumer_is_not_taken(queue):
+def test_event_before_the_dag_was_a_consumer_is_ignored(queue):
     queue.event("a", -60)
     event = queue.event("a", 1)
     queue.row("one", "a", 1)
@@ -171,7 +165,7 @@ def test_event_before_the_dag_was_a_consumer_is_not_taken(queue):
 
 
 def test_upstream_leaves_later_events_without_a_run(queue, patch):
-    """When this fails, Airflow takes all events that were queued: asset_triggered_runs.py can go."""
+    """If this fails, upstream takes all queued events: delete asset_triggered_runs.py."""
     first, _ = queue.event("a", 1), queue.event("a", 2)
     queue.row("one", "a", 1)
     assert queue.create("one", patch._create) == [[first]]

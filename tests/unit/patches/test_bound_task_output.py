@@ -1,4 +1,4 @@
-"""What a task prints reaches its log in lines of bounded length, in time that grows with its length."""
+"""Printed output reaches its log in lines of bounded length, in linear time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def patched():
         yield
 
 
-def received(data: bytes, *, records: bool = False) -> list[bytes]:
-    """The lines that come out of the present reader when a socket gets the data in pieces of 4 KB."""
+def read_lines(data: bytes, *, records: bool = False) -> list[bytes]:
+    """Return the lines that the current reader passes on when a socket receives the data in parts of 4 KB."""
     lines: list[bytes] = []
 
     def forward_to_log():
@@ -48,16 +48,16 @@ def received(data: bytes, *, records: bool = False) -> list[bytes]:
 
 @pytest.mark.parametrize("data", [b"", b"one\n", b"one\ntwo\n\nthree", b"x" * 9000 + b"\n" + b"y" * 4096 + b"\nz"])
 @pytest.mark.parametrize("records", [False, True])
-def test_ordinary_lines_are_passed_on_as_upstream_does(request, data, records):
-    upstream = [line.rstrip(b"\n") for line in received(data, records=records)]
+def test_short_lines_are_passed_on_as_upstream(request, data, records):
+    upstream = [line.rstrip(b"\n") for line in read_lines(data, records=records)]
     request.getfixturevalue("patched")
-    assert [line.rstrip(b"\n") for line in received(data, records=records)] == upstream
+    assert [line.rstrip(b"\n") for line in read_lines(data, records=records)] == upstream
 
 
 @pytest.mark.usefixtures("patched")
 def test_long_line_is_split_without_loss():
     text = ("é" * 2_000_001).encode()
-    lines = received(text + b"\nafter\n")
+    lines = read_lines(text + b"\nafter\n")
     assert lines[-1] == b"after\n"
     assert len(lines) == 5
     for line in lines:
@@ -67,22 +67,22 @@ def test_long_line_is_split_without_loss():
 
 
 @pytest.mark.usefixtures("patched")
-def test_long_record_is_cut_and_says_its_size():
+def test_long_record_is_cut_and_states_its_size():
     text = json.dumps({"timestamp": "2026-01-01T00:00:00Z", "level": "error", "event": "z" * 9_000_000, "more": 1})
-    line, after = received(text.encode() + b'\n{"event": "after"}\n', records=True)
+    line, after = read_lines(text.encode() + b'\n{"event": "after"}\n', records=True)
     record = json.loads(line)
     assert (record["level"], record["timestamp"]) == ("error", "2026-01-01T00:00:00Z")
     assert f"{len(text):,}" in record["event"][-60:]
     assert json.loads(after) == {"event": "after"}
 
 
-def test_long_line_takes_time_that_grows_with_its_length(request):
+def test_long_line_is_read_in_linear_time(request):
     def seconds(size: int) -> float:
         started = time.process_time()
-        received(b"z" * size)
+        read_lines(b"z" * size)
         return time.process_time() - started
 
-    upstreams = seconds(8_000_000) / max(seconds(2_000_000), 1e-3)
-    assert upstreams > 6, "upstream reads a long line in linear time: delete bound_task_output and this file"
+    growth = seconds(8_000_000) / max(seconds(2_000_000), 1e-3)
+    assert growth > 6, "upstream reads a long line in linear time: delete bound_task_output and this file"
     request.getfixturevalue("patched")
     assert seconds(30_000_000) < 3

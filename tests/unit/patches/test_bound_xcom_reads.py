@@ -1,4 +1,4 @@
-"""A server reads no more XCom values at once than it has room for."""
+"""An API server loads no more XCom values at once than its memory can hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def session():
     engine = sqlalchemy.create_engine("sqlite://")
     Base.metadata.create_all(engine)
     with applied("bound_xcom_reads"), Session(engine) as session:
-        session.add_all([kind(id=one, value=VALUE) for one in range(10) for kind in (XComModel, Other)])
+        session.add_all([kind(id=number, value=VALUE) for number in range(10) for kind in (XComModel, Other)])
         session.commit()
         yield session
 
@@ -57,21 +57,21 @@ def test_values_over_the_limit_are_refused(session):
     assert len(session.execute(select(Other.value)).all()) == 10
 
 
-def test_list_leaves_the_values_in_the_database(session):
+def test_list_does_not_load_the_values(session):
     sent = statements(session)
     listed = session.scalars(select(XComModel).limit(5)).all()
     assert "value" not in sent[0]
     assert listed[0].value == VALUE
 
 
-def test_single_xcom_is_read_with_its_value(session):
+def test_single_xcom_is_loaded_with_its_value(session):
     sent = statements(session)
     assert session.scalars(select(XComModel).limit(1)).first().value == VALUE
     assert len(sent) == 1
 
 
-def test_upstream_reads_all_values_of_a_slice_and_of_a_list():
-    """When this fails, upstream may bound them itself: see whether bound_xcom_reads can go."""
+def test_upstream_loads_all_values_of_slice_and_list():
+    """If this fails, upstream may limit them: check whether bound_xcom_reads can be deleted."""
     import inspect
 
     from airflow.api_fastapi.core_api.routes.public import xcom

@@ -1,4 +1,4 @@
-"""A worker that lost its broker still knows which of its processes are at work."""
+"""A worker that lost its broker still knows which pool processes are busy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Job:
 
 @pytest.fixture
 def pool():
-    """What `flush` reads of a pool: process 1 runs a task, 2 has not begun its, 3 died of its."""
+    """The attributes of a pool that `flush` uses: process 1 runs a task, 2 has not started its task, 3 died."""
     jobs = {
         "runs": Job(Process(1), accepted=True),
         "waits": Job(Process(2), accepted=False),
@@ -49,18 +49,18 @@ def pool():
     )
 
 
-def test_a_process_that_runs_a_task_is_given_no_other_after_the_broker_was_away(pool):
+def test_process_that_runs_a_task_stays_busy(pool):
     celery_pool_flush.flush(pool)
     assert pool._busy_workers == {1}
     assert not pool.outbound_buffer
 
 
-def test_upstream_forgets_it(pool):
+def test_upstream_forgets_busy_processes(pool):
     celery_pool_flush._flush(pool)
-    assert not pool._busy_workers, "upstream has fixed it: src/airflow_ha/patches/celery_pool_flush.py can go"
+    assert not pool._busy_workers, "upstream is fixed: delete src/airflow_ha/patches/celery_pool_flush.py"
 
 
-def test_a_process_that_was_free_stays_free(pool):
+def test_free_process_stays_free(pool):
     pool._busy_workers.clear()
     celery_pool_flush.flush(pool)
     assert not pool._busy_workers

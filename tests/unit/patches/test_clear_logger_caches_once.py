@@ -1,4 +1,4 @@
-"""A task's logging is set up as upstream does it, and the loggers' caches are cleared once."""
+"""A task's logging is set up as upstream does it, and the logger caches are cleared once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow.sdk.execution_time import supervisor
 SET_UP = """
 {load}
 chatty = logging.getLogger("httpx")
-chatty.isEnabledFor(logging.INFO)  # its answer is kept, and must not be
+chatty.isEnabledFor(logging.INFO)  # the answer is cached, and the cache must be cleared
 cleared, clear = [], logging.Manager._clear_cache
 logging.Manager._clear_cache = lambda self: cleared.append(clear(self))
 ours, theirs = socket.socketpair()
@@ -27,26 +27,26 @@ names = ("", "airflow", "airflow.models.dag", "httpx")
 levels = {{name: logging.getLogger(name).getEffectiveLevel() for name in names}}
 print(json.dumps([len(cleared), levels, chatty.isEnabledFor(logging.INFO), line["event"], line["logger"]]))
 """
-"""In a process of its own, as a task's."""
+"""Runs in its own process, as a task does."""
 
 
 @pytest.fixture(scope="module")
 def set_up():
-    """What is so after a task's process has set up its logging, with and without the patch."""
+    """The state of a task process after its logging setup, with and without the patch."""
     load = "from airflow_ha.patches import clear_logger_caches_once as patch; patch.apply()"
-    ours, upstreams = in_forks(IMPORTS, [SET_UP.format(load=load) for load in (load, "")])
-    return SimpleNamespace(ours=json.loads(ours), upstreams=json.loads(upstreams))
+    patched, upstream = in_forks(IMPORTS, [SET_UP.format(load=load) for load in (load, "")])
+    return SimpleNamespace(patched=json.loads(patched), upstream=json.loads(upstream))
 
 
-def test_caches_are_cleared_once(set_up):
-    assert set_up.ours[0] == 1
+def test_logger_caches_are_cleared_once(set_up):
+    assert set_up.patched[0] == 1
 
 
-def test_logging_is_as_upstreams(set_up):
-    assert set_up.ours[1:] == set_up.upstreams[1:]
-    assert set_up.ours[2:] == [False, "here", "airflow.mine"]
+def test_logging_works_as_upstream(set_up):
+    assert set_up.patched[1:] == set_up.upstream[1:]
+    assert set_up.patched[2:] == [False, "here", "airflow.mine"]
 
 
-def test_upstream_still_clears_them_for_each_logger(set_up):
-    """When this fails, Airflow or Python has fixed it: delete clear_logger_caches_once and this file."""
-    assert set_up.upstreams[0] > 20
+def test_upstream_clears_caches_for_each_logger(set_up):
+    """If this fails, Airflow or Python is fixed: delete clear_logger_caches_once and this file."""
+    assert set_up.upstream[0] > 20

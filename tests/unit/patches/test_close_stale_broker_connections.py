@@ -1,4 +1,4 @@
-"""A worker that waits for a task at a frozen Redis connects anew once there is another primary."""
+"""A worker that waits for a task at a frozen Redis reconnects once another node is the primary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture
 def servers():
-    """A Sentinel, and the Redis that it calls the primary."""
+    """A Sentinel, and the Redis that it reports as the primary."""
     sentinel, redis = Redis(), Redis()
     sentinel.primary = ("localhost", redis.port)
     yield sentinel, redis
@@ -34,14 +34,14 @@ def module(monkeypatch):
     with applied("close_stale_broker_connections") as patch:
         yield patch
     if stale_connections._watcher is not None:
-        stale_connections._watcher.end()
+        stale_connections._watcher.stop()
 
 
 class Worker:
-    """As far as it waits for a task.
+    """The connection on which a worker waits for a task.
 
     Attributes:
-        connection: On which it waits.
+        connection: The waiting connection.
     """
 
     def __init__(self, sentinel: Redis) -> None:
@@ -51,40 +51,40 @@ class Worker:
         self.connection = self.channel._create_client(asynchronous=True).connection_pool.get_connection()
         self.connection.send_command("BRPOP", "default", 1)
 
-    def answered(self, seconds: float) -> bool:
-        """Whether the event loop would read from the connection."""
+    def is_readable(self, seconds: float) -> bool:
+        """Return whether the connection becomes readable within some seconds."""
         return bool(select.select([self.connection._sock], [], [], seconds)[0])
 
 
 @pytest.mark.usefixtures("module")
-def test_the_wait_ends_once_another_node_is_the_primary(servers):
+def test_wait_ends_once_another_node_is_the_primary(servers):
     sentinel, _ = servers
     worker = Worker(sentinel)
-    assert not worker.answered(0.5), "the primary is waited for"
+    assert not worker.is_readable(0.5), "the connection to the primary stays open"
     sentinel.primary = ("redis-2", 6379)
-    assert worker.answered(10)
+    assert worker.is_readable(10)
     assert worker.connection._sock.recv(1) == b""
 
 
-def test_without_it_what_a_scheduler_asks_ends_by_socket_timeout(servers):
-    """Why schedulers have no thread for it; a worker's event loop is not limited so."""
+def test_scheduler_call_ends_by_socket_timeout(servers):
+    """A scheduler needs no watcher thread: only a worker's event loop waits without a timeout."""
     sentinel, redis = servers
     worker = Worker(sentinel)
     redis.is_frozen.set()
     with pytest.raises(RedisTimeoutError):
         worker.channel.client.llen("default")
-    assert not worker.answered(0)
+    assert not worker.is_readable(0)
 
 
 @pytest.mark.usefixtures("module")
-def test_another_client_of_the_sentinels_is_left_alone(servers):
+def test_other_sentinel_client_is_not_watched(servers):
     sentinel, _ = servers
     client = Sentinel([("127.0.0.1", sentinel.port)]).master_for("airflow")
     client.ping()
     assert stale_connections._watched == {}
 
 
-def test_a_sentinel_that_does_not_answer_names_no_primary(module, servers, monkeypatch):
+def test_unresponsive_sentinel_reports_no_primary(module, servers, monkeypatch):
     sentinel, _ = servers
     monkeypatch.setattr(stale_connections, "ANSWER_SECONDS", 0.1)
     manager = Sentinel([("127.0.0.1", sentinel.port)], sentinel_kwargs={})
@@ -93,11 +93,11 @@ def test_a_sentinel_that_does_not_answer_names_no_primary(module, servers, monke
     assert module.redis_primary(manager, "airflow") is None
 
 
-def test_kombu_makes_the_same_connections_as_without(module, servers):
-    """But for their class: it asks that class which arguments it takes."""
+def test_kombu_creates_connections_with_the_same_arguments(module, servers):
+    """Kombu reads the accepted arguments from the connection class."""
     sentinel, _ = servers
-    ours = Worker(sentinel).channel._connparams()
+    patched = Worker(sentinel).channel._connparams()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        upstreams = SentinelChannel.connection_class.__bases__[1]
-        monkeypatch.setattr(SentinelChannel, "connection_class", upstreams)
-        assert Worker(sentinel).channel._connparams() == ours | {"connection_class": upstreams}
+        upstream_class = SentinelChannel.connection_class.__bases__[1]
+        monkeypatch.setattr(SentinelChannel, "connection_class", upstream_class)
+        assert Worker(sentinel).channel._connparams() == patched | {"connection_class": upstream_class}

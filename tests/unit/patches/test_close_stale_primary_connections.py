@@ -1,4 +1,4 @@
-"""A query that waits for a frozen Postgres fails once another node is the primary; only Airflow's own engines know."""
+"""A query to a frozen Postgres fails once another node is the primary, on Airflow's dag_engine engines only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE = sqlalchemy.text("SELECT 1")
 
 @pytest.fixture
 def patroni():
-    """Of both nodes: `localhost`, on which Postgres is, and `127.0.0.1`; the name of the primary can be set."""
+    """Patroni of both nodes: `localhost`, where Postgres runs, and `127.0.0.1`. Tests set `primary`."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -42,7 +42,7 @@ def patroni():
 
 @pytest.fixture
 def module(monkeypatch, patroni):
-    """The patch, applied, with a short patience."""
+    """The patch, applied with short timeouts."""
     monkeypatch.setattr(engines, "_METADATA", [])
     monkeypatch.setattr(engines, "_RESULTS", [])
     monkeypatch.setattr(stale_connections, "_watched", {})
@@ -53,7 +53,7 @@ def module(monkeypatch, patroni):
         patch.PATRONI_PORT = patroni.server_port
         yield patch
     if stale_connections._watcher is not None:
-        stale_connections._watcher.end()
+        stale_connections._watcher.stop()
 
 
 @pytest.fixture
@@ -68,20 +68,20 @@ def url(postgres: Postgres, driver: str = "psycopg2", other: str = "&host=127.0.
 
 
 def watchers() -> int:
-    return sum(isinstance(one, stale_connections.Watcher) for one in threading.enumerate())
+    return sum(isinstance(thread, stale_connections.Watcher) for thread in threading.enumerate())
 
 
-def fail(connection: sqlalchemy.Connection) -> None:
-    """A query that somebody ends."""
+def run_until_closed(connection: sqlalchemy.Connection) -> None:
+    """Run a query whose connection another thread closes."""
     with pytest.raises(sqlalchemy.exc.OperationalError):
         connection.execute(ONE)
 
 
-@pytest.mark.parametrize("created", [engines.metadata_engine_created, engines.result_engine_created])
+@pytest.mark.parametrize("report_engine", [engines.metadata_engine_created, engines.result_engine_created])
 @pytest.mark.usefixtures("module")
-def test_a_query_to_a_frozen_primary_ends_once_there_is_another(postgres, patroni, created):
+def test_query_to_a_frozen_primary_fails_after_failover(postgres, patroni, report_engine):
     engine = sqlalchemy.create_engine(url(postgres))
-    created(engine)
+    report_engine(engine)
     with engine.connect() as connection:
         assert connection.scalar(ONE) == "1"
         patroni.primary = "127.0.0.1"
@@ -91,7 +91,7 @@ def test_a_query_to_a_frozen_primary_ends_once_there_is_another(postgres, patron
 
 
 @pytest.mark.usefixtures("module")
-def test_an_asynchronous_query_ends_too(postgres, patroni):
+def test_async_query_to_a_frozen_primary_fails_after_failover(postgres, patroni):
     async def query() -> None:
         engine = create_async_engine(url(postgres, "psycopg_async"))
         engines.metadata_engine_created(engine.sync_engine)
@@ -105,13 +105,13 @@ def test_an_asynchronous_query_ends_too(postgres, patroni):
 
 
 @pytest.mark.usefixtures("module")
-def test_an_engine_of_a_dags_own_to_the_same_server_waits(postgres, patroni):
-    airflows, own = (sqlalchemy.create_engine(url(postgres)) for _ in range(2))
-    engines.metadata_engine_created(airflows)
-    with airflows.connect() as connection, own.connect() as untouched:
+def test_engine_of_dag_code_is_not_affected(postgres, patroni):
+    metadata_engine, dag_engine = (sqlalchemy.create_engine(url(postgres)) for _ in range(2))
+    engines.metadata_engine_created(metadata_engine)
+    with metadata_engine.connect() as connection, dag_engine.connect() as dag_connection:
         patroni.primary = "127.0.0.1"
         postgres.is_frozen.set()
-        slow = threading.Thread(target=fail, args=(untouched,))
+        slow = threading.Thread(target=run_until_closed, args=(dag_connection,))
         slow.start()
         with pytest.raises(sqlalchemy.exc.OperationalError):
             connection.execute(ONE)
@@ -123,12 +123,12 @@ def test_an_engine_of_a_dags_own_to_the_same_server_waits(postgres, patroni):
 
 
 @pytest.mark.usefixtures("module")
-def test_a_slow_query_on_the_primary_is_waited_for(postgres, patroni):
+def test_slow_query_on_the_primary_is_not_ended(postgres, patroni):
     engine = sqlalchemy.create_engine(url(postgres))
     engines.metadata_engine_created(engine)
     with engine.connect() as connection:
         postgres.is_frozen.set()
-        slow = threading.Thread(target=fail, args=(connection,))
+        slow = threading.Thread(target=run_until_closed, args=(connection,))
         slow.start()
         slow.join(1)
         assert slow.is_alive()
@@ -138,7 +138,7 @@ def test_a_slow_query_on_the_primary_is_waited_for(postgres, patroni):
 
 
 @pytest.mark.usefixtures("module")
-def test_a_process_of_a_workers_pool_has_no_thread_when_it_forks(postgres):
+def test_pool_process_has_a_thread_only_while_connected(postgres):
     engine = sqlalchemy.create_engine(url(postgres))
     engines.result_engine_created(engine)
     for _ in range(2):
@@ -149,17 +149,17 @@ def test_a_process_of_a_workers_pool_has_no_thread_when_it_forks(postgres):
 
 
 @pytest.mark.usefixtures("module")
-def test_without_replicas_nothing_is_watched(postgres):
-    for created in (engines.metadata_engine_created, engines.result_engine_created):
+def test_database_without_replicas_is_not_watched(postgres):
+    for report_engine in (engines.metadata_engine_created, engines.result_engine_created):
         engine = sqlalchemy.create_engine(url(postgres, other=""))
-        created(engine)
+        report_engine(engine)
         with engine.connect() as connection:
             connection.execute(ONE)
             assert watchers() == 0
     assert stale_connections._watched == {}
 
 
-def test_a_patroni_that_does_not_answer_is_not_the_primary(module):
+def test_unreachable_patroni_is_not_the_primary(module):
     module.PATRONI_PORT = 1
     assert module.postgres_primary(("127.0.0.1", "localhost")) is None
 
@@ -181,7 +181,7 @@ health_server.join()
 
 
 @pytest.mark.parametrize(("component", "is_watched"), [("scheduler", True), ("dag-processor", False)])
-def test_a_schedulers_health_server_is_watched_too(postgres, component, is_watched):
+def test_only_a_schedulers_fork_starts_a_watcher(postgres, component, is_watched):
     done = subprocess.run(
         [sys.executable, "-c", FORK, url(postgres)],
         env={**os.environ, "AIRFLOW_HA_COMPONENT": component},

@@ -1,4 +1,4 @@
-"""Healthy tasks are not run a second time because the database, or the scheduler, was away."""
+"""Healthy tasks are not run twice after the database or the scheduler was blocked."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 from tests.unit.patches.loading import applied
 
 TIMEOUT = 35.0
-LOOK = 3.0
+CHECK_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
 def upstream():
-    """The patch, loaded as in a scheduler."""
+    """The patch, applied as in a scheduler."""
     with applied("confirm_lost_heartbeats") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def running(upstream):
-    """The tasks of a run, as a scheduler's job 7 has queued them, and running."""
+    """The ids of a run's running tasks, which scheduler job 7 queued."""
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.db import initdb
@@ -32,14 +32,14 @@ def running(upstream):
 
     initdb()
     run = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags["canary_dag"].test()
-    tasks = [one.id for one in run.get_task_instances()]
+    tasks = [task.id for task in run.get_task_instances()]
     with create_session() as session:
         session.execute(update(TaskInstance).where(TaskInstance.id.in_(tasks)).values(state="running"))
     return tasks
 
 
 class Scheduler:
-    """One whose clock is ours, and which looks as the real one does; `starved` is its share of waiting for a CPU."""
+    """A scheduler with a fake clock; `starved` is the share of time that it waits for a CPU."""
 
     def __init__(self, upstream, tasks, starved: float = 0.0) -> None:
         from airflow._shared.timezones import timezone
@@ -49,7 +49,7 @@ class Scheduler:
         self.tasks = tasks
         self.now = 1000.0
         self.began = timezone.utcnow()
-        self.patience = upstream.Patience(lambda: self.now, lambda: starved * self.now)
+        self.tracker = upstream.SilenceTracker(lambda: self.now, lambda: starved * self.now)
         self.job = SimpleNamespace(
             job=SimpleNamespace(id=7), _task_instance_heartbeat_timeout_secs=TIMEOUT, log=SchedulerJobRunner.logger()
         )
@@ -69,21 +69,21 @@ class Scheduler:
     def time(self):
         return self.began + timedelta(seconds=self.now)
 
-    def looks(self, find) -> set:
+    def check(self, find) -> set:
         from airflow._shared.timezones import timezone
         from airflow.utils.session import create_session
 
         with pytest.MonkeyPatch.context() as patch, create_session() as session:
             patch.setattr(timezone, "utcnow", self.time)
-            patch.setattr(self.upstream, "_patience", self.patience)
-            return {one.id for one in find(self.job, session=session)}
+            patch.setattr(self.upstream, "_tracker", self.tracker)
+            return {task.id for task in find(self.job, session=session)}
 
-    def first_found(self, find, until: float) -> float | None:
-        """Seconds from now until it finds tasks dead; None when it does not, for so long."""
+    def seconds_until_dead(self, find, until: float) -> float | None:
+        """Return the seconds until tasks are found dead; None if they are not within the limit."""
         began = self.now
         while self.now - began < until:
-            self.now += LOOK
-            if self.looks(find):
+            self.now += CHECK_SECONDS
+            if self.check(find):
                 return self.now - began
         return None
 
@@ -95,49 +95,49 @@ def scheduler(upstream, running):
     return scheduler
 
 
-def test_a_dead_workers_tasks_are_found_no_later_than_without(upstream, scheduler):
-    found = scheduler.first_found(upstream.find_task_instances_without_heartbeats, 60)
-    assert TIMEOUT < found <= TIMEOUT + 2 * LOOK
+def test_dead_task_is_detected_without_extra_delay(upstream, scheduler):
+    seconds = scheduler.seconds_until_dead(upstream.find_task_instances_without_heartbeats, 60)
+    assert TIMEOUT < seconds <= TIMEOUT + 2 * CHECK_SECONDS
 
 
-def test_after_an_absence_healthy_tasks_have_the_time_to_be_heard(upstream, scheduler):
+def test_healthy_task_survives_a_blocked_scheduler(upstream, scheduler):
     find = upstream.find_task_instances_without_heartbeats
-    assert scheduler.looks(find) == set()
-    scheduler.now += 120  # the database, and with it the scheduler, is frozen
-    assert scheduler.looks(find) == set()
-    assert scheduler.first_found(find, upstream.CONFIRM_SECONDS - LOOK) is None
+    assert scheduler.check(find) == set()
+    scheduler.now += 120  # a frozen database blocks the scheduler
+    assert scheduler.check(find) == set()
+    assert scheduler.seconds_until_dead(find, upstream.CONFIRM_SECONDS - CHECK_SECONDS) is None
     scheduler.heartbeat()
-    assert scheduler.first_found(find, TIMEOUT - LOOK) is None
+    assert scheduler.seconds_until_dead(find, TIMEOUT - CHECK_SECONDS) is None
 
 
-@pytest.mark.parametrize(("share", "patience"), [(0.4, 1), (0.8, 5), (0.95, 20)])
-def test_a_starved_scheduler_gives_heartbeats_more_time(upstream, running, share, patience):
+@pytest.mark.parametrize(("share", "factor"), [(0.4, 1), (0.8, 5), (0.95, 20)])
+def test_starved_scheduler_waits_longer_for_heartbeats(upstream, running, share, factor):
     scheduler = Scheduler(upstream, running, starved=share)
     scheduler.heartbeat()
-    found = scheduler.first_found(upstream.find_task_instances_without_heartbeats, 600)
+    seconds = scheduler.seconds_until_dead(upstream.find_task_instances_without_heartbeats, 600)
     early = TIMEOUT - upstream.CONFIRM_SECONDS
-    assert early + patience * upstream.CONFIRM_SECONDS <= found
-    assert found <= early + patience * upstream.CONFIRM_SECONDS + 3 * LOOK
+    assert early + factor * upstream.CONFIRM_SECONDS <= seconds
+    assert seconds <= early + factor * upstream.CONFIRM_SECONDS + 3 * CHECK_SECONDS
 
 
-def test_what_stays_silent_after_an_absence_is_dead(upstream, scheduler):
+def test_task_silent_after_a_blocked_scheduler_is_dead(upstream, scheduler):
     find = upstream.find_task_instances_without_heartbeats
     scheduler.now += 120
-    assert scheduler.looks(find) == set()
-    assert scheduler.first_found(find, 60) <= upstream.CONFIRM_SECONDS + LOOK
-    assert scheduler.looks(find) == set(scheduler.tasks)
+    assert scheduler.check(find) == set()
+    assert scheduler.seconds_until_dead(find, 60) <= upstream.CONFIRM_SECONDS + CHECK_SECONDS
+    assert scheduler.check(find) == set(scheduler.tasks)
 
 
-def test_a_scheduler_that_is_always_slow_still_finds_them(upstream, scheduler):
+def test_slow_scheduler_still_detects_dead_tasks(upstream, scheduler):
     find = upstream.find_task_instances_without_heartbeats
-    found = []
+    results = []
     for _ in range(6):
         scheduler.now += 30
-        found.append(bool(scheduler.looks(find)))
-    assert found[-1]
+        results.append(bool(scheduler.check(find)))
+    assert results[-1]
 
 
-def test_upstream_finds_every_task_dead_at_its_first_look(upstream, scheduler):
-    """When this fails, Airflow has fixed it: delete airflow_ha.patches.confirm_lost_heartbeats and this file."""
+def test_upstream_fails_every_task_at_its_first_check(upstream, scheduler):
+    """If this fails, upstream is fixed: delete airflow_ha.patches.confirm_lost_heartbeats and this file."""
     scheduler.now += 120
-    assert scheduler.looks(upstream._find) == set(scheduler.tasks)
+    assert scheduler.check(upstream._find) == set(scheduler.tasks)

@@ -1,4 +1,4 @@
-"""A process that reads a DAG file and then faults ends by the signal, and says where it was."""
+"""A process that imported a DAG file ends by a fatal signal, with a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READ_AND_FAULT = """
 import ctypes, os, signal, sys
 from airflow.dag_processing.dagbag import DagBag
 
-def where_it_was(fault):
+def run_fault(fault):
     exec(fault)
 
 dag, folder, *cases = sys.argv[1:]
@@ -25,24 +25,24 @@ for case in cases:
         load, fault = case.split("|")
         exec(load)
         DagBag(dag, safe_mode=False, load_op_links=False, bundle_path=folder, bundle_name="b")
-        signal.setitimer(signal.ITIMER_VIRTUAL, 1.0)  # of CPU time: ends upstream's endless loop
-        where_it_was(fault)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 1.0)  # CPU time: ends upstream's endless loop
+        run_fault(fault)
         os._exit(0)
     print("ended by", -os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-OURS = "from airflow_ha.patches import dag_import_signals as patch; patch.apply(); patch.end_at_fatal_signals()"
+PATCH = "from airflow_ha.patches import dag_import_signals as patch; patch.apply(); patch.end_at_fatal_signals()"
 SEGFAULT = "ctypes.string_at(0)"
 CASES = {
-    "SIGSEGV": (OURS, SEGFAULT),
-    "SIGABRT": (OURS, "os.abort()"),
-    "SIGBUS": (OURS, "os.kill(os.getpid(), signal.SIGBUS)"),
+    "SIGSEGV": (PATCH, SEGFAULT),
+    "SIGABRT": (PATCH, "os.abort()"),
+    "SIGBUS": (PATCH, "os.kill(os.getpid(), signal.SIGBUS)"),
     "upstream": ("", SEGFAULT),
 }
 
 
 @pytest.fixture(scope="module")
 def endings():
-    """What ended each process, and what it wrote on standard error."""
+    """By case: the signal that ended the process, and its standard error."""
     dag = ROOT / "dags/canary_dag.py"
     cases = ["|".join(case) for case in CASES.values()]
     done = subprocess.run(
@@ -57,18 +57,18 @@ def endings():
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
-def test_process_that_faults_ends_by_the_signal(endings, name):
+def test_fatal_signal_ends_the_process(endings, name):
     number, errors = endings[name]
     assert number == signal.Signals[name]
-    assert "where_it_was" in errors
+    assert "run_fault" in errors
 
 
-def test_upstream_never_ends_at_a_segfault(endings):
-    """When this fails, https://github.com/apache/airflow/issues/57174 is fixed: delete the patch of the importer."""
+def test_upstream_does_not_end_at_a_segfault(endings):
+    """If this fails, https://github.com/apache/airflow/issues/57174 is fixed: delete the patch of the importer."""
     assert endings["upstream"][0] == signal.SIGVTALRM
 
 
-def test_importer_may_still_set_other_handlers():
+def test_importer_can_set_other_handlers():
     from airflow.dag_processing.importers import python_importer
 
     before = signal.getsignal(signal.SIGALRM)
@@ -79,7 +79,7 @@ def test_importer_may_still_set_other_handlers():
 
 
 @pytest.mark.parametrize(("code", "name"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-40, "signal 40")])
-def test_signal_is_told_by_its_name(code, name):
+def test_exit_code_is_translated_to_a_signal_name(code, name):
     from airflow_ha.patches.dag_import_signals import name_of
 
     assert name_of(code).startswith(name)

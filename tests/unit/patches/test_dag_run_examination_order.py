@@ -1,4 +1,4 @@
-"""Of running and queued DAG runs, those that can go on have their turn beside any number that wait."""
+"""Running and queued DAG runs that can progress get their turn beside any number of waiting runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.patches.dag_database import store_dags
 from tests.unit.patches.loading import applied
 
 DAG = """
@@ -19,31 +20,24 @@ for name in ("fair", "other"):
             task(task_id=task_id)(lambda: None)()
 """
 LIMIT = 4
-"""Runs that a scheduler loop examines, in these tests."""
+"""Runs per scheduler loop in these tests."""
 
 
 @pytest.fixture(scope="module")
 def patch():
-    """Our patch, loaded as in a scheduler."""
+    """The patch, applied as in a scheduler."""
     with applied("dag_run_examination_order") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def dags(tmp_path_factory):
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.dag import DagModel
     from airflow.models.serialized_dag import SerializedDagModel
-    from airflow.utils.db import initdb
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
-    initdb()
-    folder = tmp_path_factory.mktemp("dags")
-    (folder / "fair.py").write_text(DAG)
-    DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(DagBag(dag_folder=folder), "dags-folder", None)
+    store_dags(DAG, tmp_path_factory.mktemp("dags"))
     with create_session() as session:
         session.execute(update(DagModel).values(is_paused=False))
     return {name: SerializedDagModel.get_dag(name) for name in ("fair", "other")}
@@ -51,7 +45,7 @@ def dags(tmp_path_factory):
 
 @pytest.fixture
 def runs(patch, dags, monkeypatch):
-    """Makes runs, and examines them."""
+    """An empty database in which a test creates and examines runs."""
     from airflow.models.backfill import Backfill, BackfillDagRun
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
@@ -67,21 +61,21 @@ def runs(patch, dags, monkeypatch):
 class Runs:
     def __init__(self, dags) -> None:
         self.dags = dags
-        self.made = 0
+        self.created = 0
 
-    def make(self, *names: str, dag: str = "fair", state: str = "running", **columns) -> list[int]:
-        """Make runs with these names."""
+    def create(self, *names: str, dag: str = "fair", state: str = "running", **columns) -> list[int]:
+        """Create runs with these names."""
         from airflow._shared.timezones import timezone
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
         from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
-        how = {"run_type": DagRunType.MANUAL, "triggered_by": DagRunTriggeredByType.TEST, "state": state}
+        common = {"run_type": DagRunType.MANUAL, "triggered_by": DagRunTriggeredByType.TEST, "state": state}
         ids = []
         for name in names:
-            self.made += 1
-            after = timezone.utcnow() - timedelta(hours=1) + timedelta(seconds=self.made)
-            ids.append(self.dags[dag].create_dagrun(run_id=name, run_after=after, **how).id)
+            self.created += 1
+            after = timezone.utcnow() - timedelta(hours=1) + timedelta(seconds=self.created)
+            ids.append(self.dags[dag].create_dagrun(run_id=name, run_after=after, **common).id)
         with create_session() as session:
             for run_id in ids:
                 for column, value in columns.items():
@@ -89,11 +83,11 @@ class Runs:
         return ids
 
     def waiting(self, number: int, *states: str | None, minutes: float = 1) -> None:
-        """Make runs that were examined some minutes ago, and whose tasks did not change since."""
+        """Create runs that were examined some minutes ago and whose tasks have not changed since."""
         self.tasks(f"waiting_{minutes}", number, states or ("deferred", None), minutes=minutes)
 
     def tasks(self, name: str, number: int, states, *, minutes: float, changed: float = 60) -> None:
-        """Make runs with tasks in these states, which changed some minutes ago."""
+        """Create runs whose tasks have these states and changed some minutes ago."""
         from airflow._shared.timezones import timezone
         from airflow.models.taskinstance import TaskInstance
         from airflow.utils.session import create_session
@@ -101,14 +95,14 @@ class Runs:
 
         now = timezone.utcnow()
         names = [f"{name}_{place}" for place in range(number)] if number > 1 else [name]
-        self.make(*names, last_scheduling_decision=now - timedelta(minutes=minutes))
+        self.create(*names, last_scheduling_decision=now - timedelta(minutes=minutes))
         with create_session() as session:
             for task_id, state in zip(("first", "second"), states, strict=True):
                 tasks = update(TaskInstance).where(TaskInstance.run_id.in_(names), TaskInstance.task_id == task_id)
                 session.execute(tasks.values(state=state, updated_at=now - timedelta(minutes=changed)))
 
-    def poked(self, name: str, *, minutes: float) -> None:
-        """Let the first task of a run be due in so many minutes."""
+    def reschedule(self, name: str, *, minutes: float) -> None:
+        """Make the first task of a run due in some minutes."""
         from airflow._shared.timezones import timezone
         from airflow.models.taskinstance import TaskInstance
         from airflow.models.taskreschedule import TaskReschedule
@@ -122,7 +116,7 @@ class Runs:
             session.add(TaskReschedule(ti_id, now, now, now + timedelta(minutes=minutes)))
 
     def backfill(self, number: int, *names: str, state: str = "running", limit: int = 10, **columns) -> None:
-        """Make runs of a backfill, in its order."""
+        """Create runs of a backfill, in its order."""
         from airflow._shared.timezones import timezone
         from airflow.models.backfill import Backfill, BackfillDagRun
         from airflow.utils.session import create_session
@@ -131,28 +125,28 @@ class Runs:
         days = {"from_date": now, "to_date": now, "dag_run_conf": {}, "reprocess_behavior": "none"}
         with create_session() as session:
             session.add(Backfill(id=number, dag_id="fair", max_active_runs=limit, **days))
-        for place, run_id in enumerate(self.make(*names, state=state, backfill_id=number, **columns), 1):
+        for place, run_id in enumerate(self.create(*names, state=state, backfill_id=number, **columns), 1):
             with create_session() as session:
-                of = {"backfill_id": number, "dag_run_id": run_id, "logical_date": now + timedelta(seconds=place)}
-                session.add(BackfillDagRun(sort_ordinal=place, **of))
+                row = {"backfill_id": number, "dag_run_id": run_id, "logical_date": now + timedelta(seconds=place)}
+                session.add(BackfillDagRun(sort_ordinal=place, **row))
 
     def examined(self, examine=None) -> list[str]:
-        """The names of the running runs that a scheduler loop examines."""
+        """Return the names of the running runs that a scheduler loop examines."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            found = (examine or DagRun.get_running_dag_runs_to_examine)(session=session)
-            return [run.run_id for run in found]
+            runs = (examine or DagRun.get_running_dag_runs_to_examine)(session=session)
+            return [run.run_id for run in runs]
 
     def started(self, find=None) -> list[str]:
-        """The names of the queued runs that a scheduler loop may start."""
+        """Return the names of the queued runs that a scheduler loop may start."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            found = (find or DagRun.get_queued_dag_runs_to_set_running)(session=session)
-            return [run.run_id for run in found]
+            runs = (find or DagRun.get_queued_dag_runs_to_set_running)(session=session)
+            return [run.run_id for run in runs]
 
 
 def test_backfill_run_beside_waiting_runs_is_examined(runs):
@@ -163,7 +157,7 @@ def test_backfill_run_beside_waiting_runs_is_examined(runs):
 
 def test_new_run_beside_waiting_runs_is_examined_first(runs):
     runs.waiting(10)
-    runs.make("new")
+    runs.create("new")
     assert runs.examined()[0] == "new"
 
 
@@ -179,14 +173,14 @@ def test_new_run_beside_waiting_runs_is_examined_first(runs):
         (("success", "failed"), 60),
     ],
 )
-def test_run_that_can_go_on_is_examined_before_waiting_runs(runs, states, changed):
+def test_run_with_a_due_decision_precedes_waiting_runs(runs, states, changed):
     runs.waiting(10, minutes=30)
-    runs.tasks("can_go_on", 1, states, minutes=1, changed=changed)
-    assert runs.examined()[0] == "can_go_on"
+    runs.tasks("due", 1, states, minutes=1, changed=changed)
+    assert runs.examined()[0] == "due"
 
 
 @pytest.mark.parametrize("states", [("deferred", None), ("running", None), ("scheduled", "success"), ("queued", None)])
-def test_run_that_waits_is_examined_after_one_that_changed(runs, states):
+def test_waiting_run_follows_a_changed_run(runs, states):
     runs.waiting(LIMIT, *states, minutes=30)
     runs.tasks("changed", 1, ("success", None), minutes=1, changed=0.5)
     assert runs.examined()[0] == "changed"
@@ -199,30 +193,30 @@ def test_change_committed_late_is_seen(runs):
 
 
 @pytest.mark.parametrize(("minutes", "place"), [(-0.1, 0), (5, None)])
-def test_rescheduled_sensor_is_examined_when_it_is_due(runs, minutes, place):
+def test_rescheduled_sensor_is_examined_when_due(runs, minutes, place):
     runs.waiting(10, minutes=30)
     runs.tasks("sensor", 1, ("up_for_reschedule", None), minutes=1)
-    runs.poked("sensor", minutes=-10)
-    runs.poked("sensor", minutes=minutes)
+    runs.reschedule("sensor", minutes=-10)
+    runs.reschedule("sensor", minutes=minutes)
     examined = runs.examined()
     assert (examined.index("sensor") if "sensor" in examined else None) == place
 
 
-def test_longest_ago_examined_has_its_turn_beside_urgent_runs(runs, patch):
+def test_least_recent_run_is_examined_beside_urgent_runs(runs, patch):
     runs.waiting(1, minutes=30)
-    runs.make(*(f"new_{number}" for number in range(20)))
+    runs.create(*(f"new_{number}" for number in range(20)))
     examined = runs.examined()
-    assert len(examined) == LIMIT + patch.LONGEST_AGO
+    assert len(examined) == LIMIT + patch.LEAST_RECENT
     assert "waiting_30" in examined[LIMIT:]
 
 
-def test_few_running_runs_are_all_examined_by_upstream(runs):
+def test_few_running_runs_are_left_to_upstream(runs):
     runs.waiting(LIMIT - 1, minutes=5)
     runs.backfill(1, "backfilled")
     assert len(runs.examined()) == LIMIT
 
 
-def test_run_whose_examination_fails_takes_its_turn(runs, patch, monkeypatch):
+def test_run_whose_examination_fails_loses_its_turn(runs, patch, monkeypatch):
     from airflow.jobs.job import Job
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
     from airflow.models.dagrun import DagRun
@@ -231,7 +225,7 @@ def test_run_whose_examination_fails_takes_its_turn(runs, patch, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("broken")
 
-    (run_id,) = runs.make("broken")
+    (run_id,) = runs.create("broken")
     monkeypatch.setattr(DagRun, "update_state", broken)
     with create_session() as session:
         run = session.get(DagRun, run_id)
@@ -240,36 +234,36 @@ def test_run_whose_examination_fails_takes_its_turn(runs, patch, monkeypatch):
         assert run.last_scheduling_decision
 
 
-def test_run_in_the_future_takes_its_turn(runs):
+def test_run_with_a_future_date_loses_its_turn(runs):
     from airflow._shared.timezones import timezone
     from airflow.jobs.job import Job
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
 
-    (run_id,) = runs.make("future", logical_date=timezone.utcnow() + timedelta(days=1))
+    (run_id,) = runs.create("future", logical_date=timezone.utcnow() + timedelta(days=1))
     with create_session() as session:
         run = session.get(DagRun, run_id)
         SchedulerJobRunner(Job())._schedule_dag_run(run, session)
         assert run.last_scheduling_decision
 
 
-def test_queued_runs_beyond_the_limit_take_no_places(runs):
-    runs.make(*(f"running_{number}" for number in range(99)))
-    runs.make(*(f"queued_{number}" for number in range(10)), state="queued")
-    runs.make(*(f"other_{number}" for number in range(2)), dag="other", state="queued")
+def test_queued_runs_over_the_limit_take_no_place(runs):
+    runs.create(*(f"running_{number}" for number in range(99)))
+    runs.create(*(f"queued_{number}" for number in range(10)), state="queued")
+    runs.create(*(f"other_{number}" for number in range(2)), dag="other", state="queued")
     runs.backfill(1, "newest", "older", "oldest", state="queued", limit=2)
     assert sorted(runs.started()) == ["newest", "other_0", "other_1", "queued_0"]
 
 
-def test_backfill_in_its_order_starts_no_more_than_its_limit(runs):
+def test_backfill_starts_in_order_up_to_its_limit(runs):
     runs.backfill(1, "running")
     runs.backfill(2, "newest", "older", "oldest", state="queued", limit=2)
     assert runs.started() == ["newest", "older"]
 
 
 def test_upstream_examines_waiting_runs_before_a_backfill(runs, patch):
-    """When this fails, Airflow examines backfills fairly: see whether dag_run_examination_order.py can go."""
+    """If this fails, upstream examines backfills fairly: check whether dag_run_examination_order.py can be deleted."""
     runs.waiting(10)
     runs.backfill(1, "backfilled")
     assert "backfilled" not in runs.examined(patch._running)

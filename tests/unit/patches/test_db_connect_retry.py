@@ -1,4 +1,4 @@
-"""A connection to the metadata database is waited for while it is away, and only for as long as that may help."""
+"""A connection to the metadata database is retried during an outage, unless the refusal is permanent."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from airflow_ha.patches import connect_sqlstate, db_connect_retry
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """As in a scheduler, and quicker."""
+    """Shorten the intervals of the patch."""
     monkeypatch.setattr(db_connect_retry, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(db_connect_retry, "PATIENCE_SECONDS", 0.5)
 
 
 @pytest.fixture
 def database(tmp_path, monkeypatch):
-    """A database that refuses the connections that a test says; its engine, and what it was asked."""
+    """An engine whose next connections fail with the messages in a list, and that list."""
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database")
     refusals: list[str] = []
-    real = engine.dialect.connect
+    connect_to_database = engine.dialect.connect
 
-    def connect(*arguments, **more):
+    def connect(*arguments, **options):
         if refusals:
             raise sqlite3.OperationalError(refusals.pop(0))
-        return real(*arguments, **more)
+        return connect_to_database(*arguments, **options)
 
     monkeypatch.setattr(engine.dialect, "connect", connect)
     return engine, refusals
@@ -41,8 +41,8 @@ class Postgres:
     """A server that refuses every connection with one SQLSTATE, in German: https://www.postgresql.org/docs/17/protocol.html.
 
     Attributes:
-        port: Where it listens.
-        refused: How many connections it has refused.
+        port: Port of the server.
+        refused: Number of refused connections.
     """
 
     def __init__(self, sqlstate: str) -> None:
@@ -81,7 +81,7 @@ def server(request):
     postgres.close()
 
 
-def test_a_process_waits_until_there_is_a_primary_again(database):
+def test_connection_is_retried_until_a_primary_answers(database):
     engine, refusals = database
     db_connect_retry.attach(engine)
     refusals += ["Connection refused", "session is read-only", "the database system is starting up"]
@@ -90,8 +90,8 @@ def test_a_process_waits_until_there_is_a_primary_again(database):
     assert not refusals
 
 
-def test_an_engine_that_is_not_airflows_fails_at_once(database):
-    """A DAG file that tries its own dead database; upstream's engines behave so too."""
+def test_other_engine_fails_at_once(database):
+    """For example, an engine that DAG code creates for its own database."""
     db_connect_retry.apply()
     engine, refusals = database
     refusals += ["Connection refused"]
@@ -99,7 +99,7 @@ def test_an_engine_that_is_not_airflows_fails_at_once(database):
         engine.connect()
 
 
-def test_patience_ends(database):
+def test_retries_end_after_the_limit(database):
     engine, refusals = database
     db_connect_retry.attach(engine)
     refusals += ["Connection refused"] * 1000
@@ -107,32 +107,32 @@ def test_patience_ends(database):
         engine.connect()
 
 
-def test_a_wait_for_the_cpu_takes_no_patience(database, monkeypatch):
+def test_cpu_wait_does_not_count_towards_the_limit(database, monkeypatch):
     engine, refusals = database
     db_connect_retry.attach(engine)
     started = time.monotonic()
     monkeypatch.setattr(db_connect_retry, "cpu_wait", lambda: max(0.0, time.monotonic() - started - 0.2))
-    refusals += ["Connection refused"] * 80  # 0.8 s, of which the thread had a CPU for 0.2
+    refusals += ["Connection refused"] * 80  # 0.8 s, in which the thread had a CPU for 0.2 s
     engine.connect().close()
     assert time.monotonic() - started > db_connect_retry.PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("server", ["28P01", "28000", "3D000"], indirect=True)
-def test_a_refusal_for_good_is_an_error_at_once_in_any_language(server):
+def test_permanent_refusal_fails_at_once_in_any_language(server):
     engine = sqlalchemy.create_engine(f"postgresql+psycopg2://airflow:wrong@127.0.0.1:{server.port}/airflow")
     db_connect_retry.attach(engine)
     with pytest.raises(sqlalchemy.exc.OperationalError, match="fehlgeschlagen"):
         engine.connect()
-    assert server.refused == 2, "the attempt, and the one that asks for the SQLSTATE"
+    assert server.refused == 2, "the connection, and the one that reads the SQLSTATE"
 
 
 @pytest.mark.parametrize("server", ["28P01"], indirect=True)
 @pytest.mark.parametrize("error", [OSError("no such library"), AttributeError("no such symbol"), ValueError("filedes")])
-def test_a_state_that_cannot_be_asked_for_hides_no_refusal(server, monkeypatch, error):
-    def missing(_name: str) -> None:
+def test_unreadable_sqlstate_does_not_hide_the_refusal(server, monkeypatch, error):
+    def fail_to_load(_name: str) -> None:
         raise error
 
-    monkeypatch.setattr(connect_sqlstate.ctypes, "CDLL", missing)
+    monkeypatch.setattr(connect_sqlstate.ctypes, "CDLL", fail_to_load)
     engine = sqlalchemy.create_engine(f"postgresql+psycopg2://airflow:wrong@127.0.0.1:{server.port}/airflow")
     db_connect_retry.attach(engine)
     with pytest.raises(sqlalchemy.exc.OperationalError, match="fehlgeschlagen"):
@@ -140,8 +140,8 @@ def test_a_state_that_cannot_be_asked_for_hides_no_refusal(server, monkeypatch, 
 
 
 @pytest.mark.parametrize("server", ["57P03", "53300"], indirect=True)
-def test_a_refusal_for_now_is_waited_for(server):
-    """Starting up, and too many connections."""
+def test_temporary_refusal_is_retried(server):
+    """SQLSTATEs of a database that is starting up, and of too many connections."""
     engine = sqlalchemy.create_engine(f"postgresql+psycopg2://airflow:right@127.0.0.1:{server.port}/airflow")
     db_connect_retry.attach(engine)
     with pytest.raises(sqlalchemy.exc.OperationalError):

@@ -1,4 +1,4 @@
-"""A task that is told to end calls its operator's `on_kill`, and does nothing more."""
+"""A task that receives SIGTERM calls its operator's `on_kill` and ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TASK = """
 import sys, time
 from types import SimpleNamespace
 import airflow.sdk.execution_time.task_runner as runner
-runner._prepare = lambda *_: None  # renders templates: nothing to do with signals
+runner._prepare = lambda *_: None  # renders templates, which does not concern signals
 {load}
 def execute(**_):
     while not on_kill_at or time.monotonic() < on_kill_at[0] + 0.5:
@@ -29,8 +29,8 @@ runner._run_task_and_map_outcome(ti, {{}}, log)
 """
 
 
-def terminated(load: str) -> tuple[int, list[str]]:
-    """Exit code and output of a task's process that gets a SIGTERM while it works."""
+def terminate_task(load: str) -> tuple[int, list[str]]:
+    """Return the exit code and output of a task process that receives SIGTERM while it runs."""
     process = subprocess.Popen(
         [sys.executable, "-c", TASK.format(load=load)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -44,13 +44,13 @@ def terminated(load: str) -> tuple[int, list[str]]:
     return process.returncode, output[output.index("on_kill") :].splitlines()
 
 
-def test_it_ends_by_the_signal_after_on_kill():
-    code, output = terminated("from airflow_ha.patches import end_task_after_sigterm as patch; patch.apply()")
+def test_signal_ends_the_process_after_on_kill():
+    code, output = terminate_task("from airflow_ha.patches import end_task_after_sigterm as patch; patch.apply()")
     assert (code, output) == (-signal.SIGTERM, ["on_kill"])
 
 
-def test_upstream_goes_on_with_it():
-    """When this fails, https://github.com/apache/airflow/issues/73006 is fixed: see how, and let the patch go."""
-    code, output = terminated("")
+def test_upstream_continues_after_on_kill():
+    """If this fails, https://github.com/apache/airflow/issues/73006 is fixed: delete the patch."""
+    code, output = terminate_task("")
     assert code != -signal.SIGTERM
     assert "works on" in output

@@ -1,4 +1,4 @@
-"""`execution_timeout` is of the time in which a task runs, not of that in which it is suspended."""
+"""`execution_timeout` counts the time in which a task runs, not the time in which it is suspended."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ for line in sys.stdin:
     break
 os.waitpid(child, 0)
 """
-"""As heartbeat_lease.py does it: what the task was held is counted before it goes on."""
+"""Like heartbeat_lease.py: the held time is recorded before the task is resumed."""
 PATCH = "from airflow_ha.patches import hold_execution_timeout; hold_execution_timeout.apply()"
 
 
 def seconds_until_timeout(load: str, *, suspended: float) -> float:
-    """Seconds from the begin of a task's process until its timeout, of which it is stopped for some."""
+    """Return the seconds until a task's timeout, of which it is suspended for some."""
     script = SUPERVISOR.format(load=load, timeout=TIMEOUT, suspended=suspended)
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
@@ -57,38 +57,38 @@ def seconds_until_timeout(load: str, *, suspended: float) -> float:
     return float(output.splitlines()[-1])
 
 
-def test_a_suspended_task_has_the_rest_of_its_time_when_it_goes_on():
+def test_suspended_task_keeps_its_remaining_time():
     seconds = seconds_until_timeout(PATCH, suspended=SUSPENDED)
-    assert TIMEOUT + SUSPENDED <= seconds < TIMEOUT + 2 * SUSPENDED, "and not the suspension once more"
+    assert TIMEOUT + SUSPENDED <= seconds < TIMEOUT + 2 * SUSPENDED, "the suspension counts once"
 
 
-def test_a_task_that_is_not_suspended_has_its_time():
+def test_task_without_suspension_has_its_full_time():
     assert TIMEOUT <= seconds_until_timeout(PATCH, suspended=0.0) < TIMEOUT + SUSPENDED
 
 
-def test_upstreams_timer_runs_on_while_a_task_is_suspended():
-    """When this fails, upstream holds it: delete airflow_ha.patches.hold_execution_timeout and this file."""
+def test_upstream_timer_runs_during_a_suspension():
+    """If this fails, upstream is fixed: delete airflow_ha.patches.hold_execution_timeout and this file."""
     assert seconds_until_timeout("", suspended=SUSPENDED) < TIMEOUT + SUSPENDED
 
 
 @pytest.fixture
 def held(monkeypatch):
-    """A timeout that begins now, and what its supervisor has held since."""
+    """A timeout that starts now, and the held seconds of its supervisor."""
     from airflow_ha.patches import hold_execution_timeout
 
     shared = [10.0]
     monkeypatch.setattr(hold_execution_timeout.suspension, "held_seconds", lambda: shared[0])
     before = signal.getsignal(signal.SIGALRM)
-    with hold_execution_timeout.HeldTimeout(0.2) as timer:
+    with hold_execution_timeout.SuspendableTimeout(0.2) as timer:
         yield timer, shared
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_suspension_in_which_no_timer_ran_out_counts_too(held):
+def test_suspension_before_the_timer_expires_counts(held):
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
     timer, shared = held
     shared[0] += 0.3
     with pytest.raises(AirflowTaskTimeout):
-        time.sleep(5)  # the handler's exception ends it
-    assert 0.5 <= time.monotonic() - timer._begun < 5
+        time.sleep(5)  # the handler raises
+    assert 0.5 <= time.monotonic() - timer._started < 5

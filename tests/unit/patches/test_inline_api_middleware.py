@@ -1,4 +1,4 @@
-"""The Execution API's middlewares answer what upstream's answer, without a task and a stream for each call."""
+"""The Execution API's middlewares answer as upstream, without an asyncio task and a stream per call."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
-def ours():
-    """Our patch, for one test."""
+def patched():
+    """The patch, applied for one test."""
     with applied("inline_api_middleware"):
         yield
 
 
 class Client:
-    """Of an app with a middleware that adds a header, and says in which task each part of a call ran."""
+    """A client of an app with a middleware that adds a header and records the task of each part of a call."""
 
     def __init__(self) -> None:
         app = FastAPI()
         self.tasks: list[int] = []
 
-        async def adds(request, call_next):
+        async def add_header(request, call_next):
             self.tasks.append(id(asyncio.current_task()))
             response = await call_next(request)
-            response.headers["added"] = request.headers.get("asked", "nothing")
+            response.headers["added"] = request.headers.get("value", "nothing")
             return response
 
         for middleware in (CorrelationIdMiddleware, JWTReissueMiddleware):
-            app.add_middleware(middleware, dispatch=adds)
+            app.add_middleware(middleware, dispatch=add_header)
 
         @app.post("/answer/{status}")
         async def answer(status: int, body: dict[str, int]):
             self.tasks.append(id(asyncio.current_task()))
-            return Response(None if status == 204 else str(body), status, {"of-its-own": "yes"})
+            return Response(None if status == 204 else str(body), status, {"own": "yes"})
 
         @app.get("/fails")
         async def fails():
@@ -50,43 +50,43 @@ class Client:
 
         self.client = TestClient(app)
 
-    def shown(self, status: int) -> tuple[int, dict[str, str], bytes]:
-        """All of an answer."""
-        said = self.client.post(f"/answer/{status}", json={"a": 1}, headers={"asked": "this"})
-        return said.status_code, dict(said.headers), said.content
+    def post(self, status: int) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of an answer."""
+        response = self.client.post(f"/answer/{status}", json={"a": 1}, headers={"value": "this"})
+        return response.status_code, dict(response.headers), response.content
 
 
 @pytest.mark.parametrize("status", [200, 204, 409])
-def test_an_answer_is_as_upstreams_and_made_in_one_task(request, status):
-    upstreams = Client()
-    expected = upstreams.shown(status)
-    request.getfixturevalue("ours")
+def test_answer_equals_upstream_and_needs_one_task(request, status):
+    upstream = Client()
+    expected = upstream.post(status)
+    request.getfixturevalue("patched")
     client = Client()
-    assert client.shown(status) == expected
+    assert client.post(status) == expected
     assert expected[1]["added"] == "this"
     assert len(set(client.tasks)) == 1
-    assert len(set(upstreams.tasks)) == 3, "Starlette has fixed it: delete inline_api_middleware and this file"
+    assert len(set(upstream.tasks)) == 3, "Starlette is fixed: delete inline_api_middleware and this file"
 
 
-@pytest.mark.usefixtures("ours")
-def test_an_error_of_the_endpoint_comes_out():
+@pytest.mark.usefixtures("patched")
+def test_error_of_the_endpoint_is_raised():
     with pytest.raises(KeyError, match="of the endpoint"):
         Client().client.get("/fails")
 
 
-@pytest.mark.usefixtures("ours")
-def test_what_is_no_call_is_passed_on():
-    said = []
+@pytest.mark.usefixtures("patched")
+def test_scope_without_a_call_is_passed_on():
+    scopes = []
 
     async def app(scope, *_):
-        said.append(scope["type"])
+        scopes.append(scope["type"])
 
     asyncio.run(CorrelationIdMiddleware(app, None)({"type": "lifespan"}, None, None))
-    assert said == ["lifespan"]
+    assert scopes == ["lifespan"]
 
 
 class ReadsBody(BaseHTTPMiddleware):
-    """A plugin's middleware: it reads the body before the endpoint does."""
+    """A plugin's middleware that reads the body before the endpoint."""
 
     async def dispatch(self, request, call_next):
         body = await request.body()
@@ -95,9 +95,9 @@ class ReadsBody(BaseHTTPMiddleware):
         return response
 
 
-@pytest.mark.usefixtures("ours")
+@pytest.mark.usefixtures("patched")
 @pytest.mark.parametrize("order", [(ReadsBody, CorrelationIdMiddleware), (CorrelationIdMiddleware, ReadsBody)])
-def test_a_plugins_middleware_may_read_the_body_of_a_post(order):
+def test_plugin_middleware_can_read_the_body(order):
     app = FastAPI()
     for middleware in order:
         app.add_middleware(middleware)
@@ -116,17 +116,17 @@ def test_a_plugins_middleware_may_read_the_body_of_a_post(order):
     assert (answered.headers["length"], answered.headers["correlation-id"]) == ("7", "7")
 
 
-def test_only_upstreams_three_middlewares_are_replaced(request):
-    upstreams = BaseHTTPMiddleware.__call__
-    request.getfixturevalue("ours")
+def test_only_three_middlewares_are_patched(request):
+    upstream = BaseHTTPMiddleware.__call__
+    request.getfixturevalue("patched")
     three = (CorrelationIdMiddleware, JWTReissueMiddleware, VersionPickingMiddleware)
-    assert len({upstreams, *(middleware.__call__ for middleware in three)}) == 2
+    assert len({upstream, *(middleware.__call__ for middleware in three)}) == 2
     assert all("__call__" in vars(middleware) for middleware in three)
-    assert ReadsBody.__call__ is BaseHTTPMiddleware.__call__ is upstreams
+    assert ReadsBody.__call__ is BaseHTTPMiddleware.__call__ is upstream
 
 
-def test_upstreams_middlewares_still_are_of_that_kind_and_nothing_is_streamed():
-    """When this fails, Airflow has fixed it (delete the patch), or streams what would now be held in memory."""
+def test_upstream_uses_base_middlewares_and_no_stream():
+    """If this fails, upstream is fixed (delete the patch), or streams answers that the patch would hold in memory."""
     from airflow.api_fastapi.execution_api import routes
 
     for kind in (CorrelationIdMiddleware, JWTReissueMiddleware, VersionPickingMiddleware):

@@ -1,4 +1,4 @@
-"""A task's process has a folder and limits of its own, its log says why it ended, and it leaves nothing behind."""
+"""A task process has its own folder and limits, its log states why it ended, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ supervisor.ActivitySubprocess.send_msg = lambda *_, **__: None
 reported = []
 calls = SimpleNamespace(
     start=lambda *_: SimpleNamespace(should_retry=False, start_date=None),
-    finish=lambda **told: reported.append(str(told["state"].value)),
+    finish=lambda **call: reported.append(str(call["state"].value)),
     heartbeat=lambda *_, **__: None,
 )
 ti = SimpleNamespace(id=uuid.uuid4(), dag_id="d", task_id="t", queue="default", pid=0)
-begun, error = time.monotonic(), None
+started, error = time.monotonic(), None
 log = home / "task.log"
 descriptor = log.open("ab")
 import structlog
@@ -67,15 +67,15 @@ except Exception as raised:
 print(json.dumps({{
     "error": error,
     "reported": reported,
-    "seconds": time.monotonic() - begun,
+    "seconds": time.monotonic() - started,
     "log": log.read_text(),
     "scratch": os.listdir(home / "scratch"),
     "home": str(home),
     "counted": globals().get("counted"),
-    "found": globals().get("found", lambda: None)(),
+    "after": globals().get("after", lambda: None)(),
 }}))
 """
-OURS = """
+PATCHES = """
 import importlib
 for name in ("reap_ended_task", "heartbeat_lease", "dag_import_signals", "isolate_task_process", "report_task_exit"):
     importlib.import_module(f"airflow_ha.patches.{name}").apply()
@@ -86,11 +86,11 @@ def task():
     subprocess.Popen(["sleep", "77"], start_new_session=True)
     subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 77 & wait"], start_new_session=True)
     time.sleep(0.2)
-    task_runner_says("done")
-def task_runner_says(what):
-    print(what, flush=True)
+    finish("done")
+def finish(text):
+    print(text, flush=True)
     os._exit(3)
-def found():
+def after():
     time.sleep(0.1)
     return [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if b"sleep\\x0077" in path.read_bytes()]
 """
@@ -111,7 +111,7 @@ def task():
     Path("kept/inner").chmod(0o500)
     Path("kept").chmod(0)
     os._exit(3)
-def found():
+def after():
     return Path("/proc/self/oom_score_adj").read_text()
 """,
     "ends while watched": """
@@ -119,7 +119,7 @@ supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS =
 supervised_task.WATCH_SECONDS = supervised_task.CHECK_SHARE = 0
 def task():
     if not os.fork() and not os.fork():
-        time.sleep(0.2)  # an orphan, which ends before the task
+        time.sleep(0.2)  # an orphan that ends before the task
         os._exit(0)
     time.sleep(1)
     supervisor = os.getppid()
@@ -138,20 +138,20 @@ def task():
     os._exit(3)
 """,
     **{
-        f"fills {what}": f"""
+        f"fills {place}": f"""
 from airflow_ha.task_process import usage
-look = usage.open_files
-if {what != "by its child"}:  # as where we are not root: a process that ran no other program may not be looked at
-    usage.open_files = lambda pid, *where: look(pid, *where) if pid == "self" else None
+open_files = usage.open_files
+if {place != "by its child"}:  # as without root: files of a process that ran no other program are not readable
+    usage.open_files = lambda pid, *where: open_files(pid, *where) if pid == "self" else None
 supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
 supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
 supervised_task.limits.cache_clear()
 os.environ["AIRFLOW_HA_TASK_SCRATCH_LIMIT"] = "8m"
 def task():
-    {how}
+    {statement}
     time.sleep(30)
 """
-        for what, how in {
+        for place, statement in {
             "its folder": "for n in range(3000): Path(str(n)).write_bytes(b'x' * 4096)",
             "a deleted file": "file = tempfile.TemporaryFile(); file.write(b'x' * 12_000_000); file.flush()",
             "another place": "Path('/tmp/airflow-ha-fills').write_bytes(b'x' * 12_000_000); "
@@ -164,17 +164,17 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def ends():
-    """What became of each task, with our patches; and of one that leaves a process, and one that exits, without."""
+def outcomes():
+    """The outcome of each task with the patches, and of one that exits without them."""
     names = [*CASES, "upstream exits"]
-    scripts = [RUN.format(load=OURS, task=task) for task in CASES.values()]
+    scripts = [RUN.format(load=PATCHES, task=task) for task in CASES.values()]
     scripts.append(RUN.format(load="", task=CASES["exits"]))
     return dict(zip(names, map(json.loads, in_forks(IMPORTS, scripts)), strict=True))
 
 
-def log_of(end):
-    """What a task's log says, one text a line."""
-    return [json.loads(line)["event"] for line in end["log"].splitlines()]
+def log_messages(outcome):
+    """Return the messages in a task's log."""
+    return [json.loads(line)["event"] for line in outcome["log"].splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -186,63 +186,63 @@ def log_of(end):
         ("faults", "signal", ["SIGSEGV", "MiB"]),
     ],
 )
-def test_task_whose_process_ends_is_left_to_the_scheduler(ends, case, reason, words):
-    end = ends[case]
-    assert (end["reported"], end["counted"]) == ([], [reason])
-    assert all(word in end["error"] and word in log_of(end)[-1] for word in words)
+def test_task_whose_process_ends_is_left_to_the_scheduler(outcomes, case, reason, words):
+    outcome = outcomes[case]
+    assert (outcome["reported"], outcome["counted"]) == ([], [reason])
+    assert all(word in outcome["error"] and word in log_messages(outcome)[-1] for word in words)
 
 
-def test_upstream_reports_the_state_itself(ends):
-    """When this fails, Airflow lets the scheduler decide, or runs the callbacks: delete our update of the state."""
-    assert (ends["upstream exits"]["reported"], ends["upstream exits"]["error"]) == (["failed"], None)
+def test_upstream_reports_the_state_itself(outcomes):
+    """If this fails, Airflow lets the scheduler decide, or runs the callbacks: delete our update of the state."""
+    assert (outcomes["upstream exits"]["reported"], outcomes["upstream exits"]["error"]) == (["failed"], None)
 
 
-def test_what_a_task_wrote_comes_before_the_reason(ends):
-    assert [*log_of(ends["exits"])[:-1]] == ["a line"]
-    assert any("string_at" in line for line in log_of(ends["faults"])[:-1])
+def test_task_output_precedes_the_reason(outcomes):
+    assert [*log_messages(outcomes["exits"])[:-1]] == ["a line"]
+    assert any("string_at" in line for line in log_messages(outcomes["faults"])[:-1])
 
 
-def test_peak_memory_is_what_the_task_had(ends):
-    idle, busy = (int(ends[name]["error"].split(" MiB")[0].split()[-1]) for name in ("exits", "killed"))
+def test_peak_memory_is_that_of_the_task(outcomes):
+    idle, busy = (int(outcomes[name]["error"].split(" MiB")[0].split()[-1]) for name in ("exits", "killed"))
     assert busy - idle == pytest.approx(100_000_000 / 2**20, abs=10)
 
 
-def test_orphan_that_ends_is_no_zombie_while_the_task_runs(ends):
-    assert log_of(ends["ends while watched"])[0] == "True"
-    assert "exit code 3" in ends["ends while watched"]["error"]
+def test_ended_orphan_is_reaped_while_the_task_runs(outcomes):
+    assert log_messages(outcomes["ends while watched"])[0] == "True"
+    assert "exit code 3" in outcomes["ends while watched"]["error"]
 
 
-def test_what_a_task_leaves_behind_ends_at_once(ends):
-    end = ends["leaves processes"]
-    assert end["found"] == []
-    assert end["seconds"] < 10
-    assert any("left behind" in line for line in log_of(end))
+def test_leftover_processes_are_ended_at_once(outcomes):
+    outcome = outcomes["leaves processes"]
+    assert outcome["after"] == []
+    assert outcome["seconds"] < 10
+    assert any("left behind" in line for line in log_messages(outcome))
 
 
-def test_task_has_a_folder_of_its_own(ends):
-    end = ends["places"]
-    places = json.loads(log_of(end)[0])
+def test_task_has_its_own_folder(outcomes):
+    outcome = outcomes["places"]
+    places = json.loads(log_messages(outcome)[0])
     assert places["cwd"] == places["tmp"]
-    assert places["cwd"].startswith(end["home"] + "/scratch/")
+    assert places["cwd"].startswith(outcome["home"] + "/scratch/")
     assert places["sql"] == "select 1"
 
 
-def test_kernel_takes_the_task_first_and_not_its_supervisor(ends):
-    assert int(json.loads(log_of(ends["places"])[0])["score"]) > int(ends["places"]["found"])
+def test_task_is_an_earlier_oom_target_than_its_supervisor(outcomes):
+    assert int(json.loads(log_messages(outcomes["places"])[0])["score"]) > int(outcomes["places"]["after"])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_is_left_of_a_tasks_folder(ends, case):
-    assert ends[case]["scratch"] == []
+def test_task_folder_is_removed(outcomes, case):
+    assert outcomes[case]["scratch"] == []
 
 
-def test_task_over_its_memory_gets_a_memory_error(ends):
-    assert log_of(ends["memory limit"])[0] == "MemoryError"
+def test_task_over_its_memory_limit_gets_a_memory_error(outcomes):
+    assert log_messages(outcomes["memory limit"])[0] == "MemoryError"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("fills ")])
-def test_task_that_fills_the_disk_ends(ends, case):
-    end = ends[case]
-    assert "No space left on device" in log_of(end)[-1]
-    assert all(words in log_of(end)[-1] for words in ("8 MiB", "TASK_SCRATCH_LIMIT"))
-    assert (end["counted"], end["seconds"] < 20) == (["scratch"], True)
+def test_task_that_fills_the_disk_ends(outcomes, case):
+    outcome = outcomes[case]
+    assert "No space left on device" in log_messages(outcome)[-1]
+    assert all(words in log_messages(outcome)[-1] for words in ("8 MiB", "TASK_SCRATCH_LIMIT"))
+    assert (outcome["counted"], outcome["seconds"] < 20) == (["scratch"], True)

@@ -1,4 +1,4 @@
-"""A forked process has no thread for its spans until it needs one, and loses none."""
+"""A forked process has no span export thread until it needs one, and loses no span."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 """
-MADE = """
+SCRIPT = """
 {load}
 exporter = InMemorySpanExporter()
 provider = TracerProvider(shutdown_on_exit=False)
@@ -49,34 +49,34 @@ CASES = {
     "a shutdown without a thread": ("end('one'); provider.shutdown()", LOAD, ""),
     "a shutdown with it": ("end(*'abcd'); end('one'); provider.shutdown()", LOAD, ""),
 }
-"""What a forked process does, and where the patch is loaded: before the processor is made, or after it."""
+"""By case: the actions of a forked process, and the patch loaded before or after the processor is created."""
 
 
 @pytest.fixture(scope="module")
-def told():
-    """Of each case's process: whether it began without a thread, the spans it sent, and its threads at the end."""
-    scripts = [MADE.format(then=then, load=load, load_late=late) for then, load, late in CASES.values()]
+def results():
+    """By case: whether the process started without a thread, its exported spans and its final number of threads."""
+    scripts = [SCRIPT.format(then=then, load=load, load_late=late) for then, load, late in CASES.values()]
     return dict(zip(CASES, map(json.loads, in_forks(IMPORTS, scripts)), strict=True))
 
 
 @pytest.mark.parametrize("case", ["loaded first", "loaded after the processor"])
-def test_a_short_task_sends_its_spans_at_its_end_and_never_starts_the_thread(told, case):
-    assert told[case] == [True, ["one", "two"], 0]
+def test_short_task_exports_spans_without_a_thread(results, case):
+    assert results[case] == [True, ["one", "two"], 0]
 
 
-def test_upstream_still_starts_it_at_the_fork(told):
-    """When this fails, OpenTelemetry has fixed it: delete lazy_span_export_thread and this file."""
-    assert told["upstream's"] == [False, ["one", "two"], 1]
+def test_upstream_starts_the_thread_at_the_fork(results):
+    """If this fails, OpenTelemetry is fixed: delete lazy_span_export_thread and this file."""
+    assert results["upstream's"] == [False, ["one", "two"], 1]
 
 
-def test_a_long_task_sends_them_while_it_runs(told):
-    assert told["long"] == [True, ["one", "two"], 1]
+def test_long_task_exports_spans_while_it_runs(results):
+    assert results["long"] == [True, ["one", "two"], 1]
 
 
-def test_a_full_batch_is_sent_at_once(told):
-    assert told["a full batch"] == [True, list("abcd"), 1]
+def test_full_batch_is_exported_at_once(results):
+    assert results["a full batch"] == [True, list("abcd"), 1]
 
 
 @pytest.mark.parametrize("case", ["a shutdown without a thread", "a shutdown with it"])
-def test_a_shutdown_sends_what_is_left(told, case):
-    assert "one" in told[case][1]
+def test_shutdown_exports_the_remaining_spans(results, case):
+    assert "one" in results[case][1]

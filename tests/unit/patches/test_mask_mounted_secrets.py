@@ -1,4 +1,4 @@
-"""What secret files hold is masked in logs, also after the masker is reset."""
+"""The contents of secret files are masked in logs, also after the masker is reset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ URL = "redis://:s3cret%2Fword@redis:6379/0"
 
 @pytest.fixture
 def maskers(tmp_path, monkeypatch):
-    """Both of Airflow's, patched, for containers with these files."""
+    """Both of Airflow's maskers, patched, with two mounted secret files."""
     from airflow._shared.secrets_masker import secrets_masker as core
     from airflow.sdk._shared.secrets_masker import secrets_masker as sdk
 
@@ -23,12 +23,12 @@ def maskers(tmp_path, monkeypatch):
     (tmp_path / "celery_sentinel_kwargs").write_text(json.dumps({"password": "of-the-sentinels"}))
     mounted = secret_masking.mounted_secrets
     monkeypatch.setattr(secret_masking, "mounted_secrets", lambda: mounted(tmp_path))
-    masker_of = {module.SecretsMasker: module._secrets_masker() for module in (core, sdk)}
-    before = [(masker, masker.patterns, masker.replacer) for masker in masker_of.values()]
-    for masker in masker_of.values():
+    maskers_by_class = {module.SecretsMasker: module._secrets_masker() for module in (core, sdk)}
+    before = [(masker, masker.patterns, masker.replacer) for masker in maskers_by_class.values()]
+    for masker in maskers_by_class.values():
         masker.patterns = set(masker.patterns)
     with applied("mask_mounted_secrets"):
-        yield list(masker_of.values())
+        yield list(maskers_by_class.values())
     for masker, patterns, replacer in before:
         masker.patterns, masker.replacer = patterns, replacer
 
@@ -42,7 +42,7 @@ def test_files_are_masked_before_and_after_a_reset(maskers):
             masker.reset_masker()
 
 
-def test_a_reset_forgets_what_was_added_for_one_task(maskers):
+def test_reset_drops_the_secrets_of_one_task(maskers):
     for masker in maskers:
         masker.add_mask("of-one-task")
         assert masker.redact("of-one-task") == "***"
@@ -50,15 +50,15 @@ def test_a_reset_forgets_what_was_added_for_one_task(maskers):
         assert masker.redact("of-one-task") == "of-one-task"
 
 
-def test_a_subclass_keeps_the_files_too(maskers):
-    """OpenLineage has one."""
+def test_subclass_masks_the_files_too(maskers):
+    """OpenLineage has a subclass."""
     masker = type("Redactor", (type(maskers[0]),), {})()
     masker.reset_masker()
     assert masker.redact(URL) == "***"
 
 
-def test_upstream_forgets_its_settings_at_a_reset():
-    """When this fails, Airflow has fixed it: delete airflow_ha.patches.mask_mounted_secrets and this file."""
+def test_upstream_drops_its_secrets_at_a_reset():
+    """If this fails, upstream is fixed: delete airflow_ha.patches.mask_mounted_secrets and this file."""
     from airflow.sdk._shared.secrets_masker import SecretsMasker
 
     masker = SecretsMasker()

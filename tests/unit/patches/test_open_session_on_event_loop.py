@@ -1,4 +1,4 @@
-"""A call's session is made on the event loop, and ended in a thread only if it was used."""
+"""A call's session is created on the event loop, and ended in a thread only if it was used."""
 
 from __future__ import annotations
 
@@ -16,95 +16,95 @@ from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
-def ours():
-    """The patch, for one test."""
+def patched():
+    """The patch, applied for one test."""
     with applied("open_session_on_event_loop"):
         yield
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """An app with upstream's own sessions, of a database in memory, and where things were done."""
+    """An app with upstream's sessions of an in-memory database, and a record of the threads."""
     from airflow import settings
     from airflow.api_fastapi.common.db.common import _get_session
 
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     with engine.begin() as connection:
         connection.execute(text("create table kept (word text)"))
-    seen = SimpleNamespace(made=[], ended=[], loop=None, threads=0)
+    record = SimpleNamespace(created=[], ended=[], loop=None, threads=0)
 
-    class Noted(Session):
+    class RecordingSession(Session):
         def __init__(self) -> None:
             super().__init__(engine)
-            seen.made.append(threading.get_ident())
+            record.created.append(threading.get_ident())
 
         def close(self) -> None:
-            seen.ended.append(threading.get_ident())
+            record.ended.append(threading.get_ident())
             super().close()
 
-    monkeypatch.setattr(settings, "NonScopedSession", Noted)
+    monkeypatch.setattr(settings, "NonScopedSession", RecordingSession)
     run_sync = anyio.to_thread.run_sync
 
-    async def counted(*args, **kwargs):
-        seen.threads += 1
+    async def count_call(*args, **kwargs):
+        record.threads += 1
         return await run_sync(*args, **kwargs)
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
-    app, of_the_call = FastAPI(), Depends(_get_session, scope="function")  # upstream's SessionDep
+    monkeypatch.setattr(anyio.to_thread, "run_sync", count_call)
+    app, session_dependency = FastAPI(), Depends(_get_session, scope="function")  # upstream's SessionDep
 
     @app.get("/unused")
-    async def unused(session: Session = of_the_call):
-        seen.loop = threading.get_ident()
+    async def unused(session: Session = session_dependency):
+        record.loop = threading.get_ident()
 
-    @app.get("/keeps/{word}")
-    def keeps(word: str, session: Session = of_the_call):
+    @app.get("/store/{word}")
+    def store(word: str, session: Session = session_dependency):
         session.execute(text("insert into kept values (:word)"), {"word": word})
         if word == "wrong":
             raise KeyError(word)
 
-    def kept() -> list[str]:
+    def stored_words() -> list[str]:
         with engine.connect() as connection:
             return list(connection.scalars(text("select word from kept")))
 
     with TestClient(app, raise_server_exceptions=False) as client:  # one loop for all calls
-        yield SimpleNamespace(client=client, seen=seen, kept=kept)
+        yield SimpleNamespace(client=client, record=record, stored_words=stored_words)
 
 
-@pytest.mark.usefixtures("ours")
-def test_one_that_nobody_used_never_leaves_the_loop(server):
+@pytest.mark.usefixtures("patched")
+def test_unused_session_stays_on_the_event_loop(server):
     assert server.client.get("/unused").status_code == 200
-    assert server.seen.made == server.seen.ended == [server.seen.loop]
-    assert server.seen.threads == 0
+    assert server.record.created == server.record.ended == [server.record.loop]
+    assert server.record.threads == 0
 
 
-def test_upstream_still_goes_to_a_thread_for_it_twice(server):
-    """When this fails, FastAPI or Airflow has fixed it: delete open_session_on_event_loop and this file."""
+def test_upstream_uses_a_thread_twice(server):
+    """If this fails, FastAPI or Airflow is fixed: delete open_session_on_event_loop and this file."""
     assert server.client.get("/unused").status_code == 200
-    assert server.seen.loop not in (server.seen.made + server.seen.ended)
-    assert server.seen.threads == 2
+    assert server.record.loop not in (server.record.created + server.record.ended)
+    assert server.record.threads == 2
 
 
-@pytest.mark.usefixtures("ours")
-def test_one_that_was_used_is_committed_in_a_thread_or_rolled_back_when_the_call_fails(server):
-    assert server.client.get("/keeps/right").status_code == 200
-    assert server.client.get("/keeps/wrong").status_code == 500
-    assert server.kept() == ["right"]
+@pytest.mark.usefixtures("patched")
+def test_used_session_is_ended_in_a_thread(server):
+    assert server.client.get("/store/right").status_code == 200
+    assert server.client.get("/store/wrong").status_code == 500
+    assert server.stored_words() == ["right"]
     assert server.client.get("/unused").status_code == 200
-    *used, unused = server.seen.ended
+    *used, unused = server.record.ended
     assert len(used) == 2
-    assert server.seen.loop == unused
+    assert server.record.loop == unused
     assert unused not in used
 
 
-@pytest.mark.usefixtures("ours")
-def test_other_generators_are_fastapis():
+@pytest.mark.usefixtures("patched")
+def test_other_generators_are_left_to_fastapi():
     app = FastAPI()
 
     def word():
         yield threading.get_ident()
 
     @app.get("/")
-    async def where(of: int = Depends(word)):
-        return of != threading.get_ident()
+    async def runs_elsewhere(thread: int = Depends(word)):
+        return thread != threading.get_ident()
 
     assert TestClient(app).get("/").json() is True

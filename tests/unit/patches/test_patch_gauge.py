@@ -1,4 +1,4 @@
-"""Each process sends what became of its patches, again and again; its forks send nothing and do not hang."""
+"""Each process sends the state of its patches repeatedly; its forks send nothing and do not hang."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(len(sent) >= 3)
 """
 
 
-def test_one_gauge_for_each_patch(monkeypatch):
+def test_one_gauge_is_sent_per_patch(monkeypatch):
     sent = []
     monkeypatch.setattr(stats, "gauge", lambda name, value, tags: sent.append((name, value, tags)))
     patch_gauge.send({"a": State("applied"), "b": State("skipped", "changed")})
@@ -43,14 +43,14 @@ def test_one_gauge_for_each_patch(monkeypatch):
     ]
 
 
-def test_an_error_reaches_nobody(monkeypatch, caplog):
+def test_error_is_only_logged(monkeypatch, caplog):
     monkeypatch.setattr(stats, "gauge", lambda *_, **__: 1 / 0)
     patch_gauge.send({"a": State("applied")})
     assert "cannot send the state of the patches" in caplog.text
 
 
-def test_forks_of_a_process_that_reports_end_as_usual():
-    done = subprocess.run(
+def test_forks_of_a_reporting_process_end():
+    process = subprocess.run(
         [sys.executable, "-c", REPORTING],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
@@ -58,4 +58,4 @@ def test_forks_of_a_process_that_reports_end_as_usual():
         timeout=60,
         check=False,
     )
-    assert done.stdout.split()[-1:] == ["True"], done.stderr
+    assert process.stdout.split()[-1:] == ["True"], process.stderr

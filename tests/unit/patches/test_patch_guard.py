@@ -1,4 +1,4 @@
-"""A patch fits the version and the source that it was written for, and no other."""
+"""A patch fits only the version and the source that it was written for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from airflow_ha.patches import registry
-from airflow_ha.patches.guard import Guard, changed_source, installed_roots
+from airflow_ha.patches.guard import Guard, installed_roots, source_mismatch
 from airflow_ha.patches.loader import decide
 from airflow_ha.patches.patch_state import SKIPPED
 from ops.project import ROOT
@@ -36,7 +36,7 @@ LIMIT: int = 3
 
 @pytest.fixture
 def package(tmp_path):
-    """Writes a package, its version and the value in one of its functions; returns a guard for its folder."""
+    """Return a function that writes a package of a given version and source, and returns a guard for its folder."""
 
     def write(value: int = 1, version: str = "1.0", text: str = MODULE) -> Guard:
         (tmp_path / "fake/inner").mkdir(parents=True, exist_ok=True)
@@ -63,14 +63,14 @@ def patch(package):
     )
 
 
-def test_what_was_written_for_it_fits(package, patch):
+def test_unchanged_package_fits(package, patch):
     assert len(patch.replaces) == 4
     assert package().misfits([patch]) == {}
 
 
-def test_another_indentation_of_the_whole_is_no_change(package, patch):
-    moved = MODULE.replace("if True:\n    def stop(): ...", "def stop(): ...   ")
-    assert package(text=moved).misfits([patch]) == {}
+def test_reindented_definition_fits(package, patch):
+    reindented = MODULE.replace("if True:\n    def stop(): ...", "def stop(): ...   ")
+    assert package(text=reindented).misfits([patch]) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,33 +86,33 @@ def test_another_indentation_of_the_whole_is_no_change(package, patch):
         ({"text": MODULE.replace("stop", "halt")}, "fake.inner:stop does not exist"),
     ],
 )
-def test_another_version_or_source_does_not_fit(package, patch, change, reason):
+def test_changed_version_or_source_does_not_fit(package, patch, change, reason):
     guard = package(**change)
     assert guard.misfits([patch])["celery_pool_flush"].startswith(reason)
 
 
-def test_a_distribution_that_is_missing_does_not_fit(package, patch):
+def test_missing_distribution_does_not_fit(package, patch):
     missing = registry.Patch(**{**vars(patch), "written_for": {"absent": "1"}})
     assert "absent is not installed" in package().misfits([missing])["celery_pool_flush"]
 
 
 IMPORTED = """
 import sys
-from airflow_ha.patches.__main__ import installed
-from airflow_ha.patches.guard import Guard, changed_source, installed_roots
-installed(Guard())
+from airflow_ha.patches.__main__ import decide_all
+from airflow_ha.patches.guard import Guard, source_mismatch, installed_roots
+decide_all(Guard())
 print([name for name in ("airflow", "celery", "sqlalchemy") if name in sys.modules])
 """
 
 
-def test_nothing_is_imported_to_judge():
+def test_check_imports_no_patched_package():
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_what_requires_a_patch_that_does_not_fit_is_skipped_too(monkeypatch):
+def test_patch_that_requires_a_skipped_one_is_skipped(monkeypatch):
     monkeypatch.setattr(Guard, "misfits", lambda self, patches: {"split_xcom_slice": "changed"})
-    states = decide(registry.of_component("execution-api"), {}, Guard())
+    states = decide(registry.component_patches("execution-api"), {}, Guard())
     assert states["bound_xcom_reads"].state == SKIPPED
     assert "requires split_xcom_slice" in states["bound_xcom_reads"].reason
     assert states["open_session_on_event_loop"].state == "applied"
@@ -128,26 +128,26 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_command_says_what_would_be_applied_and_fails_if_something_is_skipped(tmp_path):
-    fits = run(AIRFLOW_HA_PATCHES="safety", AIRFLOW_HA_PATCHES_DISABLED="celery_pool_flush")
-    worker = json.loads(fits.stdout)["components"]["worker"]
-    assert fits.returncode == 0
+def test_command_fails_if_a_patch_would_be_skipped(tmp_path):
+    process = run(AIRFLOW_HA_PATCHES="safety", AIRFLOW_HA_PATCHES_DISABLED="celery_pool_flush")
+    worker = json.loads(process.stdout)["components"]["worker"]
+    assert process.returncode == 0
     assert worker["heartbeat_lease"]["state"] == "applied"
     assert worker["celery_pool_flush"] == {"state": "off", "reason": "PATCHES_DISABLED"}
     assert worker["reap_ended_task"]["reason"] == "PATCHES=safety"
     (tmp_path / "celery-6.dist-info").mkdir()
     (tmp_path / "celery-6.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: celery\nVersion: 6.0\n")
-    another = run("--root", str(tmp_path))
-    assert another.returncode == 1
-    worker = json.loads(another.stdout)["components"]["worker"]
+    other_version = run("--root", str(tmp_path))
+    assert other_version.returncode == 1
+    worker = json.loads(other_version.stdout)["components"]["worker"]
     assert worker["celery_pool_flush"]["reason"].startswith("celery is 6.0")
     assert worker["heartbeat_lease"]["state"] == "applied"
 
 
-def test_the_command_prints_what_the_main_process_noted(tmp_path):
-    nothing = run("--running", TMPDIR=str(tmp_path))
-    assert nothing.returncode == 1
-    assert "no main process of Airflow has started" in nothing.stderr
+def test_command_fails_without_a_recorded_state(tmp_path):
+    process = run("--running", TMPDIR=str(tmp_path))
+    assert process.returncode == 1
+    assert "no main process of Airflow has started" in process.stderr
 
 
 NEXT = {"apache-airflow-core": "3.4.0b2", "apache-airflow-task-sdk": "1.4.0b2"}
@@ -161,21 +161,21 @@ SAME_SOURCE = {
     "reap_ended_task",
     "release_leaked_slots",
 }
-"""Patches of Airflow for which only the version differs in NEXT: what they replace is as it was."""
+"""Patches of Airflow whose replaced source is unchanged in NEXT."""
 
 
 @pytest.mark.nightly
-def test_in_the_next_airflow_every_patch_of_airflow_is_skipped_and_the_others_stay(tmp_path):
+def test_next_airflow_skips_only_patches_of_airflow(tmp_path):
     requirements = [f"{name}=={version}" for name, version in NEXT.items()]
     pip = ROOT / ".bootstrap/bin/pip"
     subprocess.run([pip, "install", "--quiet", "--no-deps", "--target", tmp_path, *requirements], check=True)
     components = json.loads(run("--root", str(tmp_path)).stdout)["components"]
-    states = {name: found for patches in components.values() for name, found in patches.items()}
+    states = {name: state for patches in components.values() for name, state in patches.items()}
     for patch in registry.PATCHES:
         changes = [f"{name} is {NEXT[name]}" for name in patch.written_for if name in NEXT]
         assert states[patch.name]["state"] == (SKIPPED if changes else "applied"), patch.name
         assert not changes or states[patch.name]["reason"].startswith(changes[0]), patch.name
     guard = Guard([tmp_path, *installed_roots()])
-    of_airflow = [patch for patch in registry.PATCHES if NEXT.keys() & patch.written_for]
-    digests = guard.digests(target for patch in of_airflow for target in patch.replaces)
-    assert {patch.name for patch in of_airflow if not changed_source(patch.replaces, digests)} == SAME_SOURCE
+    airflow_patches = [patch for patch in registry.PATCHES if NEXT.keys() & patch.written_for]
+    digests = guard.digests(target for patch in airflow_patches for target in patch.replaces)
+    assert {patch.name for patch in airflow_patches if not source_mismatch(patch.replaces, digests)} == SAME_SOURCE

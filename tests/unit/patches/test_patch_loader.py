@@ -1,4 +1,4 @@
-"""Each component has its patches, whatever settings the operator has put in place of the stack's."""
+"""Each component applies its patches, whatever settings the operator has replaced."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def get_dagbag_import_timeout(dag_file_path):
 def create_metadata_engine(sql_alchemy_conn, *, engine_args, connect_args):
     return upstreams(sql_alchemy_conn + "?made_by=operator", engine_args=engine_args, connect_args=connect_args)
 """
-OWN = """
+OWN_SETTINGS = """
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 CONNECT_ARGS = {"timeout": 9}
 CELERY_CONFIG = {**DEFAULT_CELERY_CONFIG, "worker_prefetch_multiplier": 2}
@@ -38,14 +38,14 @@ CELERY_CONFIG = {**DEFAULT_CELERY_CONFIG, "worker_prefetch_multiplier": 2}
 COMPONENTS = [*(service for service in registry.SERVICES if service != "worker"), "worker-gpu"]
 
 
-def start(component: str, home, *, local_settings: bool = True, **environment: str) -> tuple[dict, str]:
-    """What a process of a component finds, and its log."""
+def run_component(component: str, home, *, local_settings: bool = True, **environment: str) -> tuple[dict, str]:
+    """Run component.py as a component; return its result and its log."""
     (home / "config").mkdir(exist_ok=True)
     (home / "tmp").mkdir(exist_ok=True)
     if local_settings:
         (home / "config/airflow_local_settings.py").write_text(LOCAL_SETTINGS)
-    (home / "config/own_settings.py").write_text(OWN)
-    done = subprocess.run(
+    (home / "config/own_settings.py").write_text(OWN_SETTINGS)
+    process = subprocess.run(
         [sys.executable, ROOT / "tests/unit/patches/component.py"],
         env={
             **os.environ,
@@ -66,45 +66,45 @@ def start(component: str, home, *, local_settings: bool = True, **environment: s
         check=False,
         cwd=home,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    *log, result = done.stdout.splitlines()
-    return json.loads(result.removeprefix("RESULT ")), "\n".join(log) + done.stderr
+    assert process.returncode == 0, process.stderr[-3000:]
+    *log, result = process.stdout.splitlines()
+    return json.loads(result.removeprefix("RESULT ")), "\n".join(log) + process.stderr
 
 
 @pytest.fixture(scope="module", params=COMPONENTS)
 def process(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    found, log = start(request.param, home)
-    noted = json.loads((home / "tmp" / loader.STATE_FILE).read_text())
-    return request.param, found, log, noted
+    result, log = run_component(request.param, home)
+    record = json.loads((home / "tmp" / loader.STATE_FILE).read_text())
+    return request.param, result, log, record
 
 
-def test_each_patch_is_wired_with_the_operators_settings(process):
-    component, found, log, noted = process
-    expected = {patch.name for patch in registry.of_component(component)}
-    assert {name for name, (state, _) in found["states"].items() if state == "applied"} == expected
-    assert expected <= set(found["wired"])
-    assert noted["component"] == component
-    assert set(noted["patches"]) == expected
+def test_each_patch_is_applied_with_operator_settings(process):
+    component, result, log, record = process
+    expected = {patch.name for patch in registry.component_patches(component)}
+    assert {name for name, (state, _) in result["states"].items() if state == "applied"} == expected
+    assert expected <= set(result["wired"])
+    assert record["component"] == component
+    assert set(record["patches"]) == expected
     assert f"Patches of {component} (PATCHES=all): {len(expected)} applied; skipped: none; off: none" in log
 
 
-def test_the_operators_local_settings_work(process):
-    _, found, _, _ = process
-    assert found["own"] == ["mine", False, "helped"]
-    assert found["timeout"] == 77.0
-    assert found["engine"] == "operator"
+def test_local_settings_of_the_operator_work(process):
+    _, result, _, _ = process
+    assert result["own"] == ["mine", False, "helped"]
+    assert result["timeout"] == 77.0
+    assert result["engine"] == "operator"
 
 
-def test_a_worker_has_its_steps_whatever_patches_says(tmp_path):
-    found, _ = start("worker", tmp_path, AIRFLOW_HA_PATCHES="none")
-    assert found["steps"] == ["Announcement", "ConsumptionRecord", "WorkerMetrics"]
-    assert found["wired"] == []
-    assert {state for state, _ in found["states"].values()} == {"off"}
+def test_worker_has_its_steps_without_patches(tmp_path):
+    result, _ = run_component("worker", tmp_path, AIRFLOW_HA_PATCHES="none")
+    assert result["steps"] == ["Announcement", "ConsumptionRecord", "WorkerMetrics"]
+    assert result["wired"] == []
+    assert {state for state, _ in result["states"].values()} == {"off"}
 
 
 @pytest.mark.parametrize("component", ["", "slack-stub"])
-def test_a_process_of_no_component_is_left_alone(component, monkeypatch):
+def test_process_of_no_component_applies_no_patch(component, monkeypatch):
     monkeypatch.setenv("AIRFLOW_HA_COMPONENT", component)
     monkeypatch.setattr(loader, "_loader", None)
     loader.load()
@@ -113,7 +113,7 @@ def test_a_process_of_no_component_is_left_alone(component, monkeypatch):
 
 @pytest.fixture
 def loading(monkeypatch, tmp_path, caplog):
-    """A scheduler's loader that does not load; and what it applies, in order."""
+    """The names that a fake scheduler loader applies, in order; nothing is imported."""
     applied: list[str] = []
 
     class Module:
@@ -133,7 +133,7 @@ def loading(monkeypatch, tmp_path, caplog):
     return applied
 
 
-def test_patches_are_applied_once_in_the_registrys_order(loading):
+def test_patches_are_applied_once_in_registry_order(loading):
     scheduler = loader.Loader("scheduler")
     scheduler.load()
     early = [patch.name for patch in scheduler.patches if "scheduler" in patch.early]
@@ -145,17 +145,17 @@ def test_patches_are_applied_once_in_the_registrys_order(loading):
     assert loading == [*early, *later]
 
 
-def test_a_patch_that_fails_is_skipped_and_the_others_go_on(loading, caplog):
+def test_failing_patch_is_skipped_and_others_are_applied(loading, caplog):
     scheduler = loader.Loader("scheduler")
     scheduler._started(None)
     assert scheduler.states["release_leaked_slots"].state == SKIPPED
     assert "skip_idle_dag_runs" in loading
     assert "cannot apply the patch release_leaked_slots" in caplog.text
-    noted = json.loads(loader.state_file().read_text())
-    assert noted["patches"]["release_leaked_slots"]["state"] == "skipped"
+    record = json.loads(loader.state_file().read_text())
+    assert record["patches"]["release_leaked_slots"]["state"] == "skipped"
 
 
-def test_a_patch_is_skipped_with_one_that_it_requires(loading, monkeypatch):
+def test_patch_that_requires_a_skipped_one_is_skipped(loading, monkeypatch):
     requiring = {"skip_idle_dag_runs": ("release_leaked_slots",)}
     rows = [replace(patch, requires=requiring.get(patch.name, patch.requires)) for patch in registry.PATCHES]
     monkeypatch.setattr(registry, "PATCHES", rows)
@@ -165,7 +165,7 @@ def test_a_patch_is_skipped_with_one_that_it_requires(loading, monkeypatch):
     assert "skip_idle_dag_runs" not in loading
 
 
-def test_a_setting_that_breaks_a_promise_ends_the_component(loading, monkeypatch):
+def test_invalid_setting_ends_the_component(loading, monkeypatch):
     def apply(_self: object) -> None:
         raise SettingError("cannot lease tasks")
 
@@ -174,41 +174,40 @@ def test_a_setting_that_breaks_a_promise_ends_the_component(loading, monkeypatch
         loader.Loader("scheduler")._started(None)
 
 
-def test_without_a_temporary_folder_a_component_starts(loading, monkeypatch, caplog):
-    def none_usable() -> str:
+def test_component_starts_without_a_temporary_folder(loading, monkeypatch, caplog):
+    def fail_without_folder() -> str:
         raise FileNotFoundError("no usable temporary directory")
 
-    monkeypatch.setattr(loader.tempfile, "gettempdir", none_usable)
+    monkeypatch.setattr(loader.tempfile, "gettempdir", fail_without_folder)
     loader.Loader("scheduler")._started(None)
     assert "skip_idle_dag_runs" in loading
-    assert "cannot note the state of the patches: no usable" in caplog.text
+    assert "cannot record the patch state: no usable" in caplog.text
 
 
-def test_local_settings_that_are_a_package_work(tmp_path):
+def test_local_settings_package_works(tmp_path):
     package = tmp_path / "config/airflow_local_settings"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("from .own import *\nfrom .own import OWN_SETTING, helper")
     (package / "own.py").write_text(LOCAL_SETTINGS)
-    found, _ = start("flower", tmp_path, local_settings=False)
-    assert found["own"] == ["mine", False, "helped"]
-    assert found["engine"] == "operator"
+    result, _ = run_component("flower", tmp_path, local_settings=False)
+    assert result["own"] == ["mine", False, "helped"]
+    assert result["engine"] == "operator"
 
 
-def test_a_patch_that_does_not_fit_is_skipped_with_one_error(loading, caplog, monkeypatch):
+def test_patch_that_does_not_fit_logs_one_error(loading, caplog, monkeypatch):
     monkeypatch.setattr(
         Guard, "misfits", lambda self, patches: {"skip_idle_dag_runs": "it is 9"} if len(list(patches)) else {}
     )
     loader.Loader("scheduler")._started(None)
-    errors = [
-        one.getMessage() for one in caplog.records if one.levelname == "ERROR" and "skip_idle" in one.getMessage()
-    ]
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    errors = [message for message in messages if "skip_idle" in message]
     assert len(errors) == 1
     assert "it is 9" in errors[0]
     assert "hint: " in errors[0]
     assert "skip_idle_dag_runs" not in loading
 
 
-def test_a_value_that_up_refuses_is_an_error_and_patches_stay(loading, caplog):
+def test_invalid_value_logs_an_error_and_keeps_patches(loading, caplog):
     loader.Loader("scheduler", "safty")._started(None)
     assert "PATCHES is 'safty'" in caplog.text
     assert "skip_idle_dag_runs" in loading

@@ -1,4 +1,4 @@
-"""The registry has a row for each patch, and its rows are true of what is installed."""
+"""The registry has a row for each patch, and its rows match the installed packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = ["Problem", "Patch", "Applies to", "Upstream issue", "Remove when"]
 ROWS = {patch.name: patch for patch in registry.PATCHES}
 
 
-def test_each_module_that_can_be_applied_has_a_row():
+def test_each_patch_module_has_a_row():
     modules = {
         path.stem
         for path in FOLDER.glob("*.py")
@@ -27,32 +27,38 @@ def test_each_module_that_can_be_applied_has_a_row():
     assert len(registry.PATCHES) == len(ROWS)
 
 
-def test_a_module_does_nothing_when_it_is_imported():
-    """Only definitions, and names for what is replaced: no call whose result is dropped, no attribute set."""
+def test_importing_a_patch_module_has_no_effect():
+    """A module holds only definitions and names: no call whose result is dropped, and no assignment to an attribute."""
     for name in ROWS:
         for node in ast.parse((FOLDER / f"{name}.py").read_text()).body:
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             assert is_text or not isinstance(node, (ast.Expr, ast.For, ast.While)), (name, node.lineno)
             targets = node.targets if isinstance(node, ast.Assign) else []
-            assert not any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in targets), (name, node.lineno)
+            assert not any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets), (
+                name,
+                node.lineno,
+            )
 
 
-def test_each_header_has_its_parts_and_names_tests_that_exist():
+def test_headers_are_complete_and_name_existing_tests():
     tests = {path.name: path.read_text() for path in (ROOT / "tests/unit").rglob("test_*.py")}
     for name in ROWS:
         lines = (ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or "").splitlines()
         parts = [part for line in lines for part in HEADER if line.startswith(f"{part}: ")]
         assert parts == HEADER, name
         assert len(lines) <= 15, name
-        for named in re.findall(r"test_\w+(?:\.py)?", "\n".join(lines)):
-            assert named in tests or any(f"def {named}(" in text for text in tests.values()), (name, named)
+        for expected_text in re.findall(r"test_\w+(?:\.py)?", "\n".join(lines)):
+            assert expected_text in tests or any(f"def {expected_text}(" in text for text in tests.values()), (
+                name,
+                expected_text,
+            )
 
 
-def test_the_installed_versions_and_sources_are_those_of_the_rows():
+def test_rows_match_the_installed_sources():
     assert Guard().misfits(registry.PATCHES) == {}
 
 
-def test_the_versions_are_those_of_the_lock():
+def test_rows_match_the_locked_versions():
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     locked = {package["name"]: package["version"] for package in lock["package"]}
     for patch in registry.PATCHES:
@@ -81,14 +87,14 @@ def test_known_values_are_valid(patches, disabled):
 
 
 @pytest.mark.parametrize(
-    ("patches", "disabled", "named"), [("some", "", "safety"), ("all", "busy", "celery_pool_flush")]
+    ("patches", "disabled", "expected_text"), [("some", "", "safety"), ("all", "busy", "celery_pool_flush")]
 )
-def test_unknown_values_are_refused_with_those_that_are_known(patches, disabled, named):
-    with pytest.raises(ValueError, match=named):
+def test_unknown_value_is_refused_with_the_known_ones(patches, disabled, expected_text):
+    with pytest.raises(ValueError, match=expected_text):
         registry.validate(patches, disabled)
 
 
-def test_switches_turn_off_what_they_name_and_what_requires_it():
+def test_switched_off_patch_disables_its_dependents():
     assert registry.switched_off("all", "") == {}
     assert set(registry.switched_off("none", "")) == set(ROWS)
     safety = registry.switched_off("safety", "")
@@ -98,6 +104,6 @@ def test_switches_turn_off_what_they_name_and_what_requires_it():
     assert "requires split_xcom_slice" in off["bound_xcom_reads"]
 
 
-def test_a_worker_service_of_a_teams_own_is_a_worker():
-    assert registry.of_component("worker-gpu") == registry.of_component("worker")
-    assert registry.of_component("postgres") == ()
+def test_own_worker_service_counts_as_a_worker():
+    assert registry.component_patches("worker-gpu") == registry.component_patches("worker")
+    assert registry.component_patches("postgres") == ()

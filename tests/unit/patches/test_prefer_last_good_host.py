@@ -1,4 +1,4 @@
-"""Of a URL's nodes the one that took the last connection is asked first."""
+"""New connections try the node first that accepted the last connection."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.unit.patches.loading import applied
 
 
 class Connection(sqlite3.Connection):
-    """One that knows its node, as those of psycopg2 and psycopg do."""
+    """A connection with the name of its node, as psycopg2 and psycopg provide it."""
 
     info: SimpleNamespace
 
 
 class Nodes:
-    """A URL of several nodes, as SQLAlchemy gives it to a driver; the driver takes the first that is there."""
+    """A URL of several nodes, whose driver connects to the first node that is not frozen."""
 
-    def __init__(self, monkeypatch, **given):
-        self.engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.NullPool, connect_args=given)
+    def __init__(self, monkeypatch, **connect_args):
+        self.engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.NullPool, connect_args=connect_args)
         engines.metadata_engine_created(self.engine)
         self.frozen: set[str] = set()
         self.tried: list[dict[str, str]] = []
@@ -31,12 +31,12 @@ class Nodes:
     def _connect(self, *_, host, port, **_more):
         self.tried.append({"host": host, "port": port})
         connection = sqlite3.connect(":memory:", factory=Connection)
-        taken = next(node for node in host.split(",") if node not in self.frozen)
-        connection.info = SimpleNamespace(host=taken)
+        node_name = next(name for name in host.split(",") if name not in self.frozen)
+        connection.info = SimpleNamespace(host=node_name)
         return connection
 
     def connect(self) -> dict[str, str]:
-        """Connects; what the driver was told."""
+        """Connect, and return the hosts and ports that the driver received."""
         with self.engine.connect():
             return self.tried[-1]
 
@@ -49,7 +49,7 @@ def last_host(monkeypatch):
         yield module
 
 
-def test_a_frozen_node_is_waited_for_once(monkeypatch):
+def test_frozen_node_is_tried_first_only_once(monkeypatch):
     nodes = Nodes(monkeypatch, host="patroni-1,patroni-2,patroni-3", port="1,2,3")
     assert nodes.connect()["host"] == "patroni-1,patroni-2,patroni-3"
     nodes.frozen.add("patroni-1")
@@ -57,7 +57,7 @@ def test_a_frozen_node_is_waited_for_once(monkeypatch):
     assert nodes.connect() == {"host": "patroni-2,patroni-1,patroni-3", "port": "2,1,3"}
 
 
-def test_the_node_that_took_over_last_is_the_first_whatever_the_urls_order(monkeypatch):
+def test_last_good_node_comes_first_in_any_url_order(monkeypatch):
     nodes = Nodes(monkeypatch, host="patroni-1,patroni-2", port="5432")
     for frozen, order in (("patroni-1", "patroni-2,patroni-1"), ("patroni-2", "patroni-1,patroni-2")):
         nodes.frozen = {frozen}
@@ -66,14 +66,14 @@ def test_the_node_that_took_over_last_is_the_first_whatever_the_urls_order(monke
         assert nodes.connect() == {"host": order, "port": "5432"}
 
 
-def test_another_database_keeps_its_order(monkeypatch):
+def test_other_database_keeps_its_node_order(monkeypatch):
     nodes = Nodes(monkeypatch, host="patroni-1,patroni-2", port="1,2")
     nodes.frozen.add("patroni-1")
     nodes.connect()
     assert Nodes(monkeypatch, host="elsewhere", port="1").connect() == {"host": "elsewhere", "port": "1"}
 
 
-def test_a_connection_without_a_node_changes_nothing(monkeypatch):
+def test_connection_without_a_node_changes_nothing(monkeypatch):
     nodes = Nodes(monkeypatch, host="patroni-1,patroni-2", port="1,2")
     nodes.frozen.add("patroni-1")
     nodes.connect()

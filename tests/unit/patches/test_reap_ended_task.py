@@ -1,4 +1,4 @@
-"""A worker's slot is free when its task has ended, not `[workers] min_heartbeat_interval` later."""
+"""A worker's slot is released when its task ends, not `[workers] min_heartbeat_interval` later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.patches.loading import applied
 
 @pytest.fixture(scope="module")
 def supervisor():
-    """Upstream's supervisor module, with the patch loaded as in a worker."""
+    """Upstream's supervisor module with the patch, as in a worker."""
     import airflow.sdk.execution_time.supervisor as module
 
     with applied("reap_ended_task"):
@@ -25,7 +25,7 @@ def supervisor():
 
 @pytest.fixture
 def ending(supervisor, monkeypatch):
-    """A supervised task whose sockets are closed and whose process ends 0.3 s later, and a clock of its selects."""
+    """A supervised process that ends 0.3 s after its sockets closed, and the timeouts of its selects."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
     watched = object.__new__(supervisor.WatchedSubprocess)
     waits: list[float | None] = []
@@ -50,32 +50,32 @@ def ending(supervisor, monkeypatch):
 
 
 def supervise(watched, service, interval: float) -> float:
-    """Seconds that a loop like `_monitor_subprocess` takes to see the process's end."""
+    """Return the seconds until a loop like `_monitor_subprocess` notices the exit."""
     started = time.monotonic()
     while watched._exit_code is None:
         service(watched, interval)
     return time.monotonic() - started
 
 
-def test_the_end_is_seen_when_it_comes(supervisor, ending):
+def test_process_exit_is_noticed_at_once(supervisor, ending):
     watched, waits = ending
-    took = supervise(watched, supervisor.WatchedSubprocess._service_subprocess, 5.0)
+    seconds = supervise(watched, supervisor.WatchedSubprocess._service_subprocess, 5.0)
     assert watched._exit_code == 0
     assert max(waits) <= 0.01
-    assert took < 5.0
+    assert seconds < 5.0
 
 
-def test_upstream_still_sleeps_the_whole_interval(ending):
-    """When this fails, Airflow has fixed it: delete airflow_ha.patches.reap_ended_task and this file."""
-    from airflow_ha.patches import reap_ended_task as supervisor_slot
+def test_upstream_sleeps_the_whole_interval(ending):
+    """If this fails, upstream is fixed: delete airflow_ha.patches.reap_ended_task and this file."""
+    from airflow_ha.patches import reap_ended_task
 
     watched, waits = ending
-    took = supervise(watched, supervisor_slot._service_subprocess, 1.5)
+    seconds = supervise(watched, reap_ended_task._service_subprocess, 1.5)
     assert waits[0] == 1.5
-    assert took >= 1.5
+    assert seconds >= 1.5
 
 
-def test_with_a_socket_open_the_wait_is_upstreams_own(supervisor, ending):
+def test_open_socket_keeps_the_wait_of_upstream(supervisor, ending):
     watched, waits = ending
     reading, writing = os.pipe()
     watched._open_sockets[reading] = "requests"

@@ -1,4 +1,4 @@
-"""A Redis that was replaced costs a connection, not the worker, and not the task that is just being queued."""
+"""A Redis failover costs a connection, not the worker or the task that is being queued."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ def redis_failover_errors():
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_an_answer_of_a_redis_that_is_no_longer_the_primary_is_a_lost_connection_to_kombu(
-    redis_failover_errors, answer
-):
+def test_answer_of_a_former_primary_is_a_lost_connection(redis_failover_errors, answer):
     error = BaseParser.parse_error(answer)
-    assert isinstance(error, redis_failover_errors.PrimaryIsElsewhereError)
+    assert isinstance(error, redis_failover_errors.NotPrimaryError)
     assert isinstance(error, get_redis_error_classes().connection_errors)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_upstream_still_takes_it_for_an_error_that_nothing_repairs(answer, monkeypatch):
-    """When this fails that patch can go."""
+def test_upstream_treats_it_as_a_permanent_error(answer, monkeypatch):
+    """If this fails, upstream is fixed: delete that part of the patch."""
     for code in ("NOREPLICAS", "UNBLOCKED"):
         monkeypatch.delitem(BaseParser.EXCEPTION_CLASSES, code)
     error = BaseParser.parse_error(answer)
@@ -76,39 +74,39 @@ print(tries)
 @pytest.mark.parametrize(
     ("load", "tries"),
     [("from airflow_ha.patches import redis_failover_errors as patch; patch.apply()", 5), ("", 2)],
-    ids=["is tried until it succeeds", "upstream gives up: when this fails that patch can go"],
+    ids=["patched", "upstream: if this fails, delete that part of the patch"],
 )
-def test_a_task_whose_publishing_fails_again_after_a_new_connection(load, tries):
+def test_failed_publish_is_retried_until_it_succeeds(load, tries):
     script = PUBLISHING.format(load=load)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="src")
     assert done.stdout.split() == [str(tries)]
 
 
-def closed(connection: SimpleNamespace | None) -> Channel:
-    """A channel without its connection, or with one that was closed itself."""
+def closed_channel(connection: SimpleNamespace | None) -> Channel:
+    """Return a channel without a connection, or with a closed one."""
     channel = object.__new__(Channel)
     channel.connection = connection
     return channel
 
 
 @pytest.mark.parametrize("connection", [None, SimpleNamespace(client=None)], ids=["channel", "connection"])
-def test_a_channel_that_was_closed_is_a_lost_connection(redis_failover_errors, connection):
-    channel = closed(connection)
+def test_closed_channel_is_a_lost_connection(redis_failover_errors, connection):
+    channel = closed_channel(connection)
     with pytest.raises(RedisConnectionError, match="channel was closed"):
         channel._connparams()
-    with pytest.raises(AttributeError):  # when this fails that patch can go
+    with pytest.raises(AttributeError):  # if this fails, upstream is fixed: delete that part of the patch
         redis_failover_errors._connparams(channel)
 
 
-def test_a_worker_goes_on_when_a_task_that_it_took_before_cannot_be_acknowledged(caplog):
-    channel = closed(SimpleNamespace(client=None))
+def test_worker_survives_a_failed_acknowledgement(caplog):
+    channel = closed_channel(SimpleNamespace(client=None))
     channel._closed, channel._pool, channel._qos, channel.Client = True, None, None, Redis
     message = Message(channel=channel, delivery_tag="taken before")
     message.ack_log_error(logging.getLogger("celery.worker"), Transport.connection_errors)
     assert "channel was closed" in caplog.text
 
 
-def test_the_sentinels_transport_has_it_too():
+def test_sentinel_transport_is_patched_too():
     transport = kombu.Connection("sentinel://127.0.0.1:1").get_transport_cls()
     assert transport.recoverable_connection_errors == transport.connection_errors
     assert issubclass(transport.Channel, Channel)

@@ -1,4 +1,4 @@
-"""A scheduler that sleeps is woken by what others commit for it, and by nothing else."""
+"""A sleeping scheduler wakes on commits that it acts on, and on nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUN, TASK = scheduler_wake.RUN, scheduler_wake.TASK
 
 
 @pytest.mark.parametrize(
-    ("statement", "parameters", "work"),
+    ("statement", "parameters", "expected_event"),
     [
         ("INSERT INTO dag_run (dag_id) VALUES (%(dag_id)s)", {"dag_id": "a"}, RUN),
         ("INSERT INTO dag_run_note (user_id) VALUES (%(user_id)s)", {"user_id": 1}, None),
@@ -47,77 +47,77 @@ RUN, TASK = scheduler_wake.RUN, scheduler_wake.TASK
         ("SELECT state FROM task_instance", {"state": "success"}, None),
     ],
 )
-def test_a_run_and_the_end_of_a_task_are_work(statement, parameters, work):
-    assert scheduler_wake.work(statement, parameters) == work
+def test_only_released_work_is_an_event(statement, parameters, expected_event):
+    assert scheduler_wake.wakeup_event(statement, parameters) == expected_event
 
 
 @pytest.fixture
-def announcing(monkeypatch):
-    """As in an API server."""
+def notifying(monkeypatch):
+    """The patch, applied as in an API server."""
     monkeypatch.setattr(engines, "_METADATA", [])
-    scheduler_wake.announce()
+    scheduler_wake.notify_on_commit()
 
 
 @pytest.fixture
-def database(tmp_path, monkeypatch, announcing):
-    """A database with tasks, which passes for Postgres; and what was said on its channel."""
+def database(tmp_path, monkeypatch, notifying):
+    """A database with tasks that passes for Postgres, and the notifications sent to it."""
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/database", paramstyle="named")
     engines.metadata_engine_created(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE task_instance (state TEXT)")
         connection.exec_driver_sql("CREATE TABLE dag_run (state TEXT)")
     engine.dialect.name = "postgresql"
-    said: list[str] = []
+    notifications: list[str] = []
     execute = Connection.exec_driver_sql
 
-    def heard(connection, statement, *more):
+    def record_notify(connection, statement, *arguments):
         if statement.startswith("NOTIFY"):
-            said.append(statement)
+            notifications.append(statement)
             return None
-        return execute(connection, statement, *more)
+        return execute(connection, statement, *arguments)
 
-    monkeypatch.setattr(Connection, "exec_driver_sql", heard)
-    return engine, said
-
-
-END = sqlalchemy.text("UPDATE task_instance SET state=:state")
+    monkeypatch.setattr(Connection, "exec_driver_sql", record_notify)
+    return engine, notifications
 
 
-def test_what_is_committed_is_said_once_a_transaction(database):
-    engine, said = database
+FINISH_TASK = sqlalchemy.text("UPDATE task_instance SET state=:state")
+
+
+def test_commit_notifies_once_per_transaction(database):
+    engine, notifications = database
     with engine.begin() as connection:
-        connection.execute(END, {"state": "success"})
-        connection.execute(END, {"state": "failed"})
-        assert said == []
-    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}, 'task'"]
+        connection.execute(FINISH_TASK, {"state": "success"})
+        connection.execute(FINISH_TASK, {"state": "failed"})
+        assert notifications == []
+    assert notifications == [f"NOTIFY {scheduler_wake.CHANNEL}, 'task'"]
 
 
-def test_a_run_is_said_before_all_else(database):
-    engine, said = database
+def test_run_event_replaces_a_task_event(database):
+    engine, notifications = database
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE dag_run SET state=:state"), {"state": "queued"})
-        connection.execute(END, {"state": "success"})
-    assert said == [f"NOTIFY {scheduler_wake.CHANNEL}, 'run'"]
+        connection.execute(FINISH_TASK, {"state": "success"})
+    assert notifications == [f"NOTIFY {scheduler_wake.CHANNEL}, 'run'"]
 
 
-def test_what_is_rolled_back_is_not_said(database):
-    engine, said = database
+def test_rolled_back_change_does_not_notify(database):
+    engine, notifications = database
     with engine.connect() as connection:
-        connection.execute(END, {"state": "success"})
+        connection.execute(FINISH_TASK, {"state": "success"})
         connection.rollback()
-        connection.execute(END, {"state": "running"})
+        connection.execute(FINISH_TASK, {"state": "running"})
         connection.commit()
-    assert said == []
+    assert notifications == []
 
 
 class CutServer:
-    """A Postgres server of 3 statements a connection: it cuts the connection at the third, and keeps what was said."""
+    """A Postgres server that records statements and cuts each connection at its third statement."""
 
     OK = b"R\0\0\0\x08\0\0\0\0"
     READY = b"Z\0\0\0\x05"
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.notifications: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -145,7 +145,7 @@ class CutServer:
 
     def _next(self, stream) -> None:
         _, length = struct.unpack("!ci", stream.read(5))
-        self.said.append(stream.read(length - 4).rstrip(b"\0").decode())
+        self.notifications.append(stream.read(length - 4).rstrip(b"\0").decode())
 
     def _setting(self, name: str, value: str) -> bytes:
         pair = f"{name}\0{value}\0".encode()
@@ -159,18 +159,18 @@ def cut_server():
     server.close()
 
 
-def test_a_rollback_after_a_cut_connection_raises_nothing(cut_server, announcing):
+def test_rollback_after_a_lost_connection_raises_nothing(cut_server, notifying):
     url = f"postgresql+psycopg2://a@127.0.0.1:{cut_server.port}/a?sslmode=disable&gssencmode=disable"
-    # Without what SQLAlchemy asks at the first connection.
+    # Without the queries of SQLAlchemy's first connection.
     engine = sqlalchemy.create_engine(url, use_native_hstore=False, _initialize=False)
     engines.metadata_engine_created(engine)
     with Session(engine) as session:
-        for _ in range(2):  # the second connection is the first one's successor
-            session.execute(END, {"state": "success"})
+        for _ in range(2):  # the second connection replaces the first
+            session.execute(FINISH_TASK, {"state": "success"})
             with pytest.raises(sqlalchemy.exc.OperationalError, match="closed the connection"):
-                session.execute(END, {"state": "failed"})
+                session.execute(FINISH_TASK, {"state": "failed"})
             session.rollback()
-    assert cut_server.said == 2 * [
+    assert cut_server.notifications == 2 * [
         "BEGIN",
         "UPDATE task_instance SET state='success'",
         "UPDATE task_instance SET state='failed'",
@@ -178,25 +178,25 @@ def test_a_rollback_after_a_cut_connection_raises_nothing(cut_server, announcing
 
 
 class Postgres:
-    """A connection on which a test says things: a socket, and psycopg2's words."""
+    """A connection as psycopg2 provides it, on which a test sends notifications."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.notifies: list[SimpleNamespace] = []
-        self.asked: list[str] = []
+        self.statements: list[str] = []
 
     @property
     def dbapi_connection(self) -> Postgres:
         return self
 
     def detach(self) -> None:
-        """The pool forgets it."""
+        """Do nothing: there is no pool."""
 
     def cursor(self) -> Postgres:
         return self
 
     def execute(self, statement: str) -> None:
-        self.asked.append(statement)
+        self.statements.append(statement)
 
     def poll(self) -> None:
         if not self.theirs.recv(1):
@@ -212,7 +212,7 @@ class Postgres:
 
 @pytest.fixture
 def postgres(monkeypatch):
-    """The connection that a scheduler gets."""
+    """The connection that a scheduler uses."""
     from airflow import settings
 
     connection = Postgres()
@@ -221,45 +221,45 @@ def postgres(monkeypatch):
     connection.ours.close()
 
 
-def test_it_listens_and_is_told_of_what_is_said_until_the_connection_is_lost(postgres):
+def test_listener_wakes_until_the_connection_is_lost(postgres):
     postgres.ours.send(b"!!")
     postgres.ours.close()
-    told: list[str] = []
+    wakeups: list[str] = []
     with pytest.raises(ConnectionError):
-        scheduler_wake.hear(told.append)
-    # A run at the beginning: something may have been said before.
-    assert (postgres.asked, told) == ([f"LISTEN {scheduler_wake.CHANNEL}"], [RUN, TASK, TASK])
+        scheduler_wake.listen_for_events(wakeups.append)
+    # RUN comes first: an event may have been missed before.
+    assert (postgres.statements, wakeups) == ([f"LISTEN {scheduler_wake.CHANNEL}"], [RUN, TASK, TASK])
     assert postgres.fileno() == -1
 
 
-def test_a_silent_channel_is_asked_whether_it_is_still_there(postgres, monkeypatch):
-    monkeypatch.setattr(scheduler_wake, "QUIET_SECONDS", 0.01)
+def test_silent_connection_is_probed(postgres, monkeypatch):
+    monkeypatch.setattr(scheduler_wake, "PROBE_SECONDS", 0.01)
 
     def execute(statement: str) -> None:
-        postgres.asked.append(statement)
+        postgres.statements.append(statement)
         if statement == "SELECT 1":
             postgres.ours.close()
 
     monkeypatch.setattr(postgres, "execute", execute)
     with pytest.raises(ConnectionError):
-        scheduler_wake.hear(lambda _: None)
-    assert postgres.asked[1:] == ["SELECT 1"]
+        scheduler_wake.listen_for_events(lambda _: None)
+    assert postgres.statements[1:] == ["SELECT 1"]
 
 
 def never() -> None:
-    """No run is due."""
+    """Return None: no run is due."""
 
 
 class Channel:
-    """What a scheduler hears; it can be lost."""
+    """A fake notification channel that can be lost."""
 
     def __init__(self) -> None:
-        self.heard_from: queue.Queue[Callable[[str], None]] = queue.Queue()
-        self.ends: queue.Queue[type[Exception]] = queue.Queue()
+        self.wake_functions: queue.Queue[Callable[[str], None]] = queue.Queue()
+        self.losses: queue.Queue[type[Exception]] = queue.Queue()
 
     def __call__(self, wake: Callable[[str], None]) -> None:
-        self.heard_from.put(wake)
-        raise self.ends.get()
+        self.wake_functions.put(wake)
+        raise self.losses.get()
 
 
 @pytest.fixture
@@ -271,90 +271,93 @@ def channel(monkeypatch):
 LONG = 30.0
 
 
-def test_a_scheduler_that_sleeps_is_woken_by_work(channel):
+def test_sleeping_scheduler_wakes_on_an_event(channel):
     sleep = scheduler_wake.Sleep(channel, never)
-    threading.Thread(target=lambda: channel.heard_from.get()(TASK)).start()
+    threading.Thread(target=lambda: channel.wake_functions.get()(TASK)).start()
     before = time.monotonic()
     sleep(LONG)
     assert time.monotonic() - before < LONG / 2
 
 
-def test_a_channel_that_is_lost_is_heard_again(channel):
-    channel.ends.put(ConnectionError)
+def test_lost_channel_is_listened_to_again(channel):
+    channel.losses.put(ConnectionError)
     sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
-    channel.heard_from.get(timeout=5)
-    wake = channel.heard_from.get(timeout=5)
+    channel.wake_functions.get(timeout=5)
+    wake = channel.wake_functions.get(timeout=5)
     wake(TASK)
     before = time.monotonic()
     sleep(LONG)
     assert time.monotonic() - before < LONG / 2
 
 
-def test_without_work_it_sleeps_as_long_as_it_would(channel):
+def test_scheduler_without_an_event_sleeps_its_full_time(channel):
     before = time.monotonic()
     scheduler_wake.Sleep(channel, never)(0.2)
     assert time.monotonic() - before >= 0.2
 
 
-@pytest.mark.parametrize(("worked", "would_sleep", "rests"), [(0.05, LONG, 0.05), (0.2, LONG, 0.6), (0.2, 0.05, 0.05)])
-def test_woken_it_rests_first_and_no_longer_than_it_would_have_slept(channel, worked, would_sleep, rests):
+@pytest.mark.parametrize(
+    ("worked", "sleep_seconds", "rest_seconds"), [(0.05, LONG, 0.05), (0.2, LONG, 0.6), (0.2, 0.05, 0.05)]
+)
+def test_woken_scheduler_rests_no_longer_than_its_sleep(channel, worked, sleep_seconds, rest_seconds):
     sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
-    wake = channel.heard_from.get(timeout=5)
+    wake = channel.wake_functions.get(timeout=5)
     time.sleep(worked)
     wake(TASK)
     before = time.monotonic()
-    sleep(would_sleep)
-    assert rests <= time.monotonic() - before < rests + LONG / 2
+    sleep(sleep_seconds)
+    assert rest_seconds <= time.monotonic() - before < rest_seconds + LONG / 2
 
 
-@pytest.mark.parametrize(("what", "rests"), [(RUN, 0.2), (TASK, 0.6)])
-def test_after_a_long_round_it_rests_no_longer_than_that_took_when_a_run_is_to_begin(channel, what, rests):
+@pytest.mark.parametrize(("event", "rest_seconds"), [(RUN, 0.2), (TASK, 0.6)])
+def test_run_event_shortens_the_rest_after_a_long_loop(channel, event, rest_seconds):
     sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
-    wake = channel.heard_from.get(timeout=5)
+    wake = channel.wake_functions.get(timeout=5)
     time.sleep(0.2)
-    wake(what)
+    wake(event)
     before = time.monotonic()
-    sleep.between_rounds()
-    assert rests <= time.monotonic() - before < rests + 0.2
-    # That was for this round.
+    sleep.rest_before_loop()
+    assert rest_seconds <= time.monotonic() - before < rest_seconds + 0.2
+    # The event counts for one loop only.
     time.sleep(0.2)
     before = time.monotonic()
-    sleep.between_rounds()
+    sleep.rest_before_loop()
     assert time.monotonic() - before >= 0.6
 
 
-def test_one_that_found_the_pools_locked_does_not_sleep(channel):
+def test_scheduler_that_found_pools_locked_does_not_sleep(channel):
     sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
-    counted: list[object] = []
-    incr = scheduler_wake.counted(lambda stat, **tags: counted.append((stat, tags)), sleep)
+    counts: list[object] = []
+    incr = scheduler_wake.wrap_incr(lambda stat, **tags: counts.append((stat, tags)), sleep)
     incr("another", tags={})
-    assert not sleep._work.is_set()
-    incr(scheduler_wake.LOCKED)
+    assert not sleep._event.is_set()
+    incr(scheduler_wake.LOCKED_COUNTER)
     before = time.monotonic()
     sleep(LONG)
     assert time.monotonic() - before < LONG / 2
-    assert counted == [("another", {"tags": {}}), (scheduler_wake.LOCKED, {})]
+    assert counts == [("another", {"tags": {}}), (scheduler_wake.LOCKED_COUNTER, {})]
 
 
 @pytest.mark.parametrize(
-    ("would_sleep", "coming", "sleeps"), [(LONG, 0.1, 0.1), (0.2, LONG, 0.2), (0.2, None, 0.2), (LONG, -1.0, 0.0)]
+    ("sleep_seconds", "until_due", "expected_seconds"),
+    [(LONG, 0.1, 0.1), (0.2, LONG, 0.2), (0.2, None, 0.2), (LONG, -1.0, 0.0)],
 )
-def test_it_wakes_when_a_run_is_due(channel, would_sleep, coming, sleeps):
+def test_scheduler_wakes_when_a_run_is_due(channel, sleep_seconds, until_due, expected_seconds):
     before = time.monotonic()
-    scheduler_wake.Sleep(channel, lambda: coming)(would_sleep)
-    assert sleeps <= time.monotonic() - before < sleeps + LONG / 2
+    scheduler_wake.Sleep(channel, lambda: until_due)(sleep_seconds)
+    assert expected_seconds <= time.monotonic() - before < expected_seconds + LONG / 2
 
 
 @pytest.fixture
 def dags(monkeypatch):
-    """What a scheduler asks its database, on one of its own with some DAGs."""
+    """Return a function that adds a DAG to a scheduler's database."""
     from airflow import settings
 
-    importlib.import_module("airflow.models.dag")  # imported later, it would keep the session below for all other tests
+    importlib.import_module("airflow.models.dag")  # imported later, it would keep this session for other tests
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE dag (next_dagrun_create_after, is_paused, is_stale)")
@@ -369,24 +372,24 @@ def dags(monkeypatch):
     return add
 
 
-def test_the_next_run_is_the_first_that_is_not_due_yet(dags):
-    assert scheduler_wake.due() is None
+def test_next_due_run_excludes_overdue_and_paused_dags(dags):
+    assert scheduler_wake.seconds_until_due() is None
     dags(300)
     dags(60)
-    dags(-60)  # waits for a run before it to end
+    dags(-60)  # overdue: waits for an earlier run
     dags(10, paused=1)
     dags(20, stale=1)
-    assert 40 < scheduler_wake.due() < 62  # SQLite's clock has seconds
+    assert 40 < scheduler_wake.seconds_until_due() < 62  # SQLite's clock has seconds
 
 
-def test_a_database_that_does_not_say_is_no_fault_of_the_schedulers(dags):
+def test_failing_due_query_returns_none(dags):
     with dags.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE dag")
-    assert scheduler_wake.due() is None
+    assert scheduler_wake.seconds_until_due() is None
 
 
 class Clock:
-    """Time that passes only by working and sleeping."""
+    """A clock that advances only by working and sleeping."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -400,32 +403,32 @@ class Clock:
         self.slept.append(seconds)
 
     def wait(self, seconds: float) -> None:
-        """For an event that does not come."""
+        """Wait for an event that never arrives."""
         self.sleep(seconds)
 
     def clear(self) -> None:
-        """Of that event."""
+        """Clear that event."""
 
 
-def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(channel, monkeypatch):
+def test_rest_grows_with_the_previous_loop(channel, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(scheduler_wake, "time", clock)
     sleep = scheduler_wake.Sleep(channel, never)
-    sleep._run = clock
-    told: list[object] = []
-    timer = scheduler_wake.rested(lambda stat, **tags: told.append((stat, clock.now, tags)), sleep)
+    sleep._run_event = clock
+    wakeups: list[object] = []
+    timer = scheduler_wake.wrap_timer(lambda stat, **tags: wakeups.append((stat, clock.now, tags)), sleep)
     for worked in (0.05, 0.2, 7.0):
-        timer(scheduler_wake.ROUND, tags={})
+        timer(scheduler_wake.LOOP_TIMER, tags={})
         clock.now += worked
     timer("another", tags={})
-    sleep.between_rounds()
-    assert clock.slept == pytest.approx([0, 0.05, 0.2, 0.4, scheduler_wake.LONGEST_REST])
-    # The rest is over when the round is timed.
-    assert [at for _, at, _ in told] == pytest.approx([0, 0.1, 0.9, 7.9])
+    sleep.rest_before_loop()
+    assert clock.slept == pytest.approx([0, 0.05, 0.2, 0.4, scheduler_wake.MAX_REST_SECONDS])
+    # The timer starts after the rest.
+    assert [at for _, at, _ in wakeups] == pytest.approx([0, 0.1, 0.9, 7.9])
 
 
 @pytest.mark.parametrize(
-    ("worked", "factor", "idle_cores", "rests"),
+    ("worked", "factor", "idle_cores", "rest_seconds"),
     [
         (0.2, 3.0, 0.0, 0.6),
         (0.2, 3.0, 0.5, 0.3),
@@ -439,22 +442,22 @@ def test_between_two_rounds_it_rests_the_longer_the_longer_the_one_before_took(c
         (0.2, 0.0, 0.0, 0.0),
     ],
 )
-def test_a_whole_idle_core_or_a_factor_of_0_ends_all_rest(worked, factor, idle_cores, rests):
-    assert scheduler_wake.rest_after(worked, factor, idle_cores) == pytest.approx(rests)
+def test_idle_core_or_zero_factor_removes_the_rest(worked, factor, idle_cores, rest_seconds):
+    assert scheduler_wake.rest_after(worked, factor, idle_cores) == pytest.approx(rest_seconds)
 
 
-def test_idle_cores_are_those_of_the_last_window(monkeypatch):
+def test_idle_cores_cover_the_last_window(monkeypatch):
     clock, idle = Clock(), iter([100.0, 103.0, 103.5])
     monkeypatch.setattr(scheduler_wake, "time", clock)
     cores = scheduler_wake.IdleCores(lambda: next(idle))
-    counted = []
+    counts = []
     for passed in (0.5, 1.5, 0.5, 0.5):
         clock.now += passed
-        counted.append(cores())
-    assert counted == pytest.approx([0.0, 1.5, 1.5, 0.5])
+        counts.append(cores())
+    assert counts == pytest.approx([0.0, 1.5, 1.5, 0.5])
 
 
-def test_only_cores_that_the_process_may_use_are_idle_for_it(tmp_path, monkeypatch):
+def test_idle_time_counts_usable_cores_only(tmp_path, monkeypatch):
     stat = tmp_path / "stat"
     stat.write_text(
         "cpu  9 9 9 900 90 9 9 9 0 0\n"
@@ -469,56 +472,58 @@ def test_only_cores_that_the_process_may_use_are_idle_for_it(tmp_path, monkeypat
     assert scheduler_wake.idle_seconds() == pytest.approx(3.3)
 
 
-def test_idle_time_is_no_more_than_the_cores_have():
+def test_idle_time_does_not_exceed_core_time():
     started, idle = time.monotonic(), scheduler_wake.idle_seconds()
-    time.sleep(0.2)  # what is measured over
-    most = (time.monotonic() - started + 0.05) * len(os.sched_getaffinity(0))
-    assert 0 <= scheduler_wake.idle_seconds() - idle <= most
+    time.sleep(0.2)  # measured interval
+    longest = (time.monotonic() - started + 0.05) * len(os.sched_getaffinity(0))
+    assert 0 <= scheduler_wake.idle_seconds() - idle <= longest
 
 
-@pytest.mark.parametrize(("given", "idle", "rests"), [("", 0.0, 0.6), ("1", 0.0, 0.2), ("0", 0.0, 0.0), ("", 1.0, 0.0)])
-def test_a_schedulers_rest_follows_its_setting_and_idle_cores(monkeypatch, given, idle, rests):
+@pytest.mark.parametrize(
+    ("factor", "idle", "rest_seconds"), [("", 0.0, 0.6), ("1", 0.0, 0.2), ("0", 0.0, 0.0), ("", 1.0, 0.0)]
+)
+def test_rest_follows_the_setting_and_idle_cores(monkeypatch, factor, idle, rest_seconds):
     from airflow.jobs import scheduler_job_runner
 
-    monkeypatch.setenv(scheduler_wake.REST_FACTOR, given)
+    monkeypatch.setenv(scheduler_wake.REST_FACTOR, factor)
     monkeypatch.setattr(scheduler_wake, "IdleCores", lambda: lambda: idle)
     for name in ("time", "stats"):
         monkeypatch.setattr(scheduler_job_runner, name, getattr(scheduler_job_runner, name))
-    scheduler_wake.listen()
-    assert scheduler_job_runner.time.sleep._rest_after(0.2) == pytest.approx(rests)
+    scheduler_wake.install_sleep()
+    assert scheduler_job_runner.time.sleep._rest_after(0.2) == pytest.approx(rest_seconds)
 
 
-def test_after_a_sleep_it_needs_no_rest(channel, monkeypatch):
+def test_scheduler_that_slept_does_not_rest(channel, monkeypatch):
     clock = Clock()
     sleep = scheduler_wake.Sleep(channel, never)
     sleep(0)
     monkeypatch.setattr(scheduler_wake, "time", clock)
-    sleep._begun = clock.now
-    sleep.between_rounds()
+    sleep._loop_started = clock.now
+    sleep.rest_before_loop()
     assert clock.slept == [0]
 
 
-def test_each_round_of_upstreams_begins_with_what_is_rested_before():
+def test_upstream_loop_starts_with_the_wrapped_timer():
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
-    begin = f'            with stats.timer("{scheduler_wake.ROUND}") as timer:\n'
+    begin = f'            with stats.timer("{scheduler_wake.LOOP_TIMER}") as timer:\n'
     assert source.count(begin) == 1
     assert source.index("for loop_count in") < source.index(begin) < source.index("self._do_scheduling(session)")
 
 
-def test_upstream_counts_the_rounds_in_which_the_pools_were_locked_and_then_sleeps():
-    # When it no longer does, `counted` can go.
+def test_upstream_sleeps_after_finding_pools_locked():
+    # If this fails, upstream is fixed: delete `wrap_incr`.
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     source = inspect.getsource(SchedulerJobRunner._do_scheduling)
-    locked = f'stats.incr("{scheduler_wake.LOCKED}")\n                        session.rollback()\n'
+    locked = f'stats.incr("{scheduler_wake.LOCKED_COUNTER}")\n                        session.rollback()\n'
     assert f"{locked}                        return 0" in source
     assert "idle_in_this_run = not num_queued_tis" in inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
 
 
-def test_upstream_still_sleeps_through_it():
-    # When it no longer does, the patch can go.
+def test_upstream_sleeps_through_events():
+    # If this fails, upstream is fixed: delete the patch.
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
@@ -530,13 +535,13 @@ import airflow.jobs.scheduler_job_runner
 from airflow import settings
 from airflow_ha.patches import scheduler_notify_wakeup as scheduler_wake
 from sqlalchemy import create_engine, event
-assert not event.contains(create_engine("sqlite://"), "commit", scheduler_wake._commit)
-print(event.contains(settings.get_engine(), "commit", scheduler_wake._commit))
+assert not event.contains(create_engine("sqlite://"), "commit", scheduler_wake._notify)
+print(event.contains(settings.get_engine(), "commit", scheduler_wake._notify))
 """
 
 
-@pytest.mark.parametrize(("component", "says"), [("execution-api", True), ("scheduler", False)])
-def test_api_servers_say_what_they_commit(component, says):
+@pytest.mark.parametrize(("component", "is_attached"), [("execution-api", True), ("scheduler", False)])
+def test_only_api_servers_notify_on_commit(component, is_attached):
     done = subprocess.run(
         [sys.executable, "-c", LOADED],
         env={**os.environ, "AIRFLOW_HA_COMPONENT": component, "PYTHONPATH": ":".join(sys.path)},
@@ -545,4 +550,4 @@ def test_api_servers_say_what_they_commit(component, says):
         check=True,
         timeout=120,
     )
-    assert done.stdout.split()[-1] == str(says)
+    assert done.stdout.split()[-1] == str(is_attached)

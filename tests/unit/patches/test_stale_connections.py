@@ -1,4 +1,4 @@
-"""A watched connection to a former primary is shut, and no other connection ever."""
+"""A watched connection to a former primary is shut; no other connection is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from airflow_ha.patches import stale_connections
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_watched(monkeypatch):
+def empty_watch_list(monkeypatch):
     monkeypatch.setattr(stale_connections, "_watched", {})
     monkeypatch.setattr(stale_connections, "OVERDUE_SECONDS", 0.05)
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
 def waiting(request):
-    """A connection that has waited for its answer for longer than it may: nobody accepts it, as in a frozen process."""
+    """A connection with an overdue answer: no process accepts it, as in a frozen server."""
     address = "127.0.0.1" if request.param == socket.AF_INET else "::1"
     try:
         listener = socket.create_server((address, 0), family=request.param)
@@ -34,43 +34,42 @@ def waiting(request):
         yield connection
 
 
-def test_a_call_that_waits_for_a_former_primary_ends(waiting):
+def test_call_to_a_former_primary_ends(waiting):
     stale_connections.watch(waiting.fileno(), "node-1", lambda: "node-2")
     assert stale_connections.shut_stale() == 1
     waiting.settimeout(5)
     assert waiting.recv(1) == b""
 
 
-def test_a_connection_that_nobody_reads_is_shut_once(waiting):
+def test_stale_connection_is_shut_once(waiting):
     stale_connections.watch(waiting.fileno(), "node-1", lambda: "node-2")
     assert [stale_connections.shut_stale() for _ in range(2)] == [1, 0]
 
 
 @pytest.mark.parametrize("primary", ["node-1", None])
-def test_a_slow_primary_or_none_is_waited_for(waiting, primary):
-    """Whatever address of the primary was connected to: names are compared."""
+def test_slow_primary_keeps_its_connection(waiting, primary):
     stale_connections.watch(waiting.fileno(), "node-1", lambda: primary)
     assert stale_connections.shut_stale() == 0
 
 
-def test_a_connection_that_is_not_watched_is_left_alone(waiting):
+def test_unwatched_connection_is_not_shut(waiting):
     assert stale_connections.shut_stale() == 0
 
 
-def test_another_file_with_the_number_of_a_closed_one_is_left_alone(waiting):
+def test_reused_descriptor_is_not_shut(waiting):
     with socket.socket() as closed:
         stale_connections.watch(closed.fileno(), "node-1", lambda: "node-2")
-        number = closed.fileno()
-    os.dup2(waiting.fileno(), number)
+        descriptor = closed.fileno()
+    os.dup2(waiting.fileno(), descriptor)
     try:
         assert stale_connections.shut_stale() == 0
     finally:
-        os.close(number)
+        os.close(descriptor)
     assert stale_connections._watched == {}
 
 
-def test_a_new_connection_with_a_closed_ones_number_stays_watched(waiting):
-    """Another thread may have opened it while the closed one was being looked at."""
+def test_connection_on_a_reused_descriptor_stays_watched(waiting):
+    """Another thread may reuse the descriptor while the closed connection is checked."""
     closed = stale_connections.Key(waiting.fileno(), (0, 0))
     for _ in range(2):
         stale_connections._watched[closed] = stale_connections.Watched("node-3", lambda: "node-2")
@@ -80,16 +79,16 @@ def test_a_new_connection_with_a_closed_ones_number_stays_watched(waiting):
     assert closed not in stale_connections._watched
 
 
-def test_a_connection_that_is_not_tcp_hides_no_other(waiting):
+def test_unix_socket_does_not_stop_the_check(waiting):
     with socket.socketpair()[0] as unix:
         stale_connections.watch(unix.fileno(), "node-1", lambda: "node-2")
         stale_connections.watch(waiting.fileno(), "node-1", lambda: "node-2")
         assert stale_connections.shut_stale() == 1
 
 
-def test_nobody_is_asked_while_answers_come(monkeypatch):
+def test_primary_is_not_queried_without_overdue_answer(monkeypatch):
     def find_primary() -> str | None:
-        raise AssertionError("asked for the primary, though nothing is overdue")
+        raise AssertionError("queried for the primary without an overdue answer")
 
     monkeypatch.setattr(stale_connections, "OVERDUE_SECONDS", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -99,7 +98,7 @@ def test_nobody_is_asked_while_answers_come(monkeypatch):
             assert stale_connections.shut_stale() == 0
 
 
-def test_a_check_leaves_no_file_open(waiting):
+def test_check_leaves_no_file_open(waiting):
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -110,10 +109,10 @@ def test_a_check_leaves_no_file_open(waiting):
     assert open_files() == before
 
 
-def test_a_process_without_room_for_a_thread_works_on(monkeypatch, caplog):
+def test_process_at_its_thread_limit_runs_unwatched(monkeypatch, caplog):
     def start(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(stale_connections.Watcher, "start", start)
-    assert stale_connections.started() is None
+    assert stale_connections.start_watcher() is None
     assert "can't start new thread" in caplog.text

@@ -1,4 +1,4 @@
-"""A task's result is written with one statement, and read as upstream's."""
+"""A task's result is written with one statement and read as upstream's."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from tests.unit.patches.loading import applied
 
 
 @pytest.fixture
-def ours():
-    """The patch, for one test."""
+def patched():
+    """The patch, applied for one test."""
     with applied("upsert_task_result"):
         yield
 
 
 @pytest.fixture
 def results(tmp_path):
-    """A worker's results, with their table; and the statements that are sent for them."""
+    """A result backend with its table, and the statements that it sends."""
     backend = Celery(set_as_current=False, backend=f"db+sqlite:///{tmp_path}/results").backend
     backend.get_task_meta("no such task", cache=False)
     sent: list[str] = []
 
-    def kept(_connection, _cursor, statement, *_):
+    def record(_connection, _cursor, statement, *_):
         sent.append(statement.split()[0])
 
-    event.listen(sqlalchemy.Engine, "before_cursor_execute", kept)
+    event.listen(sqlalchemy.Engine, "before_cursor_execute", record)
     yield backend, sent
-    event.remove(sqlalchemy.Engine, "before_cursor_execute", kept)
+    event.remove(sqlalchemy.Engine, "before_cursor_execute", record)
 
 
 def read(backend, task: str) -> dict[str, object]:
     return backend.get_task_meta(task, cache=False)
 
 
-@pytest.mark.usefixtures("ours")
-def test_it_takes_one_statement(results):
+@pytest.mark.usefixtures("patched")
+def test_result_is_written_with_one_statement(results):
     backend, sent = results
     backend.mark_as_done("one", {"any": ["thing", None]})
     assert sent == ["INSERT"]
 
 
-def test_upstream_still_takes_three(results):
-    """When this fails, celery has fixed it: delete upsert_task_result and this file."""
+def test_upstream_needs_three_statements(results):
+    """If this fails, celery is fixed: delete upsert_task_result and this file."""
     backend, sent = results
     backend.mark_as_done("one", None)
     assert sent == ["SELECT", "INSERT", "UPDATE"]
 
 
-def written(backend) -> list[dict[str, object]]:
-    """A result, a failure, and a result in place of another, as they are read; but for when they were written."""
+def write_and_read(backend) -> list[dict[str, object]]:
+    """Write a result, a failure and an updated result; return them as read, without the time."""
     backend.mark_as_done("one", {"any": ["thing", None]})
     backend.mark_as_failure("two", KeyError("none"), traceback="its traceback")
     backend.store_result("three", None, "STARTED")
@@ -63,30 +63,30 @@ def written(backend) -> list[dict[str, object]]:
     return metas
 
 
-def test_what_is_read_is_as_upstreams(results, request):
+def test_result_is_read_as_upstream(results, request):
     backend, _ = results
-    upstreams = written(backend)
+    expected = write_and_read(backend)
     with backend.ResultSession() as session:
         session.execute(sqlalchemy.delete(backend.task_cls))
         session.commit()
     assert read(backend, "one")["status"] == "PENDING"
-    request.getfixturevalue("ours")
-    assert written(backend) == upstreams
-    assert [meta["status"] for meta in upstreams] == ["SUCCESS", "FAILURE", "SUCCESS"]
+    request.getfixturevalue("patched")
+    assert write_and_read(backend) == expected
+    assert [meta["status"] for meta in expected] == ["SUCCESS", "FAILURE", "SUCCESS"]
 
 
-@pytest.mark.usefixtures("ours")
-def test_it_is_tried_again_when_the_database_was_away(results, monkeypatch):
+@pytest.mark.usefixtures("patched")
+def test_write_is_retried_after_a_database_error(results, monkeypatch):
     backend, sent = results
-    sessions = iter([sqlalchemy.exc.OperationalError("insert", {}, OSError("away"))])
+    errors = iter([sqlalchemy.exc.OperationalError("insert", {}, OSError("away"))])
     session = backend.ResultSession
 
-    def away_once():
-        if error := next(sessions, None):
+    def fail_once():
+        if error := next(errors, None):
             raise error
         return session()
 
-    monkeypatch.setattr(backend, "ResultSession", away_once)
+    monkeypatch.setattr(backend, "ResultSession", fail_once)
     backend.mark_as_done("one", 1)
     assert sent == ["INSERT"]
     assert read(backend, "one")["result"] == 1

@@ -1,7 +1,7 @@
-"""A triggerer's supervisor and runner, as Airflow's but without a database, for test_isolate_trigger_faults.py.
+"""A triggerer's supervisor and runner without a database, for test_isolate_trigger_faults.py.
 
-Run as a program: each argument is a group of triggers, by their names here with commas between, for one supervisor.
-`upstream:` before a group leaves the patch out. Prints a line of JSON for each group.
+Run it as a program: each argument is a group of trigger names, separated by commas, for one supervisor. `upstream:`
+before a group leaves the patch out. It prints a line of JSON for each group.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ class Test(BaseTrigger):
 
 class Good(Test):
     async def run(self):
-        await asyncio.sleep(2.5)  # until others have failed
+        await asyncio.sleep(2.5)  # longer than the others need to fail
         yield TriggerEvent("fine")
 
 
-def yielding(name: str, payload: Any) -> None:
-    """Makes a trigger whose event holds what the function returns."""
+def define_trigger(name: str, payload: Any) -> None:
+    """Define a trigger whose event holds the function's return value."""
     globals()[name] = type(name, (Test,), {"payload": lambda self: payload()})
 
 
-def circle() -> list[Any]:
-    found: list[Any] = []
-    found.append(found)
-    return found
+def circular_list() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
 
 
-yielding("Nul", lambda: {"deep": [{"er": "a\0b"}]})
-yielding("Surrogate", lambda: "\ud800")
-yielding("LargeInteger", lambda: 2**70)
-yielding("Unserializable", object)
-yielding("Circle", circle)
-yielding("Large", lambda: "x" * 5_000_000)
-yielding("Exits", lambda: sys.exit("no more"))
-yielding("RaisesSurrogate", lambda: 1 / 0 if not "\ud800\0" else int("\ud800\0"))
-yielding("Segfault", lambda: ctypes.string_at(0))
-yielding("ExitsAtOnce", lambda: os._exit(0))
-yielding("Killed", lambda: os.kill(os.getpid(), signal.SIGKILL))
-yielding("Sleeps", lambda: time.sleep(1000))
-yielding("Outage", lambda: "outage")
+define_trigger("Nul", lambda: {"deep": [{"er": "a\0b"}]})
+define_trigger("Surrogate", lambda: "\ud800")
+define_trigger("LargeInteger", lambda: 2**70)
+define_trigger("Unserializable", object)
+define_trigger("Circle", circular_list)
+define_trigger("Large", lambda: "x" * 5_000_000)
+define_trigger("Exits", lambda: sys.exit("no more"))
+define_trigger("RaisesSurrogate", lambda: 1 / 0 if not "\ud800\0" else int("\ud800\0"))
+define_trigger("Segfault", lambda: ctypes.string_at(0))
+define_trigger("ExitsAtOnce", lambda: os._exit(0))
+define_trigger("Killed", lambda: os.kill(os.getpid(), signal.SIGKILL))
+define_trigger("Sleeps", lambda: time.sleep(1000))
+define_trigger("Outage", lambda: "outage")
 
 
 def spin() -> None:
@@ -74,7 +74,7 @@ def spin() -> None:
         pass
 
 
-yielding("Spins", spin)
+define_trigger("Spins", spin)
 
 
 class NoEvent(Test):
@@ -92,7 +92,7 @@ class RefusesArguments(Test):
         raise ValueError("\0 refused")
 
 
-class ExitsWhenMade(Test):
+class ExitsInConstructor(Test):
     def __init__(self):
         sys.exit(1)
 
@@ -103,7 +103,7 @@ class Breaks(Test):
 
 
 class Many(Test):
-    """Four events, which do not fit into one message."""
+    """A trigger with four events, which do not fit into one message."""
 
     async def run(self):
         for _ in range(4):
@@ -111,7 +111,7 @@ class Many(Test):
 
 
 class Postgres:
-    """The triggers, and what became of them."""
+    """The triggers and their outcomes."""
 
     def __init__(self, names: list[str]) -> None:
         self.triggers = {
@@ -143,7 +143,7 @@ class Postgres:
 
 
 def supervise(names: list[str]) -> dict[str, Any]:
-    """Runs the triggers until each has an outcome, or their process or supervisor has ended."""
+    """Run the triggers until each has an outcome, or until the runner or the supervisor ends."""
     database = Postgres(names)
 
     @contextlib.contextmanager
@@ -185,8 +185,8 @@ def main() -> None:
             from airflow_ha.patches import isolate_trigger_faults
 
             isolate_trigger_faults.apply()
-        found = supervise(group.removeprefix("upstream:").split(","))
-        print("RESULT", json.dumps(found), flush=True)
+        result = supervise(group.removeprefix("upstream:").split(","))
+        print("RESULT", json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
