@@ -222,7 +222,7 @@ class SlackStub:
 
     @contextmanager
     def failing(self, **fault: int) -> Iterator[None]:
-        """Lets the next messages fail, as src/airflow_ha/slack_stub.py can."""
+        """Let the next messages fail: the fault of compose/slack-stub/slack_stub.py."""
         self.http.put("/fault", json=fault).raise_for_status()
         try:
             yield

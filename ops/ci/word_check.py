@@ -57,6 +57,7 @@ ALLOWED: Final = (
         r"[\"']told[\"']",
         "a key of the stored Variable monitoring_memory",
     ),
+    Allowed(r".*", r"last heartbeat attempt|connection (retry )?attempt", "names of upstream attributes"),
     Allowed(r".*", r"attempt=", "Airflow's paths of task logs"),
     Allowed(r".*", r"attempts? lost|lost attempts?", "the column of the drills' tables"),
 )

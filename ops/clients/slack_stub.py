@@ -1,4 +1,4 @@
-"""The messages that the stack's own Slack (src/airflow_ha/slack_stub.py) was sent, as typed values."""
+"""The messages that the Slack stub (compose/slack-stub/slack_stub.py) received, as typed values."""
 
 from __future__ import annotations
 

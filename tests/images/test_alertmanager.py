@@ -22,7 +22,7 @@ import httpx
 import pytest
 import yaml
 
-from airflow_ha import slack_stub
+import slack_stub
 from ops import settings_file
 from ops.notification_secrets import (
     DEAD_MANS_SWITCH,

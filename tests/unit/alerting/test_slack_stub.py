@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from airflow_ha import slack_stub
+import slack_stub
 
 HOOK = "/services/T/B/x"
 MESSAGE = {"attachments": [{"title": "[FIRING] Page: Postgres is down", "text": "since now", "color": "danger"}]}
