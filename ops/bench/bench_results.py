@@ -105,10 +105,11 @@ perf and py-spy):
   on the worker beside it), cached bytecode of DAG files and memory that is never freed (141 and 133 ms).
 - Execution API: 40 ms for four calls. It was a fifth more before
   [inline_api_middleware](../../src/airflow_ha/patches/inline_api_middleware.py) and
-  [open_session_on_event_loop](../../src/airflow_ha/patches/open_session_on_event_loop.py). Two more patches were
-  removed, because each saved 1% of a task's CPU (`bench patches`, two rounds): one resolved the dependencies of a call
-  once, one cached the output of the commands in settings. What remains is the resolution of each call's dependencies,
-  the token, which is checked twice (6%), and SQLAlchemy's cache keys of statements that are the same every time (6%).
+  [open_session_on_event_loop](../../src/airflow_ha/patches/open_session_on_event_loop.py). Three more patches were
+  removed, because each saved at most 1% of a task's CPU (`bench patches`): one resolved the dependencies of a call
+  once, one cached the output of the commands in settings, one delayed the span export thread of a task process. What
+  remains is the resolution of each call's dependencies, the token, which is checked twice (6%), and SQLAlchemy's
+  cache keys of statements that are the same every time (6%).
 - Postgres: 23 ms. A third executes statements, a fifth plans them, a seventh parses them and resolves their tables, a
   tenth sends results. Schedulers: 20 ms, 30 ms before
   [skip_idle_dag_runs](../../src/airflow_ha/patches/skip_idle_dag_runs.py). Half of it loads all tasks of the run in

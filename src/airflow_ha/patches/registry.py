@@ -37,7 +37,6 @@ SQLALCHEMY: Final = {"sqlalchemy": "2.0.54"}
 FASTAPI: Final = {"fastapi": "0.136.3"}
 STARLETTE: Final = {"starlette": "1.6.0"}
 CADWYN: Final = {"cadwyn": "7.0.0"}
-OPENTELEMETRY: Final = {"opentelemetry-sdk": "1.44.0"}
 HTTPX: Final = {"httpx": "0.28.1"}
 JSONSCHEMA: Final = {"jsonschema": "4.26.0"}
 
@@ -270,7 +269,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="keep_result_connection",
         kind="speed",
         components=SCHEDULER,
-        benefit="A scheduler keeps its connection to the result backend: saves a sixth of its time under load",
+        benefit="A scheduler keeps its connection to the result backend: 0.8 of the latency of a short run",
         cost="One Postgres connection per scheduler",
         written_for=CELERY,
         replaces={"celery.backends.database.session:SessionManager.get_engine": "9a13bbb7b338"},
@@ -317,7 +316,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="inline_api_middleware",
         kind="speed",
         components=EXECUTION_API,
-        benefit="Middlewares start no asyncio task or stream per call: with the next patch, saves 20% of the API's CPU",
+        benefit="Middlewares start no asyncio task or stream per call: saves a fifth of the Execution API's CPU",
         cost="Each response is held in memory as a whole",
         written_for=CORE | CADWYN | STARLETTE,
         replaces={
@@ -525,7 +524,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="prepare_task_fork",
         kind="speed",
         components=WORKER,
-        benefit="Each task process inherits what every task needs: saves 17% of a no-op task's CPU",
+        benefit="Each task process inherits what every task needs: saves a fifth of a no-op task's CPU",
         cost="Half a second when a worker starts",
         written_for=CORE | SDK,
         replaces={
@@ -538,30 +537,16 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="clear_logger_caches_once",
         kind="speed",
         components=WORKER,
-        benefit="Logging setup in a task process: saves a sixth of a short task's CPU",
+        benefit="Logging setup in a task process: saves 2% of a no-op task's CPU",
         cost="None",
         written_for=SDK,
         replaces={f"{SUPERVISOR}:_configure_logs_over_json_channel": "2022fee64322"},
     ),
     Patch(
-        name="lazy_span_export_thread",
-        kind="speed",
-        components=WORKER,
-        benefit="A task process starts no span export thread until it needs one: saves 2% of a no-op task's CPU",
-        cost="A span is exported with the next one, or when the process ends",
-        written_for=OPENTELEMETRY,
-        replaces={
-            "opentelemetry.sdk._shared_internal:BatchProcessor.__init__": "591537a25de8",
-            "opentelemetry.sdk._shared_internal:BatchProcessor._at_fork_reinit": "924357ea2b2c",
-            "opentelemetry.sdk._shared_internal:BatchProcessor.emit": "1bdcdd706c00",
-            "opentelemetry.sdk._shared_internal:BatchProcessor.shutdown": "efbc793319b7",
-        },
-    ),
-    Patch(
         name="skip_empty_param_schema",
         kind="speed",
         components=WORKER,
-        benefit="Params without a schema skip the schema check: with the next patch, saves 5% of a no-op task's CPU",
+        benefit="Params without a schema skip the schema check: saves 6% of a no-op task's CPU",
         cost="None",
         written_for=JSONSCHEMA,
         replaces={"jsonschema.validators:create.Validator.check_schema": "8b2ed5e9f539"},
@@ -570,7 +555,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         name="upsert_task_result",
         kind="speed",
         components=WORKER,
-        benefit="A worker writes a task's result with one statement, not four",
+        benefit="A worker writes a task's result with one statement, not four: saves 6% of a no-op task's CPU",
         cost="None",
         written_for=CELERY | SQLALCHEMY,
         replaces={"celery.backends.database:DatabaseBackend._store_result": "56cc17e4293e"},
