@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """How many of the messages sent last."""
-OWN = ("alertname", "severity", "team")
+OWN = ("alertname", "severity", "team", "depends_on")
 
 
 class Found(TypedDict):

@@ -33,6 +33,7 @@ def test_an_alert_has_the_labels_and_annotations_of_every_alert_and_its_source()
         "severity": "ticket",
         "team": "data",
         "source": "monitoring_dag",
+        "depends_on": "postgres, redis, gateway, task-execution",
         "dag_id": "etl",
     }
     assert alert["annotations"] == {
