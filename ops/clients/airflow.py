@@ -188,11 +188,11 @@ class AirflowClient:
         response = self._call("POST", f"{path}/dagRuns", json=body)
         if response.status_code == httpx.codes.CONFLICT:
             return self.run(dag_id, run_id)
-        return run_of(self._accepted(response).json())
+        return parse_run(self._accepted(response).json())
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return the current state of a run."""
-        return run_of(self._json("GET", run_path(dag_id, run_id)))
+        return parse_run(self._json("GET", run_path(dag_id, run_id)))
 
     def newest_success(self, dag_id: str) -> Run | None:
         """Return the newest successful run of a DAG; None if it has none, or does not exist."""
@@ -201,7 +201,7 @@ class AirflowClient:
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         runs = self._accepted(response).json()["dag_runs"]
-        return run_of(runs[0]) if runs else None
+        return parse_run(runs[0]) if runs else None
 
     def has_dag(self, dag_id: str) -> bool:
         """Whether Airflow has parsed the DAG, and it is still in its file."""
@@ -287,7 +287,7 @@ def run_path(dag_id: str, run_id: str) -> str:
     return f"{dag_path(dag_id)}/dagRuns/{quote(run_id, safe='')}"
 
 
-def run_of(content: dict[str, Any]) -> Run:
+def parse_run(content: dict[str, Any]) -> Run:
     """Return a run from the API's content."""
     started = content.get("start_date") or content.get("queued_at")
     return Run(

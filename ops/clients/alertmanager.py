@@ -73,7 +73,9 @@ class Alertmanager:
     def alerts(self) -> list[Alert]:
         """Return all its alerts, by name and start."""
         alerts = self._request("GET", "/api/v2/alerts").json()
-        return sorted(map(as_alert, alerts), key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"]))
+        return sorted(
+            map(parse_alert, alerts), key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"])
+        )
 
     def silences(self) -> list[Silence]:
         """Return the silences that have not expired."""
@@ -124,7 +126,7 @@ class Alertmanager:
         return total("alertmanager_notifications_total"), total("alertmanager_notifications_failed_total")
 
 
-def as_alert(entry: Mapping[str, Any]) -> Alert:
+def parse_alert(entry: Mapping[str, Any]) -> Alert:
     """Return an alert from an entry of the API's response."""
     status = entry["status"]
     state = "silenced" if status["silencedBy"] else "inhibited" if status["inhibitedBy"] else "firing"

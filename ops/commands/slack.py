@@ -57,7 +57,7 @@ def slack(
     with when_interrupted(hint), stack_lock(project, "slack", report):
         settings = settings_file.read(project)
         if stub or data or not test:
-            webhook = None if stub else ask(project, name)
+            webhook = None if stub else read_webhook(project, name)
             if "AIRFLOW_IMAGE" not in settings:
                 raise StackError("cannot set a webhook: no stack exists yet", hint="start it with ./ops/stack up")
             changed = [SLACK, SLACK_DATA] if stub and not data else [name]
@@ -69,7 +69,7 @@ def slack(
             send(settings)
 
 
-def ask(project: Project, name: str) -> str:
+def read_webhook(project: Project, name: str) -> str:
     """Return the webhook, from a hidden prompt or from standard input.
 
     Raises:
@@ -148,15 +148,15 @@ def send(settings: Mapping[str, str]) -> None:
     deadline = time.monotonic() + TEST_SECONDS
     while time.monotonic() < deadline:
         for api in pair:
-            earlier, now_sent = before[api.url], message_counts(api)
-            if earlier and now_sent and now_sent[1] > earlier[1]:
+            earlier, later = before[api.url], message_counts(api)
+            if earlier and later and later[1] > earlier[1]:
                 raise StackError(
                     "cannot send the message: Slack refuses it",
                     where=api.url,
                     hint="read ./ops/stack logs alertmanager-1, or set another webhook with ./ops/stack slack",
                     code=FAILURE,
                 )
-            if earlier and now_sent and now_sent[0] > earlier[0]:
+            if earlier and later and later[0] > earlier[0]:
                 report(f"sent: “{TEST_SUMMARY}” is in {page_urls(settings).get('slack_stub', 'Slack')}")
                 return
         time.sleep(POLL_SECONDS)
