@@ -1,4 +1,4 @@
-"""The optional secrets of notifications: what each may contain, and what is mounted without it."""
+"""The optional secrets of notifications: their form, and what is mounted without them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ STUB_SWITCH_URL: Final = "http://slack-stub:8025/watchdog"
 
 
 def slack_webhook(text: str) -> str:
-    """What a Slack webhook's address must look like; empty when `text` does.
+    """Return the form that a Slack webhook must have; empty if `text` has it.
 
-    Slack's own: https://api.slack.com/messaging/webhooks. Another server that takes Slack's messages is fine too.
+    Slack's own: https://api.slack.com/messaging/webhooks. Another server that accepts Slack's messages is valid too.
     """
     problem = https_url(text)
     if problem:
@@ -33,22 +33,22 @@ def slack_webhook(text: str) -> str:
 
 
 def https_url(text: str) -> str:
-    """What an address must look like; empty when `text` does."""
+    """Return the form that a URL must have; empty if `text` has it."""
     try:
         url = urlsplit(text)
-        valid = url.scheme == "https" and bool(url.hostname) and url.port != 0 and not re.search(r"[\s<>\"]", text)
+        is_valid = url.scheme == "https" and bool(url.hostname) and url.port != 0 and not re.search(r"[\s<>\"]", text)
     except ValueError:
-        valid = False
-    return "" if valid else "an address that begins with https://"
+        is_valid = False
+    return "" if is_valid else "an address that begins with https://"
 
 
 def routing_key(text: str) -> str:
-    """What PagerDuty's key must look like; empty when `text` does."""
+    """Return the form that PagerDuty's key must have; empty if `text` has it."""
     return "" if re.fullmatch(r"[A-Za-z0-9]{32}", text) else "the 32 letters and digits of an Events API v2 integration"
 
 
 def mounted_secrets(value: Mapping[str, str]) -> dict[str, str]:
-    """The text of each secret file of Alertmanager: the operator's, or what takes its place.
+    """Return the content of each secret file of Alertmanager: the operator's secret, or its default.
 
     Args:
         value: The optional secrets that exist.
@@ -57,7 +57,7 @@ def mounted_secrets(value: Mapping[str, str]) -> dict[str, str]:
     return {
         SLACK: slack,
         SLACK_DATA: value.get(SLACK_DATA, slack),
-        # Not read unless they are set; a mounted file has to be there.
+        # Not read unless they are set, but a mounted file must exist.
         PAGERDUTY: value.get(PAGERDUTY, ""),
         SMTP: value.get(SMTP, ""),
         DEAD_MANS_SWITCH: value.get(DEAD_MANS_SWITCH, STUB_SWITCH_URL),
@@ -65,7 +65,7 @@ def mounted_secrets(value: Mapping[str, str]) -> dict[str, str]:
 
 
 def stub_is_wanted(secrets: Collection[str]) -> bool:
-    """Whether messages go to the stack's own Slack."""
+    """Whether messages go to the Slack stub."""
     return SLACK not in secrets
 
 
@@ -76,4 +76,4 @@ OPTIONAL_SECRETS: Final[dict[str, Callable[[str], str]]] = {
     SMTP: lambda _: "",
     DEAD_MANS_SWITCH: https_url,
 }
-"""The operator's secrets that switch a way out on, and what each says of a value that is not of its kind."""
+"""The operator's secrets that enable a receiver, each with the function that returns the form it must have."""

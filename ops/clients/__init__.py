@@ -1,1 +1,1 @@
-"""HTTP APIs of services that operating the stack needs."""
+"""Clients of the HTTP APIs of the stack's services."""

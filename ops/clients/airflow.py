@@ -1,4 +1,4 @@
-"""Airflow's REST API, as far as operating the stack needs it."""
+"""Client of Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from ops.clients import transport
 from ops.errors import FAILURE, StackError
 from ops.project import ADMIN
 from ops.services import local_url
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 TIMEOUT = 10.0
-"""Seconds for one answer."""
+"""Seconds, for one response."""
 UNREACHABLE_SECONDS = 60.0
-"""How long a call goes on trying while the gateway has nobody to hand it to."""
+"""How long a call is retried while the gateway has no healthy server."""
 POLL_SECONDS = 1.0
 REPORT_SECONDS = 10.0
-"""Never longer without a word."""
+"""The longest time between two progress reports."""
 
 ENDED = ("success", "failed")
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
-"""How the line of a traceback begins that has the exception; advice or notes may follow it."""
+"""Start of the traceback's line with the exception; notes may follow it."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ def import_reason(traceback: str) -> str:
 
 
 class AirflowClient:
-    """A session that logs in once: FAB refuses more than five log-ins in 40 s.
+    """A session with one log-in: FAB refuses more than five in 40 s.
 
     Args:
-        url: Where the gateway listens.
-        user: Who logs in.
-        password: Their password.
-        report: Hears about it while Airflow does not answer.
-        transport: For tests: answers instead of the network.
+        url: The gateway's base URL.
+        user: The account that logs in.
+        password: Its password.
+        report: Receives progress lines while Airflow does not answer.
+        transport: Replaces the network in tests.
     """
 
     def __init__(
@@ -77,45 +78,41 @@ class AirflowClient:
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
 
     def _request(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
-        """An answer that is not a server's failure, within `wait` seconds of trying."""
-        started = said_at = time.monotonic()
+        """Return a response that is no server error, after retries for at most `wait` seconds."""
+        started = reported_at = time.monotonic()
         while True:
             try:
                 response = self._http.request(method, path, **options)
                 if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
                     return response
-                problem = f"it answers {response.status_code}"
+                problem = f"status {response.status_code}"
             except httpx.TransportError as error:
                 problem = str(error)
             now = time.monotonic()
             if now - started >= wait:
-                raise StackError(
-                    f"Airflow cannot be reached: {problem}",
-                    where=self.url,
-                    hint="./ops/stack status shows what is not healthy; ./ops/stack up starts the stack",
-                    code=FAILURE,
-                )
-            if now - said_at >= REPORT_SECONDS:
+                hint = "check with ./ops/stack status what is not healthy; ./ops/stack up starts the stack"
+                raise transport.unreachable("Airflow", problem, where=self.url, hint=hint)
+            if now - reported_at >= REPORT_SECONDS:
                 self._report(f"Airflow does not answer yet: {problem}")
-                said_at = now
+                reported_at = now
             time.sleep(POLL_SECONDS)
 
     def _call(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
-        """A request under /api/v2, logged in; once more when the token has run out, which it does after a day."""
-        fresh = "Authorization" not in self._http.headers
-        if fresh:
-            answer = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
-            if answer.status_code != httpx.codes.CREATED:
+        """Send a request under /api/v2 with a token, and again with a new one when it has expired (after a day)."""
+        is_first = "Authorization" not in self._http.headers
+        if is_first:
+            response = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
+            if response.status_code != httpx.codes.CREATED:
                 raise StackError(
-                    f"Airflow refuses the log-in of {self._credentials['username']} ({answer.status_code})",
+                    f"cannot log in to Airflow as {self._credentials['username']}: status {response.status_code}",
                     where=self.url,
-                    hint="if the password was changed in Airflow, put it into compose/secrets/airflow_admin_password; "
-                    "if it is lost, put a new one there, and ./ops/stack up sets it",
+                    hint="write the password into compose/secrets/airflow_admin_password if it was changed in Airflow; "
+                    "if it is lost, write a new one there, and ./ops/stack up sets it",
                     code=FAILURE,
                 )
-            self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
         response = self._request(method, f"/api/v2{path}", wait=wait, **options)
-        if response.status_code == httpx.codes.UNAUTHORIZED and not fresh:
+        if response.status_code == httpx.codes.UNAUTHORIZED and not is_first:
             del self._http.headers["Authorization"]
             return self._call(method, path, wait=wait, **options)
         return response
@@ -127,21 +124,21 @@ class AirflowClient:
         if response.is_error:
             request = response.request
             raise StackError(
-                f"Airflow refuses ({response.status_code}): {response.text[:500]}",
+                f"Airflow refuses the request ({response.status_code}): {response.text[:500]}",
                 where=f"{request.method} {request.url}",
-                hint="./ops/stack logs api-server",
+                hint="read ./ops/stack logs api-server",
                 code=FAILURE,
             )
         return response
 
     def ask(self, method: str, path: str, *, missing: bool = False, **options: Any) -> Any:
-        """The answer of a call that has no method of its own here; None when it has no content.
+        """Return the content of any other call; None when it has none.
 
         Args:
             method: GET, POST, PATCH or DELETE.
-            path: under /api/v2.
-            missing: whether what is asked for may not be there; the answer is None then.
-            **options: as httpx takes them.
+            path: Under /api/v2.
+            missing: Whether the object may not exist; the content is None then.
+            **options: Of httpx.Client.request.
         """
         response = self._call(method, path, **options)
         if missing and response.status_code == httpx.codes.NOT_FOUND:
@@ -150,190 +147,191 @@ class AirflowClient:
         return response.json() if response.content else None
 
     def authorization(self) -> dict[str, str]:
-        """The header with which a client of the caller's own is logged in as this one."""
+        """Return the header that authorizes another HTTP client as this one."""
         self.ask("GET", "/version")
         return {"Authorization": self._http.headers["Authorization"]}
 
     def dag_ids(self, **filters: Any) -> list[str]:
-        """The DAGs that Airflow knows: all, or those that the API's own filters leave."""
-        found: list[str] = []
+        """Return the ids of all DAGs, or of those that match the API's filters, sorted."""
+        dag_ids: list[str] = []
         while True:
-            page = self._json("GET", "/dags", params={**filters, "limit": 100, "offset": len(found)})
-            found += [dag["dag_id"] for dag in page["dags"]]
-            if not page["dags"] or len(found) >= page["total_entries"]:
-                return sorted(found)
+            page = self._json("GET", "/dags", params={**filters, "limit": 100, "offset": len(dag_ids)})
+            dag_ids += [dag["dag_id"] for dag in page["dags"]]
+            if not page["dags"] or len(dag_ids) >= page["total_entries"]:
+                return sorted(dag_ids)
 
     def import_errors(self, *, wait: float = 0) -> list[dict[str, str]]:
-        """The DAG files that do not import: `file` and the line of its traceback that has the `error`."""
-        found = self._json("GET", "/importErrors", wait=wait, params={"limit": 100})["import_errors"]
-        return [{"file": error["filename"], "error": import_reason(error["stack_trace"])} for error in found]
+        """Return the DAG files that do not import: `file`, and the `error` line of its traceback."""
+        errors = self._json("GET", "/importErrors", wait=wait, params={"limit": 100})["import_errors"]
+        return [{"file": error["filename"], "error": import_reason(error["stack_trace"])} for error in errors]
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
-        """Starts one run of a DAG, which is taken out of its pause if it is in one: the run would wait for ever.
+        """Start one run of a DAG, and unpause the DAG if it is paused: its run would never start.
 
         Raises:
-            StackError: There is no such DAG; with the known ones.
+            StackError: The DAG does not exist; the hint lists the existing ones.
         """
         path = dag_path(dag_id)
-        found = self._call("GET", path)
-        if found.status_code == httpx.codes.NOT_FOUND:
+        response = self._call("GET", path)
+        if response.status_code == httpx.codes.NOT_FOUND:
             raise StackError(
-                f"there is no DAG {dag_id!r}",
+                f"cannot find DAG {dag_id!r}",
                 where=self.url,
-                hint=f"the DAGs are: {', '.join(self.dag_ids()) or 'none yet'}. A file that does not import is in "
-                "./ops/stack status",
+                hint=f"use one of: {', '.join(self.dag_ids()) or 'none yet'}. ./ops/stack status lists files that do "
+                "not import",
             )
-        if self._accepted(found).json()["is_paused"]:
+        if self._accepted(response).json()["is_paused"]:
             self._json("PATCH", path, json={"is_paused": False})
-        # An id of our own: when the answer is lost on its way, asking again cannot start a second run.
+        # The client sets the id: if the response is lost, the retry cannot start a second run.
         run_id = f"manual__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(4)}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf or {}}
-        answer = self._call("POST", f"{path}/dagRuns", json=body)
-        if answer.status_code == httpx.codes.CONFLICT:
+        response = self._call("POST", f"{path}/dagRuns", json=body)
+        if response.status_code == httpx.codes.CONFLICT:
             return self.run(dag_id, run_id)
-        return run_of(self._accepted(answer).json())
+        return parse_run(self._accepted(response).json())
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        """A run as it is now."""
-        return run_of(self._json("GET", run_path(dag_id, run_id)))
+        """Return the current state of a run."""
+        return parse_run(self._json("GET", run_path(dag_id, run_id)))
 
     def newest_success(self, dag_id: str) -> Run | None:
-        """The newest run of a DAG that succeeded."""
+        """Return the newest successful run of a DAG; None if it has none, or does not exist."""
         params = {"state": "success", "order_by": "-start_date", "limit": 1}
         response = self._call("GET", f"{dag_path(dag_id)}/dagRuns", params=params)
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         runs = self._accepted(response).json()["dag_runs"]
-        return run_of(runs[0]) if runs else None
+        return parse_run(runs[0]) if runs else None
 
     def has_dag(self, dag_id: str) -> bool:
-        """Whether Airflow has read the DAG's file, and still finds the DAG in it."""
+        """Whether Airflow has parsed the DAG, and it is still in its file."""
         response = self._call("GET", f"/dags/{dag_id}")
         return response.is_success and not response.json().get("is_stale", False)
 
     def task_states(self, run: Run) -> list[tuple[str, str]]:
-        """Each task instance of a run, by name and state; a mapped one as `task[3]`."""
+        """Return name and state of each task instance of a run; a mapped one is `task[3]`."""
         return [(instance_name(instance), instance["state"] or "none") for instance in self.task_instances(run)]
 
     def task_durations(self, run: Run) -> list[tuple[str, float]]:
-        """Each task instance of a run that has ended, by name, and the seconds that it took."""
-        found = self.task_instances(run)
+        """Return name and seconds of each task instance of a run that has ended."""
         return [
-            (instance_name(instance), instance["duration"]) for instance in found if instance["duration"] is not None
+            (instance_name(instance), instance["duration"])
+            for instance in self.task_instances(run)
+            if instance["duration"] is not None
         ]
 
     def task_instances(self, run: Run) -> list[dict[str, Any]]:
-        """All task instances of a run, as the API has them."""
+        """Return all task instances of a run, in the API's form."""
         path = f"{run_path(run.dag_id, run.run_id)}/taskInstances"
-        found: list[dict[str, Any]] = []
+        instances: list[dict[str, Any]] = []
         while True:
-            page = self._json("GET", path, params={"limit": 100, "offset": len(found)})
-            found += page["task_instances"]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
-                return found
+            page = self._json("GET", path, params={"limit": 100, "offset": len(instances)})
+            instances += page["task_instances"]
+            if not page["task_instances"] or len(instances) >= page["total_entries"]:
+                return instances
 
-    def host_of(self, run: Run, task_id: str, number: int, attempt: int) -> str:
-        """The machine's name that an attempt of a mapped task was given to; empty when Airflow kept no such attempt."""
-        path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/{number}/tries/{attempt}"
-        found = self.ask("GET", path, missing=True)
-        return str(found["hostname"]) if found else ""
+    def host_of(self, run: Run, task_id: str, map_index: int, try_number: int) -> str:
+        """Return the host name of a try of a mapped task; empty if Airflow has no record of it."""
+        instance = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/{map_index}"
+        record = self.ask("GET", f"{instance}/tries/{try_number}", missing=True)
+        return str(record["hostname"]) if record else ""
 
     def result(self, run: Run, task_id: str) -> Any:
-        """What a task returned; None when it returned nothing."""
+        """Return a task's return value; None if it has none."""
         path = f"{run_path(run.dag_id, run.run_id)}/taskInstances/{quote(task_id, safe='')}/xcomEntries/return_value"
         response = self._call("GET", path)
         return response.json()["value"] if response.is_success else None
 
     def wait_for(self, run: Run, report: Callable[[str], None], *, timeout: float) -> Run:
-        """The run when it has ended, reporting its tasks' states whenever they change.
+        """Wait for a terminal state, report each change of the tasks' states, and return the run.
 
         Args:
             run: The run.
-            report: Shows a line to people.
+            report: Receives progress lines.
             timeout: Seconds.
 
         Raises:
-            StackError: It has not ended in time.
+            StackError: The run has not ended in time.
         """
         deadline = time.monotonic() + timeout
-        said, said_at = "", 0.0
+        reported, reported_at = "", 0.0
         while True:
             now = self.run(run.dag_id, run.run_id)
             summary = summarise([state for _, state in self.task_states(run)])
-            if summary != said or time.monotonic() - said_at >= REPORT_SECONDS:
+            if summary != reported or time.monotonic() - reported_at >= REPORT_SECONDS:
                 report(f"{run.dag_id}: {summary}")
-                said, said_at = summary, time.monotonic()
+                reported, reported_at = summary, time.monotonic()
             if now.state in ENDED:
                 return now
             if time.monotonic() >= deadline:
                 raise StackError(
                     f"the run has not ended after {timeout:.0f} s: {summary}",
                     where=self.run_url(run),
-                    hint="open it and look at what its tasks wait for",
+                    hint="open the run in Airflow and check what its tasks wait for",
                     code=FAILURE,
                 )
             time.sleep(POLL_SECONDS)
 
     def run_url(self, run: Run) -> str:
-        """The page of a run."""
+        """Return the URL of a run's page."""
         return f"{self.url}/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
 
 
 def dag_path(dag_id: str) -> str:
-    """Where the API has a DAG."""
+    """Return a DAG's path under /api/v2."""
     return f"/dags/{quote(dag_id, safe='')}"
 
 
 def run_path(dag_id: str, run_id: str) -> str:
-    """Where the API has a run."""
+    """Return a run's path under /api/v2."""
     return f"{dag_path(dag_id)}/dagRuns/{quote(run_id, safe='')}"
 
 
-def run_of(answer: dict[str, Any]) -> Run:
-    """A run out of the API's answer."""
-    started = answer.get("start_date") or answer.get("queued_at")
+def parse_run(content: dict[str, Any]) -> Run:
+    """Return a run from the API's content."""
+    started = content.get("start_date") or content.get("queued_at")
     return Run(
-        dag_id=answer["dag_id"],
-        run_id=answer["dag_run_id"],
-        state=answer["state"],
+        dag_id=content["dag_id"],
+        run_id=content["dag_run_id"],
+        state=content["state"],
         started=datetime.fromisoformat(started).timestamp() if started else 0.0,
-        duration=answer.get("duration"),
+        duration=content.get("duration"),
     )
 
 
 def instance_name(instance: dict[str, Any]) -> str:
-    """`task`, or `task[3]` for a mapped one."""
+    """Return `task`, or `task[3]` for a mapped one."""
     index = instance["map_index"]
     return str(instance["task_id"]) if index < 0 else f"{instance['task_id']}[{index}]"
 
 
 def summarise(states: list[str]) -> str:
-    """How many tasks are in each state: `3 success, 1 running`."""
+    """Return the number of tasks in each state: `3 success, 1 running`."""
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    told = [f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items()]
-    return ", ".join(told) or "no task yet"
+    parts = [f"{count} {'waiting' if state == 'none' else state}" for state, count in counts.items()]
+    return ", ".join(parts) or "no task yet"
 
 
 def connect(
     project: Project, settings: Mapping[str, str], report: Callable[[str], None] | None = None
 ) -> AirflowClient:
-    """Airflow's REST API of this stack, through its gateway.
+    """Return a client of this stack's Airflow, through its gateway.
 
     Args:
         project: The stack.
         settings: Its .env.
-        report: Hears about it while Airflow does not answer.
+        report: Receives progress lines while Airflow does not answer.
 
     Raises:
-        StackError: There is no admin password.
+        StackError: The admin password is not readable.
     """
     path = project.secrets / "airflow_admin_password"
     try:
         password = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise StackError(
-            f"the admin password cannot be read: {error.strerror}",
+            f"cannot read the admin password: {error.strerror}",
             where=project.shown(path),
-            hint="./ops/stack up makes it; run this as who ran that",
+            hint="run this as the user who ran ./ops/stack up, which creates it",
         ) from error
     return AirflowClient(local_url(settings), ADMIN, password, report=report)

@@ -1,4 +1,4 @@
-"""Alertmanager's HTTP API, as far as operating the stack needs it: https://prometheus.io/docs/alerting/latest/clients/."""
+"""Client of Alertmanager's HTTP API: https://prometheus.io/docs/alerting/latest/clients/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import httpx
 
+from ops.clients import transport
 from ops.errors import FAILURE, StackError
 from ops.services import ALERTMANAGERS, PUBLISHED, local_address
 
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 TIMEOUT = 10.0
-"""Seconds for one answer."""
+"""Seconds, for one response."""
 PORTS = tuple(published.port for published in PUBLISHED if published.service in ALERTMANAGERS)
 
 
 class Alert(TypedDict):
-    """One alert; `state` is firing, silenced or inhibited, `since` is its start as Alertmanager writes it."""
+    """An alert. `state` is firing, silenced or inhibited; `since` is its start in Alertmanager's format."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -29,7 +30,7 @@ class Alert(TypedDict):
 
 
 class Silence(TypedDict):
-    """One silence that counts now, or will."""
+    """An active or pending silence."""
 
     id: str
     matchers: dict[str, str]
@@ -42,49 +43,43 @@ class Alertmanager:
     """One Alertmanager.
 
     Args:
-        url: Where it listens.
-        transport: For tests: answers instead of the network.
+        url: Its base URL.
+        transport: Replaces the network in tests.
     """
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
 
-    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """An answer that is none of its refusals.
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Return a successful response.
 
         Raises:
-            StackError: It does not answer, or refuses.
+            StackError: It does not answer, or refuses the request.
         """
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise StackError(
-                f"Alertmanager cannot be reached: {error}",
-                where=self.url,
-                hint="is the profile observability on? ./ops/stack status",
-                code=FAILURE,
-            ) from error
+        response = transport.request(self._http, "Alertmanager", method, path, **options)
         if response.is_error:
             raise StackError(
-                f"Alertmanager refuses: {response.text.strip()[:200] or response.status_code}",
+                f"Alertmanager refuses the request: {response.text.strip()[:200] or response.status_code}",
                 where=f"{method} {self.url}{path}",
                 code=FAILURE,
             )
         return response
 
     def answer(self) -> None:
-        """Does nothing but answer."""
-        self._ask("GET", "/-/healthy")
+        """Raise StackError unless it answers."""
+        self._request("GET", "/-/healthy")
 
     def alerts(self) -> list[Alert]:
-        """All that it has, by name and start."""
-        found = self._ask("GET", "/api/v2/alerts").json()
-        return sorted(map(as_alert, found), key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"]))
+        """Return all its alerts, by name and start."""
+        alerts = self._request("GET", "/api/v2/alerts").json()
+        return sorted(
+            map(parse_alert, alerts), key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"])
+        )
 
     def silences(self) -> list[Silence]:
-        """Those that have not ended."""
-        found = self._ask("GET", "/api/v2/silences").json()
+        """Return the silences that have not expired."""
+        silences = self._request("GET", "/api/v2/silences").json()
         return [
             Silence(
                 id=silence["id"],
@@ -93,13 +88,13 @@ class Alertmanager:
                 by=silence["createdBy"],
                 why=silence["comment"],
             )
-            for silence in found
+            for silence in silences
             if silence["status"]["state"] != "expired"
         ]
 
     def silence(self, matchers: Mapping[str, str], start: datetime, end: datetime, by: str, why: str) -> str:
-        """Mutes what has these labels; returns the silence's id."""
-        asked = {
+        """Silence the alerts with these labels; return the silence's id."""
+        content = {
             "matchers": [
                 {"name": name, "value": value, "isRegex": False, "isEqual": True} for name, value in matchers.items()
             ],
@@ -108,64 +103,64 @@ class Alertmanager:
             "createdBy": by,
             "comment": why,
         }
-        made: str = self._ask("POST", "/api/v2/silences", json=asked).json()["silenceID"]
-        return made
+        identity: str = self._request("POST", "/api/v2/silences", json=content).json()["silenceID"]
+        return identity
 
     def end_silence(self, silence: str) -> None:
-        """Ends a silence now."""
-        self._ask("DELETE", f"/api/v2/silence/{silence}")
+        """Expire a silence."""
+        self._request("DELETE", f"/api/v2/silence/{silence}")
 
     def post(self, alerts: list[dict[str, Any]]) -> None:
-        """Gives it alerts, as Prometheus does."""
-        self._ask("POST", "/api/v2/alerts", json=alerts)
+        """Send alerts, as Prometheus does."""
+        self._request("POST", "/api/v2/alerts", json=alerts)
 
     def notifications(self, integration: str) -> tuple[int, int]:
-        """How many messages it has tried to send by this way since its start, and how many of them in vain."""
-        lines = self._ask("GET", "/metrics").text.splitlines()
+        """Return how many messages it has sent or failed to send by an integration, and how many of these failed."""
+        lines = self._request("GET", "/metrics").text.splitlines()
 
         def total(name: str) -> int:
             label = f'integration="{integration}"'
-            found = [line for line in lines if line.startswith(name + "{") and label in line]
-            return int(sum(float(line.rpartition(" ")[2]) for line in found))
+            samples = [line for line in lines if line.startswith(name + "{") and label in line]
+            return int(sum(float(line.rpartition(" ")[2]) for line in samples))
 
         return total("alertmanager_notifications_total"), total("alertmanager_notifications_failed_total")
 
 
-def as_alert(found: Mapping[str, Any]) -> Alert:
-    """An alert of its answer."""
-    status_ = found["status"]
-    state = "silenced" if status_["silencedBy"] else "inhibited" if status_["inhibitedBy"] else "firing"
+def parse_alert(entry: Mapping[str, Any]) -> Alert:
+    """Return an alert from an entry of the API's response."""
+    status = entry["status"]
+    state = "silenced" if status["silencedBy"] else "inhibited" if status["inhibitedBy"] else "firing"
     return Alert(
-        labels=found["labels"],
-        annotations=found["annotations"],
+        labels=entry["labels"],
+        annotations=entry["annotations"],
         state=state,
-        since=found["startsAt"],
-        silences=status_["silencedBy"],
+        since=entry["startsAt"],
+        silences=status["silencedBy"],
     )
 
 
 def both(settings: Mapping[str, str]) -> list[Alertmanager]:
-    """The stack's two."""
+    """Return the stack's two Alertmanagers."""
     return [Alertmanager(local_address(settings, port)) for port in PORTS]
 
 
 def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:
-    """The first that answers: each knows all alerts and silences.
+    """Return the first that answers: each has all alerts and silences.
 
     Raises:
-        StackError: None does.
+        StackError: None answers.
     """
-    failed: StackError | None = None
+    last_error: StackError | None = None
     for candidate in candidates:
         try:
             candidate.answer()
         except StackError as error:
-            failed = error
+            last_error = error
         else:
             return candidate
     raise StackError(
         "no Alertmanager answers",
         where=", ".join(candidate.url for candidate in candidates),
-        hint="is the profile observability on? ./ops/stack status; ./ops/stack up starts what is missing",
+        hint=f"{transport.OBSERVABILITY_HINT}; ./ops/stack up starts missing services",
         code=FAILURE,
-    ) from failed
+    ) from last_error

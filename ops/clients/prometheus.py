@@ -1,26 +1,24 @@
-"""Prometheus' HTTP API, as far as operating the stack needs it: https://prometheus.io/docs/prometheus/latest/querying/api/."""
+"""Client of Prometheus' HTTP API: https://prometheus.io/docs/prometheus/latest/querying/api/."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
+import httpx
+
+from ops.clients import transport
+from ops.errors import FAILURE, StackError
 from ops.services import local_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-from typing import Any, TypedDict
-
-import httpx
-
-from ops.errors import FAILURE, StackError
-
 TIMEOUT = 30.0
-"""Seconds for one answer: a panel may ask for a week."""
+"""Seconds, for one response: a panel may query a week."""
 
 
 class Target(TypedDict):
-    """One thing that Prometheus scrapes; `health` is up, down or unknown."""
+    """A scrape target; `health` is up, down or unknown."""
 
     job: str
     instance: str
@@ -29,7 +27,7 @@ class Target(TypedDict):
 
 
 class Rule(TypedDict):
-    """One rule that records or alerts; `health` is ok, err or unknown, the last before it was evaluated first."""
+    """A recording or alert rule; `health` is ok, err, or unknown before its first evaluation."""
 
     name: str
     health: str
@@ -40,8 +38,8 @@ class Prometheus:
     """A Prometheus server.
 
     Args:
-        url: Where it listens.
-        transport: For tests: answers instead of the network.
+        url: Its base URL.
+        transport: Replaces the network in tests.
     """
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -49,29 +47,27 @@ class Prometheus:
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
 
     def _get(self, path: str, **params: Any) -> Any:
-        """The data of an answer.
+        """Return the data of a response.
 
         Raises:
-            StackError: Prometheus does not answer, or refuses the query.
+            StackError: Prometheus does not answer with JSON, or refuses the query.
         """
+        response = transport.request(self._http, "Prometheus", "GET", f"/api/v1/{path}", params=params)
         try:
-            response = self._http.get(f"/api/v1/{path}", params=params)
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
+            content = response.json()
+        except ValueError as error:
+            hint = transport.OBSERVABILITY_HINT
+            raise transport.unreachable("Prometheus", error, where=self.url, hint=hint) from error
+        if content["status"] != "success":
             raise StackError(
-                f"Prometheus cannot be reached: {error}",
-                where=self.url,
-                hint="is the profile observability on? ./ops/stack status",
+                f"Prometheus refuses the query: {content.get('error')}",
+                where=str(params.get("query", path)),
                 code=FAILURE,
-            ) from error
-        if answer["status"] != "success":
-            raise StackError(
-                f"Prometheus refuses a query: {answer.get('error')}", where=str(params.get("query", path)), code=FAILURE
             )
-        return answer["data"]
+        return content["data"]
 
     def targets(self) -> list[Target]:
-        """What it scrapes now, and whether that answers."""
+        """Return the active scrape targets, by job and instance."""
         return sorted(
             (
                 Target(
@@ -86,7 +82,7 @@ class Prometheus:
         )
 
     def rules(self) -> list[Rule]:
-        """All that it has loaded."""
+        """Return all loaded rules."""
         return [
             Rule(name=rule["name"], health=rule["health"], error=rule.get("lastError", ""))
             for group in self._get("rules")["groups"]
@@ -94,7 +90,7 @@ class Prometheus:
         ]
 
     def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
-        """The instant vector of an expression: a list of `metric` (labels) and `value` (time, text).
+        """Return the instant vector of an expression: a list of `metric` (labels) and `value` (time, text).
 
         Args:
             expression: PromQL.
@@ -105,32 +101,32 @@ class Prometheus:
         return result
 
     def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
-        """The matrix of an expression: a list of `metric` (labels) and `values` (pairs of time and text).
+        """Return the matrix of an expression: a list of `metric` (labels) and `values` (pairs of time and text).
 
         Args:
             expression: PromQL.
             start: Unix seconds.
             end: Unix seconds.
-            step: seconds between two values.
+            step: Seconds between two values.
         """
         times = {"start": start, "end": end, "step": step}
         result: list[dict[str, Any]] = self._get("query_range", query=expression, **times)["result"]
         return result
 
     def value(self, expression: str) -> float | None:
-        """The one number of an expression; None when it returns nothing.
+        """Return the value of an expression's only series; None if it has none.
 
         Raises:
-            StackError: It returns more than one series.
+            StackError: It has more than one series.
         """
-        found = self.query(expression)
-        if len(found) > 1:
-            raise StackError(f"{len(found)} series, not one", where=expression, code=FAILURE)
-        return float(found[0]["value"][1]) if found else None
+        series = self.query(expression)
+        if len(series) > 1:
+            raise StackError(f"cannot read one value: {len(series)} series", where=expression, code=FAILURE)
+        return float(series[0]["value"][1]) if series else None
 
 
 def is_settled(settings: Mapping[str, str]) -> bool:
-    """Whether the stack has settled, no page fires, and nothing that an earlier fault broke is still muted."""
+    """Whether the stack has settled, no page fires, and no aftermath of an earlier fault is left."""
     server = Prometheus(local_url(settings, "prometheus"))
-    loud = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
-    return not loud and bool(server.query("airflow_stack_settled"))
+    active = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
+    return not active and bool(server.query("airflow_stack_settled"))

@@ -1,4 +1,4 @@
-"""The messages that the Slack stub (compose/slack-stub/slack_stub.py) received, as typed values."""
+"""Client of the Slack stub (compose/slack-stub/slack_stub.py): the messages that it received."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ops.errors import FAILURE, StackError
+from ops.clients import transport
 from ops.services import local_url, page_urls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SECONDS = 5.0
-"""For one answer."""
+"""Timeout of one response."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Message:
     """One message.
 
     Attributes:
-        received: Seconds since the epoch.
-        firing: Whether it tells that something is wrong; else that it is over.
-        alert: The alert's name; empty for a message that is not Alertmanager's.
-        labels: Those that the message's alerts have in common, beside name, severity and team.
-        title: In a line.
-        text: All of it.
+        received: Unix seconds.
+        firing: Whether alerts of the group fire; otherwise all are resolved.
+        alert: The alert's name; empty for a message that Alertmanager did not send.
+        labels: The common labels of the message's alerts, without alertname, severity, team and depends_on.
+        title: One line.
+        text: The whole body.
     """
 
     received: float
@@ -39,28 +39,27 @@ class Message:
 
 
 def is_there(settings: Mapping[str, str]) -> bool:
-    """Whether messages go to the stack's own Slack."""
+    """Whether messages go to the Slack stub."""
     return "slack_stub" in page_urls(settings)
 
 
 def messages(settings: Mapping[str, str]) -> list[Message]:
-    """All that it has, oldest first.
+    """Return all its messages, oldest first.
 
     Raises:
-        StackError: It does not answer, or there is none: messages go to a real Slack.
+        StackError: It does not answer. With a real Slack there is no stub.
     """
     url = f"{local_url(settings, 'slack_stub')}/messages"
     try:
-        answer = httpx.get(url, timeout=SECONDS).raise_for_status().json()
+        entries = httpx.get(url, timeout=SECONDS).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
-        raise StackError(
-            f"the stack's own Slack does not answer: {error}", where=url, hint="./ops/stack status", code=FAILURE
-        ) from error
-    return [message_of(entry["received"], entry["payload"]) for entry in answer]
+        hint = "check with ./ops/stack status whether slack-stub is healthy"
+        raise transport.unreachable("the Slack stub", error, where=url, hint=hint) from error
+    return [message_of(entry["received"], entry["payload"]) for entry in entries]
 
 
 def message_of(received: float, payload: Mapping[str, Any]) -> Message:
-    """A message out of what was posted."""
+    """Return the message of a posted payload."""
     attachment = (payload.get("attachments") or [{}])[0]
     fields = {field["title"]: field.get("value", "") for field in attachment.get("fields", [])}
     title = str(attachment.get("title") or payload.get("text") or "(no title)")

@@ -1,4 +1,4 @@
-"""`alerts`: what fires, what is muted and why, and what was sent."""
+"""`alerts`: list alerts by state, silences, and the newest messages."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ops.clients.alertmanager import Alert, Silence
 
 SHOWN = 10
-"""How many of the messages sent last."""
-OWN = ("alertname", "severity", "team")
+"""Number of messages."""
+OWN = ("alertname", "severity", "team", "depends_on")
 
 
-class Found(TypedDict):
-    """All that the command shows.
+class Report(TypedDict):
+    """The command's output.
 
-    `muting` are alerts that nobody is told of: the Watchdog, and those that are there to mute others. `sent` is None
-    where messages go to a real Slack, or the stack's own does not answer.
+    `muting` has the alerts without a message: the Watchdog, and sources of inhibition only. `sent` is None with a real
+    Slack, or if the Slack stub does not answer.
     """
 
     firing: list[Alert]
@@ -42,36 +42,42 @@ class Found(TypedDict):
 
 
 def alerts(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """Show the alerts that fire, those that are silenced or inhibited, and the messages sent last."""
+    """Show firing, silenced and inhibited alerts, and the newest messages.
+
+    For example: `./ops/stack alerts --json`
+    """
     settings = running_settings(current_project())
-    one = alertmanager.any_that_answers(alertmanager.both(settings))
-    found = sorted_out(one.alerts(), one.silences(), sent(settings))
+    api = alertmanager.any_that_answers(alertmanager.both(settings))
+    report = by_state(api.alerts(), api.silences(), newest_messages(settings))
     if as_json:
-        told = found["sent"]
-        messages = None if told is None else [asdict(message) for message in told]
-        typer.echo(json.dumps({**found, "sent": messages}, indent=2))
+        sent = report["sent"]
+        messages = None if sent is None else [asdict(message) for message in sent]
+        typer.echo(json.dumps({**report, "sent": messages}, indent=2))
     else:
-        show(found)
+        show(report)
 
 
-def sorted_out(all_alerts: list[Alert], silences: list[Silence], messages: list[slack_stub.Message] | None) -> Found:
-    """The alerts by what becomes of them."""
-    told = [alert for alert in all_alerts if alert["labels"].get("severity") != "none"]
-    by_state = {state: [alert for alert in told if alert["state"] == state] for state in ("firing", "silenced")}
-    return Found(
-        firing=by_state["firing"],
-        silenced=by_state["silenced"],
-        inhibited=[alert for alert in told if alert["state"] == "inhibited"],
+def by_state(all_alerts: list[Alert], silences: list[Silence], messages: list[slack_stub.Message] | None) -> Report:
+    """Group the alerts by their state."""
+    with_message = [alert for alert in all_alerts if alert["labels"].get("severity") != "none"]
+
+    def in_state(state: str) -> list[Alert]:
+        return [alert for alert in with_message if alert["state"] == state]
+
+    return Report(
+        firing=in_state("firing"),
+        silenced=in_state("silenced"),
+        inhibited=in_state("inhibited"),
         muting=[alert for alert in all_alerts if alert["labels"].get("severity") == "none"],
         silences=silences,
         sent=messages,
     )
 
 
-def sent(settings: Mapping[str, str]) -> list[slack_stub.Message] | None:
-    """The newest messages that the stack's own Slack has, newest first."""
+def newest_messages(settings: Mapping[str, str]) -> list[slack_stub.Message] | None:
+    """Return the messages of the Slack stub, newest first."""
     if not slack_stub.is_there(settings):
         return None
     try:
@@ -80,32 +86,32 @@ def sent(settings: Mapping[str, str]) -> list[slack_stub.Message] | None:
         return None
 
 
-def show(found: Found) -> None:
-    """The same as tables."""
-    rows = [*found["firing"], *found["silenced"], *found["inhibited"]]
+def show(report: Report) -> None:
+    """Print the report as tables."""
+    rows = [*report["firing"], *report["silenced"], *report["inhibited"]]
     if rows:
-        table = Table("alert", "severity", "labels", "state", "since (UTC)", "what")
+        table = Table("alert", "severity", "labels", "state", "since (UTC)", "summary")
         for alert in rows:
             labels = alert["labels"]
             others = " ".join(f"{name}={value}" for name, value in sorted(labels.items()) if name not in OWN)
             name, severity = labels.get("alertname", ""), labels.get("severity", "")
-            what = alert["annotations"].get("summary", "")
-            table.add_row(*map(escape, (name, severity, others, alert["state"], clock(alert["since"]), what)))
+            summary = alert["annotations"].get("summary", "")
+            table.add_row(*map(escape, (name, severity, others, alert["state"], clock(alert["since"]), summary)))
         console.print(table)
     else:
-        console.print("No alert: nothing is wrong.")
-    for silence in found["silences"]:
-        which = " ".join(f"{name}={value}" for name, value in silence["matchers"].items())
-        told = f"silence {silence['id']}: {which} until {clock(silence['until'])} UTC"
-        console.print(escape(f"{told}, {silence['by']}: {silence['why']}"), soft_wrap=True)
-    if found["sent"]:
-        table = Table("sent (UTC)", "message", title=f"the last {len(found['sent'])} messages")
-        for message in found["sent"]:
+        console.print("No alert fires.")
+    for silence in report["silences"]:
+        matchers = " ".join(f"{name}={value}" for name, value in silence["matchers"].items())
+        line = f"silence {silence['id']}: {matchers} until {clock(silence['until'])} UTC"
+        console.print(escape(f"{line}, {silence['by']}: {silence['why']}"), soft_wrap=True)
+    if report["sent"]:
+        table = Table("sent (UTC)", "message", title=f"the newest {len(report['sent'])} messages")
+        for message in report["sent"]:
             at = datetime.fromtimestamp(message.received, tz=UTC).strftime("%H:%M:%S")
             table.add_row(at, escape(message.title))
         console.print(table)
 
 
 def clock(text: str) -> str:
-    """A time as Alertmanager writes it, shorter."""
+    """Return Alertmanager's time to the second, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

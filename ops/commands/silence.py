@@ -1,4 +1,4 @@
-"""`silence`: say nothing of an alert for a while, and why."""
+"""`silence`: silence an alert, or expire a silence."""
 
 from __future__ import annotations
 
@@ -19,42 +19,45 @@ from ops.screen import report
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ops.project import Project
+
+IDS_HINT = "run ./ops/stack alerts for the ids"
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 LONGEST = timedelta(days=30)
-"""A silence is not a way to be rid of an alert for ever."""
+"""The longest silence: no alert is silenced without end."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_duration(text: str) -> timedelta:
-    """`30m`, `2h`, `1d` or `1h30m`.
+    """Parse `30m`, `2h`, `1d` or `1h30m`.
 
     Raises:
-        StackError: It is not of that form, or out of range.
+        StackError: It has another form, or is out of range.
     """
     parts = re.findall(r"([0-9]{1,6})([mhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise StackError(f"{text!r} is not a duration", where="--for", hint="for instance: 30m, 2h, 1d or 1h30m")
+        raise StackError(f"{text!r} is not a duration", where="--for", hint="use, for example, 30m, 2h, 1d or 1h30m")
     total = sum((timedelta(**{UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
     if not timedelta() < total <= LONGEST:
-        raise StackError(f"{text} is no time to be silent", where="--for", hint=f"take 1m to {LONGEST.days}d")
+        raise StackError(f"{text} is out of range", where="--for", hint=f"use 1m to {LONGEST.days}d")
     return total
 
 
 def parse_label(text: str) -> tuple[str, str]:
-    """`component=worker` as its name and value.
+    """Parse `component=worker` into name and value.
 
     Raises:
-        StackError: It is not of that form.
+        StackError: It has another form.
     """
     name, equals, value = text.partition("=")
     if not equals or not value or not LABEL.fullmatch(name) or name == "alertname":
-        raise StackError(f"{text!r} is not a label", where="--label", hint="for instance: component=worker")
+        raise StackError(f"{text!r} is not a label", where="--label", hint="use, for example, component=worker")
     return name, value
 
 
 def known_alerts(root: Path) -> list[str]:
-    """The alerts that there can be: those of the rules, and those that have only a runbook, from the monitoring DAG."""
+    """Return all alert names: those of the rules, and those with only a runbook, from the monitoring DAG."""
     rules = [
         rule["alert"]
         for path in sorted((root / "alerting/rules").glob("*.yaml"))
@@ -68,42 +71,64 @@ def known_alerts(root: Path) -> list[str]:
 
 def silence(
     alert: Annotated[str | None, typer.Argument(help="The alert's name.", show_default=False)] = None,
-    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="For how long: 30m, 2h, 1d.")] = "2h",
-    why: Annotated[str, typer.Option(metavar="TEXT", help="Why: who comes after you wants to know.")] = "",
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="Duration: 30m, 2h, 1d.")] = "2h",
+    why: Annotated[str, typer.Option(metavar="TEXT", help="Reason, for the next on-call engineer.")] = "",
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only with this label too; several times.", show_default=False),
+        typer.Option(metavar="NAME=VALUE", help="Only alerts with this label; repeatable.", show_default=False),
     ] = None,
-    end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence now.", show_default=False)] = None,
+    end: Annotated[str | None, typer.Option(metavar="ID", help="Expire this silence now.", show_default=False)] = None,
 ) -> None:
-    """Say nothing of an alert for a while; or end that, with --end.
+    """Silence an alert, or expire a silence with --end.
 
-    The alert goes on to fire, and `./ops/stack alerts` shows it as silenced. Both Alertmanagers know of it.
+    The alert still fires, and `./ops/stack alerts` shows it as silenced. The silence applies at both Alertmanagers.
+
+    For example: `./ops/stack silence AirflowWorkersFull --for 2h --why "nightly load"`
     """
     project = current_project()
     if end is not None:
         if alert or why or label:
-            raise StackError("--end takes an id and nothing else", hint="./ops/stack alerts shows the ids")
-        if not UUID.fullmatch(end):
-            raise StackError(f"{end!r} is not the id of a silence", hint="./ops/stack alerts shows the ids")
-        one = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
-        if end not in {found["id"] for found in one.silences()}:
-            raise StackError(f"there is no silence {end}, or it has ended", hint="./ops/stack alerts shows the ids")
-        one.end_silence(end)
-        report(f"silence {end} has ended")
-        return
+            raise StackError("--end takes an id and nothing else", hint=IDS_HINT)
+        expire(project, end)
+    else:
+        create(project, alert, duration, why.strip(), label or [])
+
+
+def expire(project: Project, identity: str) -> None:
+    """Expire a silence.
+
+    Raises:
+        StackError: It does not exist, or has expired.
+    """
+    if not UUID.fullmatch(identity):
+        raise StackError(f"{identity!r} is not the id of a silence", hint=IDS_HINT)
+    api = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
+    if identity not in {silence["id"] for silence in api.silences()}:
+        raise StackError(f"cannot find the silence {identity}", hint=IDS_HINT)
+    api.end_silence(identity)
+    report(f"silence {identity} has expired")
+
+
+def create(project: Project, alert: str | None, duration: str, why: str, labels: list[str]) -> None:
+    """Create a silence.
+
+    Raises:
+        StackError: An argument is missing or malformed.
+    """
     known = known_alerts(project.root)
+    names_hint = f"use one of: {', '.join(known)}"
     if not alert:
-        raise StackError("an alert's name is missing", hint=f"the alerts are: {', '.join(known)}")
+        raise StackError("cannot create a silence: the alert's name is missing", hint=names_hint)
     if alert not in known:
-        raise StackError(f"there is no alert {alert!r}", hint=f"the alerts are: {', '.join(known)}")
-    if not why.strip():
-        raise StackError("a silence has a reason", hint=f"./ops/stack silence {alert} --for {duration} --why TEXT")
+        raise StackError(f"cannot find the alert {alert!r}", hint=names_hint)
+    if not why:
+        hint = f"run ./ops/stack silence {alert} --for {duration} --why TEXT"
+        raise StackError("cannot create a silence: the reason is missing", hint=hint)
     length = parse_duration(duration)
-    matchers = {"alertname": alert, **dict(map(parse_label, label or []))}
-    one = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
+    matchers = {"alertname": alert, **dict(map(parse_label, labels))}
+    api = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
     start = datetime.now(tz=UTC)
-    made = one.silence(matchers, start, start + length, getpass.getuser(), why.strip())
+    identity = api.silence(matchers, start, start + length, getpass.getuser(), why)
     until = (start + length).strftime("%Y-%m-%d %H:%M:%S")
-    report(f"silence {made}: {' '.join(f'{n}={v}' for n, v in matchers.items())} until {until} UTC")
-    report(f"to end it sooner: ./ops/stack silence --end {made}")
+    report(f"silence {identity}: {' '.join(f'{n}={v}' for n, v in matchers.items())} until {until} UTC")
+    report(f"to expire it sooner: ./ops/stack silence --end {identity}")

@@ -1,4 +1,4 @@
-"""`slack`: messages go to your Slack, or back to the stack's own."""
+"""`slack`: send alerts to your Slack, or to the Slack stub again."""
 
 from __future__ import annotations
 
@@ -33,69 +33,74 @@ if TYPE_CHECKING:
 
     from ops.project import Project
 
+TEST_SUMMARY = "Test of the path that alerts take"
 TEST_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
 
 def slack(
-    stub: Annotated[bool, typer.Option("--stub", help="Back to the stack's own Slack.")] = False,
-    data: Annotated[bool, typer.Option("--data", help="The webhook of the team data; else it has the same.")] = False,
-    test: Annotated[bool, typer.Option("--test", help="Send one message, by the way that alerts take.")] = False,
+    stub: Annotated[bool, typer.Option("--stub", help="Use the Slack stub again.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Set the webhook of the team data; by default it is the same.")
+    ] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send one test message through the Alertmanagers.")] = False,
 ) -> None:
-    """Set the webhook that alerts go to: asked for without showing it, or read from standard input.
+    """Set the webhook for alerts, from a hidden prompt or from standard input.
 
-    Make one at https://api.slack.com/messaging/webhooks. It is kept in compose/secrets/, mode 600. The Alertmanagers
-    are made anew with it, one after the other. With --test alone nothing is set, and one message is sent.
+    Create a webhook at https://api.slack.com/messaging/webhooks. It is stored in compose/secrets/ (mode 600), and the
+    Alertmanagers are recreated one after the other. --test alone sets nothing and sends one message.
+
+    For example: `./ops/stack slack < webhook.txt`
     """
     project = current_project()
     name = SLACK_DATA if data else SLACK
-    hint = "./ops/stack slack again, or ./ops/stack up, finishes it"
+    hint = "run ./ops/stack slack or ./ops/stack up to finish it"
     with when_interrupted(hint), stack_lock(project, "slack", report):
         settings = settings_file.read(project)
         if stub or data or not test:
-            webhook = None if stub else ask(project, name)
+            webhook = None if stub else read_webhook(project, name)
             if "AIRFLOW_IMAGE" not in settings:
-                raise StackError("there is no stack yet", hint="./ops/stack up starts one")
+                raise StackError("cannot set a webhook: no stack exists yet", hint="start it with ./ops/stack up")
             changed = [SLACK, SLACK_DATA] if stub and not data else [name]
             secrets_store.check_optional(project, besides=changed)
-            for one in changed:
-                store(project, one, webhook)
+            for secret in changed:
+                store(project, secret, webhook)
             apply(project, settings)
         if test:
             send(settings)
 
 
-def ask(project: Project, name: str) -> str:
-    """The webhook, from a prompt that does not show it, or from standard input.
+def read_webhook(project: Project, name: str) -> str:
+    """Return the webhook, from a hidden prompt or from standard input.
 
     Raises:
-        StackError: It is none.
+        StackError: It is not one line, or malformed.
     """
-    given = getpass.getpass("Webhook (not shown): ") if sys.stdin.isatty() else sys.stdin.read()
-    given = given.strip()
-    if not given or len(given.splitlines()) != 1:
+    text = getpass.getpass("Webhook (not shown): ") if sys.stdin.isatty() else sys.stdin.read()
+    webhook = text.strip()
+    if not webhook or len(webhook.splitlines()) != 1:
         raise StackError(
-            "a webhook is one line, and this is " + ("several" if given else "none"),
+            f"cannot read a webhook: {len(webhook.splitlines())} lines instead of one",
             where="standard input",
-            hint="./ops/stack slack asks for it; or: ./ops/stack slack < file",
+            hint="run ./ops/stack slack for a prompt, or ./ops/stack slack < file",
         )
-    secrets_store.check_form(project, name, given)
-    return given
+    secrets_store.check_form(project, name, webhook)
+    return webhook
 
 
 def store(project: Project, name: str, webhook: str | None) -> None:
-    """Keeps the webhook as a secret; None removes it."""
+    """Store the webhook as a secret; None removes it."""
     path = project.secrets / name
     if webhook is None:
         path.unlink(missing_ok=True)
-        report(f"{project.shown(path)} is gone")
+        report(f"removed {project.shown(path)}")
         return
     write_atomically(path, webhook + "\n", secrets_store.OWNER_ONLY)
-    report(f"kept in {project.shown(path)}")
+    report(f"stored in {project.shown(path)}")
 
 
 def apply(project: Project, settings: dict[str, str]) -> None:
-    """Makes the running stack follow; one that does not run follows at its next `up`."""
+    """Apply the secrets to the running stack; a stopped one applies them at its next `up`."""
     images = {published.image for published in OPTIONAL if settings.get(published.image)}
     derive_settings(settings, images, secrets_store.optional(project))
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
@@ -104,65 +109,66 @@ def apply(project: Project, settings: dict[str, str]) -> None:
     name = settings["COMPOSE_PROJECT_NAME"]
     running = compose.instances(name)
     if not set(ALERTMANAGERS) & running.keys():
-        report("the Alertmanagers do not run: the next ./ops/stack up starts them with it")
+        report("the Alertmanagers do not run: the next ./ops/stack up starts them with this webhook")
         return
-    wants_stub = SLACK_STUB_PROFILE in settings["COMPOSE_PROFILES"].split(",")
-    if wants_stub:
+    uses_stub = SLACK_STUB_PROFILE in settings["COMPOSE_PROFILES"].split(",")
+    if uses_stub:
         recreate(project, report, ["slack-stub"])
     recreate(project, report, list(ALERTMANAGERS))
     generated_config.load(project, name)
-    if not wants_stub and "slack-stub" in running:
+    if not uses_stub and "slack-stub" in running:
         compose.run(project, report, "--profile=*", "rm", "--stop", "--force", "slack-stub")
-    report(f"alerts go to {'the Slack of this stack' if wants_stub else 'your Slack'}")
+    report(f"alerts go to {'the Slack stub' if uses_stub else 'your Slack'}")
 
 
 def send(settings: Mapping[str, str]) -> None:
-    """Sends one message through the Alertmanagers, and sees whether it gets out.
+    """Send one message through the Alertmanagers, and wait until Slack accepts it.
 
     Raises:
-        StackError: It does not.
+        StackError: Slack does not accept it in time.
     """
     pair = alertmanager.both(running_settings(current_project()))
     alertmanager.any_that_answers(pair)
-    before = {one.url: counted(one) for one in pair}
+    before = {api.url: message_counts(api) for api in pair}
     now = datetime.now(tz=UTC)
     alert = {
         "labels": {"alertname": "SlackTest", "severity": "info", "team": "platform", "sent": f"{now:%H:%M:%S}"},
         "annotations": {
-            "summary": "A test of the way that alerts take",
-            "description": "Somebody ran ./ops/stack slack --test. Nothing is wrong.",
+            "summary": TEST_SUMMARY,
+            "description": "Test message of ./ops/stack slack --test. No alert fires.",
         },
         "startsAt": now.isoformat(),
         "endsAt": (now + timedelta(minutes=5)).isoformat(),
     }
-    for one in pair:
-        if before[one.url] is not None:
-            one.post([alert])
-    report("sent to the Alertmanagers; waiting for Slack to take it")
+    for api in pair:
+        if before[api.url] is not None:
+            api.post([alert])
+    report("sent to the Alertmanagers; waiting for Slack to accept it")
     deadline = time.monotonic() + TEST_SECONDS
     while time.monotonic() < deadline:
-        for one in pair:
-            then, after = before[one.url], counted(one)
-            if then and after and after[1] > then[1]:
+        for api in pair:
+            earlier, later = before[api.url], message_counts(api)
+            if earlier and later and later[1] > earlier[1]:
                 raise StackError(
-                    "Slack does not take the message",
-                    where=one.url,
-                    hint="./ops/stack logs alertmanager-1 says why; set another webhook: ./ops/stack slack",
+                    "cannot send the message: Slack refuses it",
+                    where=api.url,
+                    hint="read ./ops/stack logs alertmanager-1, or set another webhook with ./ops/stack slack",
                     code=FAILURE,
                 )
-            if then and after and after[0] > then[0]:
-                where = page_urls(settings).get("slack_stub", "Slack")
-                report(f"a message is out: look for “A test of the way that alerts take” in {where}")
+            if earlier and later and later[0] > earlier[0]:
+                report(f"sent: “{TEST_SUMMARY}” is in {page_urls(settings).get('slack_stub', 'Slack')}")
                 return
         time.sleep(POLL_SECONDS)
     raise StackError(
-        f"no message got out in {TEST_SECONDS:.0f} s", hint="./ops/stack logs alertmanager-1 says why", code=FAILURE
+        f"cannot send the message: Slack accepted none in {TEST_SECONDS:.0f} s",
+        hint="read ./ops/stack logs alertmanager-1",
+        code=FAILURE,
     )
 
 
-def counted(one: alertmanager.Alertmanager) -> tuple[int, int] | None:
-    """How many messages to Slack it has tried, and how many in vain; None while it does not answer."""
+def message_counts(api: alertmanager.Alertmanager) -> tuple[int, int] | None:
+    """Return how many messages to Slack it has sent or failed to send, and how many failed; None without an answer."""
     try:
-        return one.notifications("slack")
+        return api.notifications("slack")
     except StackError:
         return None

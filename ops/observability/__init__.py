@@ -1,1 +1,1 @@
-"""Configuration derived for Prometheus and Alertmanager, and the metrics that exist."""
+"""Generated configuration of Prometheus and Alertmanager, and the contract on metric names."""

@@ -1,7 +1,4 @@
-"""Alertmanager's configuration: alerting/alertmanager/alertmanager.yaml, and the ways out that have a secret.
-
-Pure: settings and the names of the secrets that exist go in, the text of each file comes out.
-"""
+"""Alertmanager's configuration, from alerting/alertmanager, the settings and the names of the existing secrets."""
 
 from __future__ import annotations
 
@@ -26,53 +23,51 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER: Final = "alerting/alertmanager"
-
-
 EMAIL_SETTINGS: Final = ("ALERT_EMAIL_SMARTHOST", "ALERT_EMAIL_FROM", "ALERT_EMAIL_TO")
 EMAIL_USER: Final = "ALERT_EMAIL_USER"
 
 
 def check_email(settings: Mapping[str, str], secrets: Collection[str], shown: str) -> None:
-    """Refuses half of an e-mail set-up.
+    """Check the e-mail settings: all of them or none.
 
     Raises:
-        StackError: naming what is missing, or malformed.
+        StackError: A setting is missing or malformed.
     """
-    given = [key for key in EMAIL_SETTINGS if settings.get(key)]
-    if not given and SMTP not in secrets:
+    present = [key for key in EMAIL_SETTINGS if settings.get(key)]
+    if not present and SMTP not in secrets:
         return
-    missing = [key for key in EMAIL_SETTINGS if key not in given]
+    missing = [key for key in EMAIL_SETTINGS if key not in present]
     if missing or SMTP not in secrets:
         raise StackError(
-            f"alerts by e-mail are set up by halves: {', '.join(missing) or f'the secret {SMTP}'} is missing",
+            f"cannot set up alerts by e-mail: {', '.join(missing) or f'the secret {SMTP}'} is missing",
             where=shown if missing else f"the secret {SMTP}",
-            hint=f"{', '.join(EMAIL_SETTINGS)} are in .env, the password in the secret {SMTP}: give all, or none",
+            hint=f"set {', '.join(EMAIL_SETTINGS)} in .env and the password in the secret {SMTP}, or none of them",
         )
     host = settings["ALERT_EMAIL_SMARTHOST"]
-    found = re.fullmatch(r"[A-Za-z0-9._-]+:(\d{1,5})", host)
-    if not found or not 0 < int(found[1]) < 65536:
-        raise StackError(f"ALERT_EMAIL_SMARTHOST={host} is not valid", where=shown, hint="it takes HOST:PORT")
+    match = re.fullmatch(r"[A-Za-z0-9._-]+:(\d{1,5})", host)
+    if not match or not 0 < int(match[1]) < 65536:
+        raise StackError(f"ALERT_EMAIL_SMARTHOST={host} is not valid", where=shown, hint="set it to HOST:PORT")
     for key in EMAIL_SETTINGS[1:]:
         if not re.fullmatch(r"[^@\s]+@[^@\s]+", settings[key]):
-            raise StackError(f"{key}={settings[key]} is not valid", where=shown, hint=f"{key} takes an e-mail address")
+            raise StackError(f"{key}={settings[key]} is not valid", where=shown, hint="set it to an e-mail address")
 
 
 # ---- the configuration
 
 
 def render(folder: Path, settings: Mapping[str, str], secrets: Collection[str]) -> str:
-    """The whole configuration, as YAML.
+    """Return the whole configuration as YAML.
 
     Args:
         folder: alerting/alertmanager.
-        settings: .env.
-        secrets: Which optional secrets exist.
+        settings: Of .env.
+        secrets: The optional secrets that exist.
     """
     base = read(folder / "alertmanager.yaml")
     config = {key: value for key, value in base.items() if not key.startswith("x-")}
     receivers: dict[str, dict[str, Any]] = {receiver["name"]: receiver for receiver in config["receivers"]}
     if SLACK_DATA not in secrets:
-        # The same webhook: it need not be told twice.
+        # Both configurations would use the same webhook.
         receivers["every-way"]["slack_configs"] = receivers["every-way"]["slack_configs"][:1]
     if not stub_is_wanted(secrets) and DEAD_MANS_SWITCH not in secrets:
         receivers["dead-mans-switch"].pop("webhook_configs")
@@ -86,32 +81,32 @@ def render(folder: Path, settings: Mapping[str, str], secrets: Collection[str]) 
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in templates)).hexdigest()[:12]
     return (
         f"# Written by `./ops/stack up` from {FOLDER}; do not edit.\n"
-        # A changed template changes this file, so that it is loaded.
+        # A changed template changes this file, which triggers a reload.
         f"# Templates: {digest}\n" + yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000)
-        # No anchors: this is read by people too.
+        # No anchors: operators read this file too.
     )
 
 
 class _Plain(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
-        """Writes everything out."""
+        """Write no YAML anchors."""
         return True
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of alerting/alertmanager; nothing in it shares a part with another."""
+    """Return a file of alerting/alertmanager, with aliases copied: receivers are changed one by one."""
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return copy.deepcopy(content)
 
 
 def add(receivers: Mapping[str, dict[str, Any]], fragment: Mapping[str, Any]) -> None:
-    """Gives the receivers that a fragment names what else is in it."""
+    """Add a fragment's configurations to the receivers that it names."""
     for name in fragment["receivers"]:
         receivers[name].update({key: value for key, value in fragment.items() if key != "receivers"})
 
 
 def filled(fragment: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """A fragment with the values that its e-mail settings name."""
+    """Return the fragment with the values of the settings that it names."""
     for config in fragment["email_configs"]:
         config.update(
             {key: values[value] for key, value in config.items() if isinstance(value, str) and value in values}
@@ -120,13 +115,13 @@ def filled(fragment: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any
 
 
 def links(airflow: str, grafana: str, runbooks: str, silences: str) -> str:
-    """The templates that hold addresses; one that is empty is a page that is not there, and its command is named.
+    """Return the templates with addresses. Where an address is empty, the text names a command instead.
 
     Args:
-        airflow: Airflow's address.
-        grafana: Grafana's.
-        runbooks: Where the repository's files are read.
-        silences: Alertmanager's own page.
+        airflow: Airflow's URL.
+        grafana: Grafana's URL.
+        runbooks: The base URL of the repository's files.
+        silences: The URL of Alertmanager's UI.
     """
     dashboard = f"<{grafana}{{{{ . }}}}|Dashboard>" if grafana else "Dashboard: `./ops/stack dashboards --render DIR`"
     page = ""

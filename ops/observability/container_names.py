@@ -1,6 +1,6 @@
-"""Which service each container is, as rules for Prometheus: the kernel's accounting knows containers by id only.
+"""Rules that record the service of each container: the kernel's accounting has only container ids.
 
-Docker's id is the container's host name too, and stays through restarts. `up` and `scale` write what `rules` returns to
+A container's id is also its host name, and survives restarts. `up` and `scale` write the rules to
 generated/rules/containers.yaml.
 """
 
@@ -29,7 +29,7 @@ def rules(instances: Mapping[str, Sequence[Instance]]) -> str:
     """Return the recording rules, the same text for the same containers.
 
     Args:
-        instances: the containers by service; see ops/compose.py.
+        instances: The containers by service (ops/compose.py).
     """
     return HEADER + "".join(
         f"      - record: {RECORDED}\n"

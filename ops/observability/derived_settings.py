@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def derive_settings(settings: dict[str, str], images: Collection[str], secrets: Collection[str]) -> None:
-    """Settings that follow from the profile `observability`, and from which of its images and secrets there are."""
+    """Set the profiles, images and addresses that follow from the observability profile.
+
+    Args:
+        settings: Of .env; changed in place.
+        images: The optional images that exist.
+        secrets: The optional secrets that exist.
+    """
     chosen = settings_file.profiles(settings)
     on = "observability" in chosen
     extra = [published.profile for published in OPTIONAL if on and published.image in images]

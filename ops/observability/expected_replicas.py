@@ -1,7 +1,7 @@
-"""How many instances of each component there should be, as rules for Prometheus: only with these can one be missing.
+"""Rules that record the expected replicas of each component: without them no instance counts as missing.
 
-`up` and `scale` write what `rules` returns to generated/rules/wanted.yaml, which Prometheus reads beside its other
-rules (compose/prometheus/prometheus.yaml).
+`up` and `scale` write them to generated/rules/wanted.yaml, which Prometheus loads with its other rules
+(compose/prometheus/prometheus.yaml).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_REPLICAS: Final = {"worker": 2, "scheduler": 2, "api-server": 2, "execution-api": 2, "triggerer": 1}
-"""What compose/airflow.yaml takes where .env says nothing; a test compares the two."""
+"""The defaults of compose/airflow.yaml; a test compares the two."""
 
 SINGLE: Final = ("dag-processor",)
-"""Airflow's components that have one instance."""
+"""Airflow components with one instance."""
 
 REPLICATED: Final = {"postgres": len(POSTGRES_NODES) - 1, "redis": len(REDIS_NODES) - 1}
-"""What has so many replicas in the profile `data-ha`, and none without."""
+"""Replicas beside the primary in the profile `data-ha`; without the profile there are none."""
 
 HEADER: Final = """\
 # Written by `./ops/stack up` and `./ops/stack scale`, from the *_REPLICAS and COMPOSE_PROFILES in .env.
@@ -32,29 +32,29 @@ groups:
 
 
 def rules(settings: Mapping[str, str], own_workers: Mapping[str, str] | None = None) -> str:
-    """The recording rules, the same text for the same settings.
+    """Return the recording rules, the same text for the same settings.
 
     Args:
-        settings: of .env; see ops/settings_file.py.
-        own_workers: the component of each worker service of the operator's own; see ops/compose_override.py.
+        settings: Of .env (ops/settings_file.py).
+        own_workers: The component of each of the operator's own worker services (ops/compose_override.py).
 
     Raises:
-        ValueError: a number of instances is none.
+        ValueError: A number of replicas is not a number.
     """
-    wanted = {service: _replicas(settings, service) for service in SCALABLE} | dict.fromkeys(SINGLE, 1)
+    expected = {service: _replicas(settings, service) for service in SCALABLE} | dict.fromkeys(SINGLE, 1)
     for service, component in (own_workers or {}).items():
-        wanted[component] = wanted.get(component, 0) + _replicas(settings, service)
-    replicated = "data-ha" in settings.get("COMPOSE_PROFILES", "").split(",")
+        expected[component] = expected.get(component, 0) + _replicas(settings, service)
+    is_replicated = "data-ha" in settings.get("COMPOSE_PROFILES", "").split(",")
     return HEADER + "".join(
         [
             *(
                 f"      - record: airflow_ha_instances_wanted\n"
                 f"        labels: {{ component: {component} }}\n"
                 f"        expr: vector({number})\n"
-                for component, number in sorted(wanted.items())
+                for component, number in sorted(expected.items())
             ),
             *(
-                f"      - record: {service}_replicas_wanted\n        expr: vector({replicas if replicated else 0})\n"
+                f"      - record: {service}_replicas_wanted\n        expr: vector({replicas if is_replicated else 0})\n"
                 for service, replicas in REPLICATED.items()
             ),
         ]
@@ -62,12 +62,12 @@ def rules(settings: Mapping[str, str], own_workers: Mapping[str, str] | None = N
 
 
 def recorded() -> set[str]:
-    """The names that the rules make."""
+    """Return the names of the recorded metrics."""
     return {"airflow_ha_instances_wanted", *(f"{service}_replicas_wanted" for service in REPLICATED)}
 
 
 def _replicas(settings: Mapping[str, str], service: str) -> int:
     value = settings.get(replicas_variable(service), "") or str(DEFAULT_REPLICAS.get(service, 1))
     if not value.isdecimal():
-        raise ValueError(f"{replicas_variable(service)} is {value!r}: a number of instances is wanted")
+        raise ValueError(f"{replicas_variable(service)} is {value!r}, not a number of replicas")
     return int(value)

@@ -1,7 +1,7 @@
-"""generated/: what Prometheus and Alertmanager read and `up` works out from .env and the secrets that exist.
+"""generated/: configuration of Prometheus and Alertmanager that `up` derives from .env and the existing secrets.
 
-No secret is in it: Alertmanager's are files that its configuration names. The containers mount the folders, so that a
-new file is seen by them; `load` tells them to read it.
+It has no secrets: Alertmanager's configuration names their files. The containers mount the folders; `load` makes them
+read new files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 READERS: Final = {"rules": ("prometheus",), "alertmanager": ALERTMANAGERS}
 """The services that read each folder."""
 TO_LOAD: Final = ".to-load"
-"""Names the folders with something new that nobody was told of yet: an `up` that was interrupted is made up for."""
+"""File with the folders that changed and are not loaded yet: it survives an interrupted `up`."""
 
 
 def texts(
@@ -38,13 +38,13 @@ def texts(
     secrets: Collection[str],
     own_workers: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Every generated file, by its path.
+    """Return the text of every generated file, by its path.
 
     Args:
         folder: alerting/alertmanager.
-        settings: .env.
-        secrets: Which optional secrets exist.
-        own_workers: The component of each worker service of the operator's own.
+        settings: Of .env.
+        secrets: The optional secrets that exist.
+        own_workers: The component of each of the operator's own worker services.
     """
     return {
         "rules/wanted.yaml": expected_replicas.rules(settings, own_workers),
@@ -54,22 +54,22 @@ def texts(
 
 
 def links(settings: Mapping[str, str]) -> str:
-    """The addresses in messages: the operator's, or those of this machine."""
+    """Return the templates with the addresses in messages: those of the settings, or of this machine."""
     pages = page_urls(settings)
     airflow = settings.get("AIRFLOW_URL") or pages["airflow"]
     grafana = settings.get("GRAFANA_URL") or pages.get("grafana", "")
     runbooks = settings.get("RUNBOOK_BASE_URL") or RUNBOOK_BASE_URL
-    # Debian's Alertmanager has no web pages.
+    # Debian's Alertmanager has no UI.
     official = image_origins(settings).get("ALERTMANAGER_IMAGE", {}).get("origin") == "official"
     silences = pages.get("alertmanager", "") if official else ""
     return alertmanager_config.links(*(address.rstrip("/") for address in (airflow, grafana, runbooks, silences)))
 
 
 def write(project: Project, settings: Mapping[str, str]) -> bool:
-    """Writes what has changed; returns whether anything has.
+    """Write the files that changed; return whether any did.
 
     Raises:
-        StackError: This user may not.
+        StackError: This user may not write them.
     """
     folder = project.root / alertmanager_config.FOLDER
     files = texts(folder, settings, secrets_store.optional(project), compose_override.own_workers(project))
@@ -77,9 +77,9 @@ def write(project: Project, settings: Mapping[str, str]) -> bool:
         changed = [name for name, text in files.items() if _write(project.generated, name, text)]
     except OSError as error:
         raise StackError(
-            f"the rules and routes cannot be written: {error.strerror}",
+            f"cannot write the rules and routes: {error.strerror}",
             where=project.shown(project.generated),
-            hint="run this as who ran ./ops/stack up first",
+            hint="run this as the user who ran ./ops/stack up first",
             code=FAILURE,
         ) from error
     return bool(changed)
@@ -99,20 +99,20 @@ def _write(root: Path, name: str, text: str) -> bool:
 
 
 def load(project: Project, name: str) -> None:
-    """Tells those that run to read what is new: the containers' names too, which are known only now.
+    """Write the containers' names, and make running services reload the folders that changed.
 
     Args:
         project: The stack.
         name: Its compose project.
     """
-    found = compose.instances(name)
-    _write(project.generated, "rules/containers.yaml", container_names.rules(found))
+    instances = compose.instances(name)
+    _write(project.generated, "rules/containers.yaml", container_names.rules(instances))
     marker = project.generated / TO_LOAD
     if not marker.exists():
         return
     folders = set(marker.read_text(encoding="utf-8").split())
     services = [service for folder, readers in READERS.items() if folder in folders for service in readers]
-    running = [instance.id for instance in compose.in_state(found, "running", services)]
+    running = [container.id for container in compose.in_state(instances, "running", services)]
     if running:
         compose.docker("kill", "--signal=HUP", *running)
     marker.unlink()

@@ -1,9 +1,8 @@
-"""Which metrics exist, and which are asked for.
+"""The metrics that exist, and those that rules and dashboards query: `unknown_metrics` returns the difference.
 
-Airflow's own list is read from the `metrics_template.yaml` of the installed Airflow, what becomes of each from
-compose/statsd-exporter/mapping.yaml, recorded ones from the rules, and what this project measures from its source:
-every string there that is such a name as a whole. Only what other programs export is written down here (EXPORTED),
-with where it is documented. Whatever a rule or a dashboard asks for must be one of these: `unknown_metrics`.
+Airflow's list is the `metrics_template.yaml` of the installed Airflow, mapped by compose/statsd-exporter/mapping.yaml.
+Recorded metrics are read from the rules, and the project's own from its source: every string that is such a name. Only
+the metrics of other programs are listed here (EXPORTED), with the link to their documentation.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ PREFIX: Final = "airflow."
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric as Airflow sends it.
+    """A metric that Airflow sends.
 
     Attributes:
-        name: without the prefix; `{…}` stands for what differs.
-        type: what StatsD is told.
-        tags: those the template names; the source may send more.
+        name: Without the prefix; `{…}` marks a variable part.
+        type: The StatsD type.
+        tags: Those in the template; the source may send more.
     """
 
     name: str
@@ -53,16 +52,16 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the mapping.
+    """A rule of the mapping.
 
     Attributes:
-        match: a glob over the dotted name, or a regular expression.
-        is_regex: which of the two.
-        type: the only type it takes, in the exporter's word ("observer" for a timer).
-        name: of the Prometheus metric; `$1` stands for a captured part.
-        dropped: whether the metric is thrown away.
-        labels: set by the rule; an empty value takes the label away.
-        ttl: how long a series outlives its last line, as written (`15s`); empty for ever.
+        match: A glob over the dotted name, or a regular expression.
+        is_regex: Whether `match` is a regular expression.
+        type: The only type it matches, in the exporter's terms ("observer" for a timer).
+        name: The name in Prometheus; `$1` is a captured part.
+        dropped: Whether the metric is discarded.
+        labels: Set by the rule; an empty value removes the label.
+        ttl: Lifetime of a series after its last line, as written (`15s`); empty for no limit.
     """
 
     match: str
@@ -74,27 +73,27 @@ class Rule:
     ttl: str
 
     def prometheus_name(self, statsd_name: str) -> str | None:
-        """The metric that a StatsD name becomes by this rule, or None when the rule is not for it."""
-        found = re.search(self.match, statsd_name) if self.is_regex else _glob(self.match).fullmatch(statsd_name)
-        if found is None:
+        """Return the Prometheus name of a StatsD name by this rule; None if the rule does not match."""
+        match = re.search(self.match, statsd_name) if self.is_regex else _glob(self.match).fullmatch(statsd_name)
+        if match is None:
             return None
-        return re.sub(r"\$(\d+)", lambda place: found[int(place[1])], self.name)
+        return re.sub(r"\$(\d+)", lambda group: match[int(group[1])], self.name)
 
 
 @cache
 def _glob(pattern: str) -> re.Pattern[str]:
-    # statsd_exporter: a `*` is one part between dots.
+    # In statsd_exporter a `*` matches one part between dots.
     return re.compile(re.escape(pattern).replace(r"\*", r"([^.]*)"))
 
 
 EXPORTER_TYPE: Final[dict[MetricType, str]] = {"counter": "counter", "gauge": "gauge", "timer": "observer"}
-"""statsd_exporter's word for each type."""
+"""statsd_exporter's name of each type."""
 
 
 # --- Airflow
 
 BEYOND_THE_TEMPLATE: Final = (
-    # What the source of Airflow 3.3.2 sends and the template leaves out, with the words in the source that show it.
+    # Metrics in the source of Airflow 3.3.2 that the template lacks, with the code that sends them.
     (Metric("ti.awaiting_input", "gauge", frozenset({"queue", "dag_id", "task_id"})),
      "jobs/scheduler_job_runner.py", "State.AWAITING_INPUT}"),
     (Metric("dagrun.{dag_id}.first_task_scheduling_delay", "timer", frozenset({"dag_id", "run_type"})),
@@ -111,42 +110,34 @@ PLACEHOLDERS: Final = {
     "prefix": ("deadline_alerts",),
     "dag_id": ("canary_dag", "team.nightly"),
 }
-"""What stands in names, where not anything goes."""
+"""Values of the variable parts of names that only take certain values."""
 
 
 def template_of(airflow: Path) -> Path:
-    """Where an installed Airflow (the folder of the package) has its list of metrics."""
+    """Return the path of the metrics list in an installed Airflow package."""
     return airflow / "_shared/observability/metrics/metrics_template.yaml"
 
 
 def template_metrics(text: str) -> tuple[Metric, ...]:
-    """Airflow's own list.
-
-    Args:
-        text: the content of metrics_template.yaml.
-    """
+    """Return the metrics in the content of metrics_template.yaml."""
     return tuple(Metric(entry["name"], entry["type"], _tags(entry)) for entry in yaml.safe_load(text)["metrics"])
 
 
 def _tags(entry: dict[str, Any]) -> frozenset[str]:
-    """The variables of the legacy name, and those that the description speaks of ("Metric with dag_id tagging")."""
-    told = re.search(r"Metric with ([\w, ]+) tagging", " ".join(entry["description"].split()))
-    words = re.split(r", | and ", told[1]) if told else []
+    """Return the variables of the legacy name, and those in the description ("Metric with dag_id tagging")."""
+    match = re.search(r"Metric with ([\w, ]+) tagging", " ".join(entry["description"].split()))
+    words = re.split(r", | and ", match[1]) if match else []
     return frozenset((set(entry["name_variables"]) | set(words)) - set(re.findall(r"\{(\w+)\}", entry["name"])))
 
 
 def airflow_metrics(airflow: Path) -> tuple[Metric, ...]:
-    """Everything that an installed Airflow may send.
-
-    Args:
-        airflow: the folder of the package.
-    """
+    """Return all metrics that an installed Airflow package (its folder) may send."""
     beyond = tuple(metric for metric, _, _ in BEYOND_THE_TEMPLATE)
     return template_metrics(template_of(airflow).read_text(encoding="utf-8")) + beyond
 
 
 def statsd_names(metric: Metric) -> tuple[str, ...]:
-    """The names under which a metric arrives, prefix included: several where a part of the name differs."""
+    """Return the StatsD names of a metric, with the prefix: several if a part of the name is variable."""
     names = [metric.name]
     for place in re.findall(r"\{(\w+)\}", metric.name):
         names = [name.replace(f"{{{place}}}", value) for name in names for value in PLACEHOLDERS.get(place, (place,))]
@@ -155,27 +146,27 @@ def statsd_names(metric: Metric) -> tuple[str, ...]:
 
 @cache
 def sent_names(airflow: Path) -> frozenset[str]:
-    """The names in the source's calls of `stats.incr` and its like; `{…}` where one is put together.
+    """Return the names in the source's calls of `stats.incr` and similar; `{…}` marks a variable part.
 
-    A name that is a variable is left out: nothing can be said of it.
+    A name that is a variable as a whole is left out.
     """
     calls = re.compile(r"[sS]tats\.(?:incr|decr|gauge|timing|timer)\(")
-    found: set[str] = set()
+    names: set[str] = set()
     for path in sorted(airflow.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if calls.search(text) and "_shared" not in path.parts:
-            found.update(_sent_by(ast.parse(text)))
-    return frozenset(found)
+            names.update(_sent_by(ast.parse(text)))
+    return frozenset(names)
 
 
 SENT_BY_VARIABLE: Final = frozenset({"executor.open_slots", "executor.queued_tasks", "executor.running_tasks"})
-"""What executors/base_executor.py sends under a name that it computes: `sent_names` cannot see these."""
+"""Metrics of executors/base_executor.py under computed names, which `sent_names` cannot find."""
 
 
 def is_sent(metric: Metric, sent: Iterable[str]) -> bool:
-    """Whether the source sends a metric at all: the template also lists what is gone, or is not installed."""
-    whole = (re.escape(name).replace(re.escape("{…}"), ".+") for name in sent)
-    return metric.name in SENT_BY_VARIABLE or any(re.fullmatch(name, metric.name) for name in whole)
+    """Whether the source sends a metric: the template also lists removed and uninstalled ones."""
+    patterns = (re.escape(name).replace(re.escape("{…}"), ".+") for name in sent)
+    return metric.name in SENT_BY_VARIABLE or any(re.fullmatch(pattern, metric.name) for pattern in patterns)
 
 
 def _sent_by(tree: ast.AST) -> Iterator[str]:
@@ -209,7 +200,7 @@ def _texts(node: ast.expr) -> Iterator[str]:
 
 
 def mapping_rules(text: str) -> tuple[Rule, ...]:
-    """The rules of a statsd_exporter mapping, in its order."""
+    """Return the rules of a statsd_exporter mapping, in its order."""
     return tuple(
         Rule(
             match=entry["match"],
@@ -225,14 +216,14 @@ def mapping_rules(text: str) -> tuple[Rule, ...]:
 
 
 def rule_for(rules: Iterable[Rule], statsd_name: str, metric_type: MetricType) -> Rule | None:
-    """The rule that the exporter takes: globs first, then regular expressions, as written."""
+    """Return the rule that the exporter applies: globs first, then regular expressions, in their order."""
     ordered = sorted(rules, key=lambda rule: rule.is_regex)
-    wanted = EXPORTER_TYPE[metric_type]
-    return next((rule for rule in ordered if rule.type == wanted and rule.prometheus_name(statsd_name)), None)
+    exporter_type = EXPORTER_TYPE[metric_type]
+    return next((rule for rule in ordered if rule.type == exporter_type and rule.prometheus_name(statsd_name)), None)
 
 
 def series_names(name: str, exporter_type: str) -> set[str]:
-    """What a metric of the exporter is called in Prometheus: a histogram has three names."""
+    """Return the names of a metric's series in Prometheus: a histogram has three."""
     return {name + end for end in ("_bucket", "_count", "_sum")} if exporter_type == "observer" else {name}
 
 
@@ -244,39 +235,39 @@ def _sent_metrics(airflow: Path) -> Iterator[Metric]:
 
 
 def mapped_metrics(airflow: Path, rules: Collection[Rule]) -> set[str]:
-    """The Prometheus names of everything that the installed Airflow sends."""
-    found: set[str] = set()
+    """Return the Prometheus names of all metrics that the installed Airflow sends."""
+    names: set[str] = set()
     for metric in _sent_metrics(airflow):
         for statsd_name in statsd_names(metric):
             rule = rule_for(rules, statsd_name, metric.type)
             if rule is not None and not rule.dropped:
-                found |= series_names(str(rule.prometheus_name(statsd_name)), rule.type)
-    return found
+                names |= series_names(str(rule.prometheus_name(statsd_name)), rule.type)
+    return names
 
 
 def collector_metrics(airflow: Path) -> set[str]:
-    """The same metrics as they come through the OpenTelemetry Collector, whose names for them are a plain rule."""
-    found: set[str] = set()
+    """Return the names of the same metrics from the OpenTelemetry Collector."""
+    names: set[str] = set()
     for metric in _sent_metrics(airflow):
         for statsd_name in statsd_names(metric):
             name = "otel_" + re.sub(r"[^a-zA-Z0-9_]", "_", statsd_name)
             match metric.type:
                 case "counter":
-                    found.add(name.removesuffix("_total") + "_total")
+                    names.add(name.removesuffix("_total") + "_total")
                 case "gauge":
-                    found.add(name)
+                    names.add(name)
                 case "timer":
-                    found |= series_names(name + "_seconds", "observer")
-    return found
+                    names |= series_names(name + "_seconds", "observer")
+    return names
 
 
 def own_metrics(root: Path, rules: Iterable[Rule]) -> set[str]:
-    """What this project measures itself: the names in its source, and those with a rule of their own."""
-    found = {rule.name for rule in rules if not rule.is_regex and rule.name.startswith("airflow_ha_")}
+    """Return the project's own metrics: the names in its source, and those with their own mapping rule."""
+    names = {rule.name for rule in rules if not rule.is_regex and rule.name.startswith("airflow_ha_")}
     for folder in SOURCES:
         for path in sorted((root / folder).rglob("*.py")):
-            found |= set(_own_names(ast.parse(path.read_text(encoding="utf-8"))))
-    return found | {"otel_" + name for name in found}
+            names |= set(_own_names(ast.parse(path.read_text(encoding="utf-8"))))
+    return names | {"otel_" + name for name in names}
 
 
 def _own_names(tree: ast.AST) -> Iterator[str]:
@@ -285,16 +276,16 @@ def _own_names(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-# --- What others export
+# --- Metrics of other programs
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A program whose metrics we ask for.
+    """A program that exports metrics.
 
     Attributes:
-        documented: where its names come from.
-        metrics: those we ask for, and no more.
+        documented: Links to the documentation of its metrics.
+        metrics: Only those that a rule or a dashboard queries.
     """
 
     documented: str
@@ -351,10 +342,10 @@ EXPORTED: Final = {
         frozenset({"container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}),
     ),
 }  # fmt: skip
-"""The metrics of other programs, by the service that exports them; every one is asked for by a rule or a dashboard."""
+"""The metrics of other programs, by exporting service."""
 
 
-# --- What is asked for
+# --- Queried metrics
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'|`[^`]*`")
 _BY_NAME = re.compile(r'__name__\s*(=~|=)\s*"([^"]*)"')
@@ -365,11 +356,11 @@ _KEYWORDS: Final = {"and", "or", "unless", "bool", "offset", "inf", "nan", "star
 
 @dataclass(frozen=True)
 class Asked:
-    """The metrics that one PromQL expression asks for.
+    """The metrics that a PromQL expression queries.
 
     Attributes:
-        names: those named.
-        patterns: regular expressions over names, each of which must match something.
+        names: Metric names.
+        patterns: Regular expressions over `__name__`.
     """
 
     names: frozenset[str]
@@ -377,10 +368,7 @@ class Asked:
 
 
 def asked_by(expression: str) -> Asked:
-    """The metrics of a PromQL expression.
-
-    Grafana's variables (`$__rate_interval`) may be in it where PromQL has durations and label values.
-    """
+    """Return the metrics of a PromQL expression, which may contain Grafana's variables (`$__rate_interval`)."""
     named = _BY_NAME.findall(expression)
     text = re.sub(r"#.*", "", _STRING.sub('""', expression))
     text = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", text)
@@ -393,19 +381,19 @@ def asked_by(expression: str) -> Asked:
 
 
 def unknown_in(expression: str, known: Collection[str]) -> set[str]:
-    """What an expression asks for that does not exist."""
+    """Return the names and patterns of an expression that match no known metric."""
     asked = asked_by(expression)
-    vain = {pattern for pattern in asked.patterns if not any(re.fullmatch(pattern, name) for name in known)}
-    return {name for name in asked.names if name not in known} | vain
+    unmatched = {pattern for pattern in asked.patterns if not any(re.fullmatch(pattern, name) for name in known)}
+    return {name for name in asked.names if name not in known} | unmatched
 
 
 def rule_files(root: Path) -> list[Path]:
-    """Every file of recording and alert rules."""
+    """Return every file of recording and alert rules."""
     return [path for folder in RULES for path in sorted((root / folder).glob("*.yaml"))]
 
 
 def rule_expressions(root: Path) -> dict[str, str]:
-    """Every rule's expression, by `file: name`."""
+    """Return every rule's expression, by `file: name`."""
     return {
         f"{path.name}: {rule.get('record') or rule['alert']}": str(rule["expr"])
         for path in rule_files(root)
@@ -415,7 +403,7 @@ def rule_expressions(root: Path) -> dict[str, str]:
 
 
 def recorded_metrics(root: Path) -> set[str]:
-    """The names that recording rules make."""
+    """Return the names that recording rules record."""
     return {
         rule["record"]
         for path in rule_files(root)
@@ -426,7 +414,7 @@ def recorded_metrics(root: Path) -> set[str]:
 
 
 def panel_expressions(root: Path) -> dict[str, str]:
-    """Every query of every panel, by `file: panel: legend`."""
+    """Return every query of every panel, by `file: panel: legend`."""
     return {
         f"{path.name}: {panel['title']}: {target.get('legendFormat', '')} {target['refId']}": target["expr"]
         for path in sorted((root / DASHBOARDS).glob("*.json"))
@@ -436,11 +424,11 @@ def panel_expressions(root: Path) -> dict[str, str]:
 
 
 def known_metrics(root: Path, airflow: Path) -> set[str]:
-    """Every metric that this stack has.
+    """Return the names of all metrics of the stack.
 
     Args:
-        root: the repository.
-        airflow: the folder of the installed package.
+        root: The repository.
+        airflow: The folder of the installed package.
     """
     rules = mapping_rules((root / MAPPING).read_text(encoding="utf-8"))
     return (
@@ -455,7 +443,7 @@ def known_metrics(root: Path, airflow: Path) -> set[str]:
 
 
 def unknown_metrics(root: Path, airflow: Path) -> dict[str, set[str]]:
-    """Every rule and panel that asks for a metric which does not exist, and for which."""
+    """Return the unknown metrics of each rule and panel that queries any."""
     known = known_metrics(root, airflow)
     asked = rule_expressions(root) | panel_expressions(root)
     return {where: unknown for where, expression in asked.items() if (unknown := unknown_in(expression, known))}

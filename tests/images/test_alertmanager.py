@@ -1,4 +1,4 @@
-"""Alertmanager does with our configuration what we mean: routes, mutes and messages, and of two only one sends."""
+"""Alertmanager with the stack's configuration: routes, inhibition, messages, and one sender of two."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from ops.notification_secrets import (
 from ops.observability import alertmanager_config, generated_config
 from ops.project import ROOT, Project
 from tests.images.conftest import docker
+from tests.unit.alerting.alert_rules import depends_on
 from tests.unit.compose.model import compose_model
 
 if TYPE_CHECKING:
@@ -65,12 +66,12 @@ ROUTES = [
     ("data", {"alertname": "AirflowDagRunsFailing", "severity": "ticket", "team": "data", "dag_id": "d"}),
     ("platform", {"alertname": "AirflowTasksRetried", "severity": "info", **PLATFORM}),
     ("data", {"alertname": "AirflowTasksRetried", "severity": "info", "team": "data"}),
-    ("platform", {"alertname": "OfSomebodyElse"}),
+    ("platform", {"alertname": "Foreign"}),
 ]
 
 
 def settings(tmp_path: Path, **more: str) -> dict[str, str]:
-    """The defaults, with every profile on."""
+    """Return the default settings with every profile on."""
     project = Project(root=ROOT, state=tmp_path)
     profiles = {"COMPOSE_PROFILES": "data,flower,observability,grafana,slack-stub"}
     return settings_file.read(project) | EMAIL | profiles | more
@@ -83,7 +84,7 @@ def amtool(program):
 
 @pytest.fixture
 def written(tmp_path) -> Callable[..., Path]:
-    """Writes a configuration that reads its files from the test's folder."""
+    """Write a configuration that reads its files from the test's folder."""
 
     def write(secrets: tuple[str, ...], **mounted: str) -> Path:
         files = generated_config.texts(FOLDER, settings(tmp_path), secrets)
@@ -102,21 +103,21 @@ def written(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("secrets", VARIANTS.values(), ids=VARIANTS)
-def test_every_variant_of_the_configuration_is_taken(amtool, written, secrets):
+def test_alertmanager_accepts_every_configuration(amtool, written, secrets):
     done = subprocess.run([amtool, "check-config", written(secrets)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 templates" in done.stdout
 
 
 @pytest.mark.parametrize(("receiver", "labels"), ROUTES, ids=[f"{r}-{labels['alertname']}" for r, labels in ROUTES])
-def test_every_alert_finds_its_receiver(amtool, written, receiver, labels):
+def test_every_alert_has_its_receiver(amtool, written, receiver, labels):
     pairs = [f"{key}={value}" for key, value in labels.items()]
     command = [amtool, "config", "routes", "test", f"--config.file={written(())}", f"--verify.receivers={receiver}"]
     done = subprocess.run([*command, *pairs], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_receiver_has_a_route_that_is_tested(written):
+def test_every_receiver_has_a_tested_route(written):
     names = {receiver["name"] for receiver in yaml.safe_load(written(()).read_text())["receivers"]}
     assert names == {receiver for receiver, _ in ROUTES}
 
@@ -126,10 +127,10 @@ def test_every_receiver_has_a_route_that_is_tested(written):
 
 @pytest.fixture
 def slack(tmp_path) -> Iterator[httpx.Client]:
-    """The stack's own Slack."""
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    server = slack_stub.server(kept, ("127.0.0.1", 0))
+    """The Slack stub."""
+    messages = tmp_path / "messages"
+    messages.mkdir()
+    server = slack_stub.server(messages, ("127.0.0.1", 0))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     with httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", trust_env=False) as client:
         yield client
@@ -139,7 +140,7 @@ def slack(tmp_path) -> Iterator[httpx.Client]:
 
 
 class PagerDuty(http.server.BaseHTTPRequestHandler):
-    """Takes events as PagerDuty's Events API v2 does."""
+    """Accept events as PagerDuty's Events API v2 does."""
 
     events: ClassVar[list[dict[str, Any]]]
 
@@ -151,39 +152,39 @@ class PagerDuty(http.server.BaseHTTPRequestHandler):
 
 
 class Mail(socketserver.StreamRequestHandler):
-    """Takes letters as a mail server does that wants a password."""
+    """Accept mails as a mail server with a password does."""
 
     password: ClassVar[str]
-    letters: ClassVar[list[email.message.EmailMessage]]
+    mails: ClassVar[list[email.message.EmailMessage]]
 
     def handle(self) -> None:
-        self.say("220 mail.test")
+        self.reply("220 mail.test")
         while line := self.rfile.readline().decode().strip():
             match line.split(" "):
                 case ["EHLO", *_]:
-                    self.say("250-mail.test")
-                    self.say("250 AUTH PLAIN")
-                case ["AUTH", "PLAIN", given]:
-                    right = base64.b64decode(given).decode().split("\0")[1:] == ["a@b.test", self.password]
-                    self.say("235 welcome" if right else "535 wrong password")
+                    self.reply("250-mail.test")
+                    self.reply("250 AUTH PLAIN")
+                case ["AUTH", "PLAIN", login]:
+                    is_right = base64.b64decode(login).decode().split("\0")[1:] == ["a@b.test", self.password]
+                    self.reply("235 welcome" if is_right else "535 wrong password")
                 case ["DATA"]:
-                    self.say("354 go on")
+                    self.reply("354 continue")
                     text = b"".join(iter(self.rfile.readline, b".\r\n"))
-                    self.letters.append(email.message_from_bytes(text, policy=email.policy.default))
-                    self.say("250 taken")
+                    self.mails.append(email.message_from_bytes(text, policy=email.policy.default))
+                    self.reply("250 accepted")
                 case ["QUIT"]:
-                    self.say("221 bye")
+                    self.reply("221 bye")
                     return
                 case _:
-                    self.say("250 well")
+                    self.reply("250 ok")
 
-    def say(self, line: str) -> None:
+    def reply(self, line: str) -> None:
         self.wfile.write(f"{line}\r\n".encode())
 
 
 @contextlib.contextmanager
 def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
-    """The host and port of a server on loopback, for as long as the block lasts."""
+    """Yield the host and port of a server on loopback."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}"
@@ -191,9 +192,10 @@ def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
 
 
 def quicken(content: dict[str, Any]) -> None:
-    """Shorter times, in the same proportion: an interval is two seconds, not 30."""
+    """Shorten the times: an interval is two seconds, not 30."""
     routes = [content["route"], *content["route"]["routes"]]
-    for route in [*routes, *(deeper for one in routes[1:] for deeper in one.get("routes", []))]:
+    children = [child for route in routes[1:] for child in route.get("routes", [])]
+    for route in [*routes, *children]:
         for key, value in {"group_wait": "1s", "group_interval": "2s"}.items():
             if key in route:
                 route[key] = value
@@ -206,7 +208,7 @@ def free_port() -> int:
 
 
 class Running:
-    """One Alertmanager, as compose/observability.yaml starts it, but for its addresses."""
+    """One Alertmanager, started as in compose/observability.yaml but with other addresses."""
 
     def __init__(self, start: Callable[..., str], image: str, config: Path, gossip: int, peers: list[int]) -> None:
         port = free_port()
@@ -215,7 +217,7 @@ class Running:
         command = compose_model()["services"]["alertmanager-1"]["command"]
         own = ("--config.file", "--storage.path", "--cluster.listen-address", "--cluster.peer=")
         self.container = start(
-            # On the machine's own network: the stub is a thread of this test. As who wrote the files.
+            # On the host network: the stub is a thread of this test. As the user who wrote the files.
             *("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/alertmanager:mode=1777"),
             *("--volume", f"{folder}:{folder}:ro", "--volume", f"{FOLDER}:{FOLDER}:ro"),
             *("--entrypoint", "/bin/alertmanager", image),
@@ -236,8 +238,8 @@ class Running:
     def post(self, *alerts: dict) -> None:
         httpx.post(f"{self.url}/api/v2/alerts", json=alerts, trust_env=False).raise_for_status()
 
-    def ready(self) -> bool:
-        """Whether it answers and has settled with its peer."""
+    def is_ready(self) -> bool:
+        """Whether it answers and its cluster is ready."""
         with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"{self.url}/api/v2/status", trust_env=False).json()["cluster"]["status"] == "ready"
         return False
@@ -245,7 +247,7 @@ class Running:
 
 @pytest.fixture
 def start_alertmanagers(images, start, written, slack):
-    """Starts one or two on the stub, settled."""
+    """Start one or two Alertmanagers that send to the stub, and wait until they are ready."""
 
     def run(
         number: int,
@@ -266,59 +268,59 @@ def start_alertmanagers(images, start, written, slack):
         ports = [free_port() for _ in range(number)]
         image = images["ALERTMANAGER_IMAGE"].reference
         running = [Running(start, image, config, port, ports) for port in ports]
-        until(lambda: all(one.ready() for one in running), 30, running[0].log)
+        until(lambda: all(server.is_ready() for server in running), 30, running[0].log)
         return running
 
     return run
 
 
-def until(true: Callable[[], object], seconds: float, tell: Callable[[], object] = lambda: "") -> float:
-    """Waits until something is so; returns how long it took."""
+def until(is_true: Callable[[], object], seconds: float, log: Callable[[], object] = lambda: "") -> float:
+    """Wait until a condition is true; return the seconds that it took."""
     started = time.monotonic()
-    while not true():
-        assert time.monotonic() - started < seconds, tell()
+    while not is_true():
+        assert time.monotonic() - started < seconds, log()
         time.sleep(0.05)
     return time.monotonic() - started
 
 
 def titles(slack: httpx.Client) -> list[str]:
-    return [one["payload"]["attachments"][0]["title"] for one in slack.get("/messages").json()]
+    return [message["payload"]["attachments"][0]["title"] for message in slack.get("/messages").json()]
 
 
 def attachments(slack: httpx.Client) -> list[dict]:
-    return [one["payload"]["attachments"][0] for one in slack.get("/messages").json()]
+    return [message["payload"]["attachments"][0] for message in slack.get("/messages").json()]
 
 
 NOW = datetime.datetime.now(tz=datetime.UTC)
 
 
 def alert(name: str, *, severity: str = "page", team: str = "platform", ended: bool = False, **labels: str) -> dict:
-    """An alert as a rule of ours would give it, that began 754 s ago."""
-    began = NOW - datetime.timedelta(seconds=754)
+    """Return an alert of a rule that started 754 s ago."""
+    started = NOW - datetime.timedelta(seconds=754)
     ends = NOW if ended else NOW + datetime.timedelta(hours=1)
     which = " ".join(labels.values())
     return {
-        "labels": {"alertname": name, "severity": severity, "team": team, **labels},
+        "labels": {"alertname": name, "severity": severity, "team": team, "depends_on": depends_on(name), **labels},
         "annotations": {
             "summary": f"{name} {which}".strip(),
-            "description": f"All 2 of <{name}> & more are away.",
+            "description": f"All 2 of <{name}> & more are down.",
             "runbook_url": f"alerting/runbooks/{name}.md",
             "dashboard_url": "/d/overview",
         },
-        "startsAt": began.isoformat(),
+        "startsAt": started.isoformat(),
         "endsAt": ends.isoformat(),
     }
 
 
 def fresh(*alerts: dict) -> list[dict]:
-    """The same, beginning now: what is older than its group_wait is sent at once, before its cause may be known."""
-    return [{key: value for key, value in one.items() if key != "startsAt"} for one in alerts]
+    """Return the alerts with their start now: older than group_wait they are sent at once, before their cause."""
+    return [{key: value for key, value in each.items() if key != "startsAt"} for each in alerts]
 
 
-def test_a_message_says_what_is_broken_since_when_how_bad_and_where_to_go_on(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
-    one.post(alert("AirflowComponentGone", component="worker"))
-    until(lambda: titles(slack), 10, one.log)
+def test_a_message_has_title_time_severity_and_links(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
+    server.post(alert("AirflowComponentGone", component="worker"))
+    until(lambda: titles(slack), 10, server.log)
     (message,) = slack.get("/messages").json()
     assert message["path"] == "/services/T/B/platform"
     (sent,) = message["payload"]["attachments"]
@@ -326,10 +328,10 @@ def test_a_message_says_what_is_broken_since_when_how_bad_and_where_to_go_on(sta
     assert sent["fallback"] == sent["title"]
     assert sent["color"] == "danger"
     assert sent["title_link"].endswith("/blob/main/alerting/runbooks/AirflowComponentGone.md")
-    began = (NOW - datetime.timedelta(seconds=754)).strftime("%Y-%m-%d %H:%M:%S")
+    started = (NOW - datetime.timedelta(seconds=754)).strftime("%Y-%m-%d %H:%M:%S")
     assert sent["text"].split("\n") == [
-        "All 2 of &lt;AirflowComponentGone&gt; &amp; more are away.",
-        f"Since {began} UTC",
+        "All 2 of &lt;AirflowComponentGone&gt; &amp; more are down.",
+        f"Since {started} UTC",
         f"<{sent['title_link']}|Runbook> · <http://localhost:3000/d/overview|Dashboard> · "
         'Silence: `./ops/stack silence AirflowComponentGone --for 2h --why "…"`',
     ]
@@ -341,71 +343,76 @@ def test_a_message_says_what_is_broken_since_when_how_bad_and_where_to_go_on(sta
     }
 
 
-def test_pagerduty_is_told_of_pages_only_and_of_their_end(start_alertmanagers, slack):
+def test_pagerduty_gets_pages_only_and_their_resolution(start_alertmanagers, slack):
     PagerDuty.events = []
     with serving(PagerDuty) as address:
-        (one,) = start_alertmanagers(
+        (server,) = start_alertmanagers(
             1,
             more={PAGERDUTY: "0123456789abcdef0123456789abcdef"},
             edit=lambda config: config.setdefault("global", {}).update(pagerduty_url=f"http://{address}/v2/enqueue"),
         )
-        one.post(alert("DiskFilling", severity="ticket"), alert("AirflowComponentGone", component="worker"))
-        until(lambda: PagerDuty.events and len(titles(slack)) == 2, 10, one.log)
-        one.post(alert("AirflowComponentGone", component="worker", ended=True))
-        until(lambda: len(PagerDuty.events) == 2, 10, one.log)
+        server.post(alert("DiskFilling", severity="ticket"), alert("AirflowComponentGone", component="worker"))
+        until(lambda: PagerDuty.events and len(titles(slack)) == 2, 10, server.log)
+        server.post(alert("AirflowComponentGone", component="worker", ended=True))
+        until(lambda: len(PagerDuty.events) == 2, 10, server.log)
     fired, ended = PagerDuty.events
     assert (fired["event_action"], ended["event_action"]) == ("trigger", "resolve")
     assert fired["dedup_key"] == ended["dedup_key"]
     assert fired["routing_key"] == "0123456789abcdef0123456789abcdef"
-    told = fired["payload"]
-    assert told["summary"] == "[FIRING] Page: AirflowComponentGone worker"
-    assert (told["severity"], told["class"], told["component"]) == ("critical", "AirflowComponentGone", "worker")
-    assert "alerting/runbooks/AirflowComponentGone.md" in told["custom_details"]["alerts"]
+    payload = fired["payload"]
+    assert payload["summary"] == "[FIRING] Page: AirflowComponentGone worker"
+    assert (payload["severity"], payload["class"], payload["component"]) == (
+        "critical",
+        "AirflowComponentGone",
+        "worker",
+    )
+    assert "alerting/runbooks/AirflowComponentGone.md" in payload["custom_details"]["alerts"]
 
 
-def test_a_letter_says_what_a_message_says(start_alertmanagers, slack):
-    Mail.password, Mail.letters = "correct horse", []
+def test_a_mail_has_the_text_of_a_message(start_alertmanagers, slack):
+    Mail.password, Mail.mails = "correct horse", []
 
     def to(address: str) -> Callable[[dict[str, Any]], None]:
         def edit(config: dict[str, Any]) -> None:
             for receiver in config["receivers"]:
-                for one in receiver.get("email_configs", []):
-                    # This server has no certificate; that of an operator must have one, or gets no password.
-                    one.update(smarthost=address, require_tls=False)
+                for email_config in receiver.get("email_configs", []):
+                    # This server has no certificate; a real one without it gets no password.
+                    email_config.update(smarthost=address, require_tls=False)
 
         return edit
 
     with serving(Mail) as address:
-        (one,) = start_alertmanagers(1, more={SMTP: Mail.password}, edit=to(address))
-        one.post(alert("PostgresDown"))
-        until(lambda: Mail.letters, 10, one.log)
-    (letter,) = Mail.letters
-    assert (letter["From"], letter["To"]) == ("a@b.test", "c@d.test")
-    assert letter["Subject"] == "[FIRING] Page: PostgresDown"
-    text = letter.get_body(("plain",)).get_content()
-    assert "All 2 of <PostgresDown> & more are away." in text
-    assert "alerting/runbooks/PostgresDown.md" in text
-    assert "./ops/stack silence PostgresDown" in text
+        (server,) = start_alertmanagers(1, more={SMTP: Mail.password}, edit=to(address))
+        server.post(alert("AirflowCanaryStale"))
+        until(lambda: Mail.mails, 10, server.log)
+    (mail,) = Mail.mails
+    assert (mail["From"], mail["To"]) == ("a@b.test", "c@d.test")
+    assert mail["Subject"] == "[FIRING] Page: AirflowCanaryStale"
+    text = mail.get_body(("plain",)).get_content()
+    assert "All 2 of <AirflowCanaryStale> & more are down." in text
+    assert "alerting/runbooks/AirflowCanaryStale.md" in text
+    assert "./ops/stack silence AirflowCanaryStale" in text
+    assert "depends_on" not in text
 
 
-def test_the_end_says_how_long_it_lasted(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
-    one.post(alert("PostgresDown"))
-    until(lambda: titles(slack), 10, one.log)
-    one.post(alert("PostgresDown", ended=True))
-    until(lambda: len(titles(slack)) == 2, 10, one.log)
+def test_a_resolved_message_has_the_duration(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
+    server.post(alert("PostgresDown"))
+    until(lambda: titles(slack), 10, server.log)
+    server.post(alert("PostgresDown", ended=True))
+    until(lambda: len(titles(slack)) == 2, 10, server.log)
     sent = attachments(slack)[1]
     assert sent["title"] == "[RESOLVED] Page: PostgresDown"
     assert sent["color"] == "good"
     assert "Lasted 12m34s, from 20" in sent["text"]
-    assert "Silence" not in sent["text"], "there is nothing left to silence"
+    assert "Silence" not in sent["text"]
 
 
-def test_several_of_one_cause_are_one_message_that_names_each(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
+def test_several_alerts_of_a_group_are_one_message(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
     same = {"severity": "ticket", "team": "data", "dag_id": "sales"}
-    one.post(*fresh(*(alert("AirflowTasksFailing", task_id=f"t{number}", **same) for number in range(12))))
-    until(lambda: titles(slack), 10, one.log)
+    server.post(*fresh(*(alert("AirflowTasksFailing", task_id=f"t{number}", **same) for number in range(12))))
+    until(lambda: titles(slack), 10, server.log)
     (message,) = slack.get("/messages").json()
     assert message["path"] == "/services/T/B/data"
     (sent,) = message["payload"]["attachments"]
@@ -416,25 +423,25 @@ def test_several_of_one_cause_are_one_message_that_names_each(start_alertmanager
 
 
 SLACK_TEXT = 40_000
-"""Characters of a message's text, beyond which Slack cuts: https://docs.slack.dev/reference/methods/chat.postMessage"""
+"""Characters of a message's text, after which Slack truncates: https://docs.slack.dev/reference/methods/chat.postMessage"""
 
 
 def failing(dag_id: str, *, ended: bool = False, **labels: str) -> dict:
-    """A finding about one DAG, of a cause whose text is long."""
-    one = alert("AirflowDagRunsFailing", severity="ticket", team="data", ended=ended, dag_id=dag_id, **labels)
-    one["annotations"] |= {
+    """Return a finding about one DAG with a long description."""
+    finding = alert("AirflowDagRunsFailing", severity="ticket", team="data", ended=ended, dag_id=dag_id, **labels)
+    finding["annotations"] |= {
         "summary": f"{dag_id}: 5 of 5 runs failed in 24 h (100%)",
-        "description": "ConnectionError: warehouse is away: " + "x" * 3000,
+        "description": "ConnectionError: warehouse is down: " + "x" * 3000,
         "run_url": f"/dags/{dag_id}/runs/manual__2026-11-28T23%3A10%3A00.123456%2B00%3A00_abcdefgh",
     }
-    return one
+    return finding
 
 
 def test_25_dags_of_one_cause_are_one_message(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
+    (server,) = start_alertmanagers(1)
     dags = [f"t21_{number:02d}" for number in range(25)]
-    one.post(*fresh(*(failing(dag_id) for dag_id in dags)))
-    until(lambda: titles(slack), 10, one.log)
+    server.post(*fresh(*(failing(dag_id) for dag_id in dags)))
+    until(lambda: titles(slack), 10, server.log)
     (first,) = attachments(slack)
     assert first["title"] == "[FIRING] Ticket: AirflowDagRunsFailing (25 firing)"
     assert [dag_id for dag_id in dags if dag_id not in first["text"]] == []
@@ -442,61 +449,61 @@ def test_25_dags_of_one_cause_are_one_message(start_alertmanagers, slack):
     assert len(first["text"]) < 3000
     print(f"{len(first['text'])} characters:\n{first['title']}\n{first['text']}")
 
-    # One more joins, one recovers: one message says both.
-    one.post(*fresh(failing("late")), failing(dags[0], ended=True))
-    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    # One more fires, one resolves: one message has both.
+    server.post(*fresh(failing("late")), failing(dags[0], ended=True))
+    until(lambda: len(titles(slack)) == 2, 10, server.log)
     second = attachments(slack)[1]
     assert second["title"] == "[FIRING] Ticket: AirflowDagRunsFailing (25 firing, 1 resolved)"
     assert "late: 5 of 5" in second["text"]
-    one.post(*(failing(dag_id, ended=True) for dag_id in [*dags[1:], "late"]))
-    until(lambda: len(titles(slack)) == 3, 10, one.log)
+    server.post(*(failing(dag_id, ended=True) for dag_id in [*dags[1:], "late"]))
+    until(lambda: len(titles(slack)) == 3, 10, server.log)
     assert titles(slack)[2] == "[RESOLVED] Ticket: AirflowDagRunsFailing (25 resolved)"
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 500])
-def test_a_message_of_long_texts_is_short_enough(start_alertmanagers, slack, number):
-    (one,) = start_alertmanagers(1)
-    one.post(*fresh(*(failing(f"{place:03d}<&>" + "d" * 240) for place in range(number))))
-    until(lambda: titles(slack), 10, one.log)
+def test_a_message_of_long_texts_fits_slack(start_alertmanagers, slack, number):
+    (server,) = start_alertmanagers(1)
+    server.post(*fresh(*(failing(f"{place:03d}<&>" + "d" * 240) for place in range(number))))
+    until(lambda: titles(slack), 10, server.log)
     (sent,) = attachments(slack)
     assert len(json.dumps(sent)) < SLACK_TEXT / 4
     assert len(sent["title"]) <= 1024
     assert "x" * 1600 not in sent["text"]
 
 
-def test_a_single_failing_dag_is_told_in_full(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
-    one.post(*fresh(failing("etl")))
-    until(lambda: titles(slack), 10, one.log)
+def test_a_single_failing_dag_has_its_full_text(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
+    server.post(*fresh(failing("etl")))
+    until(lambda: titles(slack), 10, server.log)
     (sent,) = attachments(slack)
     assert sent["title"] == "[FIRING] Ticket: etl: 5 of 5 runs failed in 24 h (100%)"
-    assert "warehouse is away" in sent["text"]
+    assert "warehouse is down" in sent["text"]
     assert {"title": "Labels", "value": "dag_id=etl", "short": False} in sent["fields"]
 
 
 @pytest.mark.parametrize("name", ["AirflowImportErrors", "AirflowDagOverdue", "AirflowTasksUnschedulable"])
-def test_many_of_any_kind_of_data_teams_are_one_message(start_alertmanagers, slack, name):
-    (one,) = start_alertmanagers(1)
+def test_many_alerts_of_team_data_are_one_message(start_alertmanagers, slack, name):
+    (server,) = start_alertmanagers(1)
     data = {"severity": "ticket", "team": "data"}
     label = "file" if name == "AirflowImportErrors" else "dag_id"
-    one.post(*fresh(*(alert(name, **data, **{label: f"n{number}"}) for number in range(30))))
-    until(lambda: titles(slack), 10, one.log)
+    server.post(*fresh(*(alert(name, **data, **{label: f"n{number}"}) for number in range(30))))
+    until(lambda: titles(slack), 10, server.log)
     assert titles(slack) == [f"[FIRING] Ticket: {name} (30 firing)"]
 
 
-def test_a_finding_leads_to_its_run_in_airflow(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
+def test_a_finding_links_its_run_in_airflow(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
     finding = alert("AirflowDagRunsFailing", severity="ticket", team="data", dag_id="sales", source="monitoring_dag")
     finding["annotations"]["run_url"] = "/dags/sales/runs/manual__2026-01-01T00:00:00+00:00"
-    one.post(finding)
-    until(lambda: titles(slack), 10, one.log)
+    server.post(finding)
+    until(lambda: titles(slack), 10, server.log)
     (sent,) = attachments(slack)
     assert "<http://localhost:8080/dags/sales/runs/manual__2026-01-01T00:00:00+00:00|Run>" in sent["text"]
     assert {"title": "Labels", "value": "dag_id=sales source=monitoring_dag", "short": False} in sent["fields"]
 
 
 def test_one_cause_sends_one_message(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
+    (server,) = start_alertmanagers(1)
     effects = [
         *(alert("AirflowComponentGone", component=component) for component in ("scheduler", "api-server")),
         alert("AirflowComponentDown", severity="ticket", component="scheduler"),
@@ -504,86 +511,84 @@ def test_one_cause_sends_one_message(start_alertmanagers, slack):
         alert("ApiErrors", severity="ticket"),
         alert("TargetDown", severity="ticket", job="postgres"),
     ]
-    one.post(*fresh(alert("PostgresDown"), *effects))
-    # What has another cause comes, and after everything that would have come with it.
-    until(lambda: titles(slack), 10, one.log)
-    one.post(alert("DiskFilling", severity="ticket"))
-    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    server.post(*fresh(alert("PostgresDown"), *effects))
+    # An alert with another cause is sent, after all that would have been sent with the first.
+    until(lambda: titles(slack), 10, server.log)
+    server.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 2, 10, server.log)
     assert titles(slack) == ["[FIRING] Page: PostgresDown", "[FIRING] Ticket: DiskFilling"]
 
 
-def test_what_a_cause_broke_stays_muted_while_it_gets_well(start_alertmanagers, slack):
-    (one,) = start_alertmanagers(1)
+def test_an_aftermath_inhibits_the_effects_of_its_cause(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
     aftermath = alert("Aftermath", severity="none", cause="PostgresDown")
-    one.post(*fresh(alert("PostgresDown"), aftermath, alert("AirflowCanaryStale")))
-    until(lambda: titles(slack), 10, one.log)
-    one.post(alert("PostgresDown", ended=True))
-    until(lambda: len(titles(slack)) == 2, 10, one.log)
-    one.post(alert("DiskFilling", severity="ticket"))
-    until(lambda: len(titles(slack)) == 3, 10, one.log)
+    server.post(*fresh(alert("PostgresDown"), aftermath, alert("AirflowCanaryStale")))
+    until(lambda: titles(slack), 10, server.log)
+    server.post(alert("PostgresDown", ended=True))
+    until(lambda: len(titles(slack)) == 2, 10, server.log)
+    server.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 3, 10, server.log)
     assert not [title for title in titles(slack) if "Canary" in title]
 
 
-def test_the_dead_mans_switch_is_pressed_again_and_again_until_messages_do_not_get_out(
-    start_alertmanagers, slack, tmp_path
-):
-    (one,) = start_alertmanagers(1)
+def test_the_dead_mans_switch_stops_when_messages_fail(start_alertmanagers, slack, tmp_path):
+    (server,) = start_alertmanagers(1)
     config = tmp_path / "alertmanager/alertmanager.yaml"
     config.write_text(config.read_text().replace("repeat_interval: 50s", "repeat_interval: 1s"))
-    httpx.post(f"{one.url}/-/reload", trust_env=False).raise_for_status()
-    one.post(alert("Watchdog", severity="none"))
-    until(lambda: slack.get("/watchdog").json()["count"] >= 3, 20, one.log)
-    one.post(alert("NotificationsFail", severity="ticket", integration="slack"))
-    until(lambda: len(titles(slack)) == 2, 10, one.log)
+    httpx.post(f"{server.url}/-/reload", trust_env=False).raise_for_status()
+    server.post(alert("Watchdog", severity="none"))
+    until(lambda: slack.get("/watchdog").json()["count"] >= 3, 20, server.log)
+    server.post(alert("NotificationsFail", severity="ticket", integration="slack"))
+    until(lambda: len(titles(slack)) == 2, 10, server.log)
     paths = [message["path"] for message in slack.get("/messages").json()]
-    assert sorted(paths) == ["/services/T/B/data", "/services/T/B/platform"], "said on every way"
-    heard = slack.get("/watchdog").json()["count"]
-    one.post(alert("DiskFilling", severity="ticket"))
-    until(lambda: len(titles(slack)) == 3, 10, one.log)
-    assert slack.get("/watchdog").json()["count"] <= heard + 1
+    assert sorted(paths) == ["/services/T/B/data", "/services/T/B/platform"]
+    count = slack.get("/watchdog").json()["count"]
+    server.post(alert("DiskFilling", severity="ticket"))
+    until(lambda: len(titles(slack)) == 3, 10, server.log)
+    assert slack.get("/watchdog").json()["count"] <= count + 1
 
 
 @pytest.mark.parametrize("fault", [{"status": 429}, {"status": 500}, {"hang_seconds": 3, "status": 500}], ids=str)
-def test_a_message_that_slack_refuses_for_a_while_is_sent_when_it_takes_it(start_alertmanagers, slack, fault):
-    (one,) = start_alertmanagers(1)
+def test_a_message_is_retried_until_slack_accepts_it(start_alertmanagers, slack, fault):
+    (server,) = start_alertmanagers(1)
     slack.put("/fault", json={**fault, "times": 3}).raise_for_status()
-    one.post(alert("PostgresDown"))
-    until(lambda: titles(slack), 60, one.log)
+    server.post(alert("PostgresDown"))
+    until(lambda: titles(slack), 60, server.log)
     assert titles(slack) == ["[FIRING] Page: PostgresDown"]
-    metrics = httpx.get(f"{one.url}/metrics", trust_env=False).text
+    metrics = httpx.get(f"{server.url}/metrics", trust_env=False).text
     failed = [line for line in metrics.splitlines() if line.startswith("alertmanager_notification_requests_failed")]
     assert sum(float(line.rpartition(" ")[2]) for line in failed if 'integration="slack"' in line) == 3
 
 
-def test_of_two_alertmanagers_one_sends_and_with_the_first_dead_the_other_does_in_time(start_alertmanagers, slack):
-    """The real times: a page leaves after 5 s; the second waits 5 s more, and only while the first is there."""
+def test_one_alertmanager_of_two_sends_and_the_other_takes_over(start_alertmanagers, slack):
+    """With the real times: a page is sent after 5 s; the second waits 5 s more while the first answers."""
     pair = start_alertmanagers(2, short=False)
-    for one in pair:
-        one.post(alert("PostgresDown"))
+    for server in pair:
+        server.post(alert("PostgresDown"))
     took = until(lambda: titles(slack), 20, pair[0].log)
     assert took < 12
-    # The second has had its turn when it knows of the other's message, which it may then only skip.
-    until(lambda: all(flushes(one) for one in pair), 20)
+    # Once the second knows of the other's message, it skips its own.
+    until(lambda: all(knows_of_the_message(server) for server in pair), 20)
     assert titles(slack) == ["[FIRING] Page: PostgresDown"]
 
-    first = next(one for one in pair if sent(one))
+    first = next(server for server in pair if has_sent(server))
     first.kill()
-    (other,) = (one for one in pair if one is not first)
+    (other,) = (server for server in pair if server is not first)
     other.post(alert("RedisDown"))
     took = until(lambda: len(titles(slack)) == 2, 30, other.log)
     assert took < 20
     assert titles(slack)[1] == "[FIRING] Page: RedisDown"
 
 
-def metric(one: Running, name: str) -> float:
-    lines = httpx.get(f"{one.url}/metrics", trust_env=False).text.splitlines()
+def metric(server: Running, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics", trust_env=False).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-def sent(one: Running) -> bool:
-    return metric(one, 'alertmanager_notifications_total{integration="slack"') > 0
+def has_sent(server: Running) -> bool:
+    return metric(server, 'alertmanager_notifications_total{integration="slack"') > 0
 
 
-def flushes(one: Running) -> bool:
-    """Whether it knows that the group was sent: by itself, or by gossip of the other."""
-    return metric(one, "alertmanager_nflog_gossip_messages_propagated_total") > 0 or sent(one)
+def knows_of_the_message(server: Running) -> bool:
+    """Whether it sent the group itself, or knows by gossip that the other did."""
+    return metric(server, "alertmanager_nflog_gossip_messages_propagated_total") > 0 or has_sent(server)

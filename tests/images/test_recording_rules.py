@@ -1,4 +1,4 @@
-"""The recording rules, run by Prometheus' own promtool over series that are written down in recording_rules.yaml."""
+"""Prometheus' own promtool runs the recording rules over the series in recording_rules.yaml."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def promtool(program):
 
 
 @pytest.mark.parametrize("path", rule_files(ROOT), ids=lambda path: path.name)
-def test_promtool_finds_nothing_wrong(promtool, path):
+def test_promtool_accepts_every_rule_file(promtool, path):
     done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_make_what_is_written_down(promtool):
+def test_recorded_values_are_those_of_the_cases(promtool):
     cases = Path(__file__).with_name("recording_rules.yaml")
     done = subprocess.run([promtool, "test", "rules", cases], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The real statsd_exporter takes the mapping, and every line that Airflow may send: none unmapped, none in conflict."""
+"""statsd_exporter accepts the mapping and every line that Airflow may send: none unmapped, none in conflict."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def exporter(statsd_exporter, tmp_path):
 
 
 def line(name, metric_type, **tags):
-    told = {**tags, "component": "scheduler", "airflow_instance": "0123456789ab"}
-    return f"{name}:{VALUES[metric_type]}|#{','.join(f'{tag}:{value}' for tag, value in told.items())}"
+    labels = {**tags, "component": "scheduler", "airflow_instance": "0123456789ab"}
+    return f"{name}:{VALUES[metric_type]}|#{','.join(f'{tag}:{value}' for tag, value in labels.items())}"
 
 
 def check(statsd_exporter, mapping):
@@ -89,7 +89,7 @@ def check(statsd_exporter, mapping):
     )
 
 
-def test_the_exporter_takes_the_mapping(statsd_exporter):
+def test_the_exporter_accepts_the_mapping(statsd_exporter):
     done = check(statsd_exporter, MAPPING)
     assert done.returncode == 0, done.stderr
 
@@ -100,7 +100,7 @@ def test_the_exporter_refuses_a_broken_mapping(statsd_exporter, tmp_path):
     assert check(statsd_exporter, broken).returncode != 0
 
 
-def test_nothing_that_airflow_may_send_is_unmapped_or_in_conflict(exporter):
+def test_every_metric_of_airflow_is_mapped_without_conflict(exporter):
     lines = [
         line(name, metric.type, **{tag: f"some_{tag}" for tag in metric.tags})
         for metric in METRICS
@@ -111,7 +111,7 @@ def test_nothing_that_airflow_may_send_is_unmapped_or_in_conflict(exporter):
         assert exporter.counted(f"statsd_exporter_{trouble}_total") == 0, trouble
 
 
-def test_the_exporter_makes_exactly_the_names_that_the_contract_says(exporter):
+def test_the_exporter_exports_the_names_of_the_contract(exporter):
     rules = contract.mapping_rules(MAPPING.read_text())
     expected, lines = set(), []
     for metric in METRICS:
@@ -121,8 +121,8 @@ def test_the_exporter_makes_exactly_the_names_that_the_contract_says(exporter):
             if not rule.dropped:
                 expected |= contract.series_names(rule.prometheus_name(name), rule.type)
     exporter.send(*lines)
-    made = set(re.findall(r"^(airflow_\w+)", exporter.metrics(), re.MULTILINE))
-    assert made == expected
+    names = set(re.findall(r"^(airflow_\w+)", exporter.metrics(), re.MULTILINE))
+    assert names == expected
 
 
 def test_a_line_without_a_rule_is_kept_and_counted(exporter):
@@ -131,14 +131,14 @@ def test_a_line_without_a_rule_is_kept_and_counted(exporter):
     assert exporter.counted("airflow_brand_new") == 1
 
 
-def test_a_task_that_ran_for_hours_is_in_a_bucket_of_its_own(exporter):
+def test_a_task_of_three_hours_has_its_own_bucket(exporter):
     exporter.send("airflow.task.duration:10800000|ms|#dag_id:d,task_id:t")
     text = exporter.metrics()
     assert re.search(r'airflow_dag_task_duration_bucket\{[^}]*le="7200"\} 0', text)
     assert re.search(r'airflow_dag_task_duration_bucket\{[^}]*le="14400"\} 1', text)
 
 
-def test_what_differs_with_every_run_is_no_label(exporter):
+def test_a_tag_that_differs_by_run_is_no_label(exporter):
     exporter.send(
         *(
             line("airflow.deadline_alerts.deadline_missed", "counter", dag_id="d", dagrun_id=f"run{n}")
@@ -149,6 +149,6 @@ def test_what_differs_with_every_run_is_no_label(exporter):
     assert exporter.metrics().count("\nairflow_deadline_alerts_deadline_missed{") == 1
 
 
-def test_the_seconds_that_airflow_calls_milliseconds_are_seconds(exporter):
+def test_parse_durations_sent_as_milliseconds_are_seconds(exporter):
     exporter.send("airflow.dag_processing.last_duration:0.5|ms|#file_name:f")
     assert exporter.counted("airflow_dag_processing_last_duration_sum") == pytest.approx(0.5)

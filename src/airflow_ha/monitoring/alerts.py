@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_ha.monitoring.check_state import SentAlert
+from airflow_ha.monitoring.findings import DEPENDS_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ def labels_of(finding: Finding) -> dict[str, str]:
         "severity": SEVERITY,
         "team": finding.team,
         "source": SOURCE,
+        **({"depends_on": DEPENDS_ON[finding.alertname]} if finding.alertname in DEPENDS_ON else {}),
         **finding.labels,
     }
 

@@ -40,6 +40,20 @@ OVERVIEW = "airflow-overview"
 DAGS = "airflow-dags-and-tasks"
 WORKERS = "airflow-schedulers-and-workers"
 
+_TASK_PATH = "postgres, redis, gateway, task-execution"
+
+DEPENDS_ON = {
+    COMPONENT_DOWN: "postgres",
+    DAG_OVERDUE: f"{_TASK_PATH}, queue-consumption",
+    DAG_RUNS_FAILING: _TASK_PATH,
+    FAILURE_RATE_HIGH: _TASK_PATH,
+    IMPORT_ERRORS: "postgres",
+    POOL_STARVING: _TASK_PATH,
+    QUEUED_TOO_LONG: f"{_TASK_PATH}, queue-consumption, statsd-exporter",
+    WORKERS_FULL: f"{_TASK_PATH}, queue-consumption",
+}
+"""The label `depends_on` of each alert, as in its rule: the causes that inhibit it (alertmanager.yaml)."""
+
 
 @dataclass(frozen=True)
 class Finding:

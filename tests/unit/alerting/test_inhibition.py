@@ -1,4 +1,4 @@
-"""Inhibition names alerts that exist: one that is renamed would be told beside its cause, and nobody would know."""
+"""Every alert name and cause in an inhibit rule exists: a renamed one would disable the rule without an error."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import re
 
 import yaml
 
+from airflow_ha.monitoring.findings import DEPENDS_ON
 from ops.commands.silence import known_alerts
 from ops.project import ROOT
+from tests.unit.alerting.alert_rules import ALERTS, causes, depends_on
 
-ALERTMANAGER = ROOT / "alerting/alertmanager/alertmanager.yaml"
+INHIBIT_RULES = yaml.safe_load((ROOT / "alerting/alertmanager/alertmanager.yaml").read_text())["inhibit_rules"]
 MATCHER = re.compile(r'alertname(=~|=)"([^"]+)"')
 
 
-def matchers() -> list[tuple[str, str]]:
-    rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
-    texts = [text for rule in rules for side in ("source_matchers", "target_matchers") for text in rule[side]]
-    return [found.groups() for text in texts if (found := MATCHER.fullmatch(text))]
+def matched_causes() -> set[str]:
+    """Return the causes that the inhibit rules match by `depends_on`."""
+    texts = [text for rule in INHIBIT_RULES for text in rule["target_matchers"]]
+    return {match[1] for text in texts if (match := re.fullmatch(r'depends_on=~"\.\*(.+)\.\*"', text))}
+
+
+def alertname_matchers() -> list[tuple[str, str]]:
+    """Return operator and pattern of each matcher of `alertname`."""
+    texts = [text for rule in INHIBIT_RULES for side in ("source_matchers", "target_matchers") for text in rule[side]]
+    return [match.groups() for text in texts if (match := MATCHER.fullmatch(text))]
 
 
 def alternatives(pattern: str) -> list[str]:
-    """`A(b|c)|D.*` as its parts: each must match something."""
+    """Split `A(b|c)|D` into `Ab`, `Ac`, `D`."""
     parts, depth = [""], 0
     for letter in pattern:
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -36,25 +44,40 @@ def alternatives(pattern: str) -> list[str]:
     ]
 
 
-def test_a_pattern_is_split_into_each_name_that_it_means():
+def test_a_pattern_splits_into_every_name_that_it_matches():
     assert alternatives("A(b|c)|D.*") == ["Ab", "Ac", "D.*"]
 
 
-def test_every_name_in_an_inhibition_is_an_alerts():
+def test_every_alert_name_in_an_inhibit_rule_exists():
     known = known_alerts(ROOT)
-    vain = {
+    unknown = {
         name
-        for operator, pattern in matchers()
+        for operator, pattern in alertname_matchers()
         for name in (alternatives(pattern) if operator == "=~" else [pattern])
         if not any(re.fullmatch(name, alert) for alert in known)
     }
-    assert vain == set()
+    assert unknown == set()
 
 
-def test_no_cause_mutes_itself():
-    rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
-    for rule in rules:
-        sources = [found[2] for text in rule["source_matchers"] if (found := MATCHER.fullmatch(text))]
-        targets = [found[2] for text in rule["target_matchers"] if (found := MATCHER.fullmatch(text))]
+def test_causes_in_depends_on_are_those_of_the_inhibit_rules():
+    assert matched_causes() == set().union(*map(causes, ALERTS))
+
+
+def test_no_cause_is_part_of_another_ones_name():
+    """The matchers are `.*cause.*`."""
+    names = matched_causes()
+    assert [(name, other) for name in names for other in names if name != other and name in other] == []
+
+
+def test_a_finding_depends_on_the_same_causes_as_its_rule():
+    names = {rule["alert"] for rule in ALERTS}
+    assert {name: value for name, value in DEPENDS_ON.items() if name in names and value != depends_on(name)} == {}
+    assert all(causes({"labels": {"depends_on": value}}) <= matched_causes() for value in DEPENDS_ON.values())
+
+
+def test_no_cause_inhibits_itself():
+    for rule in INHIBIT_RULES:
+        sources = [match[2] for text in rule["source_matchers"] if (match := MATCHER.fullmatch(text))]
+        targets = [match[2] for text in rule["target_matchers"] if (match := MATCHER.fullmatch(text))]
         if sources and len(rule["source_matchers"]) == 1:
             assert not any(re.fullmatch(target, sources[0]) for target in targets), rule

@@ -1,4 +1,4 @@
-"""Every alert says how bad it is, whose it is, what is broken and what to do; and is tried both ways."""
+"""Every alert has a severity, a team, texts, a runbook and a dashboard, and is tested firing and not firing."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ import yaml
 from airflow_ha.monitoring.findings import ALERT_NAMES
 from ops.dashboards.all_boards import DASHBOARDS
 from ops.project import ROOT
+from tests.unit.alerting.alert_rules import ALERTS, rule_groups
 
 ALERTING = ROOT / "alerting"
 ALWAYS_FIRING = "Watchdog"
-NOT_FOR_PEOPLE = {ALWAYS_FIRING, "Aftermath"}
+WITHOUT_MESSAGE = {ALWAYS_FIRING, "Aftermath"}
 PAGE_SECONDS = 45
-"""From fault to firing, for what a page says within a minute."""
+"""From fault to firing, for a page whose window is below a minute."""
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+RUNBOOK_LINES = 60
 
 
 def seconds(duration):
     return sum(int(n) * {"h": 3600, "m": 60, "s": 1}[unit] for n, unit in re.findall(r"(\d+)([hms])", str(duration)))
 
 
-def groups():
-    for path in sorted((ALERTING / "rules").glob("*.yaml")):
-        yield from yaml.safe_load(path.read_text())["groups"]
-
-
-ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
 NAMES = sorted({rule["alert"] for rule in ALERTS})
 RUNBOOKS = {path.stem: path for path in sorted((ALERTING / "runbooks").glob("*.md"))}
 CASES = [
@@ -44,49 +41,48 @@ def by_name(rule):
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=by_name)
-def test_an_alert_says_how_bad_it_is_and_whose(rule):
-    assert set(rule["labels"]) == {"severity", "team"}
-    assert (rule["labels"]["severity"] == "none") == (rule["alert"] in NOT_FOR_PEOPLE)
+def test_every_alert_has_a_severity_and_a_team(rule):
+    assert {"severity", "team"} <= set(rule["labels"]) <= {"severity", "team", "depends_on"}
+    assert (rule["labels"]["severity"] == "none") == (rule["alert"] in WITHOUT_MESSAGE)
     assert rule["labels"]["severity"] in {"page", "ticket", "info", "none"}
     assert rule["labels"]["team"] in {"platform", "data"}
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=by_name)
-def test_an_alert_says_in_a_line_what_is_broken_with_its_figure(rule):
+def test_every_summary_is_one_line_with_the_value(rule):
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard_url"}
     summary, description = rule["annotations"]["summary"], rule["annotations"]["description"]
     assert "$value" in summary
     assert "\n" not in summary.strip()
-    assert len(description.strip()) > len("what it means, in a sentence")
+    assert len(description.strip()) > len("its impact, in one sentence")
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=by_name)
-def test_an_alert_leads_to_its_runbook_and_to_a_dashboard(rule):
+def test_every_alert_links_its_runbook_and_a_dashboard(rule):
     assert rule["annotations"]["runbook_url"] == f"alerting/runbooks/{rule['alert']}.md"
     assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
     assert rule["annotations"]["dashboard_url"] in {f"/d/{dashboard.uid}" for dashboard in DASHBOARDS.values()}
 
 
-def test_every_runbook_has_its_alert_and_every_alert_its_runbook():
-    """A rule's, or one that only the monitoring DAG finds."""
+def test_every_alert_and_finding_has_a_runbook():
     assert set(RUNBOOKS) == {*NAMES, *ALERT_NAMES}
 
 
-@pytest.mark.parametrize("path", RUNBOOKS.values(), ids=lambda path: path.stem)
-def test_a_runbook_says_what_it_means_how_to_see_it_what_to_do_and_when_it_is_over(path):
-    lines = path.read_text().splitlines()
-    assert lines[0] == f"# {path.stem}"
-    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] in (
-        ["Meaning", "Impact", "Diagnosis", "Mitigation"],
-        ["What it means", "How to see it", "First steps", "When it is over"],
-    )
-    assert len(lines) < 60, "a page, no more"
-    linked = re.findall(r"\]\((\w+)\.md\)", path.read_text())
-    assert [name for name in linked if name not in RUNBOOKS] == []
+def test_every_runbook_has_the_four_sections_on_one_page():
+    texts = {name: path.read_text().splitlines() for name, path in RUNBOOKS.items()}
+    sections = {name: [line[3:] for line in lines if line.startswith("## ")] for name, lines in texts.items()}
+    assert {name: titles for name, titles in sections.items() if titles != SECTIONS} == {}
+    assert [name for name, lines in texts.items() if lines[0] != f"# {name}"] == []
+    assert [name for name, lines in texts.items() if len(lines) >= RUNBOOK_LINES] == []
+
+
+def test_every_link_between_runbooks_leads_to_one():
+    links = {name: re.findall(r"\]\((\w+)\.md\)", path.read_text()) for name, path in RUNBOOKS.items()}
+    assert [(name, link) for name, targets in links.items() for link in targets if link not in RUNBOOKS] == []
 
 
 @pytest.mark.parametrize("path", RUNBOOKS.values(), ids=lambda path: path.stem)
-def test_a_runbook_names_panels_that_exist(path):
+def test_panels_named_in_a_runbook_exist(path):
     text = " ".join(path.read_text().split())
     boards = {board.title: [panel.title for row in board.rows for panel in row] for board in DASHBOARDS.values()}
     named = re.findall(rf"({'|'.join(boards)}) dashboard[,:] ((?:\*[^*]+\*(?:,| and)? ?)+)", text)
@@ -97,16 +93,16 @@ def test_a_runbook_names_panels_that_exist(path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_alert_is_tried_both_ways(name):
+def test_every_alert_is_tested_firing_and_not_firing(name):
     checks = [check for _, check in CASES if check["alertname"] == name]
     assert any(check["exp_alerts"] for check in checks), "never expected to fire"
     if name != ALWAYS_FIRING:
-        assert any(not check["exp_alerts"] for check in checks), "never expected to be silent"
+        assert any(not check["exp_alerts"] for check in checks), "always expected to fire"
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {ALWAYS_FIRING}))
-def test_an_alert_is_tried_just_before_it_fires(name):
-    """In the same case, within half a minute or a step of its input: what was not firing is."""
+def test_every_alert_is_tested_just_before_it_fires(name):
+    """In the same case, at most 40 s or two steps of the input earlier, it is not firing."""
     moments = defaultdict(lambda: (set(), set()))
     for case, check in CASES:
         if check["alertname"] == name:
@@ -122,16 +118,16 @@ def test_an_alert_is_tried_just_before_it_fires(name):
     assert near
 
 
-def test_no_check_is_for_an_alert_that_is_not_there():
+def test_every_tested_alert_exists():
     assert sorted({check["alertname"] for _, check in CASES} - set(NAMES)) == []
 
 
-def test_panels_name_runbooks_that_exist():
+def test_runbooks_named_by_panels_exist():
     named = {panel.runbook for board in DASHBOARDS.values() for row in board.rows for panel in row if panel.runbook}
     assert sorted(named - set(RUNBOOKS)) == []
 
 
-def test_pages_that_wait_wait_less_than_a_page_may():
+def test_no_page_waits_longer_than_35_seconds():
     late = {
         rule["alert"]: rule["for"]
         for rule in ALERTS
@@ -140,18 +136,18 @@ def test_pages_that_wait_wait_less_than_a_page_may():
     assert late == {}
 
 
-def test_what_pages_stand_on_is_asked_for_and_judged_every_five_seconds():
+def test_pages_are_scraped_and_evaluated_every_5_seconds():
     jobs = yaml.safe_load((ROOT / "compose/prometheus/prometheus.yaml").read_text())["scrape_configs"]
     quick = {job["job_name"] for job in jobs if job.get("scrape_interval") == "5s"}
     assert {"statsd-exporter", "gateway", "postgres", "redis"} <= quick
-    judged = {
+    intervals = {
         rule["alert"]: group.get("interval")
-        for group in groups()
+        for group in rule_groups()
         for rule in group["rules"]
         if rule.get("labels", {}).get("severity") == "page"
     }
-    # These two look back over minutes by their nature.
-    assert {name for name, interval in judged.items() if interval != "5s"} == {
+    # These two have windows of minutes.
+    assert {name for name, interval in intervals.items() if interval != "5s"} == {
         "AirflowCanaryStale",
         "AirflowErrorBudgetBurn",
     }

@@ -1,4 +1,4 @@
-"""The client of Prometheus' API: plain values, plain errors."""
+"""The client of Prometheus' API: parsed values and errors."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def vector(*values: float) -> dict:
     return {"status": "success", "data": {"resultType": "vector", "result": series}}
 
 
-def test_the_one_number_of_an_expression():
+def test_one_series_has_its_value():
     assert prometheus(vector(3)).value("x") == 3.0
 
 
-def test_an_expression_that_returns_nothing_has_no_number():
+def test_no_series_has_no_value():
     assert prometheus(vector()).value("x") is None
 
 
-def test_several_series_are_not_one_number():
-    with pytest.raises(StackError, match="2 series, not one"):
+def test_several_series_are_an_error():
+    with pytest.raises(StackError, match="2 series"):
         prometheus(vector(1, 2)).value("x")
 
 
-def test_a_rule_that_fails_is_told_apart_with_its_reason():
-    """An excerpt of what Prometheus answers; a rule that is well has no lastError."""
+def test_a_failing_rule_has_its_error():
+    """A healthy rule has no lastError in the response."""
     rules = [
         {"type": "recording", "name": "up:sum", "query": "sum(up)", "health": "ok"},
         {"type": "alerting", "name": "Late", "query": "a / on(x) b", "health": "err", "lastError": "many-to-many"},
@@ -47,21 +47,21 @@ def test_a_rule_that_fails_is_told_apart_with_its_reason():
     ]
 
 
-def test_a_refused_query_is_said_with_its_reason():
+def test_a_refused_query_is_an_error_with_its_reason():
     with pytest.raises(StackError, match="parse error"):
         prometheus({"status": "error", "error": "parse error"}, status=400).query("(")
 
 
-def test_a_prometheus_that_does_not_answer_is_said_with_what_to_do():
+def test_an_unreachable_prometheus_is_an_error():
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
-    with pytest.raises(StackError, match="cannot be reached: refused") as error:
+    with pytest.raises(StackError, match="cannot reach Prometheus: refused") as error:
         Prometheus("http://prometheus", transport=httpx.MockTransport(refuse)).targets()
     assert "observability" in error.value.hint
 
 
-def test_targets_are_told_by_job_with_their_error():
+def test_targets_are_sorted_by_job_and_have_their_error():
     down = {"labels": {"job": "redis", "instance": "redis:9121"}, "health": "down", "lastError": "refused"}
     up = {"labels": {"job": "gateway", "instance": "gateway:1"}, "health": "up", "lastError": ""}
     answer = {"status": "success", "data": {"activeTargets": [down, up]}}

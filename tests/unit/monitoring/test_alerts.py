@@ -33,6 +33,7 @@ def test_alert_has_the_common_labels_and_annotations():
         "severity": "ticket",
         "team": "data",
         "source": "monitoring_dag",
+        "depends_on": "postgres, redis, gateway, task-execution",
         "dag_id": "etl",
     }
     assert alert["annotations"] == {

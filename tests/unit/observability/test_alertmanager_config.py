@@ -1,4 +1,4 @@
-"""The routes and mutes that we mean, and what of them there is with which secret."""
+"""Which alerts inhibit which, and the receivers that each secret enables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ops.errors import StackError
 from ops.notification_secrets import DEAD_MANS_SWITCH, OPTIONAL_SECRETS, PAGERDUTY, SLACK, SLACK_DATA, SMTP
 from ops.observability import alertmanager_config
 from ops.project import ROOT
+from tests.unit.alerting.alert_rules import depends_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,25 +33,25 @@ def receivers(*secrets: str, **settings: str) -> dict[str, dict]:
     return {receiver["name"]: receiver for receiver in config(*secrets, **settings)["receivers"]}
 
 
-# ---- mutes
+# ---- inhibition
 
 MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"(.*)"')
 
 
 def matches(matchers: list[str], labels: Mapping[str, str]) -> bool:
-    """As Alertmanager does: a label that is not there is an empty one; regular expressions are whole."""
+    """Match as Alertmanager does: a missing label is empty, and regular expressions are anchored."""
     for matcher in matchers:
-        found = MATCHER.fullmatch(matcher)
-        assert found, matcher
-        name, operator, value = found.groups()
-        has = labels.get(name, "")
-        same = re.fullmatch(value, has) is not None if "~" in operator else has == value
-        if same == operator.startswith("!"):
+        parsed = MATCHER.fullmatch(matcher)
+        assert parsed, matcher
+        name, operator, pattern = parsed.groups()
+        value = labels.get(name, "")
+        is_equal = re.fullmatch(pattern, value) is not None if "~" in operator else value == pattern
+        if is_equal == operator.startswith("!"):
             return False
     return True
 
 
-def mutes(source: Mapping[str, str], target: Mapping[str, str]) -> bool:
+def inhibits(source: Mapping[str, str], target: Mapping[str, str]) -> bool:
     return any(
         matches(rule["source_matchers"], source)
         and matches(rule["target_matchers"], target)
@@ -60,14 +61,14 @@ def mutes(source: Mapping[str, str], target: Mapping[str, str]) -> bool:
 
 
 def labels(text: str) -> dict[str, str]:
-    """`AirflowComponentGone component=worker` as labels."""
+    """Return the labels of `AirflowComponentGone component=worker`."""
     name, *pairs = text.split()
-    return {"alertname": name, **dict(pair.split("=", 1) for pair in pairs)}
+    return {"alertname": name, "depends_on": depends_on(name), **dict(pair.split("=", 1) for pair in pairs)}
 
 
 NO_TASKS = ["AirflowCanaryStale", "AirflowCanaryLate", "AirflowQueueNotConsumed", "AirflowQueueGrowing"]
 NO_TASKS += ["AirflowMonitoringStale", "AirflowDagOverdue dag_id=d", "AirflowErrorBudgetBurn severity=page"]
-MUTED = {
+INHIBITED = {
     "PostgresDown": [
         *NO_TASKS,
         "AirflowComponentGone component=scheduler",
@@ -118,7 +119,7 @@ MUTED = {
     "AlertmanagerDown": ["AlertmanagerPeers", "TargetDown job=alertmanager"],
     "NotificationsFail": ["Watchdog"],
 }
-NOT_MUTED = {
+NOT_INHIBITED = {
     "PostgresDown": ["RedisDown", "GatewayDown", "DiskFilling", "TargetDown job=redis", "Watchdog", "RulesFail"],
     "RedisDown": ["PostgresDown", "ApiErrors", "AirflowComponentGone component=api-server"],
     "GatewayDown": ["PostgresDown", "RedisDown", "AirflowComponentGone component=scheduler"],
@@ -152,15 +153,15 @@ NOT_MUTED = {
 
 
 def finding_labels() -> set[str]:
-    """The names of the labels of all findings, as the checks' code has them."""
+    """Return the label names of all findings, from the source of the checks."""
     calls = [node for node in ast.walk(ast.parse(CHECKS.read_text())) if isinstance(node, ast.Call)]
-    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "labels"]
-    literals = [[node for node in ast.walk(each) if isinstance(node, ast.Dict)] for each in given]
+    arguments = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "labels"]
+    literals = [[node for node in ast.walk(argument) if isinstance(node, ast.Dict)] for argument in arguments]
     assert all(literals)
-    return {key.value for found in literals for each in found for key in each.keys}
+    return {key.value for dicts in literals for literal in dicts for key in literal.keys}
 
 
-def test_a_finding_mutes_only_the_rule_about_the_same():
+def test_a_finding_inhibits_only_the_rule_with_its_labels():
     (equal,) = [
         set(rule["equal"])
         for rule in config()["inhibit_rules"]
@@ -176,83 +177,83 @@ def pairs(table: Mapping[str, list[str]]) -> list[tuple[str, str]]:
     return [(source, target) for source, targets in table.items() for target in targets]
 
 
-@pytest.mark.parametrize(("source", "target"), pairs(MUTED))
-def test_an_effect_is_not_told_beside_its_cause(source, target):
-    assert mutes(labels(source), labels(target))
+@pytest.mark.parametrize(("source", "target"), pairs(INHIBITED))
+def test_a_cause_inhibits_its_effects(source, target):
+    assert inhibits(labels(source), labels(target))
 
 
-@pytest.mark.parametrize(("source", "target"), pairs(NOT_MUTED))
-def test_what_has_a_cause_of_its_own_is_told(source, target):
-    assert not mutes(labels(source), labels(target))
+@pytest.mark.parametrize(("source", "target"), pairs(NOT_INHIBITED))
+def test_an_alert_with_another_cause_is_sent(source, target):
+    assert not inhibits(labels(source), labels(target))
 
 
-@pytest.mark.parametrize("source", [*MUTED, *NOT_MUTED])
-def test_no_alert_mutes_itself(source):
-    assert not mutes(labels(source), labels(source))
+@pytest.mark.parametrize("source", [*INHIBITED, *NOT_INHIBITED])
+def test_no_alert_inhibits_itself(source):
+    assert not inhibits(labels(source), labels(source))
 
 
 @pytest.mark.parametrize(
     ("source", "target"),
     [
         (source, target)
-        for source, target in pairs(MUTED)
+        for source, target in pairs(INHIBITED)
         if labels(source)["alertname"] in [*AFTERMATH, "AirflowComponentGone"] and not target.startswith("TargetDown")
     ],
 )
-def test_an_effect_is_not_told_either_while_it_gets_well(source, target):
+def test_an_aftermath_inhibits_the_effects_of_its_cause(source, target):
     cause = labels(source)
-    assert mutes({**cause, "alertname": "Aftermath", "cause": cause["alertname"]}, labels(target))
+    assert inhibits({**cause, "alertname": "Aftermath", "cause": cause["alertname"]}, labels(target))
 
 
-def test_every_cause_with_an_aftermath_is_one_that_the_rule_watches():
+def test_the_aftermath_rule_has_every_inhibiting_cause():
     rule = (ROOT / "alerting/rules/aftermath.yaml").read_text()
     causes = {
-        found[1]
+        match[1]
         for entry in config()["inhibit_rules"]
         for matcher in entry["source_matchers"]
-        if (found := re.fullmatch(r'cause="(\w+)"', matcher))
+        if (match := re.fullmatch(r'cause="(\w+)"', matcher))
     }
     assert causes
     assert {cause for cause in causes if not re.search(rf"\b{cause}\b", rule)} == set()
 
 
-# ---- ways out
+# ---- receivers
 
 
-def test_a_page_is_told_within_seconds_and_its_end_within_half_a_minute():
+def test_a_page_is_sent_after_5_s_and_resolved_within_30_s():
     (page,) = [route for route in config()["route"]["routes"] if route["matchers"] == ['severity="page"']]
     assert (page["group_wait"], page["group_interval"]) == ("5s", "30s")
 
 
-def test_the_dead_mans_switch_is_pressed_in_every_interval():
+def test_the_dead_mans_switch_gets_every_interval():
     (switch,) = [route for route in config()["route"]["routes"] if route["receiver"] == "dead-mans-switch"]
     assert (switch["group_interval"], switch["repeat_interval"]) == ("1m", "50s")
 
 
-def test_no_secret_is_in_the_configuration_only_the_names_of_files():
+def test_the_configuration_names_secret_files_only():
     text = alertmanager_config.render(FOLDER, EMAIL, list(OPTIONAL_SECRETS))
     assert "slack-stub" not in text
     assert set(re.findall(r"/run/secrets/\w+", text)) == {f"/run/secrets/{name}" for name in OPTIONAL_SECRETS}
 
 
-def test_without_a_data_webhook_a_failed_notification_is_not_told_twice_by_the_same_one():
+def test_without_a_data_webhook_every_way_has_one_slack():
     assert len(receivers(SLACK)["every-way"]["slack_configs"]) == 1
     assert len(receivers(SLACK, SLACK_DATA)["every-way"]["slack_configs"]) == 2
 
 
-def test_with_a_real_slack_and_no_switch_of_its_own_nobody_is_told_of_the_watchdog():
+def test_with_real_slack_the_watchdog_needs_its_own_url():
     assert "webhook_configs" in receivers()["dead-mans-switch"]
     assert receivers(SLACK)["dead-mans-switch"] == {"name": "dead-mans-switch"}
     assert "webhook_configs" in receivers(SLACK, DEAD_MANS_SWITCH)["dead-mans-switch"]
 
 
-def test_pagerduty_is_paged_beside_slack_only_with_its_key():
+def test_pagerduty_gets_pages_only_with_its_key():
     with_key = {name for name, receiver in receivers(PAGERDUTY).items() if "pagerduty_configs" in receiver}
     assert with_key == {"platform-page", "data-page", "every-way"}
     assert not any("pagerduty_configs" in receiver for receiver in receivers().values())
 
 
-def test_email_has_the_operators_addresses_and_the_sender_logs_in_unless_another_is_named():
+def test_email_logs_in_as_the_sender_or_the_named_user():
     (mail,) = receivers(SMTP)["platform"]["email_configs"]
     assert (mail["smarthost"], mail["from"], mail["to"]) == ("mail.test:587", "a@b.test", "c@d.test")
     assert mail["auth_username"] == "a@b.test"
@@ -262,7 +263,7 @@ def test_email_has_the_operators_addresses_and_the_sender_logs_in_unless_another
 
 
 @pytest.mark.parametrize(
-    ("settings", "secrets", "said"),
+    ("settings", "secrets", "error"),
     [
         ({}, {SMTP}, "ALERT_EMAIL_SMARTHOST, ALERT_EMAIL_FROM, ALERT_EMAIL_TO is missing"),
         (EMAIL, set(), "the secret smtp_password is missing"),
@@ -272,11 +273,11 @@ def test_email_has_the_operators_addresses_and_the_sender_logs_in_unless_another
         (EMAIL | {"ALERT_EMAIL_TO": "me"}, {SMTP}, "ALERT_EMAIL_TO=me is not valid"),
     ],
 )
-def test_half_an_email_setup_is_refused_with_what_is_missing(settings, secrets, said):
-    with pytest.raises(StackError, match=re.escape(said)):
+def test_incomplete_email_settings_are_refused(settings, secrets, error):
+    with pytest.raises(StackError, match=re.escape(error)):
         alertmanager_config.check_email(settings, secrets, ".env")
 
 
-def test_no_email_and_a_whole_setup_are_taken():
+def test_no_or_complete_email_settings_are_accepted():
     alertmanager_config.check_email({}, set(), ".env")
     alertmanager_config.check_email(EMAIL, {SMTP}, ".env")

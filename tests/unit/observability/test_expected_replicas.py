@@ -1,4 +1,4 @@
-"""How many instances are wanted, as Prometheus is told."""
+"""The rules that record the expected replicas."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ops.project import ROOT
 from ops.services import SCALABLE, replicas_variable
 
 
-def wanted(settings):
-    found = {}
+def expected(settings):
+    expressions = {}
     for group in yaml.safe_load(rules(settings))["groups"]:
         for rule in group["rules"]:
-            found[rule.get("labels", {}).get("component") or rule["record"]] = rule["expr"]
-    return found
+            expressions[rule.get("labels", {}).get("component") or rule["record"]] = rule["expr"]
+    return expressions
 
 
-def test_every_component_is_wanted_as_often_as_env_says():
+def test_expected_replicas_are_those_of_the_settings():
     settings = {"WORKER_REPLICAS": "4", "SCHEDULER_REPLICAS": "3", "COMPOSE_PROFILES": "data,observability"}
-    assert wanted(settings) == {
+    assert expected(settings) == {
         "api-server": "vector(2)",
         "dag-processor": "vector(1)",
         "execution-api": "vector(2)",
@@ -34,16 +34,16 @@ def test_every_component_is_wanted_as_often_as_env_says():
     }
 
 
-def test_replicas_of_the_data_tier_are_wanted_where_it_has_them():
-    found = wanted({"COMPOSE_PROFILES": "data-ha,observability"})
-    assert (found["postgres_replicas_wanted"], found["redis_replicas_wanted"]) == ("vector(1)", "vector(2)")
+def test_data_ha_expects_replicas_of_the_data_tier():
+    data_ha = expected({"COMPOSE_PROFILES": "data-ha,observability"})
+    assert (data_ha["postgres_replicas_wanted"], data_ha["redis_replicas_wanted"]) == ("vector(1)", "vector(2)")
 
 
-def test_a_component_that_is_scaled_to_nothing_is_not_wanted():
-    assert wanted({"TRIGGERER_REPLICAS": "0"})["triggerer"] == "vector(0)"
+def test_a_component_scaled_to_zero_expects_no_instance():
+    assert expected({"TRIGGERER_REPLICAS": "0"})["triggerer"] == "vector(0)"
 
 
-def test_where_env_says_nothing_it_is_what_compose_takes():
+def test_default_replicas_are_those_of_compose():
     compose = (ROOT / "compose/airflow.yaml").read_text()
     in_compose = {
         service: int(re.search(rf"\$\{{{replicas_variable(service)}:-(\d+)\}}", compose)[1]) for service in SCALABLE
@@ -55,11 +55,11 @@ def test_the_same_settings_give_the_same_text():
     assert rules({"WORKER_REPLICAS": "2", "A": "b"}) == rules({"A": "b"})
 
 
-def test_what_is_no_number_is_refused_with_its_name():
+def test_a_number_of_replicas_that_is_none_is_refused():
     with pytest.raises(ValueError, match="WORKER_REPLICAS is 'many'"):
         rules({"WORKER_REPLICAS": "many"})
 
 
-def test_the_names_are_known_to_those_who_ask():
-    made = {rule["record"] for group in yaml.safe_load(rules({}))["groups"] for rule in group["rules"]}
-    assert made == recorded()
+def test_recorded_names_are_those_of_the_rules():
+    records = {rule["record"] for group in yaml.safe_load(rules({}))["groups"] for rule in group["rules"]}
+    assert records == recorded()

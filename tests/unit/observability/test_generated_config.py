@@ -1,4 +1,4 @@
-"""generated/: where links in messages lead, and who is told of a file that changed."""
+"""generated/: the links in messages, and the reload of changed files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ops.observability import generated_config
 from tests.unit.stack_fakes import container
 
 
-def test_links_lead_to_where_the_operator_says_or_to_this_machine(project):
+def test_links_lead_to_the_settings_urls_or_this_machine(project):
     settings = settings_file.read(project)
     text = generated_config.links(settings | {"COMPOSE_PROFILES": "observability,grafana"})
     assert '"base.airflow" }}http://localhost:8080{{' in text
@@ -28,12 +28,12 @@ def test_links_lead_to_where_the_operator_says_or_to_this_machine(project):
     assert '"base.runbooks" }}https://r.test{{' in text
 
 
-def test_without_grafana_a_message_names_the_command_that_draws_the_dashboards(project):
+def test_without_grafana_messages_name_the_render_command(project):
     assert "`./ops/stack dashboards --render DIR`" in generated_config.links(settings_file.read(project))
 
 
 @pytest.mark.parametrize(("origin", "has_page"), [("official", True), ("airgap", False)])
-def test_a_message_leads_to_alertmanagers_own_page_only_where_it_has_one(project, origin, has_page):
+def test_only_the_official_alertmanager_has_a_silence_link(project, origin, has_page):
     settings = settings_file.read(project) | {
         "COMPOSE_PROFILES": "observability",
         "ALERTMANAGER_IMAGE": "x",
@@ -44,7 +44,7 @@ def test_a_message_leads_to_alertmanagers_own_page_only_where_it_has_one(project
     assert "./ops/stack silence {{ .Labels.alertname }}" in text
 
 
-def test_the_generated_files_are_readable_by_all_and_written_only_when_they_change(project):
+def test_generated_files_are_readable_and_rewritten_on_change(project):
     settings = settings_file.read(project)
     assert generated_config.write(project, settings) is True
     assert generated_config.write(project, settings) is False
@@ -58,7 +58,7 @@ def test_the_generated_files_are_readable_by_all_and_written_only_when_they_chan
     assert {path.parent.stat().st_mode & 0o777 for path in files} == {0o755}
 
 
-def test_who_reads_a_file_that_changed_is_told_once(project, docker):
+def test_a_changed_file_is_reloaded_once_by_its_readers(project, docker):
     containers = [container(name, 1, health="healthy") for name in ("prometheus", "alertmanager-1", "worker")]
     docker.answer("ps --all", out="\n".join(one["Id"] for one in containers))
     docker.answer("inspect", out=json.dumps(containers))
@@ -68,10 +68,10 @@ def test_who_reads_a_file_that_changed_is_told_once(project, docker):
     generated_config.write(project, settings | {"WORKER_REPLICAS": "5"})
     generated_config.load(project, "airflow-ha")
     generated_config.load(project, "airflow-ha")
-    told = [call[2:] for call in docker.calls() if call[0] == "kill"]
+    reloaded = [call[2:] for call in docker.calls() if call[0] == "kill"]
     prometheus, alertmanager = (one["Id"][:12] for one in containers[:2])
-    assert told == [[prometheus, alertmanager], [prometheus]]
-    # What the kernel knows by its id only.
+    assert reloaded == [[prometheus, alertmanager], [prometheus]]
+    # The service of each container, which the kernel knows by id only.
     names = (project.generated / "rules/containers.yaml").read_text()
     for one in containers:
         service = one["Config"]["Labels"]["com.docker.compose.service"]
@@ -79,7 +79,7 @@ def test_who_reads_a_file_that_changed_is_told_once(project, docker):
 
 
 @pytest.mark.parametrize("value", ["airflow.test", "ftp://x", "https://a|b", "https://{{ . }}", "https://"])
-def test_an_address_that_could_not_be_linked_to_is_refused(project, value):
+def test_an_invalid_url_in_the_settings_is_refused(project, value):
     project.env_file.write_text(f"AIRFLOW_URL='{value}'\n")
     with pytest.raises(StackError, match=r"AIRFLOW_URL=.* is not valid"):
         settings_file.read(project)

@@ -1,4 +1,4 @@
-"""Rules, dashboards and the mapping name only metrics that the installed Airflow sends, and leave none of them out."""
+"""The mapping covers exactly the metrics that the installed Airflow sends; rules and dashboards query only these."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_no_metric_of_airflow_is_unmapped():
     assert unmapped == []
 
 
-def test_a_metric_that_no_rule_is_for_is_noticed():
+def test_a_metric_without_a_rule_is_unmapped():
     assert contract.rule_for(RULES, "airflow.brand_new", "counter") is None
 
 
-def test_a_metric_that_comes_with_another_type_is_noticed():
+def test_a_metric_of_another_type_is_unmapped():
     assert contract.rule_for(RULES, "airflow.ti.finish", "gauge") is None
 
 
-def test_no_rule_is_for_a_metric_that_vanished():
+def test_every_rule_maps_a_metric_that_exists():
     arriving = [(name, metric.type) for metric in METRICS for name in contract.statsd_names(metric)]
     idle = [
         rule.match
@@ -49,26 +49,26 @@ def test_no_rule_is_for_a_metric_that_vanished():
 
 
 def test_no_two_metrics_share_a_name_in_prometheus():
-    became = defaultdict(set)
+    sources_by_series = defaultdict(set)
     for metric in METRICS:
         for name in contract.statsd_names(metric):
             rule = contract.rule_for(RULES, name, metric.type)
             if not rule.dropped:
                 for series in contract.series_names(rule.prometheus_name(name), rule.type):
-                    became[series].add((metric.type, rule.match))
-    assert {series: sources for series, sources in became.items() if len(sources) > 1} == {}
+                    sources_by_series[series].add((metric.type, rule.match))
+    assert {series: sources for series, sources in sources_by_series.items() if len(sources) > 1} == {}
 
 
-def test_every_rule_says_which_type_it_takes():
+def test_every_rule_has_a_type():
     assert [rule.match for rule in RULES if rule.type not in contract.EXPORTER_TYPE.values()] == []
 
 
-def test_only_gauges_go_away():
+def test_only_gauges_expire():
     assert [rule.match for rule in RULES if bool(rule.ttl) != (rule.type == "gauge")] == []
 
 
 @pytest.mark.parametrize("tag", ["job_id", "dagrun_id", "run_id", "try_number", "map_index"])
-def test_what_differs_with_every_run_is_no_label(tag):
+def test_a_tag_that_differs_by_run_is_no_label(tag):
     kept = [
         metric.name
         for metric in METRICS
@@ -89,24 +89,24 @@ def test_what_differs_with_every_run_is_no_label(tag):
         "failure_ratio",
     ],
 )
-def test_what_the_monitoring_dag_measures_is_one_series_whichever_worker_it_ran_on(name):
+def test_monitoring_gauges_have_no_worker_labels(name):
     rule = contract.rule_for(RULES, f"airflow.ha_{name}", "gauge")
     assert rule.prometheus_name(f"airflow.ha_{name}") == f"airflow_ha_{name}"
     assert dict(rule.labels) == {"airflow_instance": "", "component": ""}
-    # AirflowMonitoringStale tells an old time from none; what is of a DAG may not outlive it for long.
+    # AirflowMonitoringStale distinguishes an old time from none; a DAG's gauges expire soon after the DAG.
     assert rule.ttl == ("5m" if name.startswith("monitoring_") else "3m")
 
 
-def test_what_airflow_sends_beyond_its_template_is_still_in_its_source():
-    gone = [
+def test_metrics_beyond_the_template_are_in_the_source():
+    removed = [
         metric.name
         for metric, source, words in contract.BEYOND_THE_TEMPLATE
         if words not in re.sub(r"\s+", " ", (AIRFLOW / source).read_text())
     ]
-    assert gone == []
+    assert removed == []
 
 
-def test_airflow_sends_nothing_under_a_name_that_neither_template_nor_contract_knows():
+def test_every_name_in_the_source_is_known():
     known = {metric.name for metric in METRICS}
     unknown = [
         name
@@ -116,18 +116,18 @@ def test_airflow_sends_nothing_under_a_name_that_neither_template_nor_contract_k
     assert unknown == []
 
 
-def test_rules_and_dashboards_ask_only_for_metrics_that_exist():
+def test_rules_and_dashboards_query_existing_metrics_only():
     assert contract.unknown_metrics(ROOT, AIRFLOW) == {}
 
 
-def test_no_metric_of_another_program_is_declared_in_vain():
+def test_every_declared_exporter_metric_is_queried():
     expressions = [*contract.rule_expressions(ROOT).values(), *contract.panel_expressions(ROOT).values()]
     asked = [contract.asked_by(expression) for expression in expressions]
-    names = {name for one in asked for name in one.names}
-    patterns = {pattern for one in asked for pattern in one.patterns}
+    names = {name for query in asked for name in query.names}
+    patterns = {pattern for query in asked for pattern in query.patterns}
     declared = {name for exporter in contract.EXPORTED.values() for name in exporter.metrics}
-    vain = {name for name in declared - names if not any(re.fullmatch(pattern, name) for pattern in patterns)}
-    assert vain == set()
+    unused = {name for name in declared - names if not any(re.fullmatch(pattern, name) for pattern in patterns)}
+    assert unused == set()
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_no_metric_of_another_program_is_declared_in_vain():
         "airflow_pool_open_slots",
     ],
 )
-def test_the_names_that_airflow_people_query_exist(name):
+def test_names_that_airflow_users_query_exist(name):
     assert name in KNOWN
 
 
-def test_a_vanished_metric_is_unknown():
+def test_a_removed_metric_is_unknown():
     assert contract.unknown_in('sum(rate(airflow_sla_missed{dag_id="d"}[5m]))', KNOWN) == {"airflow_sla_missed"}
     assert contract.unknown_in('{__name__=~"airflow_sla_.*"}', KNOWN) == {"airflow_sla_.*"}
 
 
-def test_a_metric_that_is_in_the_template_but_no_longer_sent_is_unknown():
+def test_a_metric_in_the_template_but_not_sent_is_unknown():
     assert contract.unknown_in("airflow_dag_file_refresh_error", KNOWN)
 
 
@@ -189,5 +189,5 @@ def test_a_metric_that_is_in_the_template_but_no_longer_sent_is_unknown():
         ("max_over_time((a > 0)[5m:10s])", {"a"}, set()),
     ],
 )
-def test_the_metrics_of_an_expression(expression, names, patterns):
+def test_metrics_of_an_expression_are_parsed(expression, names, patterns):
     assert contract.asked_by(expression) == contract.Asked(frozenset(names), frozenset(patterns))

@@ -1,4 +1,4 @@
-"""alerts, silence, slack and restart: what they refuse, what they ask for, and in what order they go."""
+"""alerts, silence, slack and restart: refusals, requests and their order."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ ID = "6f1c0b5e-1f0a-4c53-8a50-5a8f6f4a8c11"
 
 @pytest.fixture
 def running(project, docker):
-    """A stack that runs: its two Alertmanagers, and a Slack stub of the stack's."""
+    """A running stack with two Alertmanagers and the Slack stub."""
     project.env_file.write_text("AIRFLOW_IMAGE=a\nCOMPOSE_PROFILES=data,observability,slack-stub\n")
-    found = [container(name, 1, health="healthy") for name in ("alertmanager-1", "alertmanager-2", "slack-stub")]
-    docker.answer("ps --all", out="\n".join(one["Id"] for one in found))
-    docker.answer("inspect", out=json.dumps(found))
+    names = ("alertmanager-1", "alertmanager-2", "slack-stub")
+    containers = [container(name, 1, health="healthy") for name in names]
+    docker.answer("ps --all", out="\n".join(each["Id"] for each in containers))
+    docker.answer("inspect", out=json.dumps(containers))
     return project
 
 
 @pytest.fixture
 def server(running):
-    """Alertmanager and stub in one: what they answer by path, and what they were asked."""
+    """Alertmanager and Slack stub on one port: their responses by path, and the requests."""
     answers: dict[str, object] = {"GET /-/healthy": "ok", "GET /api/v2/silences": [], "GET /api/v2/alerts": []}
-    asked: list[tuple[str, str, object]] = []
+    requests: list[tuple[str, str, object]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked.append((self.command, self.path, json.loads(body) if body else None))
-            found = answers.get(f"{self.command} {self.path}")
-            content = json.dumps(found).encode()
-            self.send_response(404 if found is None else 200)
+            requests.append((self.command, self.path, json.loads(body) if body else None))
+            answer = answers.get(f"{self.command} {self.path}")
+            content = json.dumps(answer).encode()
+            self.send_response(404 if answer is None else 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -54,15 +55,15 @@ def server(running):
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Says nothing."""
+            """Log nothing."""
 
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     port = serving.server_address[1]
     with running.env_file.open("a") as file:
-        # The first Alertmanager is away.
+        # The first Alertmanager does not answer.
         file.write(f"ALERTMANAGER_PORT=1\nALERTMANAGER_2_PORT={port}\nSLACK_STUB_PORT={port}\n")
-    yield answers, asked
+    yield answers, requests
     serving.shutdown()
     serving.server_close()
 
@@ -78,115 +79,115 @@ def test_a_duration_is_minutes_hours_or_days(text, minutes):
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2 h", "1.5h", "0m", "31d", "2h x", "9999999d", "2s", "٢h"])
-def test_a_duration_that_makes_no_sense_is_refused(text):
-    with pytest.raises(StackError, match=r"is not a duration|is no time to be silent"):
+def test_an_invalid_duration_is_refused(text):
+    with pytest.raises(StackError, match=r"is not a duration|is out of range"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["component", "=x", "component=", "alertname=x", "a-b=c", "1a=b"])
-def test_a_label_that_is_none_is_refused(text):
+def test_an_invalid_label_is_refused(text):
     with pytest.raises(StackError, match="is not a label"):
         parse_label(text)
 
 
-def test_the_alerts_that_can_be_silenced_are_those_of_rules_and_runbooks():
+def test_known_alerts_are_those_of_rules_and_runbooks():
     known = known_alerts(ROOT)
     assert "Aftermath" in known
     assert known == sorted(set(known))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
-        ([], "an alert's name is missing"),
-        (["PostgressDown", "--why", "x"], "there is no alert 'PostgressDown'"),
-        (["Aftermath"], "a silence has a reason"),
-        (["Aftermath", "--why", " "], "a silence has a reason"),
+        ([], "the alert's name is missing"),
+        (["PostgressDown", "--why", "x"], "cannot find the alert 'PostgressDown'"),
+        (["Aftermath"], "the reason is missing"),
+        (["Aftermath", "--why", " "], "the reason is missing"),
         (["Aftermath", "--why", "x", "--for", "soon"], "'soon' is not a duration"),
         (["Aftermath", "--why", "x", "--label", "worker"], "'worker' is not a label"),
         (["--end", "x"], "'x' is not the id of a silence"),
         (["Aftermath", "--end", ID], "--end takes an id and nothing else"),
-        (["--end", ID], "there is no silence"),
+        (["--end", ID], "cannot find the silence"),
     ],
 )
-def test_a_silence_that_makes_no_sense_is_refused_and_none_is_made(server, arguments, said):
-    _, asked = server
+def test_invalid_arguments_create_no_silence(server, arguments, error):
+    _, requests = server
     result = run("silence", *arguments)
     assert result.returncode == 2, result.stdout
-    assert said in result.stderr
+    assert error in result.stderr
     assert "Traceback" not in result.stderr
-    assert {method for method, _, _ in asked} <= {"GET"}
+    assert {method for method, _, _ in requests} <= {"GET"}
 
 
-def test_an_unknown_alert_is_refused_with_the_known_ones(server):
-    assert "the alerts are: " in run("silence", "X", "--why", "y").stderr
+def test_an_unknown_alert_is_refused_with_the_existing_ones(server):
     assert "Aftermath" in run("silence", "X", "--why", "y").stderr
 
 
-def test_a_silence_is_made_where_an_alertmanager_answers_and_its_end_and_id_are_told(server):
-    answers, asked = server
+def test_a_silence_prints_its_end_and_id(server):
+    answers, requests = server
     answers["POST /api/v2/silences"] = {"silenceID": ID}
     result = run("silence", "Aftermath", "--for", "1h30m", "--why", "upgrade", "--label", "cause=RedisDown")
     assert result.returncode == 0, result.stderr
     assert f"silence {ID}: alertname=Aftermath cause=RedisDown until 20" in result.stdout
     assert f"./ops/stack silence --end {ID}" in result.stdout
-    (body,) = [body for method, _, body in asked if method == "POST"]
+    (body,) = [body for method, _, body in requests if method == "POST"]
     assert isinstance(body, dict)
     assert body["comment"] == "upgrade"
 
 
-def test_a_silence_is_ended_by_its_id(server):
-    answers, asked = server
+def test_a_silence_expires_by_its_id(server):
+    answers, requests = server
     active = {"id": ID, "matchers": [], "endsAt": "", "createdBy": "", "comment": "", "status": {"state": "active"}}
     answers["GET /api/v2/silences"] = [active]
     answers[f"DELETE /api/v2/silence/{ID}"] = {}
     result = run("silence", "--end", ID)
     assert result.returncode == 0, result.stderr
-    assert any(method == "DELETE" for method, _, _ in asked)
+    assert any(method == "DELETE" for method, _, _ in requests)
 
 
 # ---- alerts
 
 
-def found(name: str, severity: str = "page", **state: list[str]) -> dict:
+def alert_entry(name: str, severity: str = "page", **state: list[str]) -> dict:
     return {
-        "labels": {"alertname": name, "severity": severity, "team": "platform", "component": "worker"},
-        "annotations": {"summary": f"{name} [so] it is"},
+        "labels": {"alertname": name, "severity": severity, "team": "platform", "depends_on": "redis"},
+        "annotations": {"summary": f"{name} [in] brackets"},
         "startsAt": "2026-01-01T00:00:00.000Z",
         "status": {"silencedBy": [], "inhibitedBy": [], **state},
     }
 
 
-def test_alerts_are_told_by_what_becomes_of_them(server):
+def test_alerts_are_grouped_by_state(server):
     answers, _ = server
     answers["GET /api/v2/alerts"] = [
-        found("PostgresDown"),
-        found("ApiSlow", silencedBy=["s"]),
-        found("ApiErrors", inhibitedBy=["i"]),
-        found("Watchdog", "none"),
+        alert_entry("PostgresDown"),
+        alert_entry("ApiSlow", silencedBy=["s"]),
+        alert_entry("ApiErrors", inhibitedBy=["i"]),
+        alert_entry("Watchdog", "none"),
     ]
     answers["GET /messages"] = [
         {"received": 1.0, "path": "/services/x", "payload": {"attachments": [{"title": f"[FIRING] {number}"}]}}
         for number in range(12)
     ]
-    told = json.loads(run("alerts", "--json").stdout)
-    names = {key: [one["labels"]["alertname"] for one in told[key]] for key in ("firing", "silenced", "inhibited")}
+    report = json.loads(run("alerts", "--json").stdout)
+    names = {key: [one["labels"]["alertname"] for one in report[key]] for key in ("firing", "silenced", "inhibited")}
     assert names == {"firing": ["PostgresDown"], "silenced": ["ApiSlow"], "inhibited": ["ApiErrors"]}
-    assert [one["labels"]["alertname"] for one in told["muting"]] == ["Watchdog"]
-    assert [one["title"] for one in told["sent"]] == [f"[FIRING] {n}" for n in range(11, 1, -1)]
+    assert [one["labels"]["alertname"] for one in report["muting"]] == ["Watchdog"]
+    assert [one["title"] for one in report["sent"]] == [f"[FIRING] {n}" for n in range(11, 1, -1)]
     shown = run("alerts").stdout
-    assert "PostgresDown [so] it is" in shown
+    assert "PostgresDown [in] brackets" in shown
     assert "Watchdog" not in shown
     assert "[FIRING] 11" in shown
+    assert "depends_on" not in shown
 
 
-def test_without_an_alert_it_says_that_nothing_is_wrong(server):
+def test_without_an_alert_alerts_succeeds(server):
     result = run("alerts")
     assert result.returncode == 0
-    assert "nothing is wrong" in result.stdout
+    assert "No alert" in result.stdout
 
 
-def test_without_an_alertmanager_that_answers_it_says_what_to_do(running):
+def test_without_an_answering_alertmanager_alerts_fails(running):
     with running.env_file.open("a") as file:
         file.write("ALERTMANAGER_PORT=1\nALERTMANAGER_2_PORT=2\n")
     result = run("alerts")
@@ -195,7 +196,7 @@ def test_without_an_alertmanager_that_answers_it_says_what_to_do(running):
 
 
 @pytest.mark.parametrize("command", [["alerts"], ["silence", "Aftermath", "--why", "x"], ["restart"]])
-def test_without_a_stack_they_say_so(project, docker, command):
+def test_without_a_stack_the_commands_are_refused(project, docker, command):
     result = run(*command)
     assert result.returncode == 2
     assert "the stack does not run" in result.stderr
@@ -205,7 +206,7 @@ def test_without_a_stack_they_say_so(project, docker, command):
 
 
 def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`ops/stack slack` with something on its standard input."""
+    """Run `ops/stack slack` with this standard input."""
     return subprocess.run(
         [sys.executable, "-m", "ops", "slack", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -217,21 +218,21 @@ def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "error"),
     [
-        ("", "this is none"),
-        ("\n \n", "this is none"),
-        (f"{WEBHOOK}\n{WEBHOOK}\n", "this is several"),
+        ("", "0 lines"),
+        ("\n \n", "0 lines"),
+        (f"{WEBHOOK}\n{WEBHOOK}\n", "2 lines"),
         ("hooks.slack.com/services/T/B/x", "malformed"),
         ("http://hooks.slack.com/services/T012/B345/x", "malformed"),
         ("https://hooks.slack.com/services/T012", "malformed"),
     ],
 )
-def test_a_webhook_that_is_none_is_refused_before_anything_is_changed(running, docker, given, said):
+def test_an_invalid_webhook_changes_nothing(running, docker, given, error):
     before = sorted(running.state.rglob("*"))
     result = set_slack(given)
     assert result.returncode == 2, result.stdout
-    assert said in result.stderr
+    assert error in result.stderr
     assert not given.strip() or given.strip() not in result.stderr
     assert [path for path in sorted(running.state.rglob("*")) if path.name != ".lock"] == [
         path for path in before if path.name != ".lock"
@@ -239,22 +240,22 @@ def test_a_webhook_that_is_none_is_refused_before_anything_is_changed(running, d
     assert not any("up" in call for call in docker.calls())
 
 
-def test_a_webhook_before_there_is_a_stack_is_refused(project, docker):
+def test_a_webhook_without_a_stack_is_refused(project, docker):
     result = set_slack(WEBHOOK)
     assert result.returncode == 2
-    assert "there is no stack yet" in result.stderr
+    assert "no stack exists yet" in result.stderr
 
 
 @pytest.fixture
 def with_secrets(running, monkeypatch):
-    """Secrets that are there, and are handed over on paper: tests need not be root."""
+    """Existing secrets with a fake change of owner: tests need not be root."""
     secrets_store.generate(running)
     monkeypatch.setattr(secrets_store, "change_owners", lambda *_: None)
     monkeypatch.setattr(secrets_store, "all_owned", lambda *_: True)
     return running
 
 
-def test_a_webhook_is_kept_private_and_the_alertmanagers_follow_one_after_the_other(with_secrets, docker):
+def test_a_webhook_recreates_the_alertmanagers_in_turn(with_secrets, docker):
     slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
     slack.apply(with_secrets, settings_file.read(with_secrets))
     kept = with_secrets.secrets / "slack_webhook_url"
@@ -269,7 +270,7 @@ def test_a_webhook_is_kept_private_and_the_alertmanagers_follow_one_after_the_ot
     assert not any(WEBHOOK in " ".join(call) for call in docker.calls())
 
 
-def test_back_to_the_stub_it_is_there_before_the_alertmanagers_send_to_it(with_secrets, docker):
+def test_the_stub_starts_before_the_alertmanagers(with_secrets, docker):
     slack.store(with_secrets, "slack_webhook_url", WEBHOOK)
     slack.store(with_secrets, "slack_webhook_url", None)
     slack.apply(with_secrets, settings_file.read(with_secrets))
@@ -279,7 +280,7 @@ def test_back_to_the_stub_it_is_there_before_the_alertmanagers_send_to_it(with_s
 
 
 class Counting:
-    """An Alertmanager that has sent so many messages, in turn; None while it does not answer."""
+    """An Alertmanager with these counts of messages, in turn; None while it does not answer."""
 
     def __init__(self, url: str, *counts: tuple[int, int] | None) -> None:
         self.url = url
@@ -288,13 +289,13 @@ class Counting:
 
     def answer(self) -> None:
         if self.counts[0] is None:
-            raise StackError("away")
+            raise StackError("no answer")
 
     def notifications(self, integration: str) -> tuple[int, int]:
-        found = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
-        if found is None:
-            raise StackError("away")
-        return found
+        counts = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        if counts is None:
+            raise StackError("no answer")
+        return counts
 
     def post(self, alerts: list[dict]) -> None:
         self.posted += alerts
@@ -310,29 +311,29 @@ def pair(running, monkeypatch):
     return use
 
 
-def test_a_test_message_goes_to_both_and_counts_when_either_gets_it_out(running, pair, capsys):
+def test_a_test_message_needs_one_successful_alertmanager(running, pair, capsys):
     one, other = Counting("a", (3, 0)), Counting("b", (5, 1), (5, 1), (6, 1))
     pair(one, other)
     slack.send(settings_file.read(running))
     assert [alert["labels"]["alertname"] for alert in one.posted + other.posted] == ["SlackTest"] * 2
-    assert "a message is out" in capsys.readouterr().out
+    assert slack.TEST_SUMMARY in capsys.readouterr().out
 
 
-def test_a_test_message_goes_out_with_one_alertmanager_away(running, pair, capsys):
+def test_a_test_message_is_sent_with_one_alertmanager_down(running, pair, capsys):
     pair(Counting("a", None), Counting("b", (0, 0), (1, 0)))
     slack.send(settings_file.read(running))
-    assert "a message is out" in capsys.readouterr().out
+    assert slack.TEST_SUMMARY in capsys.readouterr().out
 
 
-def test_a_test_message_that_slack_does_not_take_is_a_failure(running, pair):
+def test_a_test_message_that_slack_refuses_is_an_error(running, pair):
     pair(Counting("a", (0, 0), (1, 1)), Counting("b", (0, 0)))
-    with pytest.raises(StackError, match="Slack does not take the message"):
+    with pytest.raises(StackError, match="Slack refuses it"):
         slack.send(settings_file.read(running))
 
 
-def test_a_test_message_that_nobody_sends_is_a_failure(running, pair):
+def test_a_test_message_that_is_not_sent_is_an_error(running, pair):
     pair(Counting("a", (0, 0)), Counting("b", (0, 0)))
-    with pytest.raises(StackError, match="no message got out"):
+    with pytest.raises(StackError, match="Slack accepted none"):
         slack.send(settings_file.read(running))
 
 
@@ -351,7 +352,7 @@ MODEL = {
 }
 
 
-def test_what_others_depend_on_is_restarted_first():
+def test_dependencies_are_restarted_first():
     names = ["gateway", "postgres", "redis", "scheduler", "worker"]
     assert restart.in_order(MODEL, names) == ["postgres", "redis", "gateway", "scheduler", "worker"]
 
@@ -372,7 +373,7 @@ def restarted(docker) -> list[str]:
     return [call[1] for call in docker.calls() if call[0] == "restart"]
 
 
-def test_every_container_is_restarted_once_but_not_what_has_ended(restartable, docker):
+def test_every_running_container_is_restarted_once(restartable, docker):
     restartable(
         container("worker", 1, health="healthy"),
         container("worker", 2, health="healthy"),
@@ -384,13 +385,13 @@ def test_every_container_is_restarted_once_but_not_what_has_ended(restartable, d
     assert restarted(docker) == ["redis1000000", "worker100000", "worker200000"]
 
 
-def test_only_what_is_named_is_restarted(restartable, docker):
+def test_only_named_services_are_restarted(restartable, docker):
     restartable(container("worker", 1, health="healthy"), container("redis", 1, health="healthy"))
     assert run("restart", "redis").returncode == 0
     assert restarted(docker) == ["redis1000000"]
 
 
-def test_an_unknown_service_is_refused_with_the_known_ones_and_nothing_is_restarted(restartable, docker):
+def test_an_unknown_service_restarts_nothing(restartable, docker):
     restartable(container("worker", 1, health="healthy"), container("redis", 1, health="healthy"))
     result = run("restart", "redis", "wroker")
     assert result.returncode == 2
@@ -399,7 +400,7 @@ def test_an_unknown_service_is_refused_with_the_known_ones_and_nothing_is_restar
     assert restarted(docker) == []
 
 
-def test_a_service_whose_other_instance_is_unwell_is_not_taken_away(restartable, docker):
+def test_a_service_with_an_unhealthy_peer_is_not_restarted(restartable, docker):
     restartable(container("worker", 1, health="healthy"), container("worker", 2, health="unhealthy"))
     result = run("restart", "worker")
     assert result.returncode == 2
@@ -407,7 +408,7 @@ def test_a_service_whose_other_instance_is_unwell_is_not_taken_away(restartable,
     assert restarted(docker) == []
 
 
-def test_one_that_does_not_get_well_ends_it_and_the_next_is_left_alone(restartable, docker, monkeypatch):
+def test_an_instance_that_stays_unhealthy_stops_the_restart(restartable, docker, monkeypatch):
     monkeypatch.setattr(restart, "HEALTHY_SECONDS", 0.05)
     monkeypatch.setattr("ops.waiting.POLL_SECONDS", 0.01)
     restartable(container("redis", 1, health="unhealthy"))
