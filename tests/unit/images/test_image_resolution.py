@@ -81,7 +81,7 @@ def test_a_silent_registry_costs_its_time_limit_once(daemon):
     assert len(daemon.calls("pull")) == 1
 
 
-def test_a_registry_that_refuses_an_image_is_asked_for_the_others(daemon):
+def test_after_a_refusal_the_other_images_are_asked_for(daemon):
     daemon.registry("refuses")
     assert origins(resolve_all()) == {"airgap"}
     assert len(daemon.calls("pull")) == len(CORE)
@@ -247,7 +247,7 @@ def test_images_without_a_package_are_left_out_with_one_line(daemon, registry):
     assert len([line for line in lines if "Grafana" in line and "Jaeger" in line]) == 1
 
 
-def test_a_left_out_image_is_asked_for_again_beside_official_images(daemon):
+def test_beside_official_images_a_left_out_one_is_tried_again(daemon):
     missing = OFFICIAL["JAEGER_IMAGE"]
     daemon.has(*(reference for reference in OFFICIAL.values() if reference != missing))
     assert "JAEGER_IMAGE" not in resolve_all(profiles=["observability"])
@@ -330,7 +330,7 @@ def test_a_plan_is_ready_while_the_pulls_that_it_began_go_on(daemon):
     assert OFFICIAL["AIRFLOW_BASE_IMAGE"] in daemon.local()
 
 
-def test_an_image_that_is_refused_after_the_plan_gets_a_fallback_image(daemon):
+def test_an_image_refused_after_the_plan_gets_a_fallback_image(daemon):
     daemon.registry("answers")
     images = plan()
     assert origins(images.images) == {"official"}

@@ -147,7 +147,7 @@ def test_every_fallback_image_has_a_target_on_the_debian_base():
     assert bases - set(stages) == {"${DEBIAN_IMAGE}", "scratch"}
 
 
-def test_every_image_has_a_contract_and_a_fallback_image_or_is_optional():
+def test_every_image_has_a_contract_and_a_fallback_if_required():
     keys = {key for key in read_images_env(ROOT) if key.endswith("_IMAGE")}
     assert keys == set(fallback_images.FALLBACK_IMAGES) | set(OPTIONAL)
     contract = yaml.safe_load((ROOT / "ops/images/airgap/contract.yaml").read_text())

@@ -44,7 +44,7 @@ def test_a_long_state_stays_in_its_line(terminal):
         assert len(lines_of(progress)) == 2
 
 
-def test_the_table_ends_with_its_last_image_and_stays_on_the_screen(terminal):
+def test_a_finished_table_stays_on_the_screen(terminal):
     with image_progress(print, terminal) as progress:
         progress.expect(["redis"])
         progress.reporter("redis")("pulling")
