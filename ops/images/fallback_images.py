@@ -38,7 +38,6 @@ DOCKERFILE = "ops/images/airgap/Dockerfile"
 
 
 def target(key: str) -> str:
-    """Return the target in the Dockerfile."""
     return TOOLS[key] if key in TOOLS else FALLBACK_IMAGES[key]
 
 

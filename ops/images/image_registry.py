@@ -102,7 +102,6 @@ class BackgroundPull:
         threading.Thread(target=self.run, args=(name, reference, progress, answer_seconds), daemon=True).start()
 
     def run(self, name: str, reference: str, progress: ImageProgress, answer_seconds: float) -> None:
-        """Pull the image to its end."""
         try:
             self.result.set_result(pull(reference, progress.reporter(name), answer_seconds, self.answered.set))
         except OSError as error:

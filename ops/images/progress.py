@@ -25,7 +25,7 @@ class ImageProgress(Protocol):
         """Show the last state of an image, such as `ready`."""
 
     def drop(self, name: str) -> None:
-        """Show the image no longer."""
+        """Hide the image: it is not needed, or is reported by a note."""
 
     def note(self, line: str) -> None:
         """Show a line that is about no single image."""
@@ -39,19 +39,17 @@ class LineProgress:
         self.lock = threading.Lock()
 
     def expect(self, names: Iterable[str]) -> None:
-        """Show nothing: there is no state yet."""
+        pass  # no state yet
 
     def reporter(self, name: str) -> Reporter:
-        """Return what reports a line that begins with the image's name."""
         return lambda state: self.note(f"{name}: {state}")
 
     def finish(self, name: str, state: str) -> None:
-        """Show nothing: the last line of the pull or the build is there."""
+        pass  # the pull or the build has reported its last line
 
     def drop(self, name: str) -> None:
-        """Show nothing: lines stay."""
+        pass  # lines stay
 
     def note(self, line: str) -> None:
-        """Report the line; one thread at a time."""
         with self.lock:
             self.report(line)

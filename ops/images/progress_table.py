@@ -62,14 +62,11 @@ class TableProgress:
         self.lock = threading.Lock()
 
     def expect(self, names: Iterable[str]) -> None:
-        """Show these images as waiting."""
         with self.lock:
             self.rows |= {name: Row() for name in names if name not in self.rows}
             self.show()
 
     def reporter(self, name: str) -> Reporter:
-        """Return what sets the state of this image's line."""
-
         def update(state: str) -> None:
             with self.lock:
                 row = self.rows.get(name, Row())
@@ -87,30 +84,26 @@ class TableProgress:
             self.stop_if_finished()
 
     def drop(self, name: str) -> None:
-        """Remove the image's line."""
         with self.lock:
             self.rows = {other: row for other, row in self.rows.items() if other != name}
             self.stop_if_finished()
 
     def close(self) -> None:
-        """Stop to draw, whatever is unfinished."""
         with self.lock:
             self.stop()
 
     def show(self) -> None:
-        """Begin to draw, if there is a line to draw."""
         if self.rows and self.live is None:
             # A stopped Live cannot go on: each table has its own.
             self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=REFRESHES_PER_SECOND)
             self.live.start()
 
     def stop_if_finished(self) -> None:
-        """Stop to draw if no image is unfinished."""
         if all(row.finished for row in self.rows.values()):
             self.stop()
 
     def stop(self) -> None:
-        """Draw for the last time, so that the times stay on the screen, and forget the images."""
+        """Draw for the last time, so that the seconds stay on the screen, and forget the images."""
         if self.live:
             self.live.transient = not self.rows
             self.live.stop()
@@ -118,7 +111,6 @@ class TableProgress:
         self.rows = {}
 
     def render(self) -> Table:
-        """Return the table as of now."""
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("image", no_wrap=True)
         table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=1)

@@ -212,7 +212,6 @@ class ImagePlan:
         return self.obtain([key for key in self.images if not is_core(key)])
 
     def expected_images(self) -> dict[str, ResolvedImage]:
-        """Return every image of a service, Airflow's first."""
         known = self.local | self.planned
         for key, bases in BUILT_ON.items():
             if key not in known and all(base in known for base in bases):
@@ -344,7 +343,6 @@ class ImageSources:
         return ResolvedImage(patroni_reference(self.root, references), origin)
 
     def build_of(self, key: str, reference: str, bases: Mapping[str, ResolvedImage]) -> Build:
-        """Return the build of Airflow's or Patroni's image."""
         arguments = {base: image.reference for base, image in bases.items()}
         if key == AIRFLOW_IMAGE:
             arguments["UV_VERSION"] = self.uv_version()
@@ -353,7 +351,6 @@ class ImageSources:
         return Build(reference, folder / "Dockerfile", folder, arguments)
 
     def uv_version(self) -> str:
-        """Return the version of uv that the Airflow image is built with."""
         return read_images_env(self.root)["UV_VERSION"]
 
     def worth_asking_for(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
@@ -446,13 +443,11 @@ def image_name(key: str) -> str:
 
 
 def is_local(reference: str) -> bool:
-    """Return whether the Docker daemon has the image."""
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", reference]
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def report_left_out(keys: list[str], official: Mapping[str, str], progress: ImageProgress) -> None:
-    """Report the images that the stack runs without, if any."""
     if keys:
         names = " and ".join(OPTIONAL[key] for key in keys)
         references = ", ".join(official[key] for key in keys)
