@@ -1,4 +1,4 @@
-"""Child processes whose output becomes progress: never a silent minute, and the last lines when one fails."""
+"""Child processes whose output becomes progress, at least every 10 s, and whose last lines explain a failure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# After this long without a word from the child the caller is told that it is still at work.
+# After this long without output the child is reported as still running.
 HEARTBEAT_SECONDS = 10.0
-# A line of progress more often than this is not read by anybody.
+# Nobody reads lines of progress that come more often.
 REPORT_INTERVAL_SECONDS = 2.0
 KEPT_LINES = 25
 
 
 class ChildFailedError(Exception):
-    """A child process exited with an error; `tail` holds the last lines that it wrote."""
+    """A child process exited with an error; `tail` holds its last lines of output."""
 
     def __init__(self, command: str, status: int, tail: Sequence[str]) -> None:
         self.status = status
@@ -30,19 +30,18 @@ class ChildFailedError(Exception):
 
 
 class SilentChildError(Exception):
-    """A child process wrote nothing for longer than it may, and was ended."""
+    """A child process wrote nothing for longer than it may, and was killed."""
 
 
 def output_lines(
     stream: IO[str], on_silence: Callable[[float], None], heartbeat_seconds: float = HEARTBEAT_SECONDS
 ) -> Iterator[str]:
-    """Yields the lines of `stream` until it ends, calling `on_silence` while none come.
+    """Yield the lines of `stream` until it ends, and call `on_silence` while none come.
 
     Args:
         stream: The child's output.
-        on_silence: Is given the seconds since the last line, every `heartbeat_seconds`; what it raises ends
-            the reading.
-        heartbeat_seconds: How long a silence may last before `on_silence` hears of it.
+        on_silence: Takes the seconds since the last line; its exceptions end the iteration.
+        heartbeat_seconds: How often `on_silence` is called during a silence.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -71,12 +70,12 @@ def run_with_progress(
     report: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs a command to its end and reports what `progress` makes of its output (stdout and stderr together).
+    """Run a command to its end and report its progress.
 
     Args:
         arguments: The command.
-        progress: Turns a line of output into a line for people, or None when it says nothing to them.
-        report: Shows a line to people.
+        progress: Turns a line of output (stdout or stderr) into a line to show, or None.
+        report: Shows a line.
         environment: The child's whole environment; None: this process's.
 
     Raises:
@@ -84,10 +83,10 @@ def run_with_progress(
     """
     started = time.monotonic()
     last_report = started - REPORT_INTERVAL_SECONDS
-    step = name = Path(arguments[0]).name
+    reported = step = name = Path(arguments[0]).name
     tail: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
 
-    def still_at_work(_: float) -> None:
+    def report_duration(_: float) -> None:
         nonlocal last_report
         last_report = time.monotonic()
         report(f"{step} … {last_report - started:.0f} s")
@@ -102,15 +101,14 @@ def run_with_progress(
         env=environment,
     ) as child:
         assert child.stdout is not None  # noqa: S101 (PIPE above)
-        for line in output_lines(child.stdout, still_at_work, HEARTBEAT_SECONDS):
+        for line in output_lines(child.stdout, report_duration, HEARTBEAT_SECONDS):
             tail.append(line)
-            said = progress(line)
-            before, step = step, said or step
+            step = progress(line) or step
             silent_seconds = time.monotonic() - last_report
-            if step != before and silent_seconds >= REPORT_INTERVAL_SECONDS:
+            if step != reported and silent_seconds >= REPORT_INTERVAL_SECONDS:
                 report(step)
-                last_report = time.monotonic()
+                reported, last_report = step, time.monotonic()
             elif silent_seconds >= HEARTBEAT_SECONDS:
-                still_at_work(silent_seconds)
+                report_duration(silent_seconds)
     if child.returncode != 0:
         raise ChildFailedError(" ".join([name, *arguments[1:2]]), child.returncode, tail)

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Docker Engine with the compose (v2) and buildx plugins: there, running, and ours to use.
-# Sourced by ops/stack, which calls `ensure_docker`. Changes nothing where Docker already answers; installs only on
-# Debian and Ubuntu, and only as root; everywhere else it says what is missing and stops.
+# Docker Engine with the compose (v2) and buildx plugins: installed, running, and usable by this user.
+# Sourced by ops/stack, which calls `ensure_docker`. It changes nothing where Docker answers. It installs only on Debian
+# and Ubuntu and only as root; otherwise it names the missing part and stops.
 
-# The first compose release that reads `include:`, which compose/compose.yaml is made of.
+# The first compose release with `include:`, which compose/compose.yaml consists of.
 # https://docs.docker.com/compose/how-tos/multiple-compose-files/include/
 readonly COMPOSE_MINIMUM=2.20.0
-# Debian 12's own compose is v1 and it has no buildx: both are taken from this release's packages, which run there.
+# Debian 12 has compose v1 and no buildx: both come from this release's packages, which run on Debian 12.
 readonly PLUGIN_SUITE=trixie
 readonly PLUGIN_DIRECTORY=/usr/local/lib/docker/cli-plugins
 readonly DOCKERD_LOG=/var/log/dockerd.log
@@ -19,32 +19,32 @@ ensure_docker() {
 
   case $problem in
     permission)
-      docker_stop "this user may not talk to the Docker daemon." \
-        "Run 'sudo usermod -aG docker $(id -un)' and log in again, or run this command as root." ;;
+      docker_stop "this user has no permission for the Docker daemon" \
+        "run 'sudo usermod -aG docker $(id -un)' and log in again, or run this command as root" ;;
     remote)
-      docker_stop "the Docker daemon at ${DOCKER_HOST} does not answer." "Start it, or unset DOCKER_HOST." ;;
+      docker_stop "the Docker daemon at ${DOCKER_HOST} does not answer" "start it, or unset DOCKER_HOST" ;;
   esac
   if [[ $(uname -s) != Linux ]]; then
-    docker_stop "$(docker_says "$problem")" "Install and start Docker Desktop: https://docs.docker.com/desktop/"
+    docker_stop "$(docker_reason "$problem")" "install and start Docker Desktop: https://docs.docker.com/desktop/"
   fi
   if ((EUID != 0)); then
-    docker_stop "$(docker_says "$problem")" \
-      "Run this command as root once and it is put right, or see https://docs.docker.com/engine/install/"
+    docker_stop "$(docker_reason "$problem")" \
+      "run this command once as root, or see https://docs.docker.com/engine/install/"
   fi
 
-  # What is missing shows one at a time: a client, then its daemon, then the plugins. What stays after it was put right
-  # once is beyond us.
+  # Missing parts show one at a time: the client, then its daemon, then the plugins. A part that is still missing after
+  # one installation stops the loop.
   local before=
   while [[ -n $problem && $problem != "$before" ]]; do
     before=$problem
     if [[ $problem == daemon ]]; then docker_start; else docker_install; fi
     problem=$(docker_problem)
   done
-  [[ -z $problem ]] || docker_stop "$(docker_says "$problem")" "See https://docs.docker.com/engine/install/"
+  [[ -z $problem ]] || docker_stop "$(docker_reason "$problem")" "see https://docs.docker.com/engine/install/"
 }
 
-# Prints the first thing that is missing, one of: client, permission, remote, daemon, compose, buildx; nothing if all is
-# well. One call of the client (it lists its own plugins), so that a second `up` does not notice the check.
+# Prints the first missing part, one of: client, permission, remote, daemon, compose, buildx; nothing if all are there.
+# One call of the client, which lists its own plugins: a second `up` stays quick.
 docker_problem() {
   local answer compose
   command -v docker >/dev/null 2>&1 || { echo client; return; }
@@ -54,7 +54,7 @@ docker_problem() {
       *"permission denied"*) echo permission; return ;;
     esac
     [[ -z ${DOCKER_HOST:-} ]] || { echo remote; return; }
-    # A client without its daemon: the installed engine only has to be started.
+    # A client without its daemon: an installed engine only needs a start.
     if command -v dockerd >/dev/null 2>&1; then echo daemon; else echo client; fi
     return
   fi
@@ -63,18 +63,18 @@ docker_problem() {
   [[ $answer == *" buildx="* ]] || echo buildx
 }
 
-docker_says() {
+docker_reason() {
   case $1 in
-    client) echo "Docker Engine is not installed." ;;
-    daemon) echo "the Docker daemon is not running." ;;
-    compose) echo "Docker's compose plugin is missing or older than ${COMPOSE_MINIMUM}." ;;
-    buildx) echo "Docker's buildx plugin is missing." ;;
-    *) echo "Docker does not answer ($1)." ;;
+    client) echo "Docker Engine is not installed" ;;
+    daemon) echo "the Docker daemon is not running" ;;
+    compose) echo "the compose plugin is missing or older than ${COMPOSE_MINIMUM}" ;;
+    buildx) echo "the buildx plugin is missing" ;;
+    *) echo "it does not answer ($1)" ;;
   esac
 }
 
 docker_stop() {
-  printf 'Docker: %s\n%s\n' "$1" "$2" >&2
+  printf 'error: cannot use Docker: %s\nhint: %s\n' "$1" "$2" >&2
   exit 1
 }
 
@@ -86,9 +86,9 @@ version_at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1) == "
 
 docker_install() {
   local version
-  # The engine makes its networks with iptables, and pulls with the system's certificates.
+  # The engine creates its networks with iptables, and pulls with the system's certificates.
   local -a engine=(docker.io iptables ca-certificates)
-  # Where the kernel enforces AppArmor, no container starts without its parser, which the engine only recommends.
+  # Where the kernel enforces AppArmor, containers need its parser to start; the engine's package only recommends it.
   [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) != Y ]] || engine+=(apparmor)
   export DEBIAN_FRONTEND=noninteractive
   case $(os_release ID) in
@@ -102,12 +102,12 @@ docker_install() {
         docker_install_plugins
       fi ;;
     *)
-      docker_stop "Docker is missing or incomplete, and it can be installed by itself on Debian and Ubuntu only." \
-        "See https://docs.docker.com/engine/install/" ;;
+      docker_stop "it is missing or incomplete, and this script installs it only on Debian and Ubuntu" \
+        "see https://docs.docker.com/engine/install/" ;;
   esac
 }
 
-# One field of /etc/os-release; testing and unstable Debian have no VERSION_ID and count as the newest.
+# One field of /etc/os-release; Debian testing and unstable have no VERSION_ID and count as the newest.
 os_release() (
   # shellcheck disable=SC2034 # read by name below
   local ID='' VERSION_ID=99 VERSION_CODENAME=''
@@ -128,18 +128,18 @@ docker_apt_install() {
   docker_quietly apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# The two plugins out of a newer Debian's packages: fetched from the machine's own mirror by an apt that knows nothing
-# but that release, so that nothing else on the machine can be upgraded by it; apt checks the signatures.
+# The two plugins out of a newer Debian's packages, from the machine's own mirror. This apt has only that release as its
+# source, so that it cannot upgrade anything else on the machine; it checks the signatures.
 docker_install_plugins() {
   local work mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   mirror=$(debian_mirror)
-  [[ -n $mirror ]] || docker_stop "no Debian mirror in this machine's apt sources." \
-    "Install Docker's compose and buildx plugins by hand: https://docs.docker.com/compose/install/linux/"
-  # Debian 12's later keyrings hold the newer release's keys.
+  [[ -n $mirror ]] || docker_stop "this machine's apt sources have no Debian mirror" \
+    "install Docker's compose and buildx plugins by hand: https://docs.docker.com/compose/install/linux/"
+  # Debian 12's later keyrings have the newer release's keys.
   docker_quietly apt-get install -y --no-install-recommends debian-archive-keyring
 
   work=$(mktemp -d)
-  # apt drops to its own user for downloads.
+  # apt downloads as its own user.
   chmod 0755 "$work"
   mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/debs"
   printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$PLUGIN_SUITE" >"$work/sources.list"
@@ -148,12 +148,12 @@ docker_install_plugins() {
     -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
     -o "Dir::State::lists=$work/lists" -o "Dir::Cache::archives=$work/archives"
     -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
-    # A mirror's copy may be past its date; the signatures are checked all the same.
+    # A mirror's copy may have expired; apt still checks the signatures.
     -o Acquire::Check-Valid-Until=false
-    # The index of a whole release in one file, without translations.
+    # No translations: they are not needed.
     -o Acquire::Languages=none -o APT::Sandbox::User=root
   )
-  docker_step "taking the compose and buildx plugins from Debian ${PLUGIN_SUITE}"
+  docker_step "installing the compose and buildx plugins of Debian ${PLUGIN_SUITE}"
   docker_quietly "${apt[@]}" update
   (cd "$work/debs" && docker_quietly "${apt[@]}" download docker-compose docker-buildx) || exit 1
   local deb
@@ -164,13 +164,13 @@ docker_install_plugins() {
   rm -rf "$work"
 }
 
-# The URI of the machine's Debian mirror, as apt itself reads it from whatever form the sources have.
+# The URI of the machine's Debian mirror, as apt reads it from one-line and deb822 sources.
 debian_mirror() {
   apt-get --print-uris update |
     sed -n "s|^'\(.*/\)dists/$(os_release VERSION_CODENAME)/InRelease' .*|\1|p" | head -n 1
 }
 
-# Runs a command with its output kept for the case that it fails, and a line of progress every few seconds.
+# Runs a command, with a line of progress every 10 s; shows its output only if it fails.
 docker_quietly() {
   local log status=0 pid waited=0
   log=$(mktemp)
@@ -184,8 +184,8 @@ docker_quietly() {
   if ((status)); then
     tail -n 20 "$log" >&2
     rm -f "$log"
-    docker_stop "'$1' failed (exit ${status}); its last lines are above." \
-      "Nothing else was changed; run it again once that is cured."
+    docker_stop "'$1' failed (exit ${status}); its last lines are above" \
+      "fix that, then run this command again; nothing else was changed"
   fi
   rm -f "$log"
 }
@@ -202,20 +202,20 @@ docker_start() {
   docker_wait
 }
 
-# No init system (a container, a bare micro-VM): the daemon becomes a session of its own, so that it outlives this shell
-# and Ctrl-C does not reach it.
+# No init system (a container, a bare micro-VM): the daemon gets its own session, so that it outlives this shell and
+# Ctrl-C does not reach it.
 docker_start_without_init() {
-  # A pid file that a killed daemon left behind, whose number another process may have by now, keeps the next from
-  # starting: https://github.com/moby/moby/issues/21914
+  # The pid file of a killed daemon prevents the next start if another process has its number:
+  # https://github.com/moby/moby/issues/21914
   local pid_file=/var/run/docker.pid
   if [[ -f $pid_file ]]; then
-    docker_daemon_lives "$(<"$pid_file")" && return 0 # starting already: another `up` was faster
+    docker_daemon_lives "$(<"$pid_file")" && return 0 # another `up` is starting it
     rm -f "$pid_file"
   fi
   setsid nohup dockerd >>"$DOCKERD_LOG" 2>&1 </dev/null &
 }
 
-# docker_daemon_lives PID: whether the process is a dockerd that runs; a killed one that nobody has reaped yet does not.
+# docker_daemon_lives PID: whether the process is a running dockerd, not a zombie.
 docker_daemon_lives() {
   [[ $(cat "/proc/$1/comm" 2>/dev/null) == dockerd ]] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
@@ -225,12 +225,12 @@ docker_wait() {
   until docker info >/dev/null 2>&1; do
     if ((SECONDS >= deadline)); then
       [[ ! -f $DOCKERD_LOG ]] || tail -n 20 "$DOCKERD_LOG" >&2
-      docker_stop "the daemon did not answer within ${DAEMON_START_SECONDS} s." \
-        "Its log: ${DOCKERD_LOG}, or 'journalctl -u docker' where systemd runs it."
+      docker_stop "the daemon did not answer within ${DAEMON_START_SECONDS} s" \
+        "read its log: ${DOCKERD_LOG}, or 'journalctl -u docker' where systemd runs it"
     fi
     if ! ((++tick % 20)); then
       docker_step "waiting for the daemon ($((deadline - SECONDS)) s left)"
-      # The one that another command was starting may have died on the way.
+      # A daemon that another command started may have died.
       [[ -d /run/systemd/system ]] || docker_start_without_init
     fi
     sleep 0.25

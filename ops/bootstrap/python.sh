@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # The Python environment, `.venv`, from uv.lock. Sourced by ops/stack.
 
-# python_environment GROUP: `.venv` holds what the dependency group `ops` (to run the stack) or `dev` (to test it) names.
-# The lock's hashes are checked, and packages come from the index that this machine is configured for.
+# python_environment GROUP: `.venv` has the packages of the dependency group `ops` (to run the stack) or `dev` (to test
+# it), checked against the lock's hashes, from the index that this machine is configured for.
 python_environment() {
   local group=$1 stamp requirements
   trust_system_certificates
   stamp="$STACK_ROOT/.venv/.synced-$group"
-  # Nothing to do while the lock is older than the last sync: an `up` that changes nothing stays quick.
+  # No sync while the lock is older than the last one: an `up` that changes nothing stays quick.
   if [ -x "$STACK_ROOT/.venv/bin/python" ] && [ "$stamp" -nt "$STACK_ROOT/uv.lock" ] && [ "$stamp" -nt "$STACK_ROOT/pyproject.toml" ]; then
     return
   fi
@@ -30,7 +30,7 @@ python_environment() {
   touch "$stamp"
 }
 
-# uv, at the version in compose/images.env, in a folder of the project's own.
+# uv, at the version in compose/images.env, in the project's folder.
 install_uv() {
   local version home
   version=$(sed -n 's/^UV_VERSION=//p' "$STACK_ROOT/compose/images.env")
@@ -38,9 +38,10 @@ install_uv() {
   if [ "$("$home/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$version" ]; then
     echo "Installing uv $version …" >&2
     if ! python3 -m venv --clear "$home" >/dev/null 2>&1; then
-      # Debian and Ubuntu keep venv apart from Python.
+      # Debian and Ubuntu have venv in a separate package.
       if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "error: python3 cannot make a virtual environment. Install the package python3-venv, and run this again." >&2
+        echo "error: cannot create a virtual environment: python3 has no venv" >&2
+        echo "hint: install the package python3-venv, then run this again" >&2
         exit 2
       fi
       { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends python3-venv; } >&2
@@ -51,12 +52,12 @@ install_uv() {
   uv() { "$STACK_ROOT/.bootstrap/bin/uv" "$@"; }
 }
 
-# A proxy that inspects TLS signs with a certificate that only the system's own store knows.
+# Only the system's store has the certificate of a proxy that inspects TLS.
 trust_system_certificates() {
   export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 }
 
-# uv does not read pip's settings: hand over the index that the machine names there.
+# uv does not read pip's settings: pass on the index that they name.
 use_configured_index() {
   local index
   if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then

@@ -1,6 +1,6 @@
-"""`python -m ops.ci.actionlint FILES`: checks GitHub's workflows with actionlint, which no Python package holds.
+"""`python -m ops.ci.actionlint FILES`: check GitHub's workflows with actionlint, which is in no Python package.
 
-It runs in its official image; where that cannot be had, in one that is built from its Go module.
+It runs in its official image; where that cannot be pulled, in one that is built from its Go module.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ops.images import debian_base, fallback_images
 from ops.images.image_registry import REGISTRY_ANSWER_SECONDS, pull
+from ops.images.progress import LineProgress
 from ops.images.resolve import ImageError, images_choice, is_local
 from ops.images.versions import read_images_env
 from ops.project import ROOT
@@ -30,52 +31,50 @@ def image(
     environ: Mapping[str, str] = os.environ,
     answer_seconds: float = REGISTRY_ANSWER_SECONDS,
 ) -> str:
-    """Makes sure that an image with actionlint is on this machine, and says which.
+    """Return an image with actionlint, once it is on this machine.
 
     Raises:
-        ImageError: STACK_IMAGES allows the official image only, and that cannot be pulled.
-        AirgapError: The stand-in's base cannot be built.
-        ChildFailedError: The stand-in cannot be built.
+        ImageError: STACK_IMAGES allows only the official image, and that cannot be pulled.
+        AirgapError: The base of the fallback image cannot be built.
+        ChildFailedError: The fallback image cannot be built.
     """
+    progress = LineProgress(report)
     choice = images_choice(environ)
     official = f"{REPOSITORY}:{read_images_env(root)[VERSION]}"
-    stand_in = fallback_images.reference(root, VERSION)
+    fallback = fallback_images.reference(root, VERSION)
     if choice != "airgap" and is_local(official):
         return official
-    if choice != "official" and is_local(stand_in):
-        return stand_in
+    if choice != "official" and is_local(fallback):
+        return fallback
     if choice != "airgap":
-        refusal = pull(official, report, answer_seconds)
+        refusal = pull(official, progress.reporter("actionlint"), answer_seconds)
         if refusal is None:
             return official
         if choice == "official":
-            raise ImageError(f"{official} cannot be pulled: {refusal}")
+            raise ImageError(f"cannot pull {official}: {refusal}\nhint: load the image with `docker load`")
     if not is_local(debian_base.reference()):
-        debian_base.build(report)
-    fallback_images.build(root, VERSION, report)
-    return stand_in
+        debian_base.build(progress.reporter("debian"))
+    fallback_images.build(root, VERSION, progress.reporter("actionlint"))
+    return fallback
 
 
 def check(root: Path, reference: str, files: list[str]) -> int:
-    """Runs actionlint over workflows, with shellcheck over the scripts in them.
+    """Run actionlint on workflows, and shellcheck on the scripts in them; return the exit code, 0 without findings.
 
     Args:
         root: The repository, or another folder with .github/ in it.
         reference: The image.
-        files: The workflows, from the root.
-
-    Returns:
-        Its exit code: not 0 when it finds something.
+        files: The workflows, relative to the root.
     """
     command = ["docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"]
     command += [f"--volume={root / '.github'}:/repository/.github:ro", "--workdir=/repository"]
-    # It looks for actions of the repository's own only where there is a .git.
+    # Only in a folder with a .git does it check the repository's own actions.
     command += ["--tmpfs=/repository/.git", reference, "-no-color", *files]
     return subprocess.run(command, check=False).returncode
 
 
 def main() -> None:
-    """Checks the files that are named."""
+    """Check the files named on the command line."""
 
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """`python -m ops.ci.junit_summary FOLDER`: the JUnit files in a folder as Markdown, for a run's page on GitHub.
 
-A table with a line for each file, and each test that failed with the end of what it said. Only the standard library,
-so that it also reports a run that ended before there was an environment.
+A table with a line for each file, then each failed test with the end of its output. It needs only the standard library,
+so that it also reports a run that failed before its Python environment was installed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-# A run's page takes 1 MiB in all: https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
+# A run's page holds at most 1 MiB: https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
 MOST_FAILURES = 50
 MOST_LINES = 60
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A test that failed, or a fixture of its."""
+    """A failed test, or a failed fixture of a test."""
 
     test: str
     text: str
@@ -36,7 +36,7 @@ class Report:
 
 
 def read(path: Path) -> Report:
-    """Reads one JUnit file of pytest's."""
+    """Read one JUnit file that pytest wrote."""
     root = ET.parse(path).getroot()  # noqa: S314 (our own pytest wrote it)
     cases = list(root.iter("testcase"))
     failures = [
@@ -55,9 +55,9 @@ def read(path: Path) -> Report:
 
 
 def markdown(reports: list[Report]) -> str:
-    """The reports as a table, and what failed below it."""
+    """Return the reports as a table, and below it the failures."""
     if not reports:
-        return "No test has reported: the run ended before.\n"
+        return "No test has reported: the run ended before its tests.\n"
     lines = ["| tests | passed | failed | skipped | time |", "|---|---|---|---|---|"]
     for report in reports:
         failed = len({failure.test for failure in report.failures})
@@ -67,9 +67,9 @@ def markdown(reports: list[Report]) -> str:
     for failure in failures[:MOST_FAILURES]:
         lines += [
             "",
-            f"<details><summary>{_plain(failure.test)}</summary>",
+            f"<details><summary>{escaped(failure.test)}</summary>",
             "",
-            *_quoted(failure.text),
+            *indented(failure.text),
             "",
             "</details>",
         ]
@@ -78,17 +78,18 @@ def markdown(reports: list[Report]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return the text for a place where HTML is allowed."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _quoted(text: str) -> list[str]:
-    # Indented: a fence could be ended by the text itself.
+def indented(text: str) -> list[str]:
+    """Return the last lines as a Markdown code block; a line of the text could end a fenced one."""
     return [f"    {line}" for line in text.splitlines()[-MOST_LINES:]]
 
 
 def main() -> None:
-    """Prints the summary of the folder that is named."""
+    """Print the summary of the folder named on the command line."""
     folder = Path(sys.argv[1])
     print(markdown([read(path) for path in sorted(folder.glob("*.xml"))]))
 

@@ -1,6 +1,6 @@
 """`python -m ops.ci.official_images`: the official images and the Airflow image on them, as lines for $GITHUB_OUTPUT.
 
-A workflow builds and scans by these, so that compose/images.env stays the only place of a version.
+Workflows build and scan these images, so that a version is written only in compose/images.env.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def facts(root: Path) -> dict[str, str]:
-    """What a workflow needs to know.
+    """Return what workflows need.
 
     Returns:
-        `reference`, the name under which `ops/stack` looks for the Airflow image on the official base;
-        `dockerfile`, `base` and `uv`, of which it is built;
+        `reference`, the name that `ops/stack` expects for the Airflow image on the official base;
+        `dockerfile`, `base` and `uv`, the inputs of its build;
         `images`, the other official images as a JSON list of `name` and `reference`.
     """
     official = official_references(root, {})

@@ -1,1 +1,1 @@
-"""Images of the stack: found, pulled or built from packages."""
+"""Images of the stack: used, pulled, or built from packages."""

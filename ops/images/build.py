@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,19 @@ from ops.child_process import run_with_progress
 from ops.images.mirrors import proxy_arguments, write_build_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+
+    from ops.images.progress import Reporter
 
 TAG_LENGTH = 12
-SHOWN_LENGTH = 110
-# What Python leaves beside the sources.
+SHOWN_LENGTH = 100
+# Python's caches beside the sources.
 NOT_AN_INPUT = ("__pycache__", ".pyc")
-# "#7 [stage-0 2/4] RUN --mount=… apt-get update" and "#7 12.78 Setting up libllvm19".
-_STEP = re.compile(r"^#\d+ \[(?:\S+ )?\d+/\d+\] (?P<instruction>.+)$")
-_OUTPUT = re.compile(r"^#\d+ \d+\.\d+ +(?P<text>.+)$")
-# What a step is about, for people: the first of these commands that is in it.
-_PURPOSES = {
+# "#7 [redis 2/4] RUN --mount=… apt-get update" and "#7 12.78 Setting up libllvm19".
+STEP = re.compile(r"^#(?P<number>\d+) \[(?P<step>(?:\S+ )?\d+/\d+)\] (?P<instruction>.+)$")
+OUTPUT = re.compile(r"^#(?P<number>\d+) \d+\.\d+ +(?P<text>.+)$")
+# What a step does; the first of these commands in its instruction counts.
+PURPOSES = {
     "uv pip sync": "installing the locked Python packages",
     "pip install --quiet --no-cache-dir --timeout 120 --require-hashes": "installing the locked Python packages",
     "pip install": "fetching uv",
@@ -34,20 +37,33 @@ _PURPOSES = {
     "apt-get install": "installing packages",
     "apt-get update": "reading the package lists",
 }
-# Of a step's output, what tells how far it is; the rest would be noise.
-_TELLING = ("Get:", "Need to get", "Setting up", "Prepared", "Installed", "Bytecode compiled", "Downloaded")
+# The lines of a step's output that show its progress.
+PROGRESS_OUTPUT = ("Get:", "Need to get", "Setting up", "Prepared", "Installed", "Bytecode compiled", "Downloaded")
+
+
+@dataclass(frozen=True)
+class Build:
+    """The input of one `docker build`."""
+
+    reference: str
+    """The tag that the image gets."""
+    dockerfile: Path
+    context: Path
+    arguments: Mapping[str, str]
+    target: str = ""
+    """The stage to build; empty: the last one."""
 
 
 def content_tag(root: Path, paths: Iterable[Path], values: Iterable[str] = ()) -> str:
-    """A tag that changes with the content, the name or the executable bit of any input, and nothing else.
+    """Return a tag that changes with the content, the name or the executable bit of any input, and nothing else.
 
     Args:
-        root: The folder that names are taken from, so that the same inputs elsewhere give the same tag.
+        root: The folder that names are relative to, so that the same inputs in another folder give the same tag.
         paths: Files, and folders with everything in them.
         values: Other inputs, in a fixed order.
     """
     digest = hashlib.sha256()
-    for path in sorted(_files(paths)):
+    for path in sorted(input_files(paths)):
         executable = os.access(path, os.X_OK)
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(root).as_posix()}\0{executable}\0{content}\0".encode())
@@ -55,11 +71,12 @@ def content_tag(root: Path, paths: Iterable[Path], values: Iterable[str] = ()) -
 
 
 def values_tag(values: Iterable[str]) -> str:
-    """A tag that changes with any of the values, or their order."""
+    """Return a tag that changes with any of the values, or their order."""
     return hashlib.sha256("".join(f"{value}\0" for value in values).encode()).hexdigest()[:TAG_LENGTH]
 
 
-def _files(paths: Iterable[Path]) -> set[Path]:
+def input_files(paths: Iterable[Path]) -> set[Path]:
+    """Return the files, and every file in the folders, without Python's caches."""
     return {
         file
         for path in paths
@@ -68,42 +85,43 @@ def _files(paths: Iterable[Path]) -> set[Path]:
     }
 
 
-def build_image(
-    reference: str,
-    dockerfile: Path,
-    context: Path,
-    arguments: Mapping[str, str],
-    report: Callable[[str], None],
-) -> None:
-    """Builds one image with BuildKit and tags it.
+def build_image(build: Build, report: Reporter) -> None:
+    """Build one image with BuildKit.
 
     Raises:
         ChildFailedError: The build failed; it carries the build's last lines.
     """
-    name = reference.rsplit(":", 1)[0].rsplit("/", 1)[-1].removeprefix("airgap-")
     with tempfile.TemporaryDirectory() as folder:
         secrets = write_build_secrets(Path(folder), os.environ, Path.home())
-        build_arguments = {**proxy_arguments(os.environ), **arguments}
-        command = ["docker", "build", "--progress", "plain", "--tag", reference, "--file", str(dockerfile)]
-        # The machine's own network, so that a build reaches what the machine reaches: a proxy or a resolver
-        # on its loopback address, a VPN.
+        command = ["docker", "build", "--progress", "plain", "--tag", build.reference]
+        command += ["--file", str(build.dockerfile), *(["--target", build.target] if build.target else [])]
+        # The machine's own network: a build reaches what the machine reaches, such as a proxy or a resolver on its
+        # loopback address, or a VPN.
         command += ["--network", "host"]
-        for key, value in build_arguments.items():
+        for key, value in {**proxy_arguments(os.environ), **build.arguments}.items():
             command += ["--build-arg", f"{key}={value}"]
         for key, path in secrets.items():
             command += ["--secret", f"id={key},src={path}"]
         environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-        run_with_progress([*command, str(context)], lambda line: build_progress(name, line), report, environment)
-    report(f"{name}: built")
+        report("building")
+        run_with_progress([*command, str(build.context)], BuildSteps().describe, report, environment)
+    report("built")
 
 
-def build_progress(name: str, line: str) -> str | None:
-    """What one line of BuildKit's plain progress says to people; None for most of them."""
-    text = None
-    if step := _STEP.match(line):
-        text = next((text for command, text in _PURPOSES.items() if command in step["instruction"]), None)
-    elif (output := _OUTPUT.match(line)) and output["text"].startswith(_TELLING):
-        text = " ".join(output["text"].split())
-    elif line.endswith("exporting layers"):
-        text = "writing the image"
-    return f"{name}: {text}"[:SHOWN_LENGTH] if text else None
+class BuildSteps:
+    """Turns BuildKit's plain progress into short lines; it remembers which step each vertex is."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, str] = {}
+
+    def describe(self, line: str) -> str | None:
+        """Return `building, redis 2/4: installing packages` for a line of progress; None for most lines."""
+        if step := STEP.match(line):
+            self.steps[step["number"]] = step["step"]
+            purpose = next((text for command, text in PURPOSES.items() if command in step["instruction"]), None)
+            return purpose and f"building, {step['step']}: {purpose}"[:SHOWN_LENGTH]
+        if (output := OUTPUT.match(line)) and output["text"].startswith(PROGRESS_OUTPUT):
+            text = " ".join(output["text"].split())
+            step_label = self.steps.get(output["number"])
+            return (f"building, {step_label}: {text}" if step_label else f"building: {text}")[:SHOWN_LENGTH]
+        return "writing the image" if line.endswith("exporting layers") else None

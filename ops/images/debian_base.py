@@ -1,4 +1,4 @@
-"""The Debian that the stand-ins are built on, made by mmdebstrap from the machine's own mirror."""
+"""The Debian base of the fallback images, built by mmdebstrap from the machine's own mirror."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ops.child_process import ChildFailedError, run_with_progress
 from ops.images.build import values_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from ops.images.progress import Reporter
 
 # Debian 13 is stable, and its Python is the image's 3.13. Testing moves: its Python changed overnight.
 SUITE = "trixie"
 POCKETS = ("", "-updates", "-security")
 REPOSITORY = "airflow-ha/airgap-debian"
-# mmdebstrap's options that shape the image. The mirror is not among them: a moved mirror is not a new image.
+# mmdebstrap's options, which the image's tag depends on. The mirror is not among them: another mirror, the same image.
 OPTIONS = (
     "--variant=minbase",
     # Documentation and translations, a third of the packages' size; licences stay.
@@ -31,21 +31,21 @@ OPTIONS = (
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     # An image layer needs no fsync for every file.
     "--dpkgopt=force-unsafe-io",
-    # A mirror's copy of a suite may be past its date; the signatures are checked all the same.
+    # A mirror's copy of a suite may have expired; apt still checks the signatures.
     '--aptopt=Acquire::Check-Valid-Until "false"',
     '--aptopt=Acquire::Languages "none"',
-    # A container has no init system: packages must not try to start their services.
+    # A container has no init system: packages must not start their services.
     "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' > \"$1/usr/sbin/policy-rc.d\"",
     '--customize-hook=chmod 0755 "$1/usr/sbin/policy-rc.d"',
 )
 # 'http://mirror/debian/dists/bookworm/InRelease' mirror_debian_dists_bookworm_InRelease 0
-_SIGNED_INDEX = re.compile(r"^'(\S+/)dists/(\S+)/InRelease' ", re.MULTILINE)
-# Of mmdebstrap's messages those that say how far it is.
-TELLING = ("running apt-get", "downloading", "extracting", "installing", "creating", "success")
+SIGNED_INDEX = re.compile(r"^'(\S+/)dists/(\S+)/InRelease' ", re.MULTILINE)
+# The messages of mmdebstrap that show its progress.
+PROGRESS_MESSAGES = ("running apt-get", "downloading", "extracting", "installing", "creating", "success")
 
 
 class AirgapError(Exception):
-    """A stand-in cannot be built on this machine; the message says what is missing and what to do."""
+    """This machine cannot build fallback images; the message has the reason and a hint."""
 
 
 class AptSource(NamedTuple):
@@ -56,49 +56,46 @@ class AptSource(NamedTuple):
 
 
 def parse_print_uris(text: str) -> list[AptSource]:
-    """Reads what `apt-get --print-uris update` printed: each suite's signed index is one source."""
-    return [AptSource(*match.groups()) for match in _SIGNED_INDEX.finditer(text)]
+    """Return the sources in the output of `apt-get --print-uris update`: each suite's signed index is one."""
+    return [AptSource(*match.groups()) for match in SIGNED_INDEX.finditer(text)]
 
 
 def machine_sources(*apt_options: str) -> list[AptSource]:
-    """The machine's package sources as apt itself reads them, from one-line and deb822 files alike.
+    """Return the machine's package sources as apt reads them, from one-line and deb822 files; none without apt.
 
     Args:
-        apt_options: Further words for apt-get, such as `-o Dir::Etc::sourcelist=…`.
-
-    Returns:
-        Nothing where there is no apt.
+        apt_options: More arguments for apt-get, such as `-o Dir::Etc::sourcelist=…`.
     """
     command = ["apt-get", *apt_options, "--print-uris", "update"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return []
-    return parse_print_uris(answer.stdout)
+    return parse_print_uris(done.stdout)
 
 
 def suite_lines(sources: list[AptSource], codename: str, suite: str = SUITE) -> list[str]:
-    """The sources of `suite`, its updates and security fixes, on the mirrors of the machine's own release.
+    """Return the sources.list of `suite`, its updates and security fixes, on the machine's own mirrors.
 
     Args:
         sources: The machine's sources.
-        codename: The machine's own Debian release.
-        suite: The wanted release.
+        codename: The Debian release that the machine runs; empty where it runs something else.
+        suite: The Debian release to install.
 
     Returns:
-        Lines for a sources.list; none where the machine has no Debian mirror: mmdebstrap has a default.
+        No lines where the machine has no Debian mirror: mmdebstrap has a default.
     """
     if not codename:
         return []
     mirrors = {source.suite: source.uri for source in reversed(sources)}
     pockets = [pocket for pocket in POCKETS if codename + pocket in mirrors]
     lines = [f"deb {mirrors[codename + pocket]} {suite}{pocket} main" for pocket in pockets]
-    # Fixes alone are nothing to install from.
+    # The main archive is not on a mirror of fixes alone.
     return lines if "" in pockets else []
 
 
 def host_codename() -> str:
-    """The code name of the Debian that this machine runs; empty where it runs something else."""
+    """Return the code name of this machine's Debian; empty where it runs something else."""
     try:
         fields = platform.freedesktop_os_release()
     except OSError:
@@ -107,52 +104,53 @@ def host_codename() -> str:
 
 
 def reference() -> str:
-    """The base image's name, with a tag that changes with its options."""
+    """Return the base image's name; its tag changes with the options."""
     return f"{REPOSITORY}:{SUITE}-{values_tag(OPTIONS)}"
 
 
-def build(report: Callable[[str], None]) -> None:
-    """Makes the base image, about 15 s.
+def build(report: Reporter) -> None:
+    """Build the base image, in about 15 s.
 
     Raises:
         AirgapError: mmdebstrap is missing and cannot be installed here, or it failed.
     """
-    report("debian: making the base of the stand-in images")
+    report("building")
     ensure_mmdebstrap(report)
     sources = suite_lines(machine_sources(), host_codename())
-    # A file between the two, not a pipe: of two that fail together it could not be told which was first.
+    # A file between the two, not a pipe: if both fail, a pipe does not show which failed first.
     with tempfile.TemporaryDirectory() as folder:
         archive = f"{folder}/base.tar"
         try:
-            run_with_progress(["mmdebstrap", *OPTIONS, SUITE, archive, *sources], _progress, report)
+            run_with_progress(["mmdebstrap", *OPTIONS, SUITE, archive, *sources], describe, report)
             command = ["docker", "import", "--change", 'CMD ["bash"]', archive, reference()]
-            run_with_progress(command, lambda _: "debian: importing", report)
+            run_with_progress(command, lambda _: "importing", report)
         except ChildFailedError as error:
-            raise AirgapError(f"the base of the stand-in images could not be built: {error}") from error
+            raise AirgapError(f"cannot build the Debian base of the fallback images: {error}") from error
 
 
-def _progress(line: str) -> str | None:
+def describe(line: str) -> str | None:
+    """Return what a line of mmdebstrap shows of its progress; None for most lines."""
     level, _, text = line.partition(": ")
-    return f"debian: {text}" if level == "I" and text.startswith(TELLING) else None
+    return text if level == "I" and text.startswith(PROGRESS_MESSAGES) else None
 
 
-def ensure_mmdebstrap(report: Callable[[str], None]) -> None:
-    """Installs mmdebstrap where that is possible and it is missing.
+def ensure_mmdebstrap(report: Reporter) -> None:
+    """Install mmdebstrap if it is missing.
 
     Raises:
-        AirgapError: It is missing, and this machine is not Debian or Ubuntu, or we are not root.
+        AirgapError: It is missing, and this machine is not Debian or Ubuntu, or this user is not root.
     """
     if shutil.which("mmdebstrap"):
         return
     if not shutil.which("apt-get"):
         raise AirgapError(
-            "no container registry answers, and stand-in images can be built on Debian and Ubuntu only: "
-            "give this machine access to a registry, or load the images with `docker load`"
+            "cannot build fallback images: no container registry answers, and this machine is not Debian or Ubuntu\n"
+            "hint: give this machine access to a registry, or load the images with `docker load`"
         )
     if os.geteuid() != 0:
         raise AirgapError(
-            "no container registry answers, and the stand-in images need mmdebstrap: "
-            "run `sudo apt-get install mmdebstrap debian-archive-keyring`, then this again"
+            "cannot build fallback images: no container registry answers, and mmdebstrap is missing\n"
+            "hint: run `sudo apt-get install mmdebstrap debian-archive-keyring`, then run this again"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     packages = ("mmdebstrap", "debian-archive-keyring")
@@ -162,4 +160,4 @@ def ensure_mmdebstrap(report: Callable[[str], None]) -> None:
         try:
             run_with_progress(command, lambda _: None, report, environment)
         except ChildFailedError as error:
-            raise AirgapError(str(error)) from error
+            raise AirgapError(f"cannot install mmdebstrap: {error}") from error

@@ -1,4 +1,4 @@
-"""Which stand-in takes the place of which official image, and how it is built."""
+"""The fallback image for each official image, and its build."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import datetime
 from typing import TYPE_CHECKING
 
 from ops.images import debian_base
-from ops.images.build import build_image, content_tag
+from ops.images.build import Build, build_image, content_tag
+from ops.images.dockerfile_stages import target_inputs
 from ops.images.versions import read_images_env, software_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-# The key in compose/images.env, and the folder with the stand-in's Dockerfile.
-STAND_INS = {
+    from ops.images.progress import Reporter
+
+# The key in compose/images.env, and the target in ops/images/airgap/Dockerfile.
+FALLBACK_IMAGES = {
     "AIRFLOW_BASE_IMAGE": "airflow-base",
     "POSTGRES_IMAGE": "postgres",
     "REDIS_IMAGE": "redis",
@@ -28,32 +30,36 @@ STAND_INS = {
     "POSTGRES_EXPORTER_IMAGE": "postgres-exporter",
     "REDIS_EXPORTER_IMAGE": "redis-exporter",
 }
-# Compiled from Go modules, in the version of the official image; the others are as new as Debian's packages.
+# Compiled from Go modules, in the version of the official image; the others have the version of Debian's package.
 COMPILED = ("OTEL_COLLECTOR_IMAGE", "CADVISOR_IMAGE", "STATSD_EXPORTER_IMAGE")
-# Compiled likewise, but not of the stack: what a check runs.
+# Compiled too, but no image of the stack: a check runs it.
 TOOLS = {"ACTIONLINT_VERSION": "actionlint"}
+DOCKERFILE = "ops/images/airgap/Dockerfile"
+
+
+def target(key: str) -> str:
+    return TOOLS[key] if key in TOOLS else FALLBACK_IMAGES[key]
 
 
 def reference(root: Path, key: str) -> str:
-    """The stand-in's name; its tag changes with its Dockerfile, the files beside it, its base and its version."""
-    name = _folder(key)
-    tag = content_tag(
-        root, [root / "ops/images/airgap" / name], [debian_base.reference(), *_version(root, key).values()]
-    )
-    return f"airflow-ha/airgap-{name}:{tag}"
+    """Return the image's name; its tag changes with the stages that its target needs, their files, base and version."""
+    inputs = target_inputs(root / DOCKERFILE, target(key))
+    values = [*inputs.instructions, debian_base.reference(), *version_argument(root, key).values()]
+    return f"airflow-ha/airgap-{target(key)}:{content_tag(root, inputs.files, values)}"
 
 
-def build(root: Path, key: str, report: Callable[[str], None]) -> None:
-    """Builds one stand-in; its Debian base must be there (`debian.build`)."""
-    folder = root / "ops/images/airgap" / _folder(key)
+def build(root: Path, key: str, report: Reporter) -> None:
+    """Build one fallback image on the Debian base, which must be on this machine: `debian_base.build`.
+
+    Raises:
+        ChildFailedError: The build failed.
+    """
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    arguments = {"DEBIAN_IMAGE": debian_base.reference(), "BUILD_DATE": today, **_version(root, key)}
-    build_image(reference(root, key), folder / "Dockerfile", folder, arguments, report)
+    arguments = {"DEBIAN_IMAGE": debian_base.reference(), "BUILD_DATE": today, **version_argument(root, key)}
+    dockerfile = root / DOCKERFILE
+    build_image(Build(reference(root, key), dockerfile, dockerfile.parent, arguments, target(key)), report)
 
 
-def _folder(key: str) -> str:
-    return TOOLS[key] if key in TOOLS else STAND_INS[key]
-
-
-def _version(root: Path, key: str) -> dict[str, str]:
+def version_argument(root: Path, key: str) -> dict[str, str]:
+    """Return the build argument VERSION of what is compiled; nothing for the others."""
     return {"VERSION": software_version(read_images_env(root)[key])} if key in (*COMPILED, *TOOLS) else {}

@@ -1,10 +1,12 @@
-"""Pulls images through the Docker daemon, and finds out in seconds that there is no registry to pull from."""
+"""Pulls images through the Docker daemon, and detects within seconds that no registry answers."""
 
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ops.child_process import SilentChildError, output_lines
@@ -12,12 +14,14 @@ from ops.child_process import SilentChildError, output_lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# A registry that can be reached says something within a second or two. None at all is a normal state of a
-# machine and must not cost minutes of time-outs.
+    from ops.images.progress import ImageProgress, Reporter
+
+# A registry that is reachable answers within a second or two. A machine without any registry is a normal case: it must
+# not cost minutes of time-outs.
 REGISTRY_ANSWER_SECONDS = 10.0
 # A pull that has begun may be slow, but not silent for this long.
 PULL_STALL_SECONDS = 300.0
-# A registry that says no has answered: its other images are worth asking for.
+# A registry that refuses an image has answered: its other images may be there.
 REFUSALS = (
     "not found",
     "manifest unknown",
@@ -26,10 +30,12 @@ REFUSALS = (
     "toomanyrequests",
     "no matching manifest",
 )
+LAYER_BEGUN = "Pulling fs layer"
+LAYER_DONE = ("Pull complete", "Already exists")
 
 
 def registry_host(reference: str) -> str:
-    """The registry that a reference points to; empty for the daemon's own default.
+    """Return the registry in a reference; empty for the daemon's default.
 
     https://pkg.go.dev/github.com/distribution/reference
     """
@@ -37,12 +43,21 @@ def registry_host(reference: str) -> str:
     return first if slash and ("." in first or ":" in first or first == "localhost") else ""
 
 
-def pull(reference: str, report: Callable[[str], None], answer_seconds: float) -> str | None:
-    """Pulls one image through the daemon, which knows its own registry mirrors and proxies.
+def pull(
+    reference: str, report: Reporter, answer_seconds: float, on_layer: Callable[[], None] = lambda: None
+) -> str | None:
+    """Pull one image through the daemon, which uses its own registry mirrors and proxies.
+
+    Args:
+        reference: The image.
+        report: Takes the progress.
+        answer_seconds: How long the first answer may take.
+        on_layer: Called when a layer comes: the registry has the image.
 
     Returns:
-        None when the image is here now; otherwise why not.
+        None when the image is on this machine; otherwise the reason why not.
     """
+    report(f"asking the registry for {reference}")
     with subprocess.Popen(
         ["docker", "pull", reference],
         stdin=subprocess.DEVNULL,
@@ -55,48 +70,92 @@ def pull(reference: str, report: Callable[[str], None], answer_seconds: float) -
         layers = done = 0
         last = ""
 
-        def silent(seconds: float) -> None:
+        def check_silence(seconds: float) -> None:
             if not last and time.monotonic() - started >= answer_seconds:
                 raise SilentChildError(f"no answer within {answer_seconds:g} s")
             if seconds >= PULL_STALL_SECONDS:
-                raise SilentChildError(f"the download stood still for {seconds:.0f} s")
+                raise SilentChildError(f"the download made no progress for {seconds:.0f} s")
             if last:
-                report(f"{reference}: pulling, {done} of {layers} layers … {time.monotonic() - started:.0f} s")
+                report(f"pulling, {done} of {layers} layers … {time.monotonic() - started:.0f} s")
 
         try:
-            for line in output_lines(child.stdout, silent, heartbeat_seconds=min(answer_seconds, 10.0)):
+            for line in output_lines(child.stdout, check_silence, heartbeat_seconds=min(answer_seconds, 10.0)):
                 last = line or last
-                layers += line.endswith("Pulling fs layer")
-                if line.endswith(("Pull complete", "Already exists")):
-                    done += 1
-                    report(f"{reference}: pulling, {done} of {max(layers, done)} layers")
+                layers += line.endswith(LAYER_BEGUN)
+                done += line.endswith(LAYER_DONE)
+                if line.endswith((LAYER_BEGUN, *LAYER_DONE)):
+                    on_layer()
+                if line.endswith(LAYER_DONE):
+                    report(f"pulling, {done} of {max(layers, done)} layers")
         except SilentChildError as silence:
             child.kill()
             return str(silence)
     return None if child.returncode == 0 else last.removeprefix("Error response from daemon: ")
 
 
-def pull_all(wanted: Mapping[str, str], report: Callable[[str], None], answer_seconds: float) -> dict[str, str | None]:
-    """Pulls the images by key; the value is None when it worked, otherwise why not.
+class BackgroundPull:
+    """A pull in a thread; the program may end before it."""
 
-    The first image of each registry is its probe: if nobody answers, its other images are not tried.
-    """
-    results: dict[str, str | None] = {}
-    registries: dict[str, list[str]] = {}
-    for key, reference in wanted.items():
-        registries.setdefault(registry_host(reference), []).append(key)
+    def __init__(self, name: str, reference: str, progress: ImageProgress, answer_seconds: float) -> None:
+        self.answered = threading.Event()
+        self.result: Future[str | None] = Future()
+        threading.Thread(target=self.run, args=(name, reference, progress, answer_seconds), daemon=True).start()
 
-    def pull_one(key: str) -> None:
-        report(f"{wanted[key]}: asking the registry")
-        results[key] = pull(wanted[key], report, answer_seconds)
-
-    for host, (first, *others) in registries.items():
-        pull_one(first)
-        reason = results[first]
-        if reason is None or any(word in reason for word in REFUSALS):
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(pull_one, others))
+    def run(self, name: str, reference: str, progress: ImageProgress, answer_seconds: float) -> None:
+        try:
+            self.result.set_result(pull(reference, progress.reporter(name), answer_seconds, self.answered.set))
+        except OSError as error:
+            self.result.set_exception(error)
+        finally:
+            self.answered.set()
+        if self.result.exception() or self.result.result():
+            progress.drop(name)
         else:
-            report(f"no answer from {host or 'the container registry'}: {reason}")
-            results |= dict.fromkeys(others, reason)
-    return results
+            progress.finish(name, "ready")
+
+    def first_refusal(self) -> str | None:
+        """Wait for the registry's first answer; return the reason if that is no image."""
+        self.answered.wait()
+        return self.result.result() if self.result.done() else None
+
+
+@dataclass(frozen=True)
+class RegistryAnswers:
+    """Which registries answer."""
+
+    pulls: dict[str, BackgroundPull]
+    """The pulls that asked the registries, by key: the first image of each."""
+    refusals: dict[str, str]
+    """The reason why an image cannot be pulled, by key."""
+
+
+def ask_registries(
+    references: Mapping[str, str], names: Mapping[str, str], progress: ImageProgress, answer_seconds: float
+) -> RegistryAnswers:
+    """Ask each registry by the pull of its first image, which goes on in the background.
+
+    If a registry does not answer, its other images are not tried.
+
+    Args:
+        references: The images, by key.
+        names: What `progress` calls them, by key.
+        progress: Shows the pulls.
+        answer_seconds: How long a registry may take for its first answer.
+    """
+    registries: dict[str, list[str]] = {}
+    for key, reference in references.items():
+        registries.setdefault(registry_host(reference), []).append(key)
+    pulls = {
+        first: BackgroundPull(names[first], references[first], progress, answer_seconds)
+        for first, *_ in registries.values()
+    }
+    refusals: dict[str, str] = {}
+    for host, (first, *others) in registries.items():
+        reason = pulls[first].first_refusal()
+        if reason is None:
+            continue
+        refusals[first] = reason
+        if not any(word in reason for word in REFUSALS):
+            progress.note(f"no answer from {host or 'the container registry'}: {reason}")
+            refusals |= dict.fromkeys(others, reason)
+    return RegistryAnswers(pulls, refusals)

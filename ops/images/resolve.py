@@ -1,10 +1,10 @@
-"""Finds an image for every service: the official one, or where that cannot be had, a stand-in.
+"""Provides an image for every service: the official one, or a fallback image.
 
-    locally there → used as it is    registry answers → pulled    otherwise → ops/images/airgap builds a stand-in
+    on this machine → used as it is    registry answers → pulled    otherwise → built from ops/images/airgap
 
-Only those of the profiles that are on. `compose/images.env` names the official images; a variable of the same name
-in the environment wins over it.
-STACK_IMAGES=official never builds a stand-in, STACK_IMAGES=airgap never looks for an official image.
+Only images of the active profiles are provided. `compose/images.env` names the official images; a variable of the same
+name in the environment wins over it.
+STACK_IMAGES=official never builds a fallback image, STACK_IMAGES=airgap never uses an official image.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ import itertools
 import os
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ops import services
 from ops.child_process import ChildFailedError
 from ops.images import debian_base, fallback_images
-from ops.images.build import build_image, content_tag
+from ops.images.build import Build, build_image, content_tag
 from ops.images.debian_base import AirgapError
-from ops.images.image_registry import REGISTRY_ANSWER_SECONDS, pull_all
+from ops.images.image_registry import REGISTRY_ANSWER_SECONDS, RegistryAnswers, ask_registries, pull
+from ops.images.progress import LineProgress
 from ops.images.versions import read_images_env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
+
+    from ops.images.progress import ImageProgress
 
 Origin = Literal["official", "airgap"]
 Choice = Literal["official", "airgap", "auto"]
@@ -39,11 +42,13 @@ AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
 PATRONI_IMAGE = "PATRONI_IMAGE"
 PATRONI_REPOSITORY = "airflow-ha/patroni"
 PATRONI_FOLDER = "compose/images/patroni"
-PATRONI_BASES = ("POSTGRES_IMAGE", "ETCD_IMAGE")
-# What no service runs as it is, and the image that we build on it.
+DEBIAN_IMAGE = "DEBIAN_IMAGE"
+# The images that we build, and what they are built on.
+BUILT_ON = {AIRFLOW_IMAGE: (AIRFLOW_BASE_IMAGE,), PATRONI_IMAGE: ("POSTGRES_IMAGE", "ETCD_IMAGE")}
+# No service runs these as they are: the image that we build on each of them.
 BASES = {AIRFLOW_BASE_IMAGE: AIRFLOW_IMAGE, "ETCD_IMAGE": PATRONI_IMAGE}
 
-# The profile that an image is for; those that are not here run always.
+# The profile of an image; those without one are always needed.
 PROFILES = {
     "ETCD_IMAGE": "data-ha",
     "OTEL_COLLECTOR_IMAGE": "observability",
@@ -56,20 +61,20 @@ PROFILES = {
     "GRAFANA_IMAGE": "observability",
     "JAEGER_IMAGE": "observability",
 }
-# The stack runs without these: no package has them, so there is no stand-in.
+# No package has these, so they have no fallback image: the stack runs without them.
 OPTIONAL = {published.image: published.page.capitalize() for published in services.OPTIONAL}
 
 
 @dataclass(frozen=True)
 class ResolvedImage:
-    """An image that is on this machine, and whether it is (built on) the official one or a stand-in."""
+    """An image, and whether it is (built on) the official one or a fallback image."""
 
     reference: str
     origin: Origin
 
 
 class ImageError(Exception):
-    """An image can be had in no way; the message says why and what to do."""
+    """An image can neither be pulled nor built; the message has the reason and a hint."""
 
 
 def resolve_images(
@@ -79,14 +84,15 @@ def resolve_images(
     environ: Mapping[str, str] = os.environ,
     answer_seconds: float = REGISTRY_ANSWER_SECONDS,
 ) -> dict[str, ResolvedImage]:
-    """Makes sure that every image that is needed is on this machine, and says which.
+    """Return every image that is needed, once all are on this machine.
 
-    Quick (under a second) when all are there. Pulls and builds run side by side.
+    Takes under a second when all are there. Pulls and builds run side by side. To get the core's images first, or to
+    show a table, use `plan_images`.
 
     Args:
         root: The repository.
-        report: Shows a line of progress to people; called from several threads, one at a time.
-        profiles: The compose profiles that are on.
+        report: Takes a line of progress; called from several threads, one at a time.
+        profiles: The active compose profiles.
         environ: This process's environment.
         answer_seconds: How long a registry may take for its first answer.
 
@@ -98,71 +104,59 @@ def resolve_images(
     Raises:
         ImageError: An image can neither be pulled nor built.
     """
+    plan = plan_images(root, LineProgress(report), profiles, environ, answer_seconds)
+    return plan.obtain(plan.images)
+
+
+def plan_images(
+    root: Path,
+    progress: ImageProgress,
+    profiles: Collection[str],
+    environ: Mapping[str, str] = os.environ,
+    answer_seconds: float = REGISTRY_ANSWER_SECONDS,
+) -> ImagePlan:
+    """Decide where each image comes from, and return a plan that provides the core's images first.
+
+        with image_progress(report) as progress:
+            plan = plan_images(root, progress, profiles)
+            # plan.images: every image's expected reference, for .env, before the image is on this machine
+            core = plan.core()  # Airflow and the data tier; then start them
+            rest = plan.rest()  # observability, now or in a thread
+
+    Takes at most `answer_seconds`: it asks each registry by the pull of its first image, which goes on in the
+    background. What `core()` and `rest()` return may differ from `plan.images`: if a registry answers but refuses one
+    image, a fallback image is built, or Grafana or Jaeger is left out. So write .env again after `rest()`.
+
+    Args:
+        root: The repository.
+        progress: Shows a state for each image: `ops.images.progress_table.image_progress`.
+        profiles: The active compose profiles.
+        environ: This process's environment.
+        answer_seconds: How long a registry may take for its first answer.
+
+    Raises:
+        ImageError: An image can neither be pulled nor built; nothing was built yet.
+    """
     choice = images_choice(environ)
-    wanted = {
-        key: official
-        for key, official in official_references(root, environ).items()
-        if key not in PROFILES or PROFILES[key] in profiles
-    }
-    say = _one_at_a_time(report)
-    uv_version = read_images_env(root)["UV_VERSION"]
-
-    with ThreadPoolExecutor() as pool:
-        here = pool.map(lambda key: _find(root, key, wanted[key], choice), wanted)
-        found = {key: image for key, image in zip(wanted, here, strict=True) if image}
-    airflow = _find_airflow(root, uv_version, wanted[AIRFLOW_BASE_IMAGE], choice)
-    patroni = _find_patroni(root, wanted, choice) if "ETCD_IMAGE" in wanted else None
-    built = {key for key, image in ((AIRFLOW_IMAGE, airflow), (PATRONI_IMAGE, patroni)) if image}
-    missing = [key for key in wanted if key not in found and BASES.get(key) not in built]
-    to_pull = _worth_asking_for(missing, [*found.values(), airflow], choice, environ)
-    pulled = pull_all({key: wanted[key] for key in to_pull}, say, answer_seconds)
-    not_pulled = [key for key in missing if pulled.get(key, "not asked for") is not None]
-    left_out = [key for key in not_pulled if _can_be_left_out(key, choice, environ)]
-    to_build = [key for key in not_pulled if key not in left_out]
-    _refuse_what_cannot_be_built(to_build, wanted, pulled, choice, environ)
-    if left_out:
-        say(_without(left_out, wanted))
-    if to_build and not is_local(debian_base.reference()):
-        _building(lambda: debian_base.build(say))
-
-    def obtain(key: str) -> ResolvedImage:
-        if key in found:
-            return found[key]
-        if key not in to_build:
-            return ResolvedImage(wanted[key], "official")
-        _building(lambda: fallback_images.build(root, key, say))
-        return ResolvedImage(fallback_images.reference(root, key), "airgap")
-
-    def obtain_airflow() -> ResolvedImage:
-        if airflow:
-            return airflow
-        base = obtain(AIRFLOW_BASE_IMAGE)
-        reference = airflow_reference(root, base.reference, uv_version)
-        if not is_local(reference):
-            arguments = {"AIRFLOW_BASE_IMAGE": base.reference, "UV_VERSION": uv_version}
-            _building(lambda: build_image(reference, root / AIRFLOW_DOCKERFILE, root, arguments, say))
-        return ResolvedImage(reference, base.origin)
-
-    def obtain_patroni(postgres: ResolvedImage) -> ResolvedImage:
-        if patroni:
-            return patroni
-        bases = {"POSTGRES_IMAGE": postgres, "ETCD_IMAGE": obtain("ETCD_IMAGE")}
-        arguments = {key: image.reference for key, image in bases.items()}
-        reference = patroni_reference(root, list(arguments.values()))
-        folder = root / PATRONI_FOLDER
-        if not is_local(reference):
-            _building(lambda: build_image(reference, folder / "Dockerfile", folder, arguments, say))
-        return ResolvedImage(reference, _origin(bases.values()))
-
-    services = [AIRFLOW_IMAGE, *(key for key in wanted if key not in BASES and key not in left_out)]
-    # All at once: what is compiled takes minutes and must not wait for a free thread.
-    with ThreadPoolExecutor(max_workers=len(services) + 1) as pool:
-        futures = {
-            key: pool.submit(obtain_airflow) if key == AIRFLOW_IMAGE else pool.submit(obtain, key) for key in services
-        }
-        if "ETCD_IMAGE" in wanted:
-            futures[PATRONI_IMAGE] = pool.submit(lambda: obtain_patroni(futures["POSTGRES_IMAGE"].result()))
-    return {key: future.result() for key, future in futures.items()}
+    official = needed_references(root, profiles, environ)
+    sources = ImageSources(root, environ, choice, official)
+    local = sources.local_images()
+    missing = [key for key in official if key not in local and BASES.get(key) not in local]
+    to_ask = sources.worth_asking_for(missing, local)
+    answers = ask_registries(
+        {key: official[key] for key in to_ask}, {key: image_name(key) for key in to_ask}, progress, answer_seconds
+    )
+    planned: dict[str, ResolvedImage] = {}
+    left_out: list[str] = []
+    for key in missing:
+        if key in to_ask and key not in answers.refusals:
+            planned[key] = ResolvedImage(official[key], "official")
+        elif sources.can_be_left_out(key):
+            left_out.append(key)
+        else:
+            planned[key] = sources.fallback(key, answers.refusals.get(key, f"STACK_IMAGES={choice}"))
+    report_left_out(left_out, official, progress)
+    return ImagePlan(sources, local, planned, answers, progress, answer_seconds)
 
 
 def missing_images(root: Path, profiles: Collection[str], environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -171,41 +165,254 @@ def missing_images(root: Path, profiles: Collection[str], environ: Mapping[str, 
     Raises:
         ImageError: STACK_IMAGES is not valid.
     """
-    choice = images_choice(environ)
-    needed = {
-        key: official
-        for key, official in official_references(root, environ).items()
-        if PROFILES.get(key) in profiles and key not in BASES and not _can_be_left_out(key, choice, environ)
-    }
-    with ThreadPoolExecutor() as pool:
-        here = pool.map(lambda key: _find(root, key, needed[key], choice), needed)
-        return [key for key, image in zip(needed, here, strict=True) if image is None]
+    sources = ImageSources(root, environ, images_choice(environ), needed_references(root, profiles, environ))
+    local = sources.local_images()
+    return [
+        key for key in sources.official if not is_core(key) and key not in local and not sources.can_be_left_out(key)
+    ]
 
 
-# ---- what is wanted ----------------------------------------------------------------------------------------
+class ImagePlan:
+    """Where each image comes from; pulls and builds them on demand, each once."""
+
+    def __init__(
+        self,
+        sources: ImageSources,
+        local: dict[str, ResolvedImage],
+        planned: dict[str, ResolvedImage],
+        answers: RegistryAnswers,
+        progress: ImageProgress,
+        answer_seconds: float,
+    ) -> None:
+        self.sources = sources
+        self.local = local
+        self.planned = planned
+        self.answers = answers
+        self.progress = progress
+        self.answer_seconds = answer_seconds
+        self.images = self.expected_images()
+        """Every image of a service by key, with the reference that it will have; not all are on this machine."""
+        self.results: dict[str, Future[ResolvedImage | None]] = {}
+        self.results_lock = threading.Lock()
+
+    def core(self) -> dict[str, ResolvedImage]:
+        """Return the images of Airflow and of the data tier, once they are on this machine.
+
+        Raises:
+            ImageError: An image can neither be pulled nor built.
+        """
+        return self.obtain([key for key in self.images if is_core(key)])
+
+    def rest(self) -> dict[str, ResolvedImage]:
+        """Return the images that the core runs without, once they are on this machine.
+
+        Raises:
+            ImageError: An image can neither be pulled nor built.
+        """
+        return self.obtain([key for key in self.images if not is_core(key)])
+
+    def expected_images(self) -> dict[str, ResolvedImage]:
+        known = self.local | self.planned
+        for key, bases in BUILT_ON.items():
+            if key not in known and all(base in known for base in bases):
+                known[key] = self.sources.built_image(key, {base: known[base] for base in bases})
+        order = [AIRFLOW_IMAGE, *(key for key in self.sources.official if key not in BASES), PATRONI_IMAGE]
+        return {key: known[key] for key in order if key in known}
+
+    def obtain(self, keys: Collection[str]) -> dict[str, ResolvedImage]:
+        """Pull and build these images side by side; those that had to be left out are not in the result.
+
+        Raises:
+            ImageError: An image can neither be pulled nor built.
+        """
+        needed = [image for key in keys if key not in self.local for image in (*BUILT_ON.get(key, ()), key)]
+        self.progress.expect(image_name(key) for key in needed if key not in self.local and key not in self.results)
+        # All at once: what is compiled takes minutes and must not wait for a free thread.
+        with ThreadPoolExecutor(max_workers=len(keys) + 1) as pool:
+            futures = {key: pool.submit(self.image, key) for key in keys}
+        images = {key: future.result() for key, future in futures.items()}
+        report_left_out([key for key, image in images.items() if image is None], self.sources.official, self.progress)
+        return {key: image for key, image in images.items() if image}
+
+    def image(self, key: str) -> ResolvedImage | None:
+        """Return one image once it is on this machine; None if it is left out.
+
+        The first caller pulls or builds it, in its own thread; others wait for that.
+        """
+        with self.results_lock:
+            is_first = key not in self.results
+            result = self.results.setdefault(key, Future())
+        if is_first:
+            try:
+                result.set_result(self.local.get(key) or self.provide(key))
+            except BaseException as error:
+                self.progress.finish(image_name(key), "failed")
+                result.set_exception(error)
+        return result.result()
+
+    def provide(self, key: str) -> ResolvedImage | None:
+        """Pull or build one image that is not on this machine; return None if it is left out."""
+        if key == DEBIAN_IMAGE:
+            return self.build_debian()
+        if key in BUILT_ON:
+            return self.build(key)
+        name, image = image_name(key), self.planned[key]
+        if image.origin == "official":
+            reason = self.pull(key)
+            if reason is not None:
+                if self.sources.can_be_left_out(key):
+                    self.progress.drop(name)
+                    return None
+                image = self.sources.fallback(key, reason)
+        if image.origin == "airgap":
+            self.image(DEBIAN_IMAGE)
+            report = self.progress.reporter(name)
+            with_image_error(lambda: fallback_images.build(self.sources.root, key, report))
+        self.progress.finish(name, "ready")
+        return image
+
+    def pull(self, key: str) -> str | None:
+        """Pull an official image, or wait for the pull that runs; return None, or the reason why it failed."""
+        if key in self.answers.pulls:
+            return self.answers.pulls[key].result.result()
+        return pull(self.sources.official[key], self.progress.reporter(image_name(key)), self.answer_seconds)
+
+    def build(self, key: str) -> ResolvedImage:
+        """Build Airflow's or Patroni's image on its bases, if an image on these bases is not on this machine."""
+        # Etcd's first: another caller builds Postgres' meanwhile.
+        bases = {base: image for base in reversed(BUILT_ON[key]) if (image := self.image(base))}
+        built = self.sources.built_image(key, bases)
+        if not is_local(built.reference):
+            build = self.sources.build_of(key, built.reference, bases)
+            with_image_error(lambda: build_image(build, self.progress.reporter(image_name(key))))
+        self.progress.finish(image_name(key), "ready")
+        return built
+
+    def build_debian(self) -> ResolvedImage:
+        """Build the base of the fallback images, if it is not on this machine."""
+        reference = debian_base.reference()
+        if not is_local(reference):
+            with_image_error(lambda: debian_base.build(self.progress.reporter("debian")))
+            self.progress.finish("debian", "ready")
+        return ResolvedImage(reference, "airgap")
+
+
+# ---- sources -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """Which images may be used for each key."""
+
+    root: Path
+    environ: Mapping[str, str]
+    choice: Choice
+    official: Mapping[str, str]
+    """The official images by key, of the active profiles only."""
+
+    def candidates(self, key: str) -> list[ResolvedImage]:
+        """Return the images that may be used, the preferred one first."""
+        if key in BUILT_ON:
+            # Its bases need not be on this machine any more.
+            combinations = itertools.product(*(self.candidates(base) for base in BUILT_ON[key]))
+            return [self.built_image(key, dict(zip(BUILT_ON[key], bases, strict=True))) for bases in combinations]
+        candidates = []
+        if self.choice != "airgap":
+            candidates.append(ResolvedImage(self.official[key], "official"))
+        if self.choice != "official" and key in fallback_images.FALLBACK_IMAGES:
+            candidates.append(ResolvedImage(fallback_images.reference(self.root, key), "airgap"))
+        return candidates
+
+    def local_images(self) -> dict[str, ResolvedImage]:
+        """Return the images that are on this machine, by key."""
+        built = [key for key, bases in BUILT_ON.items() if all(base in self.official for base in bases)]
+        keys = [*self.official, *built]
+
+        def local_image(key: str) -> ResolvedImage | None:
+            return next((image for image in self.candidates(key) if is_local(image.reference)), None)
+
+        with ThreadPoolExecutor() as pool:
+            return {key: image for key, image in zip(keys, pool.map(local_image, keys), strict=True) if image}
+
+    def built_image(self, key: str, bases: Mapping[str, ResolvedImage]) -> ResolvedImage:
+        """Return Airflow's or Patroni's image on these bases; it may not be on this machine."""
+        references = [bases[base].reference for base in BUILT_ON[key]]
+        origin: Origin = "official" if all(base.origin == "official" for base in bases.values()) else "airgap"
+        if key == AIRFLOW_IMAGE:
+            return ResolvedImage(airflow_reference(self.root, references[0], self.uv_version()), origin)
+        return ResolvedImage(patroni_reference(self.root, references), origin)
+
+    def build_of(self, key: str, reference: str, bases: Mapping[str, ResolvedImage]) -> Build:
+        arguments = {base: image.reference for base, image in bases.items()}
+        if key == AIRFLOW_IMAGE:
+            arguments["UV_VERSION"] = self.uv_version()
+            return Build(reference, self.root / AIRFLOW_DOCKERFILE, self.root, arguments)
+        folder = self.root / PATRONI_FOLDER
+        return Build(reference, folder / "Dockerfile", folder, arguments)
+
+    def uv_version(self) -> str:
+        return read_images_env(self.root)["UV_VERSION"]
+
+    def worth_asking_for(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
+        """Return the keys of the images to ask the registries for.
+
+        A machine on fallback images is not asked again for the images that it runs without: a second `up` is quick.
+        """
+        if self.choice == "airgap":
+            return []
+        required = [key for key in missing if not self.can_be_left_out(key)]
+        runs_on_fallback_images = any(image.origin == "airgap" for image in local.values())
+        return required if runs_on_fallback_images and not required else missing
+
+    def can_be_left_out(self, key: str) -> bool:
+        """Return whether the stack may run without the image: nobody asked for this very image."""
+        return key in OPTIONAL and self.choice != "official" and not self.environ.get(key)
+
+    def fallback(self, key: str, reason: str) -> ResolvedImage:
+        """Return the fallback image for an official image that cannot be pulled for this reason.
+
+        Raises:
+            ImageError: There is none, or the user asked for the official image.
+        """
+        reference = self.official[key]
+        if self.choice == "official":
+            raise ImageError(
+                f"cannot pull {reference}: {reason}\n"
+                "hint: unset STACK_IMAGES to build a fallback image from packages, or use `docker load`"
+            )
+        # Another image is not what a user wants who names one.
+        if key not in fallback_images.FALLBACK_IMAGES or (self.choice == "auto" and self.environ.get(key)):
+            raise ImageError(f"cannot pull {key}={reference}: {reason}\nhint: load the image with `docker load`")
+        return ResolvedImage(fallback_images.reference(self.root, key), "airgap")
 
 
 def official_references(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The official images by key, as images.env names them or the environment does instead."""
+    """Return the official images by key; the environment wins over images.env."""
     versions = read_images_env(root)
     return {key: environ.get(key) or value for key, value in versions.items() if key.endswith("_IMAGE")}
 
 
+def needed_references(root: Path, profiles: Collection[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the official images of the services in these profiles, and of their bases, by key."""
+    references = official_references(root, environ)
+    return {key: value for key, value in references.items() if key not in PROFILES or PROFILES[key] in profiles}
+
+
 def images_choice(environ: Mapping[str, str]) -> Choice:
-    """What STACK_IMAGES asks for.
+    """Return the value of STACK_IMAGES, `auto` if it is not set.
 
     Raises:
-        ImageError: It is none of the known words.
+        ImageError: The value is unknown.
     """
     value = environ.get("STACK_IMAGES") or "auto"
     for choice in get_args(Choice):
         if value == choice:
             return choice  # type: ignore[no-any-return]
-    raise ImageError(f"STACK_IMAGES={value}: it is one of {', '.join(get_args(Choice))}")
+    raise ImageError(f"cannot use STACK_IMAGES={value}\nhint: set it to one of {', '.join(get_args(Choice))}")
 
 
 def airflow_reference(root: Path, base: str, uv_version: str) -> str:
-    """The name of the Airflow image on `base`; its tag changes with the lock, the code and the base."""
+    """Return the name of the Airflow image on `base`; its tag changes with the lock, the code and the base."""
     dockerfile = root / AIRFLOW_DOCKERFILE
     inputs = [
         dockerfile,
@@ -218,114 +425,38 @@ def airflow_reference(root: Path, base: str, uv_version: str) -> str:
 
 
 def patroni_reference(root: Path, bases: list[str]) -> str:
-    """The name of the Patroni image on these bases; its tag changes with its packages and the bases."""
+    """Return the name of the Patroni image on these bases; its tag changes with its packages and the bases."""
     return f"{PATRONI_REPOSITORY}:{content_tag(root, [root / PATRONI_FOLDER], bases)}"
 
 
-# ---- what is here ------------------------------------------------------------------------------------------
+# ---- small helpers -----------------------------------------------------------------------------------------
+
+
+def is_core(key: str) -> bool:
+    """Return whether Airflow or the data tier needs the image."""
+    return PROFILES.get(key) != "observability"
+
+
+def image_name(key: str) -> str:
+    """Return what progress calls the image, such as `haproxy` for GATEWAY_IMAGE."""
+    return fallback_images.FALLBACK_IMAGES.get(key) or key.removesuffix("_IMAGE").lower().replace("_", "-")
 
 
 def is_local(reference: str) -> bool:
-    """Whether the Docker daemon has the image."""
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", reference]
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def _candidates(root: Path, key: str, official: str, choice: Choice) -> list[ResolvedImage]:
-    candidates = []
-    if choice != "airgap":
-        candidates.append(ResolvedImage(official, "official"))
-    if choice != "official" and key in fallback_images.STAND_INS:
-        candidates.append(ResolvedImage(fallback_images.reference(root, key), "airgap"))
-    return candidates
+def report_left_out(keys: list[str], official: Mapping[str, str], progress: ImageProgress) -> None:
+    if keys:
+        names = " and ".join(OPTIONAL[key] for key in keys)
+        references = ", ".join(official[key] for key in keys)
+        progress.note(f"{names} left out: cannot pull {references}, and no package has them; all else runs")
 
 
-def _find(root: Path, key: str, official: str, choice: Choice) -> ResolvedImage | None:
-    return next((image for image in _candidates(root, key, official, choice) if is_local(image.reference)), None)
-
-
-def _find_airflow(root: Path, uv_version: str, official_base: str, choice: Choice) -> ResolvedImage | None:
-    # Its base need not be here any more.
-    for base in _candidates(root, AIRFLOW_BASE_IMAGE, official_base, choice):
-        reference = airflow_reference(root, base.reference, uv_version)
-        if is_local(reference):
-            return ResolvedImage(reference, base.origin)
-    return None
-
-
-def _find_patroni(root: Path, wanted: Mapping[str, str], choice: Choice) -> ResolvedImage | None:
-    for bases in itertools.product(*(_candidates(root, key, wanted[key], choice) for key in PATRONI_BASES)):
-        reference = patroni_reference(root, [base.reference for base in bases])
-        if is_local(reference):
-            return ResolvedImage(reference, _origin(bases))
-    return None
-
-
-def _origin(bases: Iterable[ResolvedImage]) -> Origin:
-    return "official" if all(base.origin == "official" for base in bases) else "airgap"
-
-
-# ---- what is not here --------------------------------------------------------------------------------------
-
-
-def _worth_asking_for(
-    missing: list[str], here: list[ResolvedImage | None], choice: Choice, environ: Mapping[str, str]
-) -> list[str]:
-    """What to ask the registries for.
-
-    A machine that runs on stand-ins is not asked again for what it runs without: a second `up` is quick.
-    """
-    if choice == "airgap":
-        return []
-    needed = [key for key in missing if not _can_be_left_out(key, choice, environ)]
-    runs_on_stand_ins = any(image and image.origin == "airgap" for image in here)
-    return needed if runs_on_stand_ins and not needed else missing
-
-
-def _can_be_left_out(key: str, choice: Choice, environ: Mapping[str, str]) -> bool:
-    # Unless somebody asked for it.
-    return key in OPTIONAL and choice != "official" and not environ.get(key)
-
-
-def _without(left_out: list[str], wanted: Mapping[str, str]) -> str:
-    names = " and ".join(OPTIONAL[key] for key in left_out)
-    references = ", ".join(wanted[key] for key in left_out)
-    return f"{names} left out, all else runs: not in any package, and not to be pulled here ({references})"
-
-
-# ---- building ----------------------------------------------------------------------------------------------
-
-
-def _refuse_what_cannot_be_built(
-    to_build: list[str],
-    wanted: Mapping[str, str],
-    pulled: Mapping[str, str | None],
-    choice: Choice,
-    environ: Mapping[str, str],
-) -> None:
-    for key in to_build:
-        if choice == "official":
-            raise ImageError(
-                f"{wanted[key]} cannot be pulled: {pulled[key]}\n"
-                "Unset STACK_IMAGES to build a stand-in from packages, or load the image with `docker load`."
-            )
-        if key not in fallback_images.STAND_INS or (choice == "auto" and environ.get(key)):
-            # Somebody asked for this very image: another would not be what they want.
-            raise ImageError(f"{key}={wanted[key]} cannot be pulled: {pulled.get(key)}")
-
-
-def _building(build: Callable[[], None]) -> None:
+def with_image_error(build: Callable[[], None]) -> None:
+    """Run a build whose failure becomes an ImageError."""
     try:
         build()
     except (AirgapError, ChildFailedError) as error:
         raise ImageError(str(error)) from error
-
-
-def _one_at_a_time(report: Callable[[str], None]) -> Callable[[str], None]:
-    lock = threading.Lock()
-
-    def say(line: str) -> None:
-        with lock:
-            report(line)
-
-    return say

@@ -9,23 +9,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # "v0.30.0", "0.159.0" and "v1.69.0-alpine".
-_NUMBERS = re.compile(r"\d+(?:\.\d+)+")
+NUMBERS = re.compile(r"\d+(?:\.\d+)+")
 
 
 def read_images_env(root: Path) -> dict[str, str]:
-    """The versions in compose/images.env, by key."""
+    """Return the versions in compose/images.env, by key."""
     lines = (root / "compose/images.env").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
     return {key.strip(): value.strip() for key, value in pairs}
 
 
 def software_version(reference: str) -> str:
-    """The version that an image's tag names, as numbers with dots: `0.30.0` of a tag `v0.30.0-alpine`.
+    """Return the version in an image's tag as numbers with dots: `0.30.0` for `v0.30.0-alpine`.
 
     Raises:
         ValueError: The reference has no tag with a version.
     """
-    found = _NUMBERS.search(reference.rpartition(":")[2])
-    if not found:
-        raise ValueError(f"{reference}: its tag names no version")
-    return found.group()
+    match = NUMBERS.search(reference.rpartition(":")[2])
+    if not match:
+        raise ValueError(f"cannot read the version of {reference}: its tag has no version")
+    return match.group()

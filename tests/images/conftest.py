@@ -1,4 +1,4 @@
-"""The images of this machine, official or stand-in, and one way to run a command in them."""
+"""The images of this machine, official or fallback, and one way to run a command in them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ops.services import PROFILES
 from tests.docker_session import session_name
 
 ROOT = Path(__file__).resolve().parents[2]
-# Modules of which each test has containers of its own.
+# Modules whose tests each have their own containers.
 SPREAD = frozenset({"test_alertmanager", "test_contract"})
-# As the compose files run every service.
+# The restrictions that the compose files set for every service.
 RESTRICTIONS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init")
 
 
@@ -40,14 +40,14 @@ def docker(*arguments: str, seconds: float = 120) -> Answer:
 
 
 def run_in(reference: str, user: str, command: list[str], *options: str) -> Answer:
-    """Runs one command with the compose files' restrictions and no network, in place of the image's entry."""
+    """Run one command with the compose files' restrictions and no network, in place of the image's entrypoint."""
     placed = ("run", "--rm", "--network", "none", "--user", user, *RESTRICTIONS, *options)
     return docker(*placed, "--entrypoint", command[0], reference, *command[1:])
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module's tests in one process, but those in SPREAD."""
+    """Keep a module's tests in one process, except those of SPREAD."""
     for item in items:
         if item.path.parent == Path(__file__).parent and item.path.stem not in SPREAD:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> dict[str, ResolvedImage]:
-    """Every image, built once where the tests run in several processes."""
+    """Every image; only one of several test processes builds it."""
     with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return resolve_images(ROOT, print, profiles=PROFILES)
@@ -63,7 +63,7 @@ def images(tmp_path_factory) -> dict[str, ResolvedImage]:
 
 @pytest.fixture(scope="session")
 def program(images, tmp_path_factory):
-    """A program out of an image, to run beside the test: it is one file, and runs on any Linux as new as Debian 12."""
+    """A program out of an image, to run beside the test: one file, which runs on any Linux as new as Debian 12."""
 
     def extract(key: str, path: str) -> str:
         container = docker("create", images[key].reference).output.strip().splitlines()[-1]
@@ -78,7 +78,7 @@ def program(images, tmp_path_factory):
 
 @pytest.fixture
 def reference(images, key) -> str:
-    """The image that a test is about; Grafana's and Jaeger's only where they can be pulled."""
+    """The image to test; Grafana's and Jaeger's only where they can be pulled."""
     if key not in images and key in OPTIONAL:
         pytest.skip(f"{OPTIONAL[key]} cannot be pulled here")
     return images[key].reference
@@ -94,7 +94,7 @@ def volume():
 
 @pytest.fixture
 def start():
-    """Starts containers in the background; they are gone after the test."""
+    """Start containers in the background, and remove them after the test."""
     names: list[str] = []
 
     def run(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The Airflow image holds exactly the locked packages and this project's code, and nothing to build with."""
+"""The Airflow image has exactly the locked packages and this project's code, and no build tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.images.conftest import ROOT, run_in
 
 USER = "50000:0"
-# Runs in the image: what is installed, and what pyproject's dependencies need, directly or through others.
+# Runs in the image; prints the installed packages, and those that pyproject's dependencies need, also indirectly.
 PACKAGES = """
 import json, sys
 from importlib.metadata import distribution, distributions
@@ -19,17 +19,17 @@ from packaging.utils import canonicalize_name
 
 needed, queue = {}, [Requirement(text) for text in json.loads(sys.argv[1])]
 while queue:
-    wanted = queue.pop()
-    name = canonicalize_name(wanted.name)
-    extras = {"", *wanted.extras}
+    requirement = queue.pop()
+    name = canonicalize_name(requirement.name)
+    extras = {"", *requirement.extras}
     if extras <= needed.get(name, set()):
         continue
     needed[name] = needed.get(name, set()) | extras
     for text in distribution(name).requires or []:
-        requirement = Requirement(text)
-        marker = requirement.marker
+        dependency = Requirement(text)
+        marker = dependency.marker
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in needed[name]):
-            queue.append(requirement)
+            queue.append(dependency)
 installed = {canonicalize_name(d.metadata["Name"]): d.version for d in distributions()}
 print(json.dumps({"installed": installed, "needed": sorted(needed)}))
 """
@@ -51,20 +51,20 @@ def run(images, *command: str):
 def test_every_package_has_the_version_in_the_lock(packages):
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
     locked = {package["name"]: package["version"] for package in lock["package"]}
-    wrong = {name: found for name, found in packages["installed"].items() if locked.get(name) != found}
+    wrong = {name: version for name, version in packages["installed"].items() if locked.get(name) != version}
     assert wrong == {}
 
 
-def test_nothing_is_installed_that_the_projects_dependencies_do_not_need(packages):
+def test_no_package_is_installed_that_no_dependency_needs(packages):
     assert sorted(packages["installed"]) == packages["needed"]
 
 
-def test_the_interpreter_is_the_one_that_the_official_image_is_named_after(images):
+def test_the_interpreter_is_python_3_13(images):
     answer = run(images, "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
     assert answer.output.strip() == "3.13"
 
 
-def test_the_projects_code_is_the_repositorys(images):
+def test_the_images_code_is_the_repositorys(images):
     script = "cd /opt/airflow/src && find . -name '*.py' | LC_ALL=C sort | xargs sha256sum"
     inside = run(images, "sh", "-c", script).output
     outside = sorted(path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py"))
@@ -72,13 +72,13 @@ def test_the_projects_code_is_the_repositorys(images):
     assert run(images, "python", "-c", "import airflow_ha").status == 0
 
 
-def test_there_is_no_compiler_and_no_package_installer_in_its_environment(images):
+def test_the_image_has_no_compiler_and_no_package_installer(images):
     answer = run(images, "sh", "-c", "ls ${VIRTUAL_ENV}/bin; command -v cc gcc g++ make")
     assert not {"pip", "pip3", "uv"} & set(answer.output.split())
-    assert "/" not in answer.output, "a compiler was found"
+    assert "/" not in answer.output, "the image has a compiler"
 
 
-def test_bytecode_was_compiled_since_the_containers_cannot_write_it(images):
+def test_the_image_has_compiled_bytecode(images):
     cached = "import airflow, importlib.util as u; print(u.cache_from_source(airflow.__file__))"
     compiled = run(images, "python", "-c", cached).output.split()[-1]
     assert compiled.endswith(".pyc")

@@ -1,4 +1,4 @@
-"""Every image keeps ops/images/airgap/contract.yaml, whichever of the two it is."""
+"""Every image, official or fallback, has what ops/images/airgap/contract.yaml lists."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ FOLDERS = [(key, folder, kind) for key in IMAGES for folder, kind in CONTRACT[ke
 
 
 def numbers(text: str) -> list[str]:
-    found = re.search(r"\d+(\.\d+)+", text)
-    assert found, f"no version in: {text}"
-    return found.group().split(".")
+    version = re.search(r"\d+(\.\d+)+", text)
+    assert version, f"no version in: {text}"
+    return version.group().split(".")
 
 
-def test_the_contract_is_about_every_image_that_the_stack_uses(images):
+def test_the_contract_has_every_image_of_the_stack(images):
     assert set(images) <= set(CONTRACT)
     assert set(CONTRACT) - set(images) <= set(OPTIONAL)
 
 
 @pytest.mark.parametrize("key", NAMED_USERS)
-def test_the_services_user_is_known_by_its_name(reference, key):
+def test_the_services_user_has_its_name(reference, key):
     user = CONTRACT[key]["user"]
     answer = run_in(reference, user["id"], ["sh", "-c", "echo $(id -un) $(id -u):$(id -g)"])
     assert answer.output.split() == [user["name"], user["id"]]
@@ -38,14 +38,14 @@ def test_the_services_user_is_known_by_its_name(reference, key):
 
 @pytest.mark.parametrize("key", IMAGES)
 def test_the_image_sets_the_variables(reference, key):
-    wanted = CONTRACT[key]["environment"]
+    expected = CONTRACT[key]["environment"]
     answer = docker("image", "inspect", "--format", "{{json .Config.Env}}", reference)
-    found = dict(pair.split("=", 1) for pair in json.loads(answer.output))
-    assert {name: found.get(name) for name in wanted} == wanted
+    variables = dict(pair.split("=", 1) for pair in json.loads(answer.output))
+    assert {name: variables.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("key", WITH_A_SHELL)
-def test_the_services_user_finds_the_commands_on_its_path(reference, key):
+def test_the_services_user_can_run_the_commands(reference, key):
     commands = CONTRACT[key]["commands"]
     script = 'for name; do command -v "$name" >/dev/null || echo "$name"; done'
     answer = run_in(reference, CONTRACT[key]["user"]["id"], ["sh", "-c", script, "sh", *commands])
@@ -53,7 +53,7 @@ def test_the_services_user_finds_the_commands_on_its_path(reference, key):
 
 
 @pytest.mark.parametrize(("key", "folder", "kind"), FOLDERS)
-def test_the_folder_is_there_and_a_fresh_volume_is_writable(reference, volume, key, folder, kind):
+def test_a_folder_exists_and_a_new_volume_is_writable(reference, volume, key, folder, kind):
     mount = ("--volume", f"{volume}:{folder}") if kind == "volume" else ()
     script = f"test -d {folder}" + (f" && touch {folder}/written" if kind == "volume" else "")
     user = CONTRACT[key]["user"]["id"]
@@ -62,11 +62,11 @@ def test_the_folder_is_there_and_a_fresh_volume_is_writable(reference, volume, k
 
 
 @pytest.mark.parametrize("key", IMAGES)
-def test_the_software_has_the_version_of_images_env_as_far_as_the_contract_says(reference, key):
+def test_the_software_has_the_version_of_images_env(reference, key):
     version = CONTRACT[key]["version"]
     base = next((base for base, built in BASES.items() if built == key), key)
     official = official_references(ROOT, {})[base]
-    # Airflow writes its configuration beside its home; the compose files send it to /tmp as well.
+    # Airflow writes its configuration; the compose files too put it into /tmp.
     writable = ("--tmpfs", "/tmp", "--env", "AIRFLOW_CONFIG=/tmp/airflow.cfg")
     answer = run_in(reference, CONTRACT[key]["user"]["id"], version["command"], *writable)
     digits = version["digits"]
@@ -74,7 +74,7 @@ def test_the_software_has_the_version_of_images_env_as_far_as_the_contract_says(
 
 
 @pytest.mark.parametrize("key", IMAGES)
-def test_nothing_secret_of_the_build_machine_stays_in_the_image(reference, key, start):
+def test_no_secret_of_the_build_stays_in_the_image(reference, key, start):
     container = docker("create", reference, "none").output.strip()
     secrets = docker("cp", f"{container}:/run/secrets/.", "-")
     docker("rm", "--volumes", container)
@@ -84,5 +84,5 @@ def test_nothing_secret_of_the_build_machine_stays_in_the_image(reference, key, 
 
 
 @pytest.mark.parametrize("key", sorted(set(IMAGES) - set(WITH_A_SHELL)))
-def test_an_image_without_commands_has_no_shell_to_lean_on(reference, key):
+def test_an_image_without_commands_has_no_shell(reference, key):
     assert run_in(reference, CONTRACT[key]["user"]["id"], ["sh", "-c", "true"]).status == 127

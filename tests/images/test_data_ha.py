@@ -1,4 +1,4 @@
-"""The profile `data-ha` as the compose files run it, without Airflow: it forms, is protected, changes its primaries."""
+"""The profile `data-ha` as the compose files run it, without Airflow: formation, access, failover."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ print(postgres, broker.redis_primary(pool.sentinel_manager, "airflow"))
 
 @pytest.fixture(scope="module")
 def tier(images, tmp_path_factory):
-    """The data tier runs; its compose project's name."""
+    """A running data tier, without Airflow."""
     project = Project(ROOT, tmp_path_factory.mktemp("state"))
     name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
     settings = settings_file.read(project) | {"COMPOSE_PROJECT_NAME": name, "COMPOSE_PROFILES": "data-ha"}
@@ -54,20 +54,21 @@ def tier(images, tmp_path_factory):
 
 
 def primary(name: str, nodes: tuple[str, ...]) -> str | None:
-    found = [one["service"] for one in data_tier.members(name) if one["role"] == "primary" and one["service"] in nodes]
-    return found[0] if len(found) == 1 else None
+    members = [member for member in data_tier.members(name) if member["service"] in nodes]
+    primaries = [member["service"] for member in members if member["role"] == "primary"]
+    return primaries[0] if len(primaries) == 1 else None
 
 
-def all_well(name: str) -> bool:
-    found = data_tier.members(name)
-    in_sync = [one["role"] for one in found if one["service"] in POSTGRES_NODES]
-    return all(map(is_healthy, found)) and sorted(in_sync) == ["primary", "sync replica"]
+def all_in_sync(name: str) -> bool:
+    members = data_tier.members(name)
+    roles = [member["role"] for member in members if member["service"] in POSTGRES_NODES]
+    return all(map(is_healthy, members)) and sorted(roles) == ["primary", "sync replica"]
 
 
 def seconds_until(condition: Callable[[], bool], limit: float) -> float:
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < limit, f"not so within {limit} s"
+        assert time.monotonic() - started < limit, f"the condition is false after {limit} s"
         time.sleep(0.2)
     return time.monotonic() - started
 
@@ -78,16 +79,16 @@ def sql(name: str, node: str, statement: str) -> str | None:
 
 
 def kill(name: str, node: str) -> None:
-    """As a crash would: `docker kill` would also keep Docker from starting it again."""
+    """Crash the main process: after `docker kill`, Docker does not restart the container."""
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", data_tier.running(name)[node]).output), signal.SIGKILL)
 
 
-def test_it_forms_from_nothing_within_a_minute(tier):
+def test_a_new_data_tier_is_ready_within_a_minute(tier):
     assert tier["seconds"] < 60
-    seconds_until(lambda: all_well(tier["name"]), 20)
+    seconds_until(lambda: all_in_sync(tier["name"]), 20)
 
 
-def test_every_commit_is_on_both_nodes_and_the_settings_are_those_of_a_single_postgres(tier):
+def test_replication_is_synchronous_with_the_usual_settings(tier):
     node = primary(tier["name"], POSTGRES_NODES)
     assert node
     settings = "SELECT current_setting('synchronous_standby_names') <> '', current_setting('data_checksums')"
@@ -97,7 +98,7 @@ def test_every_commit_is_on_both_nodes_and_the_settings_are_those_of_a_single_po
     assert sorted((databases or "").split()) == ["airflow", "celery_results"]
 
 
-def test_who_has_no_password_reads_nothing_in_etcd_and_changes_nothing_at_patroni(tier):
+def test_the_data_tier_refuses_access_without_a_password(tier):
     etcd = docker("exec", compose.instances(tier["name"])["etcd-1"][0].id, "etcdctl", "get", "--prefix", "/service")
     assert etcd.status != 0
     assert "user name is empty" in etcd.output
@@ -107,11 +108,10 @@ def test_who_has_no_password_reads_nothing_in_etcd_and_changes_nothing_at_patron
         "except e.HTTPError as error: print(error.code)"
     )
     assert data_tier.ask(data_tier.running(tier["name"])["patroni-1"], "python3", "-c", ask) == "401"
-    said = data_tier.ask(
-        data_tier.running(tier["name"])["sentinel-1"], "redis-cli", "-p", "26379", "sentinel", "masters"
-    )
-    assert said is not None
-    assert said.startswith("NOAUTH")
+    sentinel = data_tier.running(tier["name"])["sentinel-1"]
+    answer = data_tier.ask(sentinel, "redis-cli", "-p", "26379", "sentinel", "masters")
+    assert answer is not None
+    assert answer.startswith("NOAUTH")
 
 
 def test_an_airflow_container_finds_both_primaries(tier):
@@ -124,28 +124,28 @@ def test_an_airflow_container_finds_both_primaries(tier):
         made = docker(*placed, *mounts, "--entrypoint", "python", tier["airflow"], "-c", WHO_IS_THE_PRIMARY)
         assert made.status == 0, made.output
         assert docker("network", "connect", f"{name}_broker", container).status == 0
-        found = docker("start", "--attach", container).output.split()[-2:]
+        primaries = docker("start", "--attach", container).output.split()[-2:]
     finally:
         docker("rm", "--force", "--volumes", container)
-    assert found == [primary(name, POSTGRES_NODES), f"{primary(name, REDIS_NODES)}:6379"]
+    assert primaries == [primary(name, POSTGRES_NODES), f"{primary(name, REDIS_NODES)}:6379"]
 
 
 @pytest.mark.parametrize("target", ["postgres", "redis"])
-def test_a_planned_switch_ends_with_another_primary_and_all_in_sync(tier, target):
+def test_a_planned_switch_moves_the_primary_and_stays_in_sync(tier, target):
     nodes, switch = {
         "postgres": (POSTGRES_NODES, switch_postgres),
         "redis": (REDIS_NODES, switch_redis),
     }[target]
-    seconds_until(lambda: all_well(tier["name"]), 60)
+    seconds_until(lambda: all_in_sync(tier["name"]), 60)
     before = primary(tier["name"], nodes)
     switch(tier["name"], print)
     assert primary(tier["name"], nodes) not in (None, before)
-    seconds_until(lambda: all_well(tier["name"]), 30)
+    seconds_until(lambda: all_in_sync(tier["name"]), 30)
 
 
-def test_a_postgres_that_is_killed_is_replaced_within_20_s_and_comes_back_as_the_replica_with_every_row(tier):
+def test_a_killed_postgres_primary_is_replaced_within_20_s(tier):
     name = tier["name"]
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     old = primary(name, POSTGRES_NODES)
     assert old
     sql(name, old, "CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 1000)")
@@ -153,24 +153,24 @@ def test_a_postgres_that_is_killed_is_replaced_within_20_s_and_comes_back_as_the
     kill(name, old)
     seconds_until(lambda: sql(name, new, "SELECT pg_is_in_recovery()") == "f", 20)
     assert sql(name, new, "SELECT count(*) FROM kept") == "1000"
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     assert sql(name, old, "SELECT count(*), pg_is_in_recovery() FROM kept") == "1000|t"
     sql(name, new, "DROP TABLE kept")
 
 
-def test_a_replica_that_dies_moves_nothing(tier):
+def test_a_killed_replica_moves_no_primary(tier):
     name = tier["name"]
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     before = primary(name, POSTGRES_NODES)
     (replica,) = set(POSTGRES_NODES) - {before}
     kill(name, replica)
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     assert primary(name, POSTGRES_NODES) == before
 
 
-def test_a_redis_that_froze_is_replaced_within_15_s_and_comes_back_as_a_replica(tier):
+def test_a_frozen_redis_primary_is_replaced_within_15_s(tier):
     name = tier["name"]
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     old = primary(name, REDIS_NODES)
     assert old
     container = data_tier.running(name)[old]
@@ -179,11 +179,11 @@ def test_a_redis_that_froze_is_replaced_within_15_s_and_comes_back_as_a_replica(
         seconds_until(lambda: primary(name, REDIS_NODES) not in (None, old), 15)
     finally:
         docker("unpause", container)
-    seconds_until(lambda: all_well(name), 60)
+    seconds_until(lambda: all_in_sync(name), 60)
     assert primary(name, REDIS_NODES) != old
 
 
-def test_patroni_takes_the_settings_of_its_file_and_a_second_time_says_nothing(tier):
-    said: list[str] = []
-    data_tier.apply_cluster_settings(tier["project"], tier["name"], said.append)
-    assert said == []
+def test_unchanged_cluster_settings_are_not_applied_again(tier):
+    lines: list[str] = []
+    data_tier.apply_cluster_settings(tier["project"], tier["name"], lines.append)
+    assert lines == []

@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and HAProxy behave as the compose files need them to, official or stand-in."""
+"""PostgreSQL, Redis and HAProxy, official or fallback, behave as the compose files expect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREATE_ROLE = "CREATE ROLE worker LOGIN PASSWORD 'w'; CREATE DATABASE results OW
 
 
 def wait_for(container: str, *command: str, seconds: float = 90) -> Answer:
-    """Runs a command in the container until it succeeds."""
+    """Run a command in the container until it succeeds."""
     deadline = time.monotonic() + seconds
     while (answer := docker("exec", container, *command)).status:
         assert time.monotonic() < deadline, f"{command}: {answer.output}\n{docker('logs', container).output}"
@@ -27,7 +27,7 @@ def wait_for(container: str, *command: str, seconds: float = 90) -> Answer:
 
 @pytest.fixture
 def readable(tmp_path: Path):
-    """Writes a file that any user in a container may read."""
+    """Write a file that any user in a container may read."""
 
     def write(name: str, content: str) -> Path:
         path = tmp_path / name
@@ -43,7 +43,7 @@ def readable(tmp_path: Path):
 
 @pytest.fixture
 def postgres(images, volume, start, readable):
-    """Starts the server as compose/data.yaml does; call again for a second life on the same volume."""
+    """Start the server as compose/data.yaml does; each call starts one on the same volume."""
     password = readable("password", "secret-of-the-test")
     roles = readable("10-roles.sql", CREATE_ROLE)
     script = readable("20-note.sh", 'psql -U "$POSTGRES_USER" -d results -c "CREATE TABLE noted (at int)"')
@@ -68,9 +68,9 @@ def query(container: str, sql: str, url: str) -> Answer:
     return docker("exec", container, "psql", "--no-psqlrc", "-At", "-c", sql, url)
 
 
-def test_postgres_makes_its_database_with_the_password_file_and_the_init_scripts(postgres):
+def test_postgres_creates_its_database_with_the_init_scripts(postgres):
     container = postgres()
-    # TCP: only there once everything is done.
+    # The server listens on TCP once the database is complete.
     wait_for(container, "pg_isready", "-q", "-h", "127.0.0.1")
     as_superuser = "postgresql://postgres:secret-of-the-test@127.0.0.1/postgres"
     assert query(container, "SHOW max_connections", as_superuser).output.strip() == "37"
@@ -79,15 +79,15 @@ def test_postgres_makes_its_database_with_the_password_file_and_the_init_scripts
     assert query(container, "SELECT count(*) FROM pg_tables WHERE tablename = 'noted'", as_worker).output.strip() == "1"
 
 
-def test_postgres_asks_everyone_on_the_network_for_a_password(postgres):
+def test_postgres_requires_a_password_on_the_network(postgres):
     container = postgres()
     wait_for(container, "pg_isready", "-q", "-h", "127.0.0.1")
-    # Read, not tried: without a network there is only 127.0.0.1, which initdb trusts.
+    # The file is read: without a network the only address is 127.0.0.1, which initdb trusts.
     rules = docker("exec", container, "sh", "-c", 'tail -n 1 "$PGDATA/pg_hba.conf"').output.split()
     assert rules == ["host", "all", "all", "all", "scram-sha-256"]
 
 
-def test_postgres_keeps_its_data_over_a_kill_and_does_not_run_the_init_scripts_again(postgres):
+def test_a_killed_postgres_keeps_its_data_without_init_scripts(postgres):
     first = postgres()
     wait_for(first, "pg_isready", "-q", "-h", "127.0.0.1")
     url = "postgresql://worker:w@127.0.0.1/results"
@@ -98,7 +98,7 @@ def test_postgres_keeps_its_data_over_a_kill_and_does_not_run_the_init_scripts_a
     assert query(second, "SELECT answer FROM kept", url).output.strip() == "42"
 
 
-def test_postgres_without_a_password_does_not_start_and_says_what_to_set(images, start):
+def test_postgres_without_a_password_names_the_variable_to_set(images, start):
     container = start(
         *("--network", "none", "--user", DATABASE_USER, "--tmpfs", "/tmp"),
         *("--tmpfs", "/var/run/postgresql:uid=999", images["POSTGRES_IMAGE"].reference),
@@ -107,7 +107,7 @@ def test_postgres_without_a_password_does_not_start_and_says_what_to_set(images,
     assert "POSTGRES_PASSWORD" in docker("logs", container).output
 
 
-def test_postgres_stops_cleanly_on_the_images_stop_signal(postgres):
+def test_the_images_stop_signal_stops_postgres_cleanly(postgres):
     container = postgres()
     wait_for(container, "pg_isready", "-q", "-h", "127.0.0.1")
     docker("stop", "--time", "30", container)
@@ -115,7 +115,7 @@ def test_postgres_stops_cleanly_on_the_images_stop_signal(postgres):
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container).output.strip() == "0"
 
 
-def test_redis_keeps_its_append_only_file_over_a_kill_and_wants_its_password(images, volume, start, readable):
+def test_a_killed_redis_keeps_its_data_and_needs_its_password(images, volume, start, readable):
     config = readable("redis.conf", "appendonly yes\nappendfsync always\nrequirepass p\n")
     reference = images["REDIS_IMAGE"].reference
     placed = ("--network", "none", "--user", DATABASE_USER, "--volume", f"{volume}:/data", "--entrypoint")
@@ -129,7 +129,7 @@ def test_redis_keeps_its_append_only_file_over_a_kill_and_wants_its_password(ima
     wait_for(second, "sh", "-c", "redis-cli --no-auth-warning -a p GET kept | grep -qx 42")
 
 
-def test_haproxy_checks_and_serves_its_configuration(images, start, readable):
+def test_haproxy_serves_its_configuration(images, start, readable):
     config = readable(
         "haproxy.cfg",
         "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n"

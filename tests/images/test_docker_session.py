@@ -1,4 +1,4 @@
-"""A test session that is killed leaves nothing in Docker."""
+"""A killed test session leaves nothing in Docker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_session_made_is_removed(images):
+def test_a_killed_sessions_resources_are_removed(images):
     image = images["REDIS_IMAGE"].reference
     script = KILLED_HALF_WAY.replace('"IMAGE"', f'"--entrypoint=sleep", "{image}"')
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

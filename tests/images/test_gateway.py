@@ -1,4 +1,4 @@
-"""The gateway's own configuration in front of servers that count what reaches them, and die when they are told to."""
+"""The gateway's own configuration in front of servers that count requests, and end connections on some paths."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Gateway:
     def client(self, port: int = 8080) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.address[port]}", timeout=20)
 
-    def ask_in_vain(self, kind: str, path: str) -> None:
-        """GET what ends the server's connection: an error, or an ended connection where the server's was an old one."""
+    def get_without_answer(self, kind: str, path: str) -> None:
+        """GET a path that ends the server's connection; an answer is 502, or none on a reused connection."""
         with self.client(8080 if kind == "api-server" else 8081) as client, suppress(httpx.RemoteProtocolError):
             assert client.get(path).status_code == 502
 
     def counted(self, kind: str, path: str) -> tuple[int, int]:
-        """How often the servers of a kind got a path, and how often at once a single one of them did."""
+        """Return the requests of a path to servers of a kind, and the most at once at a single server."""
         total, most = 0, 0
         for server in self.servers[kind]:
             ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/counted').read().decode())"
@@ -100,9 +100,9 @@ def gateway(images) -> Iterator[Gateway]:
             f"--volume={ROOT}/compose/gateway/haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro",
             *(images["GATEWAY_IMAGE"].reference, "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"),
         )
-        made = Gateway(name, servers)
-        wait_until_served(made)
-        yield made
+        running = Gateway(name, servers)
+        wait_until_served(running)
+        yield running
     finally:
         docker("rm", "--force", "--volumes", *started)
         docker("network", "rm", name)
@@ -114,7 +114,7 @@ def run(*arguments: str) -> None:
 
 
 def wait_until_served(gateway: Gateway) -> None:
-    """Until every backend has a server: those of large requests are checked every 3 s."""
+    """Wait until every backend has a server: HAProxy checks those of large requests every 3 s."""
     paths = [(8080, "/x"), (8080, "/logs/x"), (8080, "/logs/x?full_content=true"), (8081, "/execution/x")]
     paths += [(8080, "/dagSources/x"), (8081, "/execution/xcoms/x")]
     deadline = time.monotonic() + 30
@@ -173,12 +173,12 @@ def test_headers_of_64_kb_are_refused(gateway, port, path, limit):
     ],
 )
 def test_expensive_read_that_ends_a_server_is_not_repeated(gateway, kind, path):
-    gateway.ask_in_vain(kind, path)
+    gateway.get_without_answer(kind, path)
     assert gateway.counted(kind, path)[0] == 1
 
 
 def test_percent_encoded_path_of_a_log_is_not_repeated(gateway):
-    gateway.ask_in_vain("api-server", "/api/v2/%6Cogs/dies")
+    gateway.get_without_answer("api-server", "/api/v2/%6Cogs/dies")
     assert gateway.counted("api-server", "/api/v2/%6Cogs/dies")[0] == 1
 
 
@@ -186,7 +186,7 @@ def test_percent_encoded_path_of_a_log_is_not_repeated(gateway):
     ("kind", "path"), [("api-server", "/api/v2/dags/dies"), ("execution-api", "/execution/variables/dies")]
 )
 def test_cheap_read_that_gets_no_answer_is_repeated(gateway, kind, path):
-    gateway.ask_in_vain(kind, path)
+    gateway.get_without_answer(kind, path)
     assert gateway.counted(kind, path)[0] > 1
 
 

@@ -1,4 +1,4 @@
-"""The images of the profile observability behave as compose/observability.yaml needs them to, official or stand-in."""
+"""The images of the profile observability, official or fallback, behave as compose/observability.yaml expects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERVICES = yaml.safe_load((COMPOSE / "observability.yaml").read_text(encoding="u
 
 @pytest.mark.parametrize("jaeger", ["jaeger", "jaeger-on"])
 @pytest.mark.parametrize("backend", ["backend", "backend-on"])
-def test_the_collector_takes_every_combination_of_its_configuration(images, backend, jaeger):
+def test_the_collector_accepts_every_configuration(images, backend, jaeger):
     files = [f"--config=/etc/otelcol/{name}.yaml" for name in ("config", backend, jaeger)]
     answer = run_in(
         images["OTEL_COLLECTOR_IMAGE"].reference,
@@ -29,8 +29,8 @@ def test_the_collector_takes_every_combination_of_its_configuration(images, back
     assert (answer.status, answer.output) == (0, "")
 
 
-def test_the_collector_refuses_a_component_that_does_not_exist(images, tmp_path):
-    """Else the test above would prove nothing."""
+def test_the_collector_refuses_an_unknown_component(images, tmp_path):
+    """Otherwise the test above proves nothing."""
     tmp_path.chmod(0o755)
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("receivers: {otlp: {}, no_such: {}}\n")
@@ -41,7 +41,7 @@ def test_the_collector_refuses_a_component_that_does_not_exist(images, tmp_path)
     assert "no_such" in answer.output
 
 
-def test_statsd_exporter_makes_labels_of_the_tags_that_our_client_writes(images, start):
+def test_statsd_exporter_makes_labels_of_our_clients_tags(images, start):
     container = start(
         *("--network", "none", "--user", NOBODY, "--entrypoint", "/bin/statsd_exporter"),
         *(images["STATSD_EXPORTER_IMAGE"].reference, "--statsd.listen-tcp="),
@@ -52,12 +52,12 @@ def test_statsd_exporter_makes_labels_of_the_tags_that_our_client_writes(images,
     # The image has no program that sends a UDP packet.
     sender = ("run", "--rm", "--network", f"container:{container}", "--entrypoint", "python")
     assert docker(*sender, images["AIRFLOW_IMAGE"].reference, "-c", send).status == 0
-    wanted = 'airflow_ti_finish{component="scheduler",dag_id="d",state="success"} 3'
-    ask = f"wget -q -O - http://127.0.0.1:9102/metrics | grep -qF '{wanted}'"
+    expected = 'airflow_ti_finish{component="scheduler",dag_id="d",state="success"} 3'
+    ask = f"wget -q -O - http://127.0.0.1:9102/metrics | grep -qF '{expected}'"
     wait_for(container, "sh", "-c", ask, seconds=10)
 
 
-def test_prometheus_starts_on_a_new_volume_with_our_configuration_and_says_that_it_is_healthy(images, volume, start):
+def test_prometheus_with_our_configuration_is_healthy(images, volume, start):
     container = start(
         *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp", "--entrypoint", "/bin/prometheus"),
         *("--volume", f"{COMPOSE / 'prometheus/prometheus.yaml'}:/etc/prometheus/prometheus.yaml:ro"),
@@ -73,7 +73,7 @@ def test_prometheus_starts_on_a_new_volume_with_our_configuration_and_says_that_
     assert '"lastError"' not in rules
 
 
-def test_cadvisor_sees_the_machines_containers_without_dockers_socket(images, start):
+def test_cadvisor_measures_containers_without_dockers_socket(images, start):
     service = SERVICES["cadvisor"]
     container = start(
         *("--network", "none", "--user", service["user"], "--tmpfs", "/tmp", "--volume", "/sys:/sys:ro"),
@@ -85,7 +85,7 @@ def test_cadvisor_sees_the_machines_containers_without_dockers_socket(images, st
     mine = docker("inspect", "--format", "{{.Id}}", container).output.strip()
     ask = f"wget -q -O - http://127.0.0.1:8080/metrics | grep '^container_memory_working_set_bytes.*{mine}'"
     assert float(wait_for(container, "sh", "-c", ask, seconds=30).output.split()[1]) > 0
-    # The image's own shell and awk take the script, and it sees this container.
+    # The script runs with the image's own shell and awk, and lists this container.
     ask = f"sh /usr/local/bin/oom-kills.sh && grep '^old {mine[:12]} [0-9]* 0$' /tmp/oom-kills"
     assert wait_for(container, "sh", "-c", ask, seconds=30).output.count("\n") == 1
 
@@ -97,7 +97,7 @@ def test_cadvisor_sees_the_machines_containers_without_dockers_socket(images, st
         ("REDIS_EXPORTER_IMAGE", "redis-exporter", "REDIS_ADDR=redis://127.0.0.1:1", "redis_up 0"),
     ],
 )
-def test_an_exporter_serves_and_says_so_while_what_it_watches_is_away(images, start, key, service, environment, metric):
+def test_an_exporter_reports_an_unreachable_server(images, start, key, service, environment, metric):
     model = SERVICES[service]
     container = start(
         *("--network", "none", "--user", model["user"], "--env", environment),

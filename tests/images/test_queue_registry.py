@@ -1,4 +1,4 @@
-"""Workers' announcements and withdrawn messages in a real Redis, by Celery's own connection."""
+"""Workers' announcements and withdrawn messages in a real Redis, through Celery's own connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.images.test_data_images import DATABASE_USER, wait_for
 
 @pytest.fixture
 def celery_app(images, start, monkeypatch):
-    """Celery with a Redis of its own as its broker, in place of the scheduler's."""
+    """Celery with its own Redis as the broker, in place of the scheduler's."""
     reference = images["REDIS_IMAGE"].reference
     server = start("--publish", "127.0.0.1::6379", "--user", DATABASE_USER, "--tmpfs", "/data", reference)
     wait_for(server, "redis-cli", "PING")
@@ -25,7 +25,7 @@ def celery_app(images, start, monkeypatch):
     return app
 
 
-def test_what_a_worker_announces_is_read_by_schedulers(celery_app):
+def test_schedulers_read_what_workers_announce(celery_app):
     broker = Broker()
     assert broker.call(queue_registry.consumed) is None
     broker.call(lambda client: queue_registry.announce(client, "celery@a", 8, ["default"]))
@@ -38,7 +38,7 @@ def test_a_withdrawn_message_leaves_the_others_in_their_queue(celery_app, monkey
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
     names = ("_executable_task_instances_to_queued", "_handle_tasks_stuck_in_queued", "_maybe_requeue_stuck_ti")
-    for name in names:  # the patch replaces them; they are put back after the test
+    for name in names:  # the patch replaces them; restore them after the test
         monkeypatch.setattr(SchedulerJobRunner, name, getattr(SchedulerJobRunner, name))
     from airflow_ha.patches import hold_unconsumed_queues
 

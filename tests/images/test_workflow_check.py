@@ -1,4 +1,4 @@
-"""actionlint finds what a schema cannot: in expressions, in the repository's own actions, in the scripts of steps."""
+"""actionlint detects errors in expressions, in the repository's own actions and in scripts, which a schema does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ jobs:
 """
 ACTION = """\
 name: one
-description: An action of the repository's own
+description: The repository's own action
 runs:
   using: composite
   steps: []
@@ -32,7 +32,7 @@ def reference():
 
 @pytest.fixture
 def check(reference, tmp_path, capfd):
-    """What it says about a workflow with one step."""
+    """Check a workflow with one step; return the exit code and the output."""
 
     def run(step: str, runner: str = "ubuntu-24.04-arm") -> tuple[int, str]:
         folder = tmp_path / ".github/workflows"
@@ -40,7 +40,7 @@ def check(reference, tmp_path, capfd):
         (folder / "ci.yaml").write_text(WORKFLOW.format(step=step, runner=runner))
         (tmp_path / ".github/actions/one").mkdir(parents=True, exist_ok=True)
         (tmp_path / ".github/actions/one/action.yaml").write_text(ACTION)
-        # The container's user is another, and pytest's folders are private.
+        # The container has another user, and pytest's folders are private.
         for path in [tmp_path, *tmp_path.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
         status = actionlint.check(tmp_path, reference, [".github/workflows/ci.yaml"])
@@ -54,7 +54,7 @@ def test_a_good_workflow_passes(check):
 
 
 @pytest.mark.parametrize(
-    ("step", "found"),
+    ("step", "finding"),
     [
         ("run: echo ${{ github.nothing_of_this_name }}", "nothing_of_this_name"),
         ("{ uses: ./.github/actions/one, with: { colour: red } }", 'input "colour"'),
@@ -62,13 +62,13 @@ def test_a_good_workflow_passes(check):
         ('run: echo "${{ github.event.issue.title }}"', "untrusted"),
     ],
 )
-def test_a_workflow_that_would_fail_or_could_be_abused_is_refused(check, step, found):
-    status, said = check(step)
+def test_a_broken_or_unsafe_workflow_is_refused(check, step, finding):
+    status, output = check(step)
     assert status != 0
-    assert found in said
+    assert finding in output
 
 
-def test_a_runner_that_github_has_not_is_refused(check):
-    status, said = check("run: echo well", runner="ubuntu-24.04-sparc")
+def test_an_unknown_runner_is_refused(check):
+    status, output = check("run: echo well", runner="ubuntu-24.04-sparc")
     assert status != 0
-    assert "ubuntu-24.04-sparc" in said
+    assert "ubuntu-24.04-sparc" in output

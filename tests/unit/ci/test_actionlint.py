@@ -1,4 +1,4 @@
-"""Where actionlint comes from: its official image where that can be had, its Go module where not."""
+"""actionlint runs in its official image if that can be pulled, otherwise in one built from its Go module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ops.images.versions import read_images_env
 from ops.project import ROOT
 
 OFFICIAL = f"{actionlint.REPOSITORY}:{read_images_env(ROOT)[actionlint.VERSION]}"
-STAND_IN = fallback_images.reference(ROOT, actionlint.VERSION)
+FALLBACK = fallback_images.reference(ROOT, actionlint.VERSION)
 
 
 def image(**environ: str) -> str:
@@ -26,25 +26,20 @@ def test_with_a_registry_the_official_image_is_pulled(daemon):
 
 def test_without_a_registry_it_is_compiled_once(daemon):
     daemon.has(debian_base.reference())
-    assert image() == STAND_IN
+    assert image() == FALLBACK
     daemon.forget_calls()
-    assert image() == STAND_IN
+    assert image() == FALLBACK
     assert daemon.calls("build") == daemon.calls("pull") == []
 
 
-def test_what_is_here_is_used_without_asking_anybody(daemon):
-    daemon.has(OFFICIAL, STAND_IN)
+def test_a_local_image_is_used_without_a_pull(daemon):
+    daemon.has(OFFICIAL, FALLBACK)
     assert image() == OFFICIAL
-    assert image(STACK_IMAGES="airgap") == STAND_IN
+    assert image(STACK_IMAGES="airgap") == FALLBACK
     assert daemon.calls("pull") == []
 
 
-def test_who_wants_official_images_only_gets_no_stand_in(daemon):
-    daemon.has(debian_base.reference(), STAND_IN)
+def test_stack_images_official_uses_no_fallback_image(daemon):
+    daemon.has(debian_base.reference(), FALLBACK)
     with pytest.raises(ImageError, match=OFFICIAL):
         image(STACK_IMAGES="official")
-
-
-def test_the_stand_in_is_of_the_version_in_images_env():
-    dockerfile = (ROOT / "ops/images/airgap" / fallback_images.TOOLS[actionlint.VERSION] / "Dockerfile").read_text()
-    assert "cmd/actionlint@v${VERSION}" in dockerfile

@@ -1,4 +1,4 @@
-"""A `docker` that answers as a daemon with these images would, and writes down what it was asked."""
+"""A `docker` that answers as a daemon with these images does, and records its calls."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import pytest
 
 FAKE_DOCKER = """\
 #!/bin/sh
-# In $FAKE_DOCKER: `local`, the images that are here; `calls`; `registry`: answers, refuses, is-away or hangs.
+# In $FAKE_DOCKER: `local`, the images; `calls`; `registry`: answers, is-slow, refuses, unreachable or hangs.
 echo "$*" >> "$FAKE_DOCKER/calls"
 for last; do :; done
 case "$1 $2" in
   "image inspect") grep -qxF "$last" "$FAKE_DOCKER/local" ;;
   "pull "*)
     case $(cat "$FAKE_DOCKER/registry") in
-      answers)
+      answers | is-slow)
         echo "$last: Pulling from somewhere"
         echo "aaa: Pulling fs layer"
+        while grep -q is-slow "$FAKE_DOCKER/registry"; do sleep 0.05; done
         echo "aaa: Pull complete"
         echo "$last" >> "$FAKE_DOCKER/local" ;;
       refuses) echo "Error response from daemon: manifest for $last not found: manifest unknown"; exit 1 ;;
-      is-away) echo "Error response from daemon: dial tcp: lookup registry.test: no such host"; exit 1 ;;
+      unreachable) echo "Error response from daemon: dial tcp: lookup registry.test: no such host"; exit 1 ;;
       hangs) exec sleep 600 ;;
     esac ;;
   "build "*)
@@ -39,10 +40,13 @@ class Daemon:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.has()
-        self.registry("is-away")
+        self.registry("unreachable")
 
     def has(self, *references: str) -> None:
         (self.folder / "local").write_text("".join(f"{reference}\n" for reference in references))
+
+    def local(self) -> list[str]:
+        return (self.folder / "local").read_text().splitlines()
 
     def registry(self, behaviour: str) -> None:
         (self.folder / "registry").write_text(behaviour)

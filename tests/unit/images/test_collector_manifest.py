@@ -1,4 +1,4 @@
-"""The stand-in of the collector has the components that compose/otel-collector uses, and two more that are named."""
+"""The collector's fallback image has the components that compose/otel-collector uses, and two more."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 KINDS = ("receivers", "processors", "exporters", "extensions")
-# For who looks for a fault, and for a backend that takes gRPC only.
-BEYOND = {"exporters debug", "exporters otlp"}
+# To find errors, and for a backend that accepts only gRPC.
+EXTRA = {"exporters debug", "exporters otlp"}
 
 
 def configured() -> set[str]:
-    """Such as `exporters otlphttp`: a component's name in a configuration has underscores, its module's has none."""
+    """Names such as `exporters otlphttp`, without underscores, as in the name of a component's module."""
     files = [yaml.safe_load(path.read_text()) for path in (ROOT / "compose/otel-collector").glob("*.yaml")]
     return {
         f"{kind} {name.split('/')[0].replace('_', '')}"
@@ -34,11 +34,11 @@ def test_every_configured_component_is_built():
     assert configured() - built() == set()
 
 
-def test_no_component_is_built_that_is_not_configured_but_those_with_a_reason():
-    assert built() - configured() == BEYOND
+def test_only_two_components_are_built_but_not_configured():
+    assert built() - configured() == EXTRA
 
 
-def test_no_version_is_written_but_that_of_images_env():
+def test_every_component_has_the_version_of_images_env():
     manifest = yaml.safe_load((ROOT / "ops/images/airgap/otel-collector/manifest.yaml").read_text())
     versions = {module["gomod"].split()[1] for kind in KINDS for module in manifest[kind]}
     assert versions == {"v@VERSION@"}

@@ -1,4 +1,4 @@
-"""The stand-ins' Debian comes from the mirror that the machine's own apt uses."""
+"""The Debian base of the fallback images comes from the mirror that the machine's apt uses."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="reads sources as apt does, which is not on this machine")
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="this machine has no apt")
 @pytest.mark.parametrize(
     ("name", "content"), [("sources.list", ONE_LINE), ("debian.sources", DEB822)], ids=["one-line", "deb822"]
 )
-def test_one_line_and_deb822_sources_give_the_same_suites(tmp_path, name, content):
+def test_one_line_and_deb822_sources_give_equal_suites(tmp_path, name, content):
     (tmp_path / "parts").mkdir()
     (tmp_path / "none").write_text("")
     place = tmp_path / name if name.endswith(".list") else tmp_path / "parts" / name
@@ -54,12 +54,12 @@ def test_one_line_and_deb822_sources_give_the_same_suites(tmp_path, name, conten
     assert suite_lines(machine_sources(*options), "bookworm") == EXPECTED
 
 
-def test_a_repository_of_another_vendor_is_not_taken_for_debians_mirror():
+def test_another_vendors_repository_is_no_debian_mirror():
     sources = [AptSource("https://vendor.test/node", "nodistro")]
     assert suite_lines(sources, "bookworm") == []
 
 
-def test_security_fixes_alone_are_no_mirror_to_install_from():
+def test_a_mirror_of_security_fixes_alone_is_not_used():
     assert suite_lines([AptSource("http://s.test/", "bookworm-security")], "bookworm") == []
 
 
@@ -68,7 +68,7 @@ def test_a_mirror_that_is_listed_twice_is_used_once():
     assert suite_lines([source, source], "bookworm") == ["deb http://m.test/debian/ trixie main"]
 
 
-def test_a_machine_that_does_not_run_debian_leaves_the_mirror_to_mmdebstrap():
+def test_without_debian_mmdebstraps_default_mirror_is_used():
     assert suite_lines([AptSource("http://m.test/ubuntu/", "noble")], "") == []
 
 
@@ -81,20 +81,20 @@ def test_only_signed_indexes_are_sources():
     assert parse_print_uris(text) == [AptSource("http://m.test/debian/", "bookworm")]
 
 
-def test_the_base_image_is_named_by_its_options_and_not_by_the_mirror(monkeypatch):
+def test_the_base_images_tag_changes_with_its_options(monkeypatch):
     before = debian_base.reference()
     assert debian_base.reference() == before
     monkeypatch.setattr(debian_base, "OPTIONS", (*debian_base.OPTIONS, "--include=less"))
     assert debian_base.reference() != before
 
 
-def test_without_apt_the_way_out_is_named(monkeypatch):
+def test_without_apt_the_hint_is_docker_load(monkeypatch):
     monkeypatch.setattr(debian_base.shutil, "which", lambda _: None)
     with pytest.raises(debian_base.AirgapError, match="docker load"):
         debian_base.ensure_mmdebstrap(print)
 
 
-def test_an_ordinary_user_is_told_what_to_install(monkeypatch):
+def test_a_user_without_root_gets_the_command_to_run(monkeypatch):
     monkeypatch.setattr(debian_base.shutil, "which", lambda name: None if name == "mmdebstrap" else name)
     monkeypatch.setattr(debian_base.os, "geteuid", lambda: 1000)
     with pytest.raises(debian_base.AirgapError, match="sudo apt-get install mmdebstrap"):

@@ -1,4 +1,4 @@
-"""ops/bootstrap/docker.sh finds out what is missing before it touches anything, and says it in one sentence."""
+"""ops/bootstrap/docker.sh detects a missing part before it changes anything, and names it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = ("bash", "sort", "head", "cat", "id", "uname")
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs a line of bash with the script's functions, with a `docker` that answers as told."""
+    """Runs a line of bash with the script's functions, with a `docker` that is the given script."""
     for program in PROGRAMS:
         (tmp_path / program).symlink_to(shutil.which(program) or program)
 
@@ -46,36 +46,36 @@ def shell(tmp_path):
         ("echo 'server=20.10.24 buildx=v0.13.1 compose=v2.19.9'", "compose"),
         ("echo 'server=20.10.24 compose=v2.100.0'", "buildx"),
         ("echo 'permission denied while trying to connect to the Docker daemon socket'; exit 1", "permission"),
-        # A client alone, with no engine installed that could be started.
+        # A client alone, without an installed engine to start.
         ("echo 'Cannot connect to the Docker daemon'; exit 1", "client"),
     ],
 )
-def test_what_is_missing_is_told_apart(shell, docker, problem):
+def test_the_first_missing_part_is_named(shell, docker, problem):
     assert shell("docker_problem", docker).stdout.strip() == problem
 
 
-def test_docker_that_answers_is_left_alone_and_the_check_is_quick(shell):
+def test_a_running_docker_is_left_unchanged_within_a_second(shell):
     started = time.monotonic()
     answer = shell("ensure_docker; echo done", "echo 'server=28.0.1 buildx=v0.21.0 compose=v2.35.0'")
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "done\n", "")
     assert time.monotonic() - started < 1
 
 
-def test_a_user_without_permission_is_told_the_group_and_nothing_is_installed(shell):
+def test_a_user_without_permission_gets_the_groups_command(shell):
     answer = shell("ensure_docker; echo never", "echo 'permission denied while trying to connect'; exit 1")
     assert answer.returncode == 1
     assert "usermod -aG docker" in answer.stderr
     assert "never" not in answer.stdout
 
 
-def test_a_remote_daemon_that_is_away_is_not_replaced_by_a_local_one(shell):
+def test_an_unreachable_remote_daemon_gets_no_local_one(shell):
     docker = "echo 'Cannot connect to the Docker daemon'; exit 1"
     answer = shell("ensure_docker; echo never", docker, DOCKER_HOST="tcp://daemon.test:2375")
     assert answer.returncode == 1
     assert "tcp://daemon.test:2375" in answer.stderr
 
 
-def test_the_mirror_is_the_one_of_the_machines_own_release(shell, tmp_path):
+def test_the_mirror_is_that_of_the_machines_release(shell, tmp_path):
     (tmp_path / "sed").symlink_to(shutil.which("sed") or "sed")
     listed = (
         "'http://mirror.test/vendor/dists/nodistro/InRelease' x 0",

@@ -1,18 +1,27 @@
-"""Which image is used: the official one where it is here or a registry answers, a stand-in where none does.
+"""Which image is used: the official one if it is on this machine or a registry answers, otherwise a fallback image.
 
-`docker` is a script that answers as the daemon would, and writes down what it was asked: conftest.py.
+`docker` is a script that answers as the daemon does, and records its calls: conftest.py.
 """
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ops.images import debian_base, fallback_images, resolve
 from ops.images.image_registry import registry_host
-from ops.images.resolve import ImageError, ResolvedImage, official_references, resolve_images
+from ops.images.progress import LineProgress
+from ops.images.resolve import (
+    ImageError,
+    ImagePlan,
+    ResolvedImage,
+    official_references,
+    plan_images,
+    resolve_images,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 OFFICIAL = official_references(ROOT, {})
@@ -21,81 +30,92 @@ CORE = {key: reference for key, reference in OFFICIAL.items() if key not in reso
 OBSERVABILITY = [key for key, profile in resolve.PROFILES.items() if profile == "observability"]
 
 
-def find(environ=None, profiles=("data", "flower"), report=lambda _: None, **options) -> dict[str, ResolvedImage]:
+def resolve_all(
+    environ=None, profiles=("data", "flower"), report=lambda _: None, **options
+) -> dict[str, ResolvedImage]:
     return resolve_images(ROOT, report, profiles, environ or {}, **options)
 
 
-def origins(found: dict[str, ResolvedImage]) -> set[str]:
-    return {image.origin for image in found.values()}
+def plan(profiles=("data", "data-ha", "observability"), **options) -> ImagePlan:
+    return plan_images(ROOT, LineProgress(lambda _: None), profiles, {}, **options)
 
 
-def test_with_a_registry_every_service_gets_its_official_image(daemon):
+def origins(images: dict[str, ResolvedImage]) -> set[str]:
+    return {image.origin for image in images.values()}
+
+
+def targets(daemon) -> set[str]:
+    """The fallback images that were built."""
+    return {line.split("--target ")[1].split()[0] for line in daemon.calls("build") if "--target" in line}
+
+
+def test_with_a_registry_services_get_official_images(daemon):
     daemon.registry("answers")
-    found = find()
-    assert set(found) == set(SERVICES)
-    assert origins(found) == {"official"}
-    assert all(found[key].reference == OFFICIAL[key] for key in SERVICES if key != "AIRFLOW_IMAGE")
+    images = resolve_all()
+    assert set(images) == set(SERVICES)
+    assert origins(images) == {"official"}
+    assert all(images[key].reference == OFFICIAL[key] for key in SERVICES if key != "AIRFLOW_IMAGE")
     assert len(daemon.calls("build")) == 1, "only the Airflow image is built"
     assert f"AIRFLOW_BASE_IMAGE={OFFICIAL['AIRFLOW_BASE_IMAGE']}" in daemon.calls("build")[0]
 
 
-def test_without_a_registry_every_service_gets_a_stand_in(daemon):
-    found = find()
-    assert origins(found) == {"airgap"}
-    assert all("airgap" in found[key].reference for key in SERVICES if key != "AIRFLOW_IMAGE")
+def test_without_a_registry_services_get_fallback_images(daemon):
+    images = resolve_all()
+    assert origins(images) == {"airgap"}
+    assert all("airgap" in images[key].reference for key in SERVICES if key != "AIRFLOW_IMAGE")
     assert len(daemon.calls("build")) == 5
     assert len(daemon.calls("import")) == 1
 
 
-def test_a_registry_that_is_away_is_asked_once_not_once_an_image(daemon):
-    find()
+def test_an_unreachable_registry_is_asked_once(daemon):
+    resolve_all()
     assert len(daemon.calls("pull")) == 1
 
 
-def test_a_registry_that_never_answers_costs_its_time_limit_once(daemon):
+def test_a_silent_registry_costs_its_time_limit_once(daemon):
     daemon.registry("hangs")
     started = time.monotonic()
-    found = find(answer_seconds=0.5)
-    assert origins(found) == {"airgap"}
+    images = resolve_all(answer_seconds=0.5)
+    assert origins(images) == {"airgap"}
     assert time.monotonic() - started < 10
     assert len(daemon.calls("pull")) == 1
 
 
-def test_a_registry_that_refuses_one_image_is_still_asked_for_the_others(daemon):
+def test_after_a_refusal_the_other_images_are_asked_for(daemon):
     daemon.registry("refuses")
-    assert origins(find()) == {"airgap"}
+    assert origins(resolve_all()) == {"airgap"}
     assert len(daemon.calls("pull")) == len(CORE)
 
 
 @pytest.mark.parametrize("profiles", [(), ("observability",)])
-@pytest.mark.parametrize("registry", ["answers", "is-away"])
-def test_a_second_time_nothing_is_pulled_or_built_and_no_registry_is_asked(daemon, registry, profiles):
+@pytest.mark.parametrize("registry", ["answers", "unreachable"])
+def test_a_second_run_pulls_and_builds_nothing(daemon, registry, profiles):
     daemon.registry(registry)
-    first = find(profiles=profiles)
+    first = resolve_all(profiles=profiles)
     daemon.forget_calls()
     daemon.registry("hangs")
     started = time.monotonic()
-    assert find(profiles=profiles) == first
+    assert resolve_all(profiles=profiles) == first
     assert time.monotonic() - started < 2
     assert not daemon.calls("pull") + daemon.calls("build") + daemon.calls("import")
 
 
-def test_a_registry_that_comes_back_does_not_change_the_images_of_a_running_stack(daemon):
-    first = find()
+def test_a_recovered_registry_does_not_change_the_images(daemon):
+    first = resolve_all()
     daemon.registry("answers")
-    assert find() == first
+    assert resolve_all() == first
 
 
-def test_official_images_that_are_here_are_used_without_a_registry(daemon):
+def test_local_official_images_are_used_without_a_registry(daemon):
     daemon.has(*OFFICIAL.values())
-    assert origins(find()) == {"official"}
+    assert origins(resolve_all()) == {"official"}
     assert daemon.calls("pull") == []
 
 
-def test_only_what_is_missing_gets_a_stand_in(daemon):
+def test_only_missing_images_get_a_fallback_image(daemon):
     daemon.has(OFFICIAL["POSTGRES_IMAGE"], OFFICIAL["AIRFLOW_BASE_IMAGE"])
-    found = find()
-    assert {key: image.origin for key, image in found.items()} == {
+    images = resolve_all()
+    assert {key: image.origin for key, image in images.items()} == {
         "AIRFLOW_IMAGE": "official",
         "POSTGRES_IMAGE": "official",
         "REDIS_IMAGE": "airgap",
@@ -103,16 +123,16 @@ def test_only_what_is_missing_gets_a_stand_in(daemon):
     }
 
 
-def test_a_built_airflow_image_does_not_need_its_base_any_more(daemon):
-    found = find()
-    daemon.has(*(image.reference for image in found.values()))
+def test_a_built_airflow_image_no_longer_needs_its_base(daemon):
+    images = resolve_all()
+    daemon.has(*(image.reference for image in images.values()))
     daemon.forget_calls()
-    assert find() == found
+    assert resolve_all() == images
     assert daemon.calls("build") == []
 
 
-def test_a_changed_stand_in_is_built_again_and_the_others_are_not(daemon, monkeypatch):
-    find()
+def test_only_a_changed_fallback_image_is_built_again(daemon, monkeypatch):
+    resolve_all()
     daemon.forget_calls()
     reference = fallback_images.reference
 
@@ -120,38 +140,38 @@ def test_a_changed_stand_in_is_built_again_and_the_others_are_not(daemon, monkey
         return reference(root, key) + ("0" if key == "REDIS_IMAGE" else "")
 
     monkeypatch.setattr(fallback_images, "reference", changed)
-    find()
-    assert [line for line in daemon.calls("build") if "airgap-redis" in line] == daemon.calls("build")
+    resolve_all()
+    assert targets(daemon) == {"redis"}
     assert len(daemon.calls("build")) == 1
 
 
-def test_stack_images_airgap_does_not_look_for_official_images(daemon):
+def test_stack_images_airgap_uses_no_official_image(daemon):
     daemon.has(*OFFICIAL.values())
     daemon.registry("answers")
-    assert origins(find({"STACK_IMAGES": "airgap"})) == {"airgap"}
+    assert origins(resolve_all({"STACK_IMAGES": "airgap"})) == {"airgap"}
     assert daemon.calls("pull") == []
 
 
-def test_stack_images_official_never_builds_a_stand_in_and_says_why_it_failed(daemon):
-    with pytest.raises(ImageError, match=r"cannot be pulled: .*no such host") as refusal:
-        find({"STACK_IMAGES": "official"})
+def test_stack_images_official_builds_no_fallback_image(daemon):
+    with pytest.raises(ImageError, match=r"cannot pull .*: .*no such host") as refusal:
+        resolve_all({"STACK_IMAGES": "official"})
     assert "docker load" in str(refusal.value)
     assert daemon.calls("build") == []
 
 
-def test_an_unknown_stack_images_is_refused_with_the_known_words(daemon):
+def test_an_unknown_stack_images_value_is_refused(daemon):
     with pytest.raises(ImageError, match="official, airgap, auto"):
-        find({"STACK_IMAGES": "offline"})
+        resolve_all({"STACK_IMAGES": "offline"})
 
 
-def test_an_image_that_was_asked_for_by_name_is_not_replaced_by_another(daemon):
-    with pytest.raises(ImageError, match=r"POSTGRES_IMAGE=registry\.test/pg:1 cannot be pulled"):
-        find({"POSTGRES_IMAGE": "registry.test/pg:1"})
+def test_a_named_image_is_not_replaced_by_another(daemon):
+    with pytest.raises(ImageError, match=r"cannot pull POSTGRES_IMAGE=registry\.test/pg:1"):
+        resolve_all({"POSTGRES_IMAGE": "registry.test/pg:1"})
 
 
-def test_an_image_that_was_asked_for_by_name_is_used(daemon):
+def test_a_named_image_is_used(daemon):
     daemon.has("registry.test/pg:1")
-    assert find({"POSTGRES_IMAGE": "registry.test/pg:1"})["POSTGRES_IMAGE"].reference == "registry.test/pg:1"
+    assert resolve_all({"POSTGRES_IMAGE": "registry.test/pg:1"})["POSTGRES_IMAGE"].reference == "registry.test/pg:1"
 
 
 def test_a_failed_build_shows_the_builds_last_lines(daemon, monkeypatch):
@@ -160,88 +180,92 @@ def test_a_failed_build_shows_the_builds_last_lines(daemon, monkeypatch):
         script.read_text().replace('"build "*)', '"build "*) echo "E: no space left"; exit 3;;\n  "x "*)')
     )
     with pytest.raises(ImageError, match=r"(?s)exit 3.*no space left"):
-        find()
+        resolve_all()
 
 
-def test_a_failed_base_shows_mmdebstraps_last_lines(daemon):
-    (daemon.folder / "bin/mmdebstrap").write_text("#!/bin/sh\necho 'E: signature refused'; exit 25\n")
-    with pytest.raises(ImageError, match=r"(?s)base of the stand-in images.*signature refused"):
-        find()
+def test_a_failed_base_is_tried_once_and_shows_its_last_lines(daemon):
+    script = '#!/bin/sh\necho try >> "$FAKE_DOCKER/calls"; echo "E: signature refused"; exit 25\n'
+    (daemon.folder / "bin/mmdebstrap").write_text(script)
+    with pytest.raises(ImageError, match=r"(?s)cannot build the Debian base.*signature refused"):
+        resolve_all()
+    assert len(daemon.calls("try")) == 1
 
 
-def test_progress_lines_come_whole_and_name_the_image(daemon):
-    said: list[str] = []
-    find(report=said.append)
-    assert any("no such host" in line for line in said)
-    assert {line.split(":")[0] for line in said} >= {"debian", "airflow", "postgres", "redis", "haproxy"}
+def test_every_progress_line_names_its_image(daemon):
+    lines: list[str] = []
+    resolve_all(report=lines.append)
+    assert any("no such host" in line for line in lines)
+    assert {line.split(":")[0] for line in lines} >= {"debian", "airflow", "postgres", "redis", "haproxy"}
 
 
-def test_the_replicated_data_tier_is_built_on_the_official_images_where_they_can_be_had(daemon):
+def test_patroni_is_built_on_official_images_that_can_be_pulled(daemon):
     daemon.registry("answers")
-    found = find(profiles=["data-ha"])
-    assert set(found) == {*SERVICES, "PATRONI_IMAGE"}
-    assert origins(found) == {"official"}
+    images = resolve_all(profiles=["data-ha"])
+    assert set(images) == {*SERVICES, "PATRONI_IMAGE"}
+    assert origins(images) == {"official"}
     (build,) = [line for line in daemon.calls("build") if "airflow-ha/patroni:" in line]
     assert f"POSTGRES_IMAGE={OFFICIAL['POSTGRES_IMAGE']}" in build
     assert f"ETCD_IMAGE={OFFICIAL['ETCD_IMAGE']}" in build
 
 
-def test_the_replicated_data_tier_is_built_on_stand_ins_where_nothing_can_be_pulled(daemon):
-    found = find(profiles=["data-ha"])
-    assert origins(found) == {"airgap"}
+def test_without_a_registry_patroni_is_built_on_fallback_images(daemon):
+    images = resolve_all(profiles=["data-ha"])
+    assert origins(images) == {"airgap"}
     builds = daemon.calls("build")
     order = [next(at for at, line in enumerate(builds) if name in line) for name in ("airgap-etcd", "-ha/patroni:")]
     assert order == sorted(order)
 
 
-def test_a_built_patroni_image_needs_neither_of_its_bases_any_more(daemon):
-    found = find(profiles=["data-ha"])
-    daemon.has(*(image.reference for image in found.values()))
+def test_a_built_patroni_image_no_longer_needs_its_bases(daemon):
+    images = resolve_all(profiles=["data-ha"])
+    daemon.has(*(image.reference for image in images.values()))
     daemon.forget_calls()
-    assert find(profiles=["data-ha"]) == found
+    assert resolve_all(profiles=["data-ha"]) == images
     assert daemon.calls("build") == []
 
 
-def test_a_profile_that_is_off_costs_no_image(daemon):
+def test_an_inactive_profile_needs_no_image(daemon):
     daemon.registry("answers")
-    assert not set(find(profiles=["data"])) & set(OBSERVABILITY)
+    assert not set(resolve_all(profiles=["data"])) & set(OBSERVABILITY)
     assert not [line for line in daemon.calls("") for key in OBSERVABILITY if OFFICIAL[key] in line]
 
 
-def test_with_a_registry_a_profile_that_is_on_has_all_its_official_images(daemon):
+def test_with_a_registry_a_profile_has_all_its_official_images(daemon):
     daemon.registry("answers")
-    found = find(profiles=["observability"])
-    assert set(found) == {*SERVICES, *OBSERVABILITY}
-    assert origins(found) == {"official"}
+    images = resolve_all(profiles=["observability"])
+    assert set(images) == {*SERVICES, *OBSERVABILITY}
+    assert origins(images) == {"official"}
 
 
-def test_what_no_package_has_is_left_out_with_one_sentence_and_the_rest_gets_stand_ins(daemon):
-    said: list[str] = []
-    found = find(profiles=["observability"], report=said.append)
-    assert set(OBSERVABILITY) - set(found) == {"GRAFANA_IMAGE", "JAEGER_IMAGE"}
-    assert origins(found) == {"airgap"}
-    assert [line for line in said if "Grafana and Jaeger left out" in line] == [line for line in said if "left" in line]
+@pytest.mark.parametrize("registry", ["unreachable", "refuses"])
+def test_images_without_a_package_are_left_out_with_one_line(daemon, registry):
+    daemon.registry(registry)
+    lines: list[str] = []
+    images = resolve_all(profiles=["observability"], report=lines.append)
+    assert set(OBSERVABILITY) - set(images) == {"GRAFANA_IMAGE", "JAEGER_IMAGE"}
+    assert origins(images) == {"airgap"}
+    assert len([line for line in lines if "Grafana" in line and "Jaeger" in line]) == 1
 
 
-def test_what_was_left_out_is_asked_for_again_where_the_registry_gave_the_rest(daemon):
+def test_beside_official_images_a_left_out_one_is_tried_again(daemon):
     missing = OFFICIAL["JAEGER_IMAGE"]
     daemon.has(*(reference for reference in OFFICIAL.values() if reference != missing))
-    assert "JAEGER_IMAGE" not in find(profiles=["observability"])
+    assert "JAEGER_IMAGE" not in resolve_all(profiles=["observability"])
     daemon.registry("answers")
-    assert find(profiles=["observability"])["JAEGER_IMAGE"].reference == missing
+    assert resolve_all(profiles=["observability"])["JAEGER_IMAGE"].reference == missing
 
 
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"GRAFANA_IMAGE": "registry.test/grafana:1"}, r"GRAFANA_IMAGE=registry\.test/grafana:1 cannot be pulled"),
-        ({"STACK_IMAGES": "official"}, "grafana.*cannot be pulled"),
+        ({"GRAFANA_IMAGE": "registry.test/grafana:1"}, r"cannot pull GRAFANA_IMAGE=registry\.test/grafana:1"),
+        ({"STACK_IMAGES": "official"}, "cannot pull grafana"),
     ],
 )
-def test_what_somebody_asked_for_is_never_left_out(daemon, environ, message):
+def test_a_named_image_is_never_left_out(daemon, environ, message):
     daemon.has(*(reference for key, reference in OFFICIAL.items() if key != "GRAFANA_IMAGE"))
     with pytest.raises(ImageError, match=message):
-        find(environ, profiles=["observability"])
+        resolve_all(environ, profiles=["observability"])
 
 
 @pytest.mark.parametrize(
@@ -254,13 +278,79 @@ def test_what_somebody_asked_for_is_never_left_out(daemon, environ, message):
         ("localhost/postgres", "localhost"),
     ],
 )
-def test_the_registry_is_read_from_the_reference(reference, host):
+def test_a_references_first_part_may_be_its_registry(reference, host):
     assert registry_host(reference) == host
 
 
-def test_the_base_image_is_built_before_any_stand_in(daemon):
-    find()
+def test_the_debian_base_is_built_before_any_fallback_image(daemon):
+    resolve_all()
     order = [line.split()[0] for line in daemon.calls("")]
     assert order.index("import") < order.index("build")
     assert debian_base.reference() in daemon.calls("import")[0]
     assert resolve.is_local(debian_base.reference())
+
+
+def test_a_plan_names_every_image_before_it_is_built(daemon):
+    images = plan()
+    assert daemon.calls("build") == []
+    assert images.images == images.core() | images.rest()
+    assert list(images.images) == list(resolve_all(profiles=["data", "data-ha", "observability"]))
+
+
+def test_the_core_is_there_before_the_rest_is_built(daemon):
+    images = plan()
+    assert set(images.core()) == {*SERVICES, "PATRONI_IMAGE"}
+    assert targets(daemon) == {"airflow-base", "postgres", "redis", "haproxy", "etcd"}
+    assert len(daemon.calls("build")) == 7, "with Airflow's and Patroni's"
+    daemon.forget_calls()
+    assert set(images.rest()) == {*OBSERVABILITY} - {"GRAFANA_IMAGE", "JAEGER_IMAGE"}
+    assert len(daemon.calls("build")) == 7
+
+
+def test_a_plan_asks_each_registry_before_it_pulls_the_rest(daemon):
+    daemon.registry("answers")
+    images = plan()
+    registries = {registry_host(reference) for reference in OFFICIAL.values()}
+    assert len(daemon.calls("pull")) == len(registries)
+    images.core()
+    pulled = {line.split()[1] for line in daemon.calls("pull")}
+    assert pulled >= set(CORE.values()) | {OFFICIAL["ETCD_IMAGE"]}
+    assert len(pulled) == len(CORE) + len(registries) - 1, "and the first image of the rest's own registry"
+    images.rest()
+    assert len(daemon.calls("pull")) == len(OFFICIAL)
+
+
+def test_a_plan_is_ready_while_the_pulls_that_it_began_go_on(daemon):
+    daemon.registry("is-slow")
+    images = plan()
+    assert origins(images.images) == {"official"}
+    assert OFFICIAL["AIRFLOW_BASE_IMAGE"] not in daemon.local()
+    daemon.registry("answers")
+    images.core()
+    assert OFFICIAL["AIRFLOW_BASE_IMAGE"] in daemon.local()
+
+
+def test_an_image_refused_after_the_plan_gets_a_fallback_image(daemon):
+    daemon.registry("answers")
+    images = plan()
+    assert origins(images.images) == {"official"}
+    daemon.registry("refuses")
+    core, rest = images.core(), images.rest()
+    assert core["REDIS_IMAGE"] == ResolvedImage(fallback_images.reference(ROOT, "REDIS_IMAGE"), "airgap")
+    assert core["PATRONI_IMAGE"].origin == "airgap"
+    assert rest["CADVISOR_IMAGE"].origin == "official"
+    assert not {"GRAFANA_IMAGE", "JAEGER_IMAGE"} & set(rest)
+
+
+def test_a_plan_without_any_source_fails_before_it_builds(daemon):
+    with pytest.raises(ImageError, match="cannot pull"):
+        plan_images(ROOT, LineProgress(print), ["data"], {"STACK_IMAGES": "official"})
+    assert daemon.calls("build") == []
+
+
+def test_images_are_built_once_for_two_callers(daemon):
+    images = plan()
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda _: images.core(), range(2))
+    assert first == second
+    assert len(daemon.calls("build")) == 7

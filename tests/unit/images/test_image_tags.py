@@ -1,4 +1,4 @@
-"""A tag names what an image was made of: unchanged inputs are never built again, changed ones always are."""
+"""An image's tag depends on its inputs: unchanged inputs are never built again, changed ones always are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ops.images import fallback_images
-from ops.images.build import build_progress, content_tag, values_tag
+from ops.images.build import BuildSteps, content_tag, values_tag
+from ops.images.dockerfile_stages import parse_stages
 from ops.images.resolve import BASES, OPTIONAL, PROFILES, airflow_reference, patroni_reference
 from ops.images.versions import read_images_env, software_version
 from ops.services import PROFILES as COMPOSE_PROFILES
@@ -37,7 +38,7 @@ def tag(root: Path, *values: str) -> str:
     return content_tag(root, [root / "Dockerfile", root / "src"], values)
 
 
-def test_the_same_inputs_in_another_folder_have_the_same_tag(inputs, tmp_path_factory):
+def test_equal_inputs_in_another_folder_have_the_same_tag(inputs, tmp_path_factory):
     copy = tmp_path_factory.mktemp("elsewhere") / "copy"
     shutil.copytree(inputs, copy)
     assert tag(copy) == tag(inputs)
@@ -60,7 +61,7 @@ def test_a_change_of_any_input_changes_the_tag(inputs, change):
     assert tag(inputs) != before
 
 
-def test_what_python_leaves_beside_the_sources_does_not_change_the_tag(inputs):
+def test_python_caches_do_not_change_the_tag(inputs):
     before = tag(inputs)
     (inputs / "src/package/__pycache__").mkdir()
     (inputs / "src/package/__pycache__/module.cpython-313.pyc").write_text("compiled")
@@ -73,7 +74,7 @@ def test_values_and_their_order_change_the_tag(inputs):
 
 
 @pytest.mark.parametrize("changed", AIRFLOW_INPUTS)
-def test_the_airflow_images_tag_changes_with_its(changed, tmp_path):
+def test_a_changed_input_changes_the_airflow_images_tag(changed, tmp_path):
     for name in ("compose/images", "src"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("pyproject.toml", "uv.lock"):
@@ -84,38 +85,77 @@ def test_the_airflow_images_tag_changes_with_its(changed, tmp_path):
     assert airflow_reference(tmp_path, "base:1", "1.0") != before
 
 
-def test_the_airflow_images_tag_changes_with_its_base_and_with_uv():
+def test_another_base_or_uv_changes_the_airflow_images_tag():
     references = {airflow_reference(ROOT, base, uv) for base in ("base:1", "base:2") for uv in ("1.0", "2.0")}
     assert len(references) == 4
 
 
-@pytest.mark.parametrize("key", fallback_images.STAND_INS)
-def test_every_stand_in_has_a_dockerfile_that_takes_its_base_as_an_argument(key):
-    dockerfile = (ROOT / "ops/images/airgap" / fallback_images.STAND_INS[key] / "Dockerfile").read_text()
-    bases = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
-    assert bases - {"scratch"} == {"${DEBIAN_IMAGE}"}
+@pytest.fixture
+def repository(tmp_path):
+    """A copy of what the fallback images are built from."""
+    shutil.copytree(ROOT / "ops/images/airgap", tmp_path / "ops/images/airgap")
+    (tmp_path / "compose").mkdir()
+    shutil.copy(ROOT / "compose/images.env", tmp_path / "compose/images.env")
+    return tmp_path
 
 
-@pytest.mark.parametrize("stage", ["lists", "busybox", "go"])
-def test_a_stage_that_several_stand_ins_have_is_the_same_in_all_and_so_built_once(stage):
-    stages = [
-        found[0]
-        for path in (ROOT / "ops/images/airgap").glob("*/Dockerfile")
-        if (found := re.findall(rf"^FROM \S+ AS {stage}\n.*?(?=\n\n|\Z)", path.read_text(), re.DOTALL | re.MULTILINE))
-    ]
-    assert len(stages) > 1
-    assert len(set(stages)) == 1
+def changed_targets(repository: Path, file: str, before: str, after: str) -> set[str]:
+    """The fallback images whose tag changes with an edit of a file."""
+    keys = {**fallback_images.FALLBACK_IMAGES, **fallback_images.TOOLS}
+    references = {name: fallback_images.reference(repository, key) for key, name in keys.items()}
+    path = repository / file
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    return {name for key, name in keys.items() if fallback_images.reference(repository, key) != references[name]}
 
 
-def test_every_image_of_images_env_has_a_contract_and_a_stand_in_unless_it_can_be_left_out():
+COMPILED = {"otel-collector", "cadvisor", "statsd-exporter", "actionlint"}
+WITH_BUSYBOX = {
+    *("cadvisor", "statsd-exporter", "prometheus", "alertmanager", "postgres-exporter", "redis-exporter"),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "targets"),
+    [
+        ("Dockerfile", "redis-server tzdata", "redis-server", {"redis"}),
+        ("Dockerfile", "etcd-server etcd-client", "etcd-server", {"etcd"}),
+        ("Dockerfile", "EXPOSE 9187", "EXPOSE 9188", {"postgres-exporter"}),
+        ("Dockerfile", "busybox-static", "busybox", WITH_BUSYBOX),
+        ("Dockerfile", "CGO_ENABLED=0", "CGO_ENABLED=1", COMPILED),
+        ("Dockerfile", "# ---- Redis 8", "# ---- Redis", set()),
+        ("postgres/docker-entrypoint.sh", "exec", "exec ", {"postgres"}),
+        ("otel-collector/manifest.yaml", "receivers", "processors", {"otel-collector"}),
+        ("contract.yaml", "AIRFLOW_IMAGE", "OTHER_IMAGE", set()),
+    ],
+)
+def test_an_edit_changes_only_the_tags_of_its_targets(repository, file, before, after, targets):
+    assert changed_targets(repository, f"ops/images/airgap/{file}", before, after) == targets
+
+
+def test_a_new_debian_base_changes_every_fallback_images_tag(repository):
+    before, after = "FROM ${DEBIAN_IMAGE} AS debian", "FROM other AS debian"
+    targets = {*fallback_images.FALLBACK_IMAGES.values(), *fallback_images.TOOLS.values()}
+    assert changed_targets(repository, fallback_images.DOCKERFILE, before, after) == targets
+
+
+def test_every_fallback_image_has_a_target_on_the_debian_base():
+    _, stages = parse_stages((ROOT / fallback_images.DOCKERFILE).read_text())
+    assert {*fallback_images.FALLBACK_IMAGES.values(), *fallback_images.TOOLS.values()} <= set(stages)
+    bases = {stage.instructions[0].split()[1] for stage in stages.values()}
+    assert bases - set(stages) == {"${DEBIAN_IMAGE}", "scratch"}
+
+
+def test_every_image_has_a_contract_and_a_fallback_if_required():
     keys = {key for key in read_images_env(ROOT) if key.endswith("_IMAGE")}
-    assert keys == set(fallback_images.STAND_INS) | set(OPTIONAL)
+    assert keys == set(fallback_images.FALLBACK_IMAGES) | set(OPTIONAL)
     contract = yaml.safe_load((ROOT / "ops/images/airgap/contract.yaml").read_text())
-    # What is only built on is in the contract as what we build on it.
+    # For a base, the contract has the image that we build on it.
     assert set(contract) == {BASES.get(key, key) for key in keys}
 
 
-def test_the_patroni_images_name_changes_with_its_packages_and_either_of_its_bases(tmp_path):
+def test_other_packages_or_bases_change_the_patroni_images_tag(tmp_path):
     bases = [["postgres:1", "etcd:1"], ["postgres:2", "etcd:1"], ["postgres:1", "etcd:2"]]
     assert len({patroni_reference(ROOT, pair) for pair in bases}) == 3
     folder = tmp_path / "compose/images/patroni"
@@ -126,21 +166,18 @@ def test_the_patroni_images_name_changes_with_its_packages_and_either_of_its_bas
     assert patroni_reference(tmp_path, bases[0]) != before
 
 
-def test_images_belong_to_profiles_that_exist():
+def test_images_belong_to_existing_profiles():
     assert set(PROFILES.values()) <= set(COMPOSE_PROFILES)
     assert set(PROFILES) <= set(read_images_env(ROOT))
 
 
-@pytest.mark.parametrize("key", fallback_images.COMPILED)
-def test_a_compiled_stand_in_is_of_the_very_version_in_images_env(key, tmp_path):
-    name = fallback_images.STAND_INS[key]
-    shutil.copytree(ROOT / "ops/images/airgap" / name, tmp_path / "ops/images/airgap" / name)
-    (tmp_path / "compose").mkdir()
-    (tmp_path / "compose/images.env").write_text(f"{key}=vendor/image:v1.2.3\n")
-    before = fallback_images.reference(tmp_path, key)
-    (tmp_path / "compose/images.env").write_text(f"{key}=vendor/image:v1.2.4\n")
-    assert fallback_images.reference(tmp_path, key) != before
-    assert "${VERSION}" in (ROOT / "ops/images/airgap" / name / "Dockerfile").read_text()
+@pytest.mark.parametrize("key", [*fallback_images.COMPILED, *fallback_images.TOOLS])
+def test_a_compiled_image_has_the_version_of_images_env(key, repository):
+    version = software_version(read_images_env(ROOT)[key])
+    name = fallback_images.target(key)
+    assert changed_targets(repository, "compose/images.env", version, "99.9.9") == {name}
+    _, stages = parse_stages((ROOT / fallback_images.DOCKERFILE).read_text())
+    assert "@v${VERSION}" in stages[f"{name}-build"].instructions[-1]
 
 
 @pytest.mark.parametrize(
@@ -151,16 +188,16 @@ def test_a_compiled_stand_in_is_of_the_very_version_in_images_env(key, tmp_path)
         ("vendor/redis_exporter:v1.69.0-alpine", "1.69.0"),
     ],
 )
-def test_the_version_is_the_tags_numbers(reference, version):
+def test_a_version_is_the_numbers_of_a_tag(reference, version):
     assert software_version(reference) == version
 
 
-def test_a_tag_without_a_version_is_refused_by_name():
+def test_a_tag_without_a_version_is_refused():
     with pytest.raises(ValueError, match="vendor/image:edge"):
         software_version("vendor/image:edge")
 
 
-def test_no_file_but_images_env_names_a_version_of_an_image():
+def test_only_images_env_names_the_version_of_an_image():
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     repositories = [
@@ -168,18 +205,18 @@ def test_no_file_but_images_env_names_a_version_of_an_image():
     ]
     # Up to two digits: `postgres:5432` is a port.
     pattern = re.compile(rf"(?<![\w/.-])(?:{'|'.join(repositories)}):(?:v?\d{{1,2}}(?!\d)|slim|latest|alpine)")
-    found = [
+    uses = [
         f"{name}:{number}: {line.strip()}"
         for name in files
         if name not in ("compose/images.env", "uv.lock") and (ROOT / name).is_file()
         for number, line in enumerate((ROOT / name).read_text(errors="replace").splitlines(), 1)
         if pattern.search(line) and not name.startswith("tests/unit/images/")
     ]
-    assert found == []
+    assert uses == []
 
 
-def test_the_version_pattern_would_find_one():
-    # The test above proves something only if its pattern matches what images.env itself says.
+def test_the_version_pattern_matches_images_env():
+    # Otherwise the test above proves nothing.
     for key, value in read_images_env(ROOT).items():
         if key.endswith("_IMAGE"):
             repository = re.escape(value.rsplit(":", 1)[0])
@@ -187,19 +224,26 @@ def test_the_version_pattern_would_find_one():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("lines", "state"),
     [
         (
-            "#7 [stage-0 2/4] RUN --mount=type=secret,id=ca apt-get install -y redis-server",
-            "redis: installing packages",
+            ["#7 [redis 2/4] RUN --mount=type=secret,id=ca apt-get install -y redis-server"],
+            "building, redis 2/4: installing packages",
         ),
-        ("#7 12.78 Setting up  libllvm19:amd64 ...", "redis: Setting up libllvm19:amd64 ..."),
-        ("#10 exporting layers", "redis: writing the image"),
-        ("#7 [go 3/4] RUN --mount=type=cache go install x@v1", "redis: fetching and compiling Go modules"),
-        ("#7 [internal] load build context", None),
-        ("#7 0.33 + some noise", None),
-        ("#9 [stage-0 3/4] WORKDIR /data", None),
+        (
+            ["#7 [redis 2/4] RUN x", "#8 [lists 1/2] RUN y", "#7 12.78 Setting up  libllvm19:amd64 ..."],
+            "building, redis 2/4: Setting up libllvm19:amd64 ...",
+        ),
+        (["#10 exporting layers"], "writing the image"),
+        (
+            ["#7 [go 3/4] RUN --mount=type=cache go install x@v1"],
+            "building, go 3/4: fetching and compiling Go modules",
+        ),
+        (["#7 [internal] load build context"], None),
+        (["#7 0.33 + some noise"], None),
+        (["#9 [redis 3/4] WORKDIR /data"], None),
     ],
 )
-def test_a_build_says_what_it_is_doing_in_words_for_people(line, said):
-    assert build_progress("redis", line) == said
+def test_a_builds_output_becomes_a_short_state(lines, state):
+    steps = BuildSteps()
+    assert [steps.describe(line) for line in lines][-1] == state

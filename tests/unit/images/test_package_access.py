@@ -1,4 +1,4 @@
-"""A build is told how this machine reaches its mirrors, and nothing of it stays in the image."""
+"""A build gets this machine's settings for package mirrors as secrets."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def home(tmp_path):
     return tmp_path / "home"
 
 
-def test_a_machine_without_settings_uses_the_tools_default_index(home, etc):
+def test_without_settings_the_tools_default_index_is_used(home, etc):
     assert package_index({}, home, etc) == {}
 
 
-def test_pips_index_is_used_by_uv_too(home, etc):
+def test_uv_uses_pips_index(home, etc):
     (etc / "pip.conf").write_text("[global]\nindex-url = https://u:p@index.test/simple\ntrusted-host = index.test\n")
-    found = package_index({}, home, etc)
-    assert found["UV_DEFAULT_INDEX"] == found["PIP_INDEX_URL"] == "https://u:p@index.test/simple"
-    assert found["UV_INSECURE_HOST"] == found["PIP_TRUSTED_HOST"] == "index.test"
+    settings = package_index({}, home, etc)
+    assert settings["UV_DEFAULT_INDEX"] == settings["PIP_INDEX_URL"] == "https://u:p@index.test/simple"
+    assert settings["UV_INSECURE_HOST"] == settings["PIP_TRUSTED_HOST"] == "index.test"
 
 
 def test_a_users_pip_file_wins_over_the_systems(home, etc):
@@ -51,8 +51,8 @@ def test_uvs_file_wins_over_pips_and_a_variable_over_both(home, etc):
     (etc / "pip.conf").write_text("[global]\nindex-url = https://pip.test/simple\n")
     uv_file = '[[index]]\nurl = "https://uv.test/simple"\ndefault = true\n[[index]]\nurl = "https://more.test/simple"\n'
     (home / ".config/uv/uv.toml").write_text(uv_file)
-    found = package_index({}, home, etc)
-    assert (found["UV_DEFAULT_INDEX"], found["UV_INDEX"]) == (
+    settings = package_index({}, home, etc)
+    assert (settings["UV_DEFAULT_INDEX"], settings["UV_INDEX"]) == (
         "https://uv.test/simple",
         "https://more.test/simple",
     )
@@ -60,7 +60,7 @@ def test_uvs_file_wins_over_pips_and_a_variable_over_both(home, etc):
     assert package_index(variable, home, etc)["UV_DEFAULT_INDEX"] == "https://variable.test/simple"
 
 
-def test_go_gets_its_modules_where_the_machine_does_and_a_variable_wins_over_its_file(home):
+def test_gos_variables_win_over_its_file(home):
     (home / ".config/go").mkdir(parents=True)
     (home / ".config/go/env").write_text("GOPROXY=https://file.test\nGOSUMDB=off\nGOFLAGS=-mod=vendor\n")
     assert go_modules({}, home) == {"GOPROXY": "https://file.test", "GOSUMDB": "off"}
@@ -68,23 +68,23 @@ def test_go_gets_its_modules_where_the_machine_does_and_a_variable_wins_over_its
     assert go_modules({"GOENV": str(home / "none")}, home) == {}
 
 
-def test_a_password_with_shell_characters_reaches_the_shell_unchanged():
+def test_a_password_with_shell_characters_is_quoted():
     url = "https://u:p$HOME'`x`@index.test/simple"
     script = shell_assignments({"PIP_INDEX_URL": url}) + 'printf %s "$PIP_INDEX_URL"'
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == url
 
 
-def test_apt_in_a_build_gets_the_machines_proxies_and_nothing_else():
+def test_a_builds_apt_gets_only_the_machines_proxies():
     proxy = 'Acquire::http::Proxy "http://proxy.test:3128";\n'
     dump = f'{proxy}Acquire::https::Proxy "";\nAPT::Architecture "amd64";\n'
     assert apt_configuration(dump, has_ca=False) == proxy
 
 
-def test_apt_in_a_build_reads_the_certificates_from_the_secret():
+def test_a_builds_apt_reads_certificates_from_the_secret():
     assert apt_configuration("", has_ca=True) == 'Acquire::https::CaInfo "/run/secrets/ca";\n'
 
 
-def test_the_named_certificate_file_wins_and_one_that_is_not_there_is_passed_over(tmp_path):
+def test_a_named_certificate_file_wins_if_it_exists(tmp_path):
     system, named = tmp_path / "system.crt", tmp_path / "named.crt"
     system.write_text("s")
     assert ca_bundle({"SSL_CERT_FILE": str(named)}, [str(system)]) == system
@@ -93,13 +93,13 @@ def test_the_named_certificate_file_wins_and_one_that_is_not_there_is_passed_ove
     assert ca_bundle({}, [str(tmp_path / "none")]) is None
 
 
-def test_proxies_are_passed_on_in_the_case_they_are_written_in():
+def test_proxy_variables_keep_their_case():
     environ = {"https_proxy": "http://proxy.test", "NO_PROXY": "localhost", "HTTP_PROXY": "", "PATH": "/bin"}
     assert proxy_arguments(environ) == {"https_proxy": "http://proxy.test", "NO_PROXY": "localhost"}
 
 
-def test_the_secrets_are_files_that_only_the_user_can_read_and_never_empty(tmp_path, home):
-    # BuildKit mounts no secret for an empty file.
+def test_secrets_are_private_and_never_empty(tmp_path, home):
+    # BuildKit ignores a secret whose file is empty.
     secrets = write_build_secrets(tmp_path, {"PIP_INDEX_URL": "https://index.test"}, home)
     assert {"apt", "modules", "package_index"} <= set(secrets)
     written = [path for path in secrets.values() if path.parent == tmp_path]

@@ -1,4 +1,4 @@
-"""A child process is never silent for long, and a failed one shows its last words."""
+"""A child process is reported at least every 10 s, and a failed one with its last lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ops.child_process import ChildFailedError, run_with_progress
 
 
 def run(script: str, progress=lambda line: line) -> list[str]:
-    said: list[str] = []
-    run_with_progress([sys.executable, "-c", script], progress, said.append)
-    return said
+    lines: list[str] = []
+    run_with_progress([sys.executable, "-c", script], progress, lines.append)
+    return lines
 
 
-def test_a_failed_command_shows_its_last_lines_and_its_status():
+def test_a_failed_command_shows_its_last_lines_and_status():
     script = "import sys\nfor i in range(100): print('line', i)\nsys.exit(7)"
     with pytest.raises(ChildFailedError) as failure:
         run(script, lambda _: None)
@@ -26,21 +26,30 @@ def test_a_failed_command_shows_its_last_lines_and_its_status():
     assert "line 50\n" not in str(failure.value)
 
 
-def test_a_fast_command_is_not_reported_line_by_line():
+def test_a_fast_commands_output_is_one_report():
     assert run("for i in range(1000): print('line', i)") == ["line 0"]
 
 
-def test_a_silent_command_says_that_it_is_still_at_work(monkeypatch):
+def test_a_silent_command_is_reported_as_running(monkeypatch):
     monkeypatch.setattr(child_process, "HEARTBEAT_SECONDS", 0.1)
-    # On a busy machine it is silent before its first word too, which must not be left out for that.
+    # On a busy machine the silence before the first line is reported too.
     monkeypatch.setattr(child_process, "REPORT_INTERVAL_SECONDS", 0.0)
-    script = "import select\nprint('begun', flush=True)\nselect.select([], [], [], 1)"
-    said = run(script)
-    begun = said.index("begun")
-    assert any(line.startswith("begun … ") and line.endswith(" s") for line in said[begun + 1 :])
+    script = "import select\nprint('started', flush=True)\nselect.select([], [], [], 1)"
+    lines = run(script)
+    started = lines.index("started")
+    assert any(line.startswith("started … ") and line.endswith(" s") for line in lines[started + 1 :])
 
 
-def test_a_command_whose_output_says_nothing_to_people_is_not_silent_either(monkeypatch):
+def test_a_command_without_useful_output_is_reported_too(monkeypatch):
     monkeypatch.setattr(child_process, "HEARTBEAT_SECONDS", 0.1)
     script = "import select\nfor i in range(20):\n  print('noise', flush=True); select.select([], [], [], 0.05)"
     assert run(script, lambda _: None)
+
+
+def test_the_last_step_is_reported_once_the_interval_is_over(monkeypatch):
+    monkeypatch.setattr(child_process, "REPORT_INTERVAL_SECONDS", 0.5)
+    script = (
+        "import select\nprint('first', flush=True); print('second', flush=True)\n"
+        "for i in range(20): print('noise', flush=True); select.select([], [], [], 0.05)"
+    )
+    assert run(script, lambda line: None if line == "noise" else line)[:2] == ["first", "second"]

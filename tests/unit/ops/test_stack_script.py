@@ -1,4 +1,4 @@
-"""ops/stack itself, up to where it hands over to Python."""
+"""ops/stack, until it starts Python."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import subprocess
 from ops.project import ROOT
 
 
-def test_compiled_python_is_kept_in_the_projects_own_folder_where_a_machine_keeps_none(tmp_path):
+def test_compiled_python_is_kept_in_the_projects_folder(tmp_path):
     shutil.copytree(ROOT / "ops/bootstrap", tmp_path / "ops/bootstrap")
     shutil.copy(ROOT / "ops/stack", tmp_path / "ops/stack")
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "${PYTHONDONTWRITEBYTECODE-unset} $PYTHONPYCACHEPREFIX"\n')
     python.chmod(0o755)
-    (tmp_path / ".venv/.synced-ops").touch()  # newer than what it was made from
+    (tmp_path / ".venv/.synced-ops").touch()  # newer than its inputs
     for name in ("uv.lock", "pyproject.toml"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, 0))
 
-    said = subprocess.run(
+    done = subprocess.run(
         [tmp_path / "ops/stack", "--help"],
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -29,4 +29,4 @@ def test_compiled_python_is_kept_in_the_projects_own_folder_where_a_machine_keep
         check=True,
     )
 
-    assert said.stdout == f"unset {tmp_path}/.venv/bytecode\n"
+    assert done.stdout == f"unset {tmp_path}/.venv/bytecode\n"

@@ -1,5 +1,5 @@
-// cAdvisor's library, served as its own program serves it: Docker's containers at /metrics, and /healthz.
-// Flags beyond the library's have the names, meanings and defaults of the official program; it has more.
+// Serves cAdvisor's library as the official program does: Docker's containers at /metrics, and /healthz.
+// Its own flags have the names, meanings and defaults of the official program, which has more.
 // Official: https://github.com/google/cadvisor/blob/master/cmd/cadvisor.go
 package main
 
@@ -57,7 +57,7 @@ func main() {
 	klog.InitFlags(nil)
 	flag.Parse()
 	if *showVersion {
-		fmt.Printf("cAdvisor version %s (stand-in)\n", version.Version)
+		fmt.Printf("cAdvisor version %s (fallback image)\n", version.Version)
 		return
 	}
 
