@@ -102,7 +102,7 @@ def own_stack(
     started = time.time()
     try:
         try:
-            prepare(stack.project, settings_file.read(stack.project), list(profiles))
+            prepare(stack.project, settings_file.read(stack.project))
             compose.start()
             stack.command("up", stdout=sys.stdout)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -40,7 +41,7 @@ from ops.services import (
 from ops.status_tables import print_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from ops.images.resolve import ResolvedImage
@@ -125,45 +126,50 @@ def warn_of_other_data(settings: dict[str, str]) -> None:
 
 
 def start_all(project: Project, settings: dict[str, str]) -> None:
-    """Find the images, start every service and verify the pipeline.
+    """Provide the images, start every service and verify the pipeline.
 
-    Where images for observability must be built, which takes minutes, Airflow starts and runs the pipeline before.
+    Where images for observability must be pulled or built, which may take minutes, Airflow starts and runs the pipeline
+    before.
     """
-    from ops.images.resolve import missing_images
+    from ops.images.progress_table import image_progress
+    from ops.images.resolve import plan_images
 
     # The choice outlives an interruption.
     settings_file.write(project, settings)
-    chosen = settings_file.profiles(settings)
-    if OBSERVABILITY in chosen and (missing := missing_images(project.root, chosen)):
-        report(f"Airflow starts first; images that follow: {', '.join(missing)}")
-        prepare(project, settings, [name for name in chosen if name != OBSERVABILITY])
-        start(project, settings, core_services(compose.config(project)))
-        verify_pipeline(project, settings)
-    prepare(project, settings, chosen)
+    with image_errors(), image_progress(report) as progress:
+        plan = plan_images(project.root, progress, settings_file.profiles(settings))
+        images = plan.core()
+        if missing := plan.missing_rest():
+            report(f"Airflow starts first; images that follow: {', '.join(missing)}")
+            configure(project, settings, images)
+            start(project, settings, core_services(compose.config(project)))
+            verify_pipeline(project, settings)
+        images |= plan.rest()
+    configure(project, settings, images)
     start(project, settings)
     verify_pipeline(project, settings)
 
 
-def prepare(project: Project, settings: dict[str, str], profiles: list[str]) -> None:
-    """Find the images of these profiles, and write everything that `docker compose up` reads.
+def prepare(project: Project, settings: dict[str, str]) -> None:
+    """Provide the images, and write everything that `docker compose up` reads.
 
     Raises:
         StackError: An image is not available or would skip patches, or a file cannot be written.
     """
-    settings |= container_limits.size_workers(settings, preflight.machine_memory())
-    configure(project, settings, find_images(project, profiles))
+    from ops.images.resolve import resolve_images
+
+    with image_errors():
+        images = resolve_images(project.root, report, profiles=settings_file.profiles(settings))
+    configure(project, settings, images)
 
 
-def find_images(project: Project, profiles: list[str]) -> dict[str, ResolvedImage]:
-    """Pull or build the missing images of these profiles.
-
-    Raises:
-        StackError: An image can be neither pulled nor built.
-    """
-    from ops.images.resolve import ImageError, resolve_images
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Turn an ImageError into the error of a command."""
+    from ops.images.resolve import ImageError
 
     try:
-        return resolve_images(project.root, report, profiles=profiles)
+        yield
     except ImageError as error:
         raise StackError(str(error), hint="fix the cause above, then run ./ops/stack up again", code=FAILURE) from error
 
@@ -174,6 +180,8 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     Raises:
         StackError: An image would skip patches, or a file cannot be written.
     """
+    machine = preflight.machine_memory()
+    settings |= container_limits.size_workers(settings, machine)
     settings |= {key: image.reference for key, image in images.items()}
     derive_settings(settings, set(images), secrets_store.optional(project))
     # Selects the nodes that Prometheus asks the exporters about: compose/prometheus/targets.
@@ -191,7 +199,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     patch_report.check_images(model, settings)
     if generated_config.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")
-    report(container_limits.summary(settings, container_limits.total(model), preflight.machine_memory()))
+    report(container_limits.summary(settings, container_limits.total(model), machine))
 
 
 def core_services(model: Mapping[str, Any]) -> list[str]:

@@ -159,19 +159,6 @@ def plan_images(
     return ImagePlan(sources, local, planned, answers, progress, answer_seconds)
 
 
-def missing_images(root: Path, profiles: Collection[str], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the keys of the images for observability that `resolve_images` would have to pull or build.
-
-    Raises:
-        ImageError: STACK_IMAGES is not valid.
-    """
-    sources = ImageSources(root, environ, images_choice(environ), needed_references(root, profiles, environ))
-    local = sources.local_images()
-    return [
-        key for key in sources.official if not is_core(key) and key not in local and not sources.can_be_left_out(key)
-    ]
-
-
 class ImagePlan:
     """Where each image comes from; pulls and builds them on demand, each once."""
 
@@ -210,6 +197,10 @@ class ImagePlan:
             ImageError: An image can neither be pulled nor built.
         """
         return self.obtain([key for key in self.images if not is_core(key)])
+
+    def missing_rest(self) -> list[str]:
+        """Return the keys of `rest()` that must be pulled or built, without those that may be left out."""
+        return [key for key in self.planned if not is_core(key) and not self.sources.can_be_left_out(key)]
 
     def expected_images(self) -> dict[str, ResolvedImage]:
         known = self.local | self.planned

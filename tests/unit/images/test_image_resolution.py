@@ -354,3 +354,14 @@ def test_images_are_built_once_for_two_callers(daemon):
         first, second = pool.map(lambda _: images.core(), range(2))
     assert first == second
     assert len(daemon.calls("build")) == 7
+
+
+def test_on_an_empty_machine_all_of_observability_follows_the_core(daemon):
+    plan = plan_images(ROOT, LineProgress(lambda _: None), ["data", "observability"], {})
+    assert set(plan.missing_rest()) == set(OBSERVABILITY) - set(OPTIONAL)
+
+
+def test_nothing_follows_the_core_when_only_optional_images_are_missing(daemon):
+    daemon.has(*(fallback_images.reference(ROOT, key) for key in OBSERVABILITY if key not in OPTIONAL))
+    plan = plan_images(ROOT, LineProgress(lambda _: None), ["data", "observability"], {})
+    assert plan.missing_rest() == []

@@ -58,44 +58,67 @@ def test_no_core_service_waits_for_observability():
     assert {name: others for name, others in waits_for.items() if others} == {}
 
 
+class Plan:
+    """A plan of images that records what is asked of it."""
+
+    def __init__(self, taken: list[tuple], missing: list[str]) -> None:
+        self.taken = taken
+        self.missing = missing
+
+    def core(self) -> dict:
+        self.taken.append(("core images",))
+        return {}
+
+    def missing_rest(self) -> list[str]:
+        return self.missing
+
+    def rest(self) -> dict:
+        self.taken.append(("other images",))
+        return {}
+
+
 @pytest.fixture
 def steps(project, monkeypatch):
-    """The steps of `start_all` in their order, with the profiles or services that each is about."""
+    """The steps of `start_all` in their order."""
     taken: list[tuple] = []
-    core = ["worker"]
     monkeypatch.setattr(up.compose, "config", lambda project: {})
-    monkeypatch.setattr(up, "core_services", lambda model: core)
-    monkeypatch.setattr(up, "prepare", lambda project, settings, profiles: taken.append(("prepare", *profiles)))
+    monkeypatch.setattr(up, "core_services", lambda model: ["worker"])
+    monkeypatch.setattr(up, "configure", lambda project, settings, images: taken.append(("configure",)))
     monkeypatch.setattr(up, "start", lambda project, settings, services=None: taken.append(("start", services)))
     monkeypatch.setattr(up, "verify_pipeline", lambda project, settings: taken.append(("verify",)))
     return taken
 
 
-def test_airflow_runs_the_pipeline_before_missing_images_are_built(project, steps, monkeypatch):
-    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
+def plan(monkeypatch, steps: list[tuple], missing: list[str]) -> None:
+    monkeypatch.setattr(resolve, "plan_images", lambda root, progress, profiles: Plan(steps, missing))
+
+
+def test_the_pipeline_runs_before_missing_images_are_built(project, steps, monkeypatch):
+    plan(monkeypatch, steps, ["OTEL_COLLECTOR_IMAGE"])
     up.start_all(project, settings_file.read(project))
     assert steps == [
-        ("prepare", "data", "flower"),
+        ("core images",),
+        ("configure",),
         ("start", ["worker"]),
         ("verify",),
-        ("prepare", "data", "flower", "observability"),
+        ("other images",),
+        ("configure",),
         ("start", None),
         ("verify",),
     ]
 
 
 def test_everything_starts_at_once_when_no_image_is_missing(project, steps, monkeypatch):
-    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: [])
+    plan(monkeypatch, steps, [])
     up.start_all(project, settings_file.read(project))
-    assert [step for step, *_ in steps] == ["prepare", "start", "verify"]
+    assert [step for step, *_ in steps] == ["core images", "other images", "configure", "start", "verify"]
 
 
 def test_the_chosen_profiles_are_kept_before_images_are_built(project, steps, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resolve, "missing_images", lambda root, profiles: ["OTEL_COLLECTOR_IMAGE"])
-    monkeypatch.setattr(up, "prepare", interrupted)
+    monkeypatch.setattr(resolve, "plan_images", interrupted)
     with pytest.raises(KeyboardInterrupt):
         up.start_all(project, settings_file.read(project))
     assert "COMPOSE_PROFILES=data,flower,observability" in project.env_file.read_text()
