@@ -29,7 +29,7 @@ GLOSSARY: Final = {
     r"rounds?": "scheduler loop, scheduling decision",
     r"the end of a task": "terminal state, completion",
     r"tells?|told|telling|says?|said|saying|hears?|heard": "notify, emit, report, log",
-    r"ui-load": "users, on-call engineers, UI traffic",
+    r"people": "users, on-call engineers, UI traffic",
     r"stand-?\s?ins?": "fallback image",
     r"(is|are|be|was|were|been|being) away|being (lost|cut off)": "outage, failover, partition, stall",
     r"journeys?": "round trip",
@@ -58,6 +58,9 @@ ALLOWED: Final = (
         "a key of the stored Variable monitoring_memory",
     ),
     Allowed(r".*", r"last heartbeat attempt|connection (retry )?attempt", "names of upstream attributes"),
+    Allowed(
+        r"compose/statsd-exporter/mapping\.yaml", r"reconnect attempt|emit[. ]attempts", "names of Airflow's metrics"
+    ),
     Allowed(r".*", r"attempt=", "Airflow's paths of task logs"),
     Allowed(r".*", r"attempts? lost|lost attempts?", "the column of the drills' tables"),
 )
