@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from types import SimpleNamespace
 
@@ -74,5 +75,7 @@ def test_worker_that_lost_its_connection_writes_no_record(file):
 def test_celery_starts_the_record_after_the_queues():
     from celery import current_app
 
+    # Another test may have made its own application the current one since the first import.
+    importlib.reload(consumption_record)
     assert consumption_record.ConsumptionRecord in current_app.steps["consumer"]
     assert consumption_record.ConsumptionRecord.requires == ("celery.worker.consumer.tasks:Tasks",)
