@@ -101,8 +101,9 @@ def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
     """Print the patches that are off or skipped, a line for each reason."""
     names: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
-        name = patch["components"] if patch["state"] == UNKNOWN else patch["patch"]
-        names.setdefault((patch["state"], patch["reason"]), []).append(name)
+        # Without an answer the patches are unknown too: the components are what the reader needs.
+        listed = patch["components"].split(", ") if patch["state"] == UNKNOWN else [patch["patch"]]
+        names.setdefault((patch["state"], patch["reason"]), []).extend(listed)
     for (state, reason), group in names.items():
-        listed = ", ".join(dict.fromkeys(group))
-        console.print(f"[{PATCH_COLOURS[state]}]patches {state}[/] ({escape(reason)}): {listed}", soft_wrap=True)
+        text = ", ".join(dict.fromkeys(group))
+        console.print(f"[{PATCH_COLOURS[state]}]patches {state}[/] ({escape(reason)}): {text}", soft_wrap=True)
