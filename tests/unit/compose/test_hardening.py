@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import yaml
 
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MODEL = compose_model()
 SERVICES = MODEL["services"]
@@ -175,3 +179,21 @@ def test_a_worker_knows_the_alertmanagers_for_findings():
     from airflow_ha.monitoring.check_run import ALERTMANAGERS
 
     assert ALERTMANAGERS in SERVICES["worker"]["environment"]
+
+
+def test_every_script_that_a_service_runs_is_mounted():
+    missing = []
+    for name, service in SERVICES.items():
+        arguments = [
+            *(service.get("entrypoint") or []),
+            *(service.get("command") or []),
+            *(service.get("healthcheck", {}).get("test") or []),
+        ]
+        targets = {str(mount).split(":")[1] for mount in service.get("volumes", [])}
+        scripts = {argument for argument in arguments if re.fullmatch(r"/(usr/local|etc)/\S+\.(sh|py)", argument)}
+        missing += [f"{name}: {script}" for script in sorted(scripts) if not is_below(script, targets)]
+    assert missing == []
+
+
+def is_below(path: str, targets: Iterable[str]) -> bool:
+    return any(path == target or path.startswith(target.rstrip("/") + "/") for target in targets)
