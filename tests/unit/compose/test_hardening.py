@@ -189,7 +189,7 @@ def test_every_script_that_a_service_runs_is_mounted():
             *(service.get("command") or []),
             *(service.get("healthcheck", {}).get("test") or []),
         ]
-        targets = {str(mount).split(":")[1] for mount in service.get("volumes", [])}
+        targets = {target for mount in service.get("volumes", []) for target in mount.split(":")[1:2]}
         scripts = {argument for argument in arguments if re.fullmatch(r"/(usr/local|etc)/\S+\.(sh|py)", argument)}
         missing += [f"{name}: {script}" for script in sorted(scripts) if not is_below(script, targets)]
     assert missing == []
