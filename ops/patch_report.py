@@ -139,7 +139,7 @@ def container_states(service: str, container: str) -> dict[str, State]:
     """Return the state of each patch in a container; UNKNOWN if the container does not answer."""
     try:
         process = subprocess.run(
-            ["docker", "exec", container, "python", "-m", "airflow_ha.patches", "--running_states"],
+            ["docker", "exec", container, "python", "-m", "airflow_ha.patches", "--running"],
             capture_output=True,
             text=True,
             check=True,
