@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HEADER = """\
 # Written by `./ops/stack up`, which keeps your changes: a value in this file wins over its default. `docker compose
-# up -d` in this folder reads it too. Every `up` rewrites the images.
+# up -d` in this folder reads it too. Every `up` rewrites the images. README.md describes every setting.
 """
 PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_PORT")
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")

@@ -51,9 +51,13 @@ CHECKS = "checks"
 SUITES = {
     # Without containers, in two processes. A file stays in one process, because its tests share rows in Airflow's
     # database that cannot be created twice.
-    "unit": ["tests/unit", "--numprocesses=2", "--dist=loadfile"],
-    # Three processes: most tests wait for a timer of Alertmanager. Tests that share containers stay in one process.
-    "images": ["tests/images", "--numprocesses=3", "--dist=loadgroup"],
+    "unit": ["tests/unit", "-m", "not processes", "--numprocesses=2", "--dist=loadfile"],
+    # Tests of images mostly wait for a timer of Alertmanager; unit tests that start processes of Airflow use the cores
+    # meanwhile. Tests that share containers stay in one process.
+    "images and processes": [
+        *("tests/images", "tests/unit", "-m", "images or processes"),
+        *("--numprocesses=4", "--dist=loadgroup"),
+    ],
     "integration": ["tests/integration"],
     # The drills of every push; --drills=all runs all.
     "resilience": ["tests/resilience"],

@@ -47,10 +47,12 @@ def run_in(reference: str, user: str, command: list[str], *options: str) -> Answ
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module's tests in one process, except those of SPREAD."""
+    """Mark the tests of images, and keep a module's tests in one process, except those of SPREAD."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.stem not in SPREAD:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.images)
+            if item.path.stem not in SPREAD:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

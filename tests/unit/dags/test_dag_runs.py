@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pendulum
 import pytest
 
+pytestmark = pytest.mark.processes
+
 NIGHT = pendulum.datetime(2026, 9, 1, 2)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("airflow_of_its_own.py")
 

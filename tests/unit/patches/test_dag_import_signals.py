@@ -11,6 +11,8 @@ import pytest
 from ops.project import ROOT
 from tests.unit.patches.loading import applied
 
+pytestmark = pytest.mark.processes
+
 READ_AND_FAULT = """
 import ctypes, os, signal, sys
 from airflow.dag_processing.dagbag import DagBag

@@ -27,6 +27,8 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from airflow_ha.setting_error import SettingError
 from tests.unit.patches.loading import applied
 
+pytestmark = pytest.mark.processes
+
 LEASE = 0.8
 """Seconds; minutes in production."""
 

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 TIMEOUT, SUSPENDED = 2.0, 2.5
 SUPERVISOR = """
 import os, signal, sys, time

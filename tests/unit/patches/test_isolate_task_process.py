@@ -8,6 +8,8 @@ import pytest
 
 from tests.unit.forks import in_forks
 
+pytestmark = pytest.mark.processes
+
 IMPORTS = """
 import ctypes, json, multiprocessing, os, resource, signal, subprocess, sys, tempfile, time, uuid
 from pathlib import Path

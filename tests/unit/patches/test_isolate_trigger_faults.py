@@ -10,6 +10,8 @@ from sqlalchemy.exc import DataError, InternalError, OperationalError, Statement
 
 from tests.unit.patches.programs import run_program
 
+pytestmark = pytest.mark.processes
+
 FAILED = [
     "Nul",
     "Surrogate",

@@ -19,6 +19,8 @@ from airflow_ha.patches.patch_state import SKIPPED
 from airflow_ha.setting_error import SettingError
 from ops.project import ROOT
 
+pytestmark = pytest.mark.processes
+
 LOCAL_SETTINGS = """
 import os
 from airflow.settings import create_metadata_engine as upstreams

@@ -12,6 +12,8 @@ import pytest
 
 from tests.unit.patches.programs import run_program
 
+pytestmark = pytest.mark.processes
+
 FILE = """
 import ctypes, os, signal, subprocess, time
 from airflow.sdk import DAG
