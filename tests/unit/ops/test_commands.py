@@ -74,6 +74,13 @@ def test_logs_of_unknown_service_are_refused_with_the_services(refused, project,
     assert "scheduler, worker" in error
 
 
+def test_logs_of_two_services_reach_docker_compose(project, docker):
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("config", out='{"name": "airflow-ha", "services": {"worker": {}, "scheduler": {}}}')
+    assert run("logs", "scheduler", "worker", "--follow", "--tail", "20").returncode == 0
+    assert docker.calls()[-1][-5:] == ["logs", "--tail=20", "--follow", "scheduler", "worker"]
+
+
 def test_malformed_env_file_is_refused_with_its_line(refused, project):
     project.env_file.write_text("AIRFLOW_PORT 8080\n")
     error = refused("up")
