@@ -212,7 +212,7 @@ def test_an_import_error_has_its_file_and_exception():
 def test_an_import_reason_ends_before_the_notes():
     trace = "Traceback:\n  raise x\na.b.AirflowTaskTimeout: after 30.0s.\nPlease check\n* https://docs, PID: 7\n"
     assert airflow.import_reason(trace) == "a.b.AirflowTaskTimeout: after 30.0s."
-    assert airflow.import_reason("The process was ended by SIGSEGV\n") == "The process was ended by SIGSEGV"
+    assert airflow.import_reason("The process was terminated by SIGSEGV\n") == "The process was terminated by SIGSEGV"
 
 
 def test_ask_returns_the_content_or_none():
