@@ -2,7 +2,8 @@
 
 Airflow imports this module when a process starts
 (https://airflow.apache.org/docs/apache-airflow/stable/howto/set-config.html#configuring-local-settings), and the image
-puts it first on the path. The operator's module may be in $AIRFLOW_HOME/config, in the plugins folder or elsewhere.
+puts it first on the path. The operator's module may be in $AIRFLOW_HOME/config, in the plugins folder or elsewhere on
+the path, behind this one.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Patch: an accepted heartbeat is a lease for LEASE_SECONDS from when it was sent,
 it expires, a thread suspends the task's processes (SIGSTOP); the next accepted heartbeat resumes them. The task ends on
 404, 409 and 410 as upstream, on 401 and 403 after its lease expired, and after `TASK_SUSPENSION_LIMIT`. Heartbeats are
 not retried; they are sent every 5 s from the start, also between the retries of other calls.
-Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`, `.task_runner` and `airflow.sdk.api.client`.
-Workers. task_process/SUSPENSION.md states its guarantees and their limits.
+Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`, `.task_runner` and `airflow.sdk.api.client` in
+workers. task_process/SUSPENSION.md states its guarantees and their limits.
 Upstream issue: https://github.com/apache/airflow/issues/7925
 Remove when: the tests in `test_heartbeat_lease.py` that name upstream fail.
 """

@@ -1,8 +1,8 @@
 """An executor slot is released when its task is finished, cleared or deleted.
 
-Problem: CeleryExecutor 3.22 keeps a task in `running` until Celery has a result for its message. A message that no
-worker ever takes (its queue has no worker, or Redis lost it) has no result. If such a task is marked failed or cleared,
-its slot is lost until the scheduler restarts.
+Problem: CeleryExecutor (provider 3.24.0) keeps a task in `running` until Celery has a result for its message. A message
+that no worker ever takes (its queue has no worker, or Redis lost it) has no result. If such a task is marked failed or
+cleared, its slot is lost until the scheduler restarts.
 Patch: every 10 s, compare the executor's tasks with the queued and running tasks in the database. Drop a task that is
 missing there twice, LEAK_SECONDS apart.
 Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`.
