@@ -13,7 +13,7 @@ start. It is also the dead man's switch until a real one is set. Tests make it f
     GET    /health       ok
     GET    /             the newest messages, as an HTML page
 
-Alertmanager's messages (alerting/alertmanager/templates/slack.tmpl) have one attachment, `attachments[0]`:
+Alertmanager's messages (alerting/alertmanager/templates/messages.tmpl) have one attachment, `attachments[0]`:
 
     title       "[FIRING] Page: <summary>", "[RESOLVED] Page: <summary>"; for several alerts their name and number
     title_link  the runbook of the first alert

@@ -93,9 +93,9 @@ ADVICE: Final = (
         (Quote("workers", ALL_WORKERS, RATE, ONE_WORKER),),
     ),
     Advice(
-        "**Memory of a slot.** Each slot is a process, and each loads what its task imports. The worker's limit in "
-        "`compose/airflow.yaml` must hold `WORKER_CONCURRENCY` times that memory. Prefer more workers to more slots in "
-        "one: the out-of-memory killer then ends fewer tasks.",
+        "**Memory of a slot.** Each slot is a process, and each loads what its task imports. `WORKER_MEMORY` in "
+        "`compose/.env` must hold `WORKER_CONCURRENCY` times that memory. Prefer more workers to more slots in one: "
+        "the out-of-memory killer then ends fewer tasks.",
         f"After a fan-out of no-ops, {ONE_WORKER} holds {{}} MiB and {ALL_WORKERS} hold {{}} MiB.",
         (Quote("workers", ONE_WORKER, f"{MEMORY}: worker"), Quote("workers", ALL_WORKERS, f"{MEMORY}: worker")),
     ),
