@@ -99,7 +99,7 @@ def findings(path: str, text: str) -> Iterator[Finding]:
 def main() -> None:
     """Check the files named on the command line, or every tracked file; exit with 1 if there is a finding."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    names = sys.argv[1:] or [name for name in listed.split("\0") if name and not SKIPPED.search(name)]
+    names = [name for name in sys.argv[1:] or listed.split("\0") if name and not SKIPPED.search(name)]
     found = [
         one
         for name in names
