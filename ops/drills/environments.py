@@ -94,7 +94,7 @@ def large_aof(name: str, report: Callable[[str], None]) -> Iterator[None]:
             if aof_bytes(container) <= size:
                 raise StackError(
                     f"cannot grow the AOF of Redis: it stays at {size} bytes",
-                    hint="./ops/stack logs redis-1 redis-2 redis-3",
+                    hint="run ./ops/stack logs redis-1 redis-2 redis-3",
                 )
         yield
     finally:
