@@ -61,9 +61,9 @@ def own_workers(project: Project) -> dict[str, str]:
         # Alert routes and metrics recognize workers by the beginning of the name.
         if not component.startswith(WORKER):
             raise StackError(
-                f"{COMPONENT} of {name} is {component!r}, which does not begin with {WORKER!r}",
+                f"cannot use {COMPONENT}={component} for {name}: the value does not begin with {WORKER!r}",
                 where=where,
-                hint=f"call it {WORKER}-{component}",
+                hint=f"set it to {WORKER}-{component}",
             )
     return components
 

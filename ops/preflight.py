@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from airflow_ha.sizes import GIB
 from ops import (
     compose,
     container_limits,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from ops.project import Project
 
-GIB = 1024**3
 
 MEMORY_NEEDED = 4 * GIB
 """Available memory for a first start: the idle stack takes 2.9 GiB, a pipeline run some hundreds of MiB more."""

@@ -95,7 +95,7 @@ def recreate(project: Project, report: Callable[[str], None], services: list[str
         StackError: A service does not become healthy; the services after it are unchanged.
     """
     for name in services:
-        report(f"{name}: recreated")
+        report(f"{name}: recreating")
         compose.run(project, report, "up", "--detach", "--no-deps", "--force-recreate", "--wait", name)
 
 

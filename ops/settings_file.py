@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from airflow_ha.patches import registry
+from airflow_ha.sizes import MIB
 from ops import compose_override, container_limits
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
@@ -36,7 +37,7 @@ PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_P
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; for more slots, add workers."""
-SIZES = {"TASK_MEMORY_LIMIT": 512 << 20, "TASK_SCRATCH_LIMIT": 1 << 20}
+SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB}
 """Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
 SUSPENSION_SECONDS = (10, 600)
 """The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""

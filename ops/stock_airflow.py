@@ -70,7 +70,7 @@ def stock_settings(settings: Mapping[str, str], state: Path, overrides: Mapping[
             f"cannot override {unknown[0]} of a stock Airflow", hint=f"choose one of: {', '.join(OVERRIDES)}"
         )
     if missing := [key for key in IMAGES if not settings.get(key)]:
-        raise StackError(f"cannot start a stock Airflow: the stack has no {missing[0]} yet", hint="./ops/stack up")
+        raise StackError(f"cannot start a stock Airflow: the stack has no {missing[0]} yet", hint="run ./ops/stack up")
     return {
         "COMPOSE_PROJECT_NAME": f"{settings['COMPOSE_PROJECT_NAME']}-stock",
         **{key: settings[key] for key in IMAGES},

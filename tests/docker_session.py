@@ -1,7 +1,7 @@
-"""What a test session makes in Docker goes with it, also when the session is killed.
+"""Removes the Docker objects of a test session when it ends, also when it is killed.
 
 testcontainers leaves that to Ryuk, whose image cannot be pulled everywhere; this needs none. A child process holds the
-other end of a pipe, which ends when the session does, however it ends; then it removes what bears the session's name.
+other end of a pipe, which closes when the session ends for any reason; then it removes the session's objects.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ KINDS = {
     "volume": (["volume", "ls"], ["volume", "rm", "--force"]),
 }
 QUIET_SECONDS = 5.0
-"""A `docker compose up` that outlives the session may still make something: as long as nothing must have come."""
+"""A `docker compose up` that outlives the session may still create objects: none may appear for this long."""
 
 
 @functools.cache
 def session_name() -> str:
-    """The name of this session in Docker: the compose project's, and what the names of single containers begin with."""
+    """Return the session's name in Docker: its compose project, and the prefix of its single containers."""
     name = f"airflow-ha-test-{os.getpid()}"
     # In a session of its own, so that Ctrl-C does not end it; its output is lost when its parent is gone.
     subprocess.Popen(
@@ -39,23 +39,23 @@ def session_name() -> str:
 
 
 def left_behind(name: str, kind: str) -> list[str]:
-    """The ids of what bears the name, by its label or by its own name."""
+    """Return the ids of the objects of one kind with the session's name, in the label or in their own name."""
     listing, _ = KINDS[kind]
-    found: set[str] = set()
+    ids: set[str] = set()
     for chosen in (f"label=com.docker.compose.project={name}", f"name={name}-"):
         command = ["docker", *listing, "--quiet", f"--filter={chosen}"]
-        found.update(subprocess.run(command, capture_output=True, text=True, check=False).stdout.split())
-    return sorted(found)
+        ids.update(subprocess.run(command, capture_output=True, text=True, check=False).stdout.split())
+    return sorted(ids)
 
 
 def remove_all(name: str) -> bool:
-    """Removes what bears the name; returns whether there was anything."""
-    any_found = False
+    """Remove all objects with the session's name; return whether one existed."""
+    any_removed = False
     for kind, (_, removal) in KINDS.items():
         if ids := left_behind(name, kind):
-            any_found = True
+            any_removed = True
             subprocess.run(["docker", *removal, *ids], capture_output=True, check=False)
-    return any_found
+    return any_removed
 
 
 if __name__ == "__main__":

@@ -36,16 +36,16 @@ def stack_for(
     profiles: Sequence[str] = DEFAULT_PROFILES,
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[Stack]:
-    """The stack that `--stack` names: one of the tests' own, or the one that is up, which stays up as it is.
+    """Provide the stack that `--stack` names: one of the tests' own, or the running one, which is not changed.
 
-    Of one of the tests' own, every container's log and state is kept when a test has failed.
+    When a test fails on the tests' own stack, the log and state of every container are kept.
 
     Args:
-        request: Whose fixture this is.
-        tmp_path_factory: Makes the stack's state folder.
+        request: The request of the fixture.
+        tmp_path_factory: Creates the stack's state folder.
         dags: A folder of DAGs beside those of dags/.
-        profiles: What runs beside the core, in a stack of the tests' own.
-        settings: What else is in the .env of one.
+        profiles: The profiles of the tests' own stack.
+        settings: Further settings in its .env.
     """
     reports = ROOT / "reports" / request.node.path.relative_to(ROOT / "tests").parts[0]
     if request.config.getoption("--stack") == "running":
@@ -76,14 +76,14 @@ def own_stack(
     settings: Mapping[str, object] | None = None,
     reports: Path,
 ) -> Iterator[Stack]:
-    """A whole stack with a name, ports, secrets and DAG folder of its own, for as long as the block lasts.
+    """Run a separate stack with its own name, ports, secrets and DAG folder, for the duration of the block.
 
     Args:
         state: An empty folder, for its .env, its secrets and its DAGs.
         dags: A folder of DAGs beside those of dags/.
-        profiles: What runs beside the core.
-        settings: What else is in its .env.
-        reports: Where what explains a failure is kept.
+        profiles: The profiles to run.
+        settings: Further settings in its .env.
+        reports: The folder for logs of a failure.
     """
     copied = copy_dags(state / "dags", dags)
     chosen = {
@@ -115,7 +115,7 @@ def own_stack(
 
 
 def copy_dags(target: Path, more: Path | None) -> Path:
-    """A DAG folder that holds what dags/ does, and more, for containers to read."""
+    """Copy dags/, and more files if given, into a folder that containers can read; return it."""
     shutil.copytree(ROOT / "dags", target)
     if more:
         shutil.copytree(more, target, dirs_exist_ok=True)
@@ -132,7 +132,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_stack(dags: Path | None = None, *, reports: Path) -> Iterator[Stack]:
-    """The stack that is up, with these DAGs too for as long as the block lasts."""
+    """Provide the running stack, with these DAGs too for the duration of the block."""
     running = Stack(state=ROOT / "compose", dags=ROOT / "dags", reports=reports)
     files = [file.relative_to(dags) for file in dags.rglob("*.py")] if dags else []
     copied = [Path(shutil.copy(dags / file, running.dags / file)) for file in files if dags]
@@ -144,7 +144,7 @@ def running_stack(dags: Path | None = None, *, reports: Path) -> Iterator[Stack]
 
 
 def keep_logs(stack: Stack) -> None:
-    """Every container's log and state, in the stack's folder of reports."""
+    """Write the log and state of every container into the stack's folder of reports."""
     stack.reports.mkdir(parents=True, exist_ok=True)
     for container in stack.containers(include_exited=True):
         name = f"{container.service}-{container.id[:12]}"

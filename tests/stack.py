@@ -1,4 +1,4 @@
-"""What tests hold of a stack: its commands, its containers, and a client of each of its APIs."""
+"""A stack as tests use it: its commands, its containers, and a client of each of its APIs."""
 
 from __future__ import annotations
 
@@ -59,41 +59,39 @@ class Container:
     ip: dict[str, str]
 
     def kill(self, signal: str = "KILL") -> None:
-        """Sends a signal to the main process from outside; Docker's restart policy does not follow `docker kill`."""
+        """Send a signal to the main process from outside; Docker's restart policy does not follow `docker kill`."""
         subprocess.run(["docker", "kill", f"--signal={signal}", self.id], check=True, capture_output=True)
 
     def crash(self) -> None:
-        """Ends the main process as a crash would, by SIGKILL from the host, so that the restart policy follows."""
+        """End the main process by SIGKILL from the host: the restart policy applies, as after a crash."""
         pid = docker("inspect", "--format={{.State.Pid}}", self.id).strip()
         os.kill(int(pid), 9)
 
     def start(self) -> None:
-        """Starts it again."""
         docker("start", self.id)
 
     def execute(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a command in it."""
         return subprocess.run(["docker", "exec", self.id, *command], check=check, capture_output=True, text=True)
 
     def inspect(self) -> dict[str, Any]:
         """Return what `docker inspect` prints."""
-        found: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
-        return found
+        details: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
+        return details
 
 
 def docker(*arguments: str) -> str:
-    """The output of a docker command."""
+    """Return the output of a docker command."""
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack.
+    """A stack, by its folders.
 
     Attributes:
         state: Its folder of .env and secrets.
         dags: The folder of its DAGs.
-        reports: Where what explains a failure is kept.
+        reports: The folder for logs of a failure.
     """
 
     state: Path
@@ -107,7 +105,7 @@ class Stack:
         timeout: float = 900,
         stdout: IO[str] | int = subprocess.PIPE,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs `./ops/stack …` against this stack."""
+        """Run `./ops/stack …` against this stack."""
         result = subprocess.run(
             [ROOT / "ops" / "stack", *arguments],
             env={**os.environ, "STACK_STATE_DIR": str(self.state)},
@@ -123,30 +121,30 @@ class Stack:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The stack's .env, over the defaults."""
+        """Return the stack's .env, over the defaults."""
         return settings_file.read(self.project)
 
     @property
     def project(self) -> Project:
-        """What the functions of ops/ take a stack by."""
+        """Return the argument by which the functions of ops/ identify the stack."""
         return Project(root=ROOT, state=self.state)
 
     @property
     def name(self) -> str:
-        """What Docker knows it by, as compose's project."""
+        """Return its compose project."""
         return self.settings["COMPOSE_PROJECT_NAME"]
 
     def status(self) -> dict[str, Any]:
-        """`ops/stack status --json`."""
+        """Return the output of `ops/stack status --json`."""
         answer: dict[str, Any] = json.loads(self.command("status", "--json", check=False).stdout)
         return answer
 
     def ready(self) -> bool:
-        """Whether every service has its instances, all healthy: as `status` shows, in a tenth of its time."""
+        """Return whether every service has its instances, all healthy; takes a tenth of the time of `status`."""
         return all_ready(compose.config(self.project))
 
     def containers(self, service: str | None = None, *, include_exited: bool = False) -> list[Container]:
-        """The stack's containers, of one service or of all, oldest first."""
+        """Return the containers of one service or of all, oldest first."""
         filters = [f"--filter=label=com.docker.compose.project={self.name}"]
         if service:
             filters.append(f"--filter=label=com.docker.compose.service={service}")
@@ -155,12 +153,12 @@ class Stack:
             return []
         return [
             Container(
-                id=found["Id"],
-                service=found["Config"]["Labels"]["com.docker.compose.service"],
-                state=found["State"]["Status"],
-                ip={name: net["IPAddress"] for name, net in found["NetworkSettings"]["Networks"].items()},
+                id=details["Id"],
+                service=details["Config"]["Labels"]["com.docker.compose.service"],
+                state=details["State"]["Status"],
+                ip={name: net["IPAddress"] for name, net in details["NetworkSettings"]["Networks"].items()},
             )
-            for found in sorted(json.loads(docker("inspect", *ids)), key=lambda found: found["Created"])
+            for details in sorted(json.loads(docker("inspect", *ids)), key=lambda details: details["Created"])
         ]
 
     def secret(self, name: str) -> str:
@@ -171,12 +169,12 @@ class Stack:
         return local_url(self.settings)
 
     def log_in(self, user: str, password: str) -> Airflow:
-        """Airflow's REST API as this user sees it."""
+        """Return a client of Airflow's REST API with this user's log-in."""
         return Airflow(self.airflow_url, user, password)
 
     @functools.cached_property
     def api(self) -> Airflow:
-        """Airflow's REST API as the administrator sees it."""
+        """Return a client of Airflow's REST API with the administrator's log-in."""
         return self.log_in(ADMIN, self.secret("airflow_admin_password"))
 
     @functools.cached_property
@@ -185,7 +183,6 @@ class Stack:
 
     @functools.cached_property
     def alertmanagers(self) -> list[Alertmanager]:
-        """Both."""
         return alertmanager.both(self.settings)
 
     @functools.cached_property
@@ -194,20 +191,20 @@ class Stack:
 
     @functools.cached_property
     def flower(self) -> httpx.Client:
-        """Flower's pages and API, for who has the password."""
+        """Return a client of Flower with the password."""
         password = self.secret("flower_password")
         return httpx.Client(base_url=local_url(self.settings, "flower"), auth=(ADMIN, password), timeout=30)
 
 
 class SlackStub:
-    """The Slack stub: the messages it received, and a way to make it fail."""
+    """Client of the Slack stub: the received messages, and faults to inject."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.settings = settings
         self.http = httpx.Client(base_url=local_url(settings, "slack_stub"), timeout=30)
 
     def received(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
-        """The messages about an alert since a moment."""
+        """Return the messages about an alert since a moment."""
         return [
             message
             for message in slack_stub.messages(self.settings)
@@ -217,12 +214,12 @@ class SlackStub:
         ]
 
     def presses(self) -> int:
-        """How often the dead man's switch was pressed."""
+        """Return how often the dead man's switch was pressed."""
         return int(self.http.get("/watchdog").raise_for_status().json()["count"])
 
     @contextmanager
     def failing(self, **fault: int) -> Iterator[None]:
-        """Let the next messages fail: the fault of compose/slack-stub/slack_stub.py."""
+        """Let the next messages fail for the duration of the block, by a fault of compose/slack-stub/slack_stub.py."""
         self.http.put("/fault", json=fault).raise_for_status()
         try:
             yield
@@ -231,7 +228,7 @@ class SlackStub:
 
 
 class Airflow:
-    """Airflow's REST API; logs in once, since FAB refuses more than five log-ins in 40 s."""
+    """Client of Airflow's REST API; logs in once, since FAB refuses more than five log-ins in 40 s."""
 
     def __init__(self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.http = httpx.Client(base_url=url, timeout=30, transport=transport)
@@ -239,18 +236,18 @@ class Airflow:
         self.http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
-        """The JSON of a GET under /api/v2."""
+        """Return the JSON of a GET under /api/v2."""
         answer: dict[str, Any] = self.http.get(f"/api/v2{path}", params=params).raise_for_status().json()
         return answer
 
-    def dag_is_there(self, dag_id: str) -> bool:
-        """Whether Airflow has read the DAG's file, and still finds the DAG in it."""
+    def has_dag(self, dag_id: str) -> bool:
+        """Return whether Airflow has parsed the DAG, and it is still in its file."""
         response = self.http.get(f"/api/v2/dags/{dag_id}")
         return response.is_success and not response.json()["is_stale"]
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        """Starts a run of a DAG, waiting for the DAG first; returns the run's id."""
-        wait_until(lambda: self.dag_is_there(dag_id), timeout=60, what=f"the DAG {dag_id} is there")
+        """Wait for a DAG, start a run of it, and return the run's id."""
+        wait_until(lambda: self.has_dag(dag_id), timeout=60, what=f"the DAG {dag_id} is there")
         self.http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
         body = {"logical_date": None, "conf": conf}
         run = self.http.post(f"/api/v2/dags/{dag_id}/dagRuns", json=body).raise_for_status()
@@ -260,20 +257,20 @@ class Airflow:
         return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def task_instances(self, dag_id: str, run_id: str, task_id: str | None = None) -> list[dict[str, Any]]:
-        """All task instances of a run, or those of one task."""
-        found: list[dict[str, Any]] = []
+        """Return all task instances of a run, or those of one task."""
+        instances: list[dict[str, Any]] = []
         while True:
-            page = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=100, offset=len(found))
-            found += page["task_instances"]
-            if len(found) >= page["total_entries"] or not page["task_instances"]:
-                return [ti for ti in found if task_id in (None, ti["task_id"])]
+            page = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=100, offset=len(instances))
+            instances += page["task_instances"]
+            if len(instances) >= page["total_entries"] or not page["task_instances"]:
+                return [ti for ti in instances if task_id in (None, ti["task_id"])]
 
     def in_state(self, dag_id: str, run_id: str, task_id: str, *states: str) -> list[dict[str, Any]]:
-        """The task instances of a task that are in one of the states."""
+        """Return the task instances of a task that are in one of the states."""
         return [ti for ti in self.task_instances(dag_id, run_id, task_id) if ti["state"] in states]
 
     def wait_for_run(self, dag_id: str, run_id: str, *, timeout: float) -> str:
-        """The state in which a run ended."""
+        """Return the terminal state of a run."""
 
         def ended() -> str | None:
             state = self.run_state(dag_id, run_id)
@@ -282,7 +279,7 @@ class Airflow:
         return str(wait_until(ended, timeout=timeout, what=f"the run {dag_id}/{run_id} has ended"))
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """What a task returned."""
+        """Return a task's return value."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path)["value"]
 

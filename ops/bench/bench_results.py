@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from airflow_ha.sizes import GIB
 from ops import compose
 from ops.bench import scaling_advice
 from ops.bench.benches import FAN_OUTS, GOALS, QUEUED, UI_LOAD, Goal, delay_figure, rate_figure
@@ -134,7 +135,7 @@ def read_conditions(project: Project, settings: Mapping[str, str]) -> dict[str, 
         running = compose.in_state(services, "running", names)
         return compose.docker("exec", running[0].id, *command).strip() if running else "elsewhere"
 
-    memory = psutil.virtual_memory().total / 1024**3
+    memory = psutil.virtual_memory().total / GIB
     return {
         "machine": f"{os.cpu_count()} cores, {memory:.0f} GiB",
         KERNEL: f"{platform.system()} {platform.release()}",

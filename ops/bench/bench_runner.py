@@ -141,7 +141,7 @@ def check_comparable(settings: Mapping[str, str]) -> None:
         raise StackError(
             "cannot compare with a stock Airflow: this stack's Postgres and Redis have replicas",
             where="--stock --write",
-            hint="./ops/stack up --profile data --profile flower --profile observability, or leave out --write",
+            hint="run ./ops/stack up --profile data --profile flower --profile observability, or omit --write",
         )
 
 

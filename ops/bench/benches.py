@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from airflow_ha.sizes import MIB
 from ops.bench import cgroup_usage, telemetry_cost
 from ops.bench.statistics import by_service, percentile
 from ops.bench.targets import OURS, STOCK
@@ -44,7 +45,6 @@ COST_TASKS = 300
 UI_LOAD_TASKS = 100
 IDLE_SECONDS = 60.0
 REPORT_SECONDS = 10.0
-MIB = 1024**2
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ SLOT_TIME = "seconds"
 GROWTH = f"p95 at {QUEUED[-1]:,} queued ÷ at {QUEUED[0]:,}"
 # These names and those of the benches are keys of results.json.
 UI_LOAD = "ui-load"
-FAILED, LOST, SLOWED = "failed requests", "lost attempts", "fan-out slowed by UI traffic, times"
+FAILED, LOST, SLOWED = "failed requests", "lost tries", "fan-out slowed by UI traffic, times"
 CORES, COST, MEMORY = "cores in use", "CPU-seconds a task", "MiB"
 
 

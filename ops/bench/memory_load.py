@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_ha.sizes import MIB
 from ops.bench import cgroup_usage
-from ops.bench.benches import MEMORY, MIB, RUN_LIMIT, measure_idle, measure_memory
+from ops.bench.benches import MEMORY, RUN_LIMIT, measure_idle, measure_memory
 from ops.bench.statistics import by_service
 from ops.bench.targets import CONCURRENCY, taking_turns
 from ops.bench.workloads import FAN_OUT, ORDINARY, run_and_wait

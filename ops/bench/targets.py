@@ -147,7 +147,7 @@ def fewer_workers(project: str, model: Mapping[str, Any], report: Callable[[str]
     if slots % slots_each or slots // slots_each > len(workers):
         raise StackError(
             f"cannot limit the stack to {slots} slots: it has {len(workers)} workers of {slots_each} slots",
-            hint="./ops/stack scale",
+            hint="run ./ops/stack scale worker=N to add workers",
         )
     surplus = [instance.id for instance in workers[slots // slots_each :]]
     if not surplus:

@@ -81,7 +81,7 @@ def compare(measurement: Measurement) -> None:
     if missing := sorted(set(CONTAINERS) - set(compose.instances(target.project))):
         raise StackError(
             f"cannot measure telemetry: the stack runs without {', '.join(missing)}",
-            hint="./ops/stack up --profile observability …",
+            hint="run ./ops/stack up --profile observability with the profiles that run now",
         )
 
     turns = [

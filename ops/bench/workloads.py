@@ -81,7 +81,7 @@ def run_and_wait(
             raise StackError(
                 f"cannot measure {dag_id}: the run did not finish within {timeout:.0f} s",
                 where=api.run_url(run),
-                hint="./ops/stack status",
+                hint="run ./ops/stack status to find unhealthy services",
             )
         if now - reported_at > REPORT_SECONDS:
             report(f"{dag_id} has run for {now - started:.0f} s")

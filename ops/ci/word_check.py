@@ -89,27 +89,27 @@ def findings(path: str, text: str) -> Iterator[Finding]:
     allowed = [re.compile(entry.text) for entry in ALLOWED if re.match(entry.files, path)]
     for number, line in enumerate(text.splitlines(), 1):
         words = plain(line)
-        spans = [found.span() for pattern in allowed for found in pattern.finditer(words)]
+        spans = [match.span() for pattern in allowed for match in pattern.finditer(words)]
         for pattern, instead in GLOSSARY.items():
-            for found in re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w])", words):
-                if not any(start <= found.start() and found.end() <= end for start, end in spans):
-                    yield Finding(path, number, found[0], instead)
+            for match in re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w])", words):
+                if not any(start <= match.start() and match.end() <= end for start, end in spans):
+                    yield Finding(path, number, match[0], instead)
 
 
 def main() -> None:
     """Check the files named on the command line, or every tracked file; exit with 1 if there is a finding."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = [name for name in sys.argv[1:] or listed.split("\0") if name and not SKIPPED.search(name)]
-    found = [
-        one
+    uses = [
+        finding
         for name in names
         if (path := ROOT / name).is_file()
-        for one in findings(name, path.read_text(encoding="utf-8"))
+        for finding in findings(name, path.read_text(encoding="utf-8"))
     ]
-    for one in found:
-        print(f"{one.path}:{one.line}: {one.word!r}; write: {one.instead}")
-    if found:
-        sys.exit(f"{len(found)} words to replace, in {len({one.path for one in found})} files")
+    for finding in uses:
+        print(f"{finding.path}:{finding.line}: {finding.word!r}; write: {finding.instead}")
+    if uses:
+        sys.exit(f"{len(uses)} words to replace, in {len({finding.path for finding in uses})} files")
 
 
 if __name__ == "__main__":

@@ -124,9 +124,9 @@ class AirflowClient:
         if response.is_error:
             request = response.request
             raise StackError(
-                f"Airflow refuses the request ({response.status_code}): {response.text[:500]}",
+                f"cannot call Airflow: status {response.status_code}: {response.text[:500]}",
                 where=f"{request.method} {request.url}",
-                hint="read ./ops/stack logs api-server",
+                hint="run ./ops/stack logs api-server",
                 code=FAILURE,
             )
         return response
@@ -265,7 +265,7 @@ class AirflowClient:
                 return now
             if time.monotonic() >= deadline:
                 raise StackError(
-                    f"the run has not ended after {timeout:.0f} s: {summary}",
+                    f"cannot complete {run.dag_id}: the run has not ended after {timeout:.0f} s: {summary}",
                     where=self.run_url(run),
                     hint="open the run in Airflow and check what its tasks wait for",
                     code=FAILURE,

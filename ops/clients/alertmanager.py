@@ -60,7 +60,7 @@ class Alertmanager:
         response = transport.request(self._http, "Alertmanager", method, path, **options)
         if response.is_error:
             raise StackError(
-                f"Alertmanager refuses the request: {response.text.strip()[:200] or response.status_code}",
+                f"cannot call Alertmanager: {response.text.strip()[:200] or response.status_code}",
                 where=f"{method} {self.url}{path}",
                 code=FAILURE,
             )
@@ -159,7 +159,7 @@ def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:
         else:
             return candidate
     raise StackError(
-        "no Alertmanager answers",
+        "cannot reach Alertmanager: no instance answers",
         where=", ".join(candidate.url for candidate in candidates),
         hint=f"{transport.OBSERVABILITY_HINT}; ./ops/stack up starts missing services",
         code=FAILURE,

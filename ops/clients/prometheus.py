@@ -60,7 +60,7 @@ class Prometheus:
             raise transport.unreachable("Prometheus", error, where=self.url, hint=hint) from error
         if content["status"] != "success":
             raise StackError(
-                f"Prometheus refuses the query: {content.get('error')}",
+                f"cannot query Prometheus: {content.get('error')}",
                 where=str(params.get("query", path)),
                 code=FAILURE,
             )

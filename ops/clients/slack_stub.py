@@ -38,7 +38,7 @@ class Message:
     text: str
 
 
-def is_there(settings: Mapping[str, str]) -> bool:
+def is_active(settings: Mapping[str, str]) -> bool:
     """Whether messages go to the Slack stub."""
     return "slack_stub" in page_urls(settings)
 

@@ -46,7 +46,7 @@ def alerts(
 ) -> None:
     """Show firing, silenced and inhibited alerts, and the newest messages.
 
-    For example: `./ops/stack alerts --json`
+    Example: ./ops/stack alerts --json
     """
     settings = running_settings(current_project())
     api = alertmanager.any_that_answers(alertmanager.both(settings))
@@ -78,7 +78,7 @@ def by_state(all_alerts: list[Alert], silences: list[Silence], messages: list[sl
 
 def newest_messages(settings: Mapping[str, str]) -> list[slack_stub.Message] | None:
     """Return the messages of the Slack stub, newest first."""
-    if not slack_stub.is_there(settings):
+    if not slack_stub.is_active(settings):
         return None
     try:
         return slack_stub.messages(settings)[: -SHOWN - 1 : -1]

@@ -58,7 +58,7 @@ def bench(
         when_interrupted("./ops/stack status shows whether every service is healthy"),
         stack_lock(project, "bench", report),
     ):
-        settings = running_settings(project, hint="./ops/stack up")
+        settings = running_settings(project, hint="run ./ops/stack up")
         if write and benches:
             bench_runner.check_comparable(settings)
         plan = bench_runner.Plan(benches, comparisons, rounds, with_stock=stock)

@@ -63,7 +63,7 @@ def dashboards(
         raise StackError(
             "cannot render the dashboards: Prometheus does not run",
             where="--render",
-            hint="./ops/stack up --profile observability, and the profiles that run now",
+            hint="run ./ops/stack up --profile observability with the profiles that run now",
         )
 
     from ops.dashboards.query_results import Span

@@ -11,6 +11,7 @@ import psutil
 import typer
 from rich.table import Table
 
+from airflow_ha.sizes import GIB
 from ops import compose, settings_file
 from ops.clients import slack_stub
 from ops.compose import running_settings
@@ -42,8 +43,9 @@ def drill(
         bool, typer.Option("--all", help="Run every drill that this stack and this machine support.")
     ] = False,
     repeat: Annotated[int, typer.Option(min=1, max=50, help="Repetitions of each drill.")] = 1,
-    alarms: Annotated[
-        bool, typer.Option("--alarms", help="Check that the right alert fires and is resolved, and no other.")
+    alerts: Annotated[
+        bool,
+        typer.Option("--alerts", "--alarms", help="Check that only the right alert fires, and is resolved."),
     ] = False,
     stock: Annotated[
         bool, typer.Option("--stock", help="Use a stock Airflow, started for it, to compare what the fault costs.")
@@ -51,7 +53,7 @@ def drill(
     write: Annotated[
         bool,
         typer.Option(
-            "--write", help="Write the results to ops/drills and README.md; with --alarms to alerting/detection.md."
+            "--write", help="Write the results to ops/drills and README.md; with --alerts to alerting/detection.md."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -61,7 +63,7 @@ def drill(
     Example: ./ops/stack drill worker-crash --repeat 3
 
     Each drill starts a run of short and long tasks that write their events into a ledger outside Airflow, injects the
-    fault, reverts it and counts. The stack is healthy again before the next drill. With --alarms no load runs: each
+    fault, reverts it and counts. The stack is healthy again before the next drill. With --alerts no load runs: each
     fault lasts until its notification has arrived. Exit code 0 means that every promise was kept; a stock Airflow has
     none.
     """
@@ -69,8 +71,8 @@ def drill(
     if not names and not every:
         list_drills()
         return
-    if alarms and stock:
-        raise StackError("cannot use --alarms with --stock: a stock Airflow has no alerts", hint="omit one of the two")
+    if alerts and stock:
+        raise StackError("cannot use --alerts with --stock: a stock Airflow has no alerts", hint="omit one of the two")
     project = current_project()
     with stack_lock(project, "drill", report):
         if stock:
@@ -81,9 +83,9 @@ def drill(
             environment = environments.prepare_stock(project, settings, report)
             run_drills(chosen, environment, repeat=repeat, as_json=as_json, write=write, stock=True)
             return
-        settings = running_settings(project, hint="./ops/stack up")
+        settings = running_settings(project, hint="run ./ops/stack up")
         available = set(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
-        if alarms:
+        if alerts:
             by_name = {each.name: each for each in ALERT_DRILLS}
             chosen_alert_drills = choose(by_name, names, every=every, services=available)
             all_kept = run_alert_drills(chosen_alert_drills, project, settings, write=write)
@@ -104,7 +106,7 @@ def settings_of_stopped_stack(project: Project) -> dict[str, str]:
     if compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running"):
         raise StackError(
             "cannot measure a stock Airflow: the stack runs and would use the same machine",
-            hint="./ops/stack down, which keeps data",
+            hint="run ./ops/stack down, which keeps data",
         )
     return settings
 
@@ -142,7 +144,7 @@ def run_drills(
 
 def machine() -> str:
     """Return the size of this machine, such as `2 cores and 24 GiB`."""
-    return f"{os.cpu_count()} cores and {psutil.virtual_memory().total / 1024**3:.0f} GiB"
+    return f"{os.cpu_count()} cores and {psutil.virtual_memory().total / GIB:.0f} GiB"
 
 
 def run_alert_drills(
@@ -153,9 +155,9 @@ def run_alert_drills(
     Raises:
         StackError: Notifications go to a real Slack, where they cannot be read.
     """
-    if not slack_stub.is_there(settings):
+    if not slack_stub.is_active(settings):
         raise StackError(
-            "cannot read notifications: they go to a real Slack", where="--alarms", hint="./ops/stack slack --stub"
+            "cannot read notifications: they go to a real Slack", where="--alerts", hint="run ./ops/stack slack --stub"
         )
     outcomes = []
     try:
@@ -190,7 +192,7 @@ def list_drills() -> None:
         [(each.name, f"{each.sentence}: {faults.MEANING[each.fault]}", f"{each.deadline:.0f} s") for each in DRILLS],
     )
     print_table(
-        ("--alarms", "expected alerts"),
+        ("--alerts", "expected alerts"),
         [(each.name, ", ".join(alert.display_name for alert in each.expected)) for each in ALERT_DRILLS],
     )
 
@@ -213,7 +215,9 @@ def choose(
         if name not in catalogue:
             raise StackError(f"cannot run {name}: there is no such drill", hint=f"choose one of {', '.join(catalogue)}")
         if missing := sorted({target.required_service for target in catalogue[name].targets} - services):
-            raise StackError(f"cannot run {name}: this stack has no {', '.join(missing)}", hint="./ops/stack status")
+            raise StackError(
+                f"cannot run {name}: this stack has no {', '.join(missing)}", hint="run ./ops/stack status"
+            )
     chosen = []
     for name, each in catalogue.items():
         if name in names:

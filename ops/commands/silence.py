@@ -37,10 +37,12 @@ def parse_duration(text: str) -> timedelta:
     """
     parts = re.findall(r"([0-9]{1,6})([mhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise StackError(f"{text!r} is not a duration", where="--for", hint="use, for example, 30m, 2h, 1d or 1h30m")
+        hint = "use, for example, 30m, 2h, 1d or 1h30m"
+        raise StackError(f"cannot silence for {text!r}: it is not a duration", where="--for", hint=hint)
     total = sum((timedelta(**{UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
     if not timedelta() < total <= LONGEST:
-        raise StackError(f"{text} is out of range", where="--for", hint=f"use 1m to {LONGEST.days}d")
+        hint = f"use 1m to {LONGEST.days}d"
+        raise StackError(f"cannot silence for {text}: the duration is out of range", where="--for", hint=hint)
     return total
 
 
@@ -52,7 +54,8 @@ def parse_label(text: str) -> tuple[str, str]:
     """
     name, equals, value = text.partition("=")
     if not equals or not value or not LABEL.fullmatch(name) or name == "alertname":
-        raise StackError(f"{text!r} is not a label", where="--label", hint="use, for example, component=worker")
+        hint = "use, for example, component=worker"
+        raise StackError(f"cannot silence alerts with {text!r}: it is not a label", where="--label", hint=hint)
     return name, value
 
 
@@ -83,12 +86,12 @@ def silence(
 
     The alert still fires, and `./ops/stack alerts` shows it as silenced. The silence applies at both Alertmanagers.
 
-    For example: `./ops/stack silence AirflowWorkersFull --for 2h --why "nightly load"`
+    Example: ./ops/stack silence AirflowWorkersFull --for 2h --why "nightly load"
     """
     project = current_project()
     if end is not None:
         if alert or why or label:
-            raise StackError("--end takes an id and nothing else", hint=IDS_HINT)
+            raise StackError("cannot combine --end with other arguments: it takes only an id", hint=IDS_HINT)
         expire(project, end)
     else:
         create(project, alert, duration, why.strip(), label or [])
@@ -101,7 +104,7 @@ def expire(project: Project, identity: str) -> None:
         StackError: It does not exist, or has expired.
     """
     if not UUID.fullmatch(identity):
-        raise StackError(f"{identity!r} is not the id of a silence", hint=IDS_HINT)
+        raise StackError(f"cannot expire {identity!r}: it is not the id of a silence", hint=IDS_HINT)
     api = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
     if identity not in {silence["id"] for silence in api.silences()}:
         raise StackError(f"cannot find the silence {identity}", hint=IDS_HINT)

@@ -50,7 +50,7 @@ def slack(
     Create a webhook at https://api.slack.com/messaging/webhooks. It is stored in compose/secrets/ (mode 600), and the
     Alertmanagers are recreated one after the other. --test alone sets nothing and sends one message.
 
-    For example: `./ops/stack slack < webhook.txt`
+    Example: ./ops/stack slack < webhook.txt
     """
     project = current_project()
     name = SLACK_DATA if data else SLACK

@@ -190,8 +190,8 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")
 
-    if made := secrets_store.generate(project):
-        report(f"secrets: {len(made)} made in {project.shown(project.secrets)}")
+    if created := secrets_store.generate(project):
+        report(f"created {len(created)} secrets in {project.shown(project.secrets)}")
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
     if settings_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
@@ -250,17 +250,17 @@ def stop_surplus(project: Project, model: Mapping[str, Any], running: Mapping[st
 
 
 def outdated_services(
-    model: Mapping[str, Any], found: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
+    model: Mapping[str, Any], by_service: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
 ) -> set[str]:
     """Return the services with a container that is older than a secret that it reads.
 
     Args:
         model: The compose model.
-        found: The containers by service.
+        by_service: The containers.
         since: When the secret files of each reader were written, in seconds since the epoch.
     """
     outdated = set()
-    for name, instances in found.items():
+    for name, instances in by_service.items():
         used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
         readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
         newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)

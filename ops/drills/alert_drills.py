@@ -1,6 +1,6 @@
 """Alert drills: the time from a fault to its notification, and from the revert to the resolved one.
 
-No other alert may fire. `./ops/stack drill --alarms` runs them; alerting/detection.md holds the results.
+No other alert may fire. `./ops/stack drill --alerts` runs them; alerting/detection.md holds the results.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ INTRODUCTION: Final = """\
 
 The time from a fault to its notification in Slack, and from the revert (the container's start) to the resolved
 notification. The stack was idle. Each fault lasted until its notification had arrived, and no other alert fired.
-Measured on {machine}; `./ops/stack drill --alarms --all --write` writes this page.
+Measured on {machine}; `./ops/stack drill --alerts --all --write` writes this page.
 
 """
 

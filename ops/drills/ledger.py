@@ -121,7 +121,7 @@ def start_ledger(project: str, image: str, network: str = "execution") -> Iterat
                     raise StackError(
                         f"cannot start the drills' ledger: {error.what}",
                         where=name,
-                        hint=f"docker logs {name}",
+                        hint=f"run docker logs {name}",
                         code=FAILURE,
                     ) from error
                 time.sleep(0.5)

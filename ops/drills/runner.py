@@ -76,7 +76,7 @@ class Environment:
     @property
     def has_slack_stub(self) -> bool:
         """Whether notifications can be read: not without observability, nor with a webhook of the operator's."""
-        return slack_stub.is_there(self.settings)
+        return slack_stub.is_active(self.settings)
 
 
 def run_drill(drill: Drill, environment: Environment) -> Outcome:
@@ -92,7 +92,7 @@ def run_drill(drill: Drill, environment: Environment) -> Outcome:
     targets = target_containers(name, drill.targets)
     if drill.targets and not targets:
         raise StackError(
-            f"cannot run {drill.name}: none of {', '.join(drill.required_services)} runs", hint="./ops/stack status"
+            f"cannot run {drill.name}: none of {', '.join(drill.required_services)} runs", hint="run ./ops/stack status"
         )
     primaries_before = primaries(name, model)
     earlier_alerts = pending_alerts(environment.settings) if environment.has_slack_stub else frozenset()

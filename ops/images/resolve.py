@@ -199,8 +199,9 @@ class ImagePlan:
         return self.obtain([key for key in self.images if not is_core(key)])
 
     def missing_rest(self) -> list[str]:
-        """Return the keys of `rest()` that must be pulled or built, without those that may be left out."""
-        return [key for key in self.planned if not is_core(key) and not self.sources.can_be_left_out(key)]
+        """Return the image names of `rest()` that must be pulled or built, without those that may be left out."""
+        missing = [key for key in self.planned if not is_core(key) and not self.sources.can_be_left_out(key)]
+        return [image_name(key) for key in missing]
 
     def expected_images(self) -> dict[str, ResolvedImage]:
         known = self.local | self.planned

@@ -46,10 +46,12 @@ def check_email(settings: Mapping[str, str], secrets: Collection[str], shown: st
     host = settings["ALERT_EMAIL_SMARTHOST"]
     match = re.fullmatch(r"[A-Za-z0-9._-]+:(\d{1,5})", host)
     if not match or not 0 < int(match[1]) < 65536:
-        raise StackError(f"ALERT_EMAIL_SMARTHOST={host} is not valid", where=shown, hint="set it to HOST:PORT")
+        what = f"cannot use ALERT_EMAIL_SMARTHOST={host}: the value is not valid"
+        raise StackError(what, where=shown, hint="set it to HOST:PORT")
     for key in EMAIL_SETTINGS[1:]:
         if not re.fullmatch(r"[^@\s]+@[^@\s]+", settings[key]):
-            raise StackError(f"{key}={settings[key]} is not valid", where=shown, hint="set it to an e-mail address")
+            what = f"cannot use {key}={settings[key]}: the value is not valid"
+            raise StackError(what, where=shown, hint="set it to an e-mail address")
 
 
 # ---- the configuration

@@ -355,7 +355,7 @@ _KEYWORDS: Final = {"and", "or", "unless", "bool", "offset", "inf", "nan", "star
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueriedMetrics:
     """The metrics that a PromQL expression queries.
 
     Attributes:
@@ -367,14 +367,14 @@ class Asked:
     patterns: frozenset[str]
 
 
-def asked_by(expression: str) -> Asked:
+def queried_metrics(expression: str) -> QueriedMetrics:
     """Return the metrics of a PromQL expression, which may contain Grafana's variables (`$__rate_interval`)."""
     named = _BY_NAME.findall(expression)
     text = re.sub(r"#.*", "", _STRING.sub('""', expression))
     text = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", text)
     text = re.sub(r"\boffset\s+-?\s*[\w$]+", " ", _GROUPING.sub(" ", text))
     words = {word for word in _WORD.findall(text) if word.lower() not in _KEYWORDS}
-    return Asked(
+    return QueriedMetrics(
         names=frozenset(words | {name for operator, name in named if operator == "="}),
         patterns=frozenset(name for operator, name in named if operator == "=~"),
     )
@@ -382,9 +382,9 @@ def asked_by(expression: str) -> Asked:
 
 def unknown_in(expression: str, known: Collection[str]) -> set[str]:
     """Return the names and patterns of an expression that match no known metric."""
-    asked = asked_by(expression)
-    unmatched = {pattern for pattern in asked.patterns if not any(re.fullmatch(pattern, name) for name in known)}
-    return {name for name in asked.names if name not in known} | unmatched
+    queried = queried_metrics(expression)
+    unmatched = {pattern for pattern in queried.patterns if not any(re.fullmatch(pattern, name) for name in known)}
+    return {name for name in queried.names if name not in known} | unmatched
 
 
 def rule_files(root: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from tests.stack import Stack, wait_until
 # Not of the session: other folders' tests bring up their own when this one is gone.
 @pytest.fixture(scope="package")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A healthy stack with the DAGs of dags/ and of tests/integration/dags/."""
+    """Provide a healthy stack with the DAGs of dags/ and of tests/integration/dags/."""
     # A limit that a test can reach without filling the machine's disk, above an ordinary file of 1.2 GB.
     settings = {"TASK_SCRATCH_LIMIT": "1500m"}
     with stack_for(request, tmp_path_factory, dags=Path(__file__).parent / "dags", settings=settings) as stack:
@@ -27,7 +27,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def healthy_stack(stack: Stack) -> Iterator[Stack]:
-    """A stack that is healthy before the test, and is awaited healthy after it: tests cannot affect each other."""
+    """Wait until the stack is healthy before and after the test: tests cannot affect each other."""
     wait_until(stack.ready, timeout=240, what="every service is healthy")
     yield stack
     wait_until(stack.ready, timeout=240, what="every service is healthy again")

@@ -12,12 +12,12 @@ from tests.stack import Stack
 
 
 def total(stack: Stack, expression: str) -> float:
-    """The sum of an expression; 0 while it returns nothing."""
+    """Return the sum of an expression; 0 while it has no series."""
     return stack.prometheus.value(f"sum({expression})") or 0.0
 
 
 def spans(stack: Stack) -> list[dict[str, Any]]:
-    """Every span in the collector's traces file; the image has no shell, so Docker copies the file out."""
+    """Return every span in the collector's traces file; the image has no shell, so Docker copies the file out."""
     (collector,) = stack.containers("otel-collector")
     path = f"{collector.id}:/var/lib/otelcol/traces.json"
     copied = subprocess.run(["docker", "cp", path, "-"], check=True, capture_output=True).stdout
@@ -25,7 +25,7 @@ def spans(stack: Stack) -> list[dict[str, Any]]:
         file = archive.extractfile("traces.json")
         assert file
         lines = file.read().decode().splitlines()
-    found = []
+    collected = []
     for line in lines:
         for resource in json.loads(line)["resourceSpans"]:
             service = next(
@@ -34,10 +34,10 @@ def spans(stack: Stack) -> list[dict[str, Any]]:
                 if value["key"] == "service.name"
             )
             for scope in resource["scopeSpans"]:
-                found += [{**span, "service": service} for span in scope["spans"]]
-    return found
+                collected += [{**span, "service": service} for span in scope["spans"]]
+    return collected
 
 
 def attributes(span: dict[str, Any]) -> dict[str, str]:
-    """A span's attributes as text."""
-    return {one["key"]: str(next(iter(one["value"].values()))) for one in span.get("attributes", [])}
+    """Return a span's attributes as text."""
+    return {entry["key"]: str(next(iter(entry["value"].values()))) for entry in span.get("attributes", [])}

@@ -67,7 +67,7 @@ def test_only_pages_publish_ports_and_only_on_loopback(stack: Stack):
     for container in stack.containers():
         bindings = container.inspect()["HostConfig"]["PortBindings"] or {}
         if bindings:
-            published[container.service] = {binding["HostIp"] for found in bindings.values() for binding in found}
+            published[container.service] = {binding["HostIp"] for port in bindings.values() for binding in port}
     pages = {"gateway", "flower", "prometheus", "alertmanager-1", "alertmanager-2", "slack-stub", "grafana", "jaeger"}
     assert {"gateway", "flower", "prometheus"} <= set(published) <= pages
     assert set.union(*published.values()) == {"127.0.0.1"}
@@ -81,15 +81,15 @@ def test_redis_refuses_who_has_no_password(stack: Stack):
 def test_no_secret_is_in_inspect_logs_or_process_lists(stack: Stack):
     values = {name: stack.secret(name) for name in SECRETS}
     containers = stack.containers(include_exited=True)
-    seen = {
+    outputs = {
         "docker inspect": docker("inspect", *(container.id for container in containers)),
         "process list": subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout,
     }
     for container in containers:
         result = subprocess.run(["docker", "logs", container.id], check=True, capture_output=True, text=True)
-        seen[f"log of {container.service}"] = result.stdout + result.stderr
-    found = [(name, place) for place, text in seen.items() for name, value in values.items() if value in text]
-    assert found == []
+        outputs[f"log of {container.service}"] = result.stdout + result.stderr
+    leaks = [(name, place) for place, text in outputs.items() for name, value in values.items() if value in text]
+    assert leaks == []
 
 
 def test_a_task_cannot_read_secrets_from_the_database(stack: Stack):
@@ -105,7 +105,7 @@ def test_a_task_cannot_read_secrets_from_the_database(stack: Stack):
         assert "permission denied for database" in output, target
 
 
-def test_containers_run_without_root_and_cannot_write_their_image(stack: Stack):
+def test_containers_run_without_root_on_a_read_only_image(stack: Stack):
     for container in stack.containers():
         inspected = container.inspect()
         assert inspected["HostConfig"]["ReadonlyRootfs"], container.service

@@ -73,8 +73,8 @@ def test_200_mapped_tasks_all_succeed_at_their_first_try(api: Airflow):
 
 def test_a_pool_bounds_how_many_tasks_run_at_once(api: Airflow):
     pool = {"name": "tests_two_slots", "slots": 2, "description": "", "include_deferred": False}
-    made = api.http.post("/api/v2/pools", json=pool)
-    assert made.status_code in (httpx.codes.CREATED, httpx.codes.CONFLICT), made.text
+    created = api.http.post("/api/v2/pools", json=pool)
+    assert created.status_code in (httpx.codes.CREATED, httpx.codes.CONFLICT), created.text
     run = api.trigger("pooled")
     assert api.wait_for_run("pooled", run, timeout=90) == "success"
     events: list[tuple[datetime, int]] = []
@@ -111,15 +111,15 @@ def test_an_xcom_of_a_mebibyte_arrives_whole(api: Airflow):
 
 
 def test_a_backfill_runs_each_of_its_days_once(api: Airflow):
-    wait_until(lambda: api.dag_is_there("daily"), timeout=60, what="the DAG daily is there")
+    wait_until(lambda: api.has_dag("daily"), timeout=60, what="the DAG daily is there")
     body = {
         "dag_id": "daily",
         "from_date": "2026-03-01T00:00:00Z",
         "to_date": "2026-03-03T00:00:00Z",
         "reprocess_behavior": "completed",
     }
-    made = api.http.post("/api/v2/backfills", json=body)
-    assert made.is_success, made.text
+    created = api.http.post("/api/v2/backfills", json=body)
+    assert created.is_success, created.text
 
     def backfilled() -> dict[str, str]:
         runs = api.get("/dags/daily/dagRuns", run_type="backfill", limit=100)["dag_runs"]
@@ -144,7 +144,7 @@ def test_a_cleared_task_runs_again_and_its_neighbour_does_not(api: Airflow):
 
 
 def test_a_paused_dag_starts_nothing_until_it_is_unpaused(api: Airflow):
-    wait_until(lambda: api.dag_is_there("clearable"), timeout=60, what="the DAG is there")
+    wait_until(lambda: api.has_dag("clearable"), timeout=60, what="the DAG is there")
     api.http.patch("/api/v2/dags/clearable", json={"is_paused": True}).raise_for_status()
     try:
         body = {"logical_date": None, "conf": {}}
@@ -179,7 +179,7 @@ def test_a_log_can_be_read_when_its_worker_is_gone(healthy_stack: Stack, api: Ai
     run = api.trigger("talkative")
     assert api.wait_for_run("talkative", run, timeout=60) == "success"
     (ti,) = api.task_instances("talkative", run)
-    worker = next(one for one in healthy_stack.containers("worker") if one.id.startswith(ti["hostname"]))
+    worker = next(each for each in healthy_stack.containers("worker") if each.id.startswith(ti["hostname"]))
     worker.kill()
     try:
         assert "these words must outlive the worker" in api.log("talkative", run, "speak")
@@ -188,7 +188,7 @@ def test_a_log_can_be_read_when_its_worker_is_gone(healthy_stack: Stack, api: Ai
 
 
 def test_the_checks_of_airflows_own_quick_start_pass(healthy_stack: Stack, api: Airflow):
-    """As apache/airflow tests its docker-compose.yaml: healthy, and an example DAG of its own succeeds.
+    """Repeat the test of apache/airflow for its docker-compose.yaml: it is healthy, and an example DAG succeeds.
 
     https://github.com/apache/airflow/blob/main/docker-tests/tests/docker_tests/test_docker_compose_quick_start.py
     """

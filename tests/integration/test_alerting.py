@@ -1,6 +1,6 @@
 """From a fault to the message in Slack, and to the resolved message.
 
-Two of the alarms; all of them take forty minutes: `./ops/stack drill --alarms --all`.
+Two of the alert drills; all of them take forty minutes: `./ops/stack drill --alerts --all`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RESOLVED_SECONDS = 240.0
 MINUTE = 60.0
 
 
-def assert_alarm_is_kept(stack: Stack, name: str) -> None:
-    """Raises one of the alarms and prints its times."""
+def assert_alert_drill_passes(stack: Stack, name: str) -> None:
+    """Run an alert drill and print its times."""
     drill = next(drill for drill in ALERT_DRILLS if drill.name == name)
     outcome = run_alert_drill(drill, stack.project, stack.settings, report)
     print(f"{drill.name}: fired after {outcome.fired}, resolved after {outcome.resolved}")
@@ -33,20 +33,20 @@ def assert_alarm_is_kept(stack: Stack, name: str) -> None:
 
 @pytest.mark.nightly
 def test_two_missing_components_alert_and_resolve_alone(healthy_stack: Stack):
-    assert_alarm_is_kept(healthy_stack, "singles")
+    assert_alert_drill_passes(healthy_stack, "singles")
 
 
 @pytest.mark.nightly
 def test_a_failing_dag_alerts_once_with_links_and_resolves(
     healthy_stack: Stack,
 ):
-    """With one Alertmanager down the other one sends, once."""
+    """Stop one Alertmanager: the other one sends one message."""
     stack, api = healthy_stack, healthy_stack.api
     (alertmanager,) = stack.containers("alertmanager-1")
     alertmanager.kill()
     try:
         api.http.delete("/api/v2/variables/tests_fixed")
-        wait_until(lambda: api.dag_is_there("three_in_ten"), timeout=60, what="the DAG is there")
+        wait_until(lambda: api.has_dag("three_in_ten"), timeout=60, what="the DAG is there")
         for run in api.get("/dags/three_in_ten/dagRuns", limit=100)[
             "dag_runs"
         ]:  # of an earlier session: they count too
@@ -89,7 +89,7 @@ def test_a_failing_dag_alerts_once_with_links_and_resolves(
 
 
 def test_the_watchdog_calls_the_dead_mans_switch_every_minute(healthy_stack: Stack):
-    """Before the tests in which Slack fails: NotificationsFail releases the switch."""
+    """Run before the tests in which Slack fails: NotificationsFail stops the calls."""
     presses = healthy_stack.slack.presses
     before = presses()
     wait_until(lambda: presses() > before, timeout=150, what="the Watchdog calls again", interval=2)
@@ -116,7 +116,7 @@ def test_a_message_arrives_though_slack_fails_at_first(healthy_stack: Stack, fau
 
 
 def test_a_silenced_alert_sends_nothing_and_shows_its_reason(healthy_stack: Stack):
-    made = healthy_stack.command("silence", "AirflowImportErrors", "--for", "10m", "--why", "the tests break a file")
+    result = healthy_stack.command("silence", "AirflowImportErrors", "--for", "10m", "--why", "the tests break a file")
     broken = healthy_stack.dags / "broken_dag.py"
     since = time.time()
     broken.write_text("from airflow.sdk import dag\nraise RuntimeError('meant to fail')\n")
@@ -135,8 +135,8 @@ def test_a_silenced_alert_sends_nothing_and_shows_its_reason(healthy_stack: Stac
         assert healthy_stack.slack.received(since, "AirflowImportErrors", firing=True) == []
     finally:
         broken.unlink()
-        identity = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", made.stdout)
-        assert identity, made.stdout
+        identity = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", result.stdout)
+        assert identity, result.stdout
         healthy_stack.command("silence", "--end", identity[0])
         wait_until(
             lambda: not healthy_stack.api.get("/importErrors")["import_errors"],
@@ -151,6 +151,6 @@ def test_every_rule_is_loaded_and_none_fails(healthy_stack: Stack):
     assert {rule["name"]: rule["error"] for rule in rules if rule["health"] != "ok"} == {}
 
 
-def test_a_database_that_is_gone_is_one_message_within_a_minute_though_all_stands_still(healthy_stack: Stack):
-    """The last, since what it broke stays muted for some minutes."""
-    assert_alarm_is_kept(healthy_stack, "postgres")
+def test_postgres_outage_sends_one_message_within_a_minute(healthy_stack: Stack):
+    """Run last: dependent alerts stay inhibited for some minutes."""
+    assert_alert_drill_passes(healthy_stack, "postgres")

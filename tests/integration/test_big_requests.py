@@ -34,7 +34,7 @@ def api(healthy_stack: Stack) -> Airflow:
 
 @pytest.fixture(autouse=True)
 def _unharmed(healthy_stack: Stack) -> Iterator[None]:
-    """No server is restarted by any of these tests."""
+    """Check that no test restarts a server."""
     before = started(healthy_stack)
     yield
     assert started(healthy_stack) == before
@@ -49,10 +49,13 @@ def started(stack: Stack) -> dict[str, str]:
 
 
 def memory(stack: Stack) -> dict[str, int]:
-    """The most that the largest process of each server ever held, in MiB."""
+    """Return the peak memory of the largest process of each server, in MiB."""
     ask = "import pathlib, re; print(max(int(re.search(r'VmHWM:\\s+(\\d+)', text)[1]) for text in (path.read_text() "
     ask += "for path in pathlib.Path('/proc').glob('[0-9]*/status')) if 'VmHWM' in text) // 1024)"
-    return {f"{one.service}-{one.id[:6]}": int(one.execute("python", "-S", "-c", ask).stdout) for one in servers(stack)}
+    return {
+        f"{server.service}-{server.id[:6]}": int(server.execute("python", "-S", "-c", ask).stdout)
+        for server in servers(stack)
+    }
 
 
 def log_request(api: Airflow, run: str, accept: str, **params: Any) -> httpx.Request:
@@ -61,7 +64,7 @@ def log_request(api: Airflow, run: str, accept: str, **params: Any) -> httpx.Req
 
 
 def streamed(api: Airflow, run: str) -> tuple[int, str]:
-    """The size of a whole log's stream, and its last line."""
+    """Return the size of a whole log's stream in characters, and its last line."""
     size, last = 0, ""
     request = log_request(api, run, "application/x-ndjson", full_content=True)
     response = api.http.send(request, stream=True)
@@ -73,7 +76,7 @@ def streamed(api: Airflow, run: str) -> tuple[int, str]:
 
 
 def read_logs_at_once(stack: Stack, megabytes: int, downloads: int) -> None:
-    """Downloads and eight pages of each kind of one large log, and other pages that are answered meanwhile."""
+    """Request one large log as downloads and as eight pages of each kind, and check that other pages still answer."""
     api = stack.api
     run = api.trigger("prints")
     assert api.wait_for_run("prints", run, timeout=120) == "success"
@@ -138,7 +141,7 @@ def test_16_tasks_pass_on_values_at_the_limit(healthy_stack: Stack):
 
 def test_32_users_send_bodies_at_the_limit_at_once(healthy_stack: Stack):
     api = healthy_stack.api
-    wait_until(lambda: api.dag_is_there("branching"), timeout=60, what="the DAG is there")
+    wait_until(lambda: api.has_dag("branching"), timeout=60, what="the DAG is there")
     nested = json.loads("[" + "[]," * (BODY // 3 - 20) + "[]]")
     path = "/api/v2/dags/branching/dagRuns"
 

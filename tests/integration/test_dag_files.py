@@ -35,7 +35,7 @@ def dag_file(stack: Stack) -> Iterator[Path]:
 def test_a_new_dag_file_is_there_within_30_seconds_and_runs(stack: Stack, dag_file: Path):
     dag_file.write_text(DROPPED)
     dag_file.chmod(0o644)
-    wait_until(lambda: stack.api.dag_is_there("dropped"), timeout=30, what="the dropped DAG is there")
+    wait_until(lambda: stack.api.has_dag("dropped"), timeout=30, what="the dropped DAG is there")
     result = stack.command("trigger", "dropped", "--wait")
     assert "success" in result.stdout
 

@@ -17,7 +17,7 @@ POOLS = {"tests_narrow": 2, "tests_closed": 0}
 
 @pytest.fixture
 def findings(healthy_stack: Stack) -> Iterator[Stack]:
-    """Two pools, and a single failed run that counts."""
+    """Create two pools, and count a single failed run."""
     http = healthy_stack.api.http
     for name, slots in POOLS.items():
         http.post("/api/v2/pools", json={"name": name, "slots": slots}).raise_for_status()
@@ -32,28 +32,28 @@ def findings(healthy_stack: Stack) -> Iterator[Stack]:
 
 
 def messages_about(stack: Stack, since: float, alert: str, *names: str) -> list[slack_stub.Message]:
-    """The firing messages about an alert that have all the names in them."""
+    """Return the firing messages about an alert that contain all the names."""
     messages = stack.slack.received(since, alert, firing=True)
     return [message for message in messages if all(name in message.title + message.text for name in names)]
 
 
 def active(stack: Stack, alert: str, dag_id: str) -> int:
-    """How many alerts of that name a DAG has."""
-    alerts = [one["labels"] for one in stack.alertmanagers[0].alerts()]
-    return len([one for one in alerts if one["alertname"] == alert and one.get("dag_id") == dag_id])
+    """Return how many alerts of that name a DAG has."""
+    labels = [each["labels"] for each in stack.alertmanagers[0].alerts()]
+    return len([each for each in labels if each["alertname"] == alert and each.get("dag_id") == dag_id])
 
 
 def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
-    """All at once, since each waits for the same check; the check is started rather than awaited."""
+    """Cause all findings before one check, and trigger this check."""
     stack, api, dag_id = findings, findings.api, "pools_that_never_take"
     since = time.time()
-    runs = {one: api.trigger(one) for one in (*FAILING, dag_id)}
+    runs = {name: api.trigger(name) for name in (*FAILING, dag_id)}
     (triggerer, *_) = stack.containers("triggerer")
     # The kernel takes this process, and no other of the container.
     hog = "open('/proc/self/oom_score_adj', 'w').write('1000'); bytearray(4 << 30)"
     assert triggerer.execute("python", "-c", hog, check=False).returncode == 137
-    for one in FAILING:
-        assert api.wait_for_run(one, runs[one], timeout=60) == "failed"
+    for name in FAILING:
+        assert api.wait_for_run(name, runs[name], timeout=60) == "failed"
     wait_until(
         lambda: len(api.in_state(dag_id, runs[dag_id], "missing", "scheduled")) == 40,
         timeout=60,
@@ -97,7 +97,7 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
 
 
 def test_the_gauge_of_a_dag_that_is_gone_is_no_longer_late(healthy_stack: Stack):
-    """What Prometheus has of the monitoring DAG, and by which way: none that a collector keeps for a day."""
+    """Check that Prometheus has no gauge of the monitoring DAG that a collector keeps for a day."""
     kept = healthy_stack.prometheus.query('{__name__=~"otel_airflow_ha_(dag|monitoring)_.+", service_name=""}')
     assert kept == []
     assert healthy_stack.prometheus.query("otel_airflow_ha_dag_overdue_seconds")

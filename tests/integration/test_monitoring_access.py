@@ -12,7 +12,7 @@ from tests.stack import Airflow, Stack, wait_until
 
 @pytest.fixture(scope="module")
 def monitoring(stack: Stack) -> Airflow:
-    """Airflow as the monitoring account sees it."""
+    """Log in to Airflow with the monitoring account."""
     return stack.log_in("monitoring", stack.secret("airflow_monitoring_password"))
 
 

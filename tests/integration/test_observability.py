@@ -46,7 +46,7 @@ def test_common_airflow_queries_return_data(stack: Stack, query: str):
 
 
 def test_40_tasks_count_as_40_in_statsd_and_opentelemetry(healthy_stack: Stack):
-    """By a DAG of its own: what other runs sent a moment ago may still be on its way."""
+    """Use a DAG of its own: metrics of other runs may still arrive."""
     tasks, dag_id = 40, "parity"
     durations = f'{{dag_id="{dag_id}", task_id="work"}}'
     counts = {
@@ -79,14 +79,14 @@ def test_40_tasks_count_as_40_in_statsd_and_opentelemetry(healthy_stack: Stack):
 
 def test_nothing_is_unmapped_in_conflict_or_malformed(stack: Stack):
     for counter in ("events_unmapped", "events_conflict", "events_error", "tag_errors", "sample_errors"):
-        found = stack.prometheus.query(f"statsd_exporter_{counter}_total")
-        assert sum(float(one["value"][1]) for one in found) == 0, counter
+        samples = stack.prometheus.query(f"statsd_exporter_{counter}_total")
+        assert sum(float(sample["value"][1]) for sample in samples) == 0, counter
 
 
 def alive(stack: Stack) -> dict[str, float]:
-    """Each instance that metrics know, and whether it lives."""
-    found = stack.prometheus.query("airflow_instance_alive")
-    return {one["metric"]["airflow_instance"]: float(one["value"][1]) for one in found}
+    """Return 1 for each live instance in the metrics, and 0 for each other one."""
+    samples = stack.prometheus.query("airflow_instance_alive")
+    return {sample["metric"]["airflow_instance"]: float(sample["value"][1]) for sample in samples}
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ def scaled_up(healthy_stack: Stack) -> Iterator[Stack]:
 
 def test_a_killed_instance_changes_only_its_own_series(scaled_up: Stack):
     counts = {"scheduler": 2, "dag-processor": 1, "triggerer": 2, "worker": 3}
-    found = {name: {container.id[:12] for container in scaled_up.containers(name)} for name in counts}
-    assert {name: len(of) for name, of in found.items()} == counts
-    instances = set().union(*found.values())
+    ids = {name: {container.id[:12] for container in scaled_up.containers(name)} for name in counts}
+    assert {name: len(instances) for name, instances in ids.items()} == counts
+    instances = set().union(*ids.values())
     wait_until(
         lambda: all(alive(scaled_up).get(instance) == 1 for instance in instances),
         timeout=60,
@@ -126,22 +126,22 @@ def test_a_dag_run_is_one_trace_from_the_scheduler_to_its_tasks(stack: Stack):
     run = stack.api.trigger("load", tasks=2, seconds=0)
     assert stack.api.wait_for_run("load", run, timeout=60) == "success"
 
-    def of_run() -> list[dict]:
+    def run_spans() -> list[dict]:
         return [span for span in spans(stack) if attributes(span).get("airflow.dag_run.run_id") == run]
 
-    def whole() -> bool:
+    def all_spans_collected() -> bool:
         # Each process hands its spans over when it likes.
-        names = [span["name"].partition("[")[0] for span in of_run()]
-        return all(names.count(name) == count for name, count in wanted.items())
+        names = [span["name"].partition("[")[0] for span in run_spans()]
+        return all(names.count(name) == count for name, count in expected.items())
 
-    wanted = {"dag_run.load": 1, "task_run.work": 2, "worker.work": 2, "task_run.numbers": 1, "worker.numbers": 1}
-    wait_until(whole, timeout=60, what=f"the spans of the run and of its tasks are in the collector: {wanted}")
-    found = of_run()
-    assert len({span["traceId"] for span in found}) == 1
-    by_id = {span["spanId"]: span for span in found}
-    (root,) = [span for span in found if not span.get("parentSpanId")]
+    expected = {"dag_run.load": 1, "task_run.work": 2, "worker.work": 2, "task_run.numbers": 1, "worker.numbers": 1}
+    wait_until(all_spans_collected, timeout=60, what=f"the collector has these spans: {expected}")
+    trace = run_spans()
+    assert len({span["traceId"] for span in trace}) == 1
+    by_id = {span["spanId"]: span for span in trace}
+    (root,) = [span for span in trace if not span.get("parentSpanId")]
     assert (root["name"], root["service"]) == ("dag_run.load", "airflow-scheduler")
-    for worker in (span for span in found if span["name"].startswith("worker.")):
+    for worker in (span for span in trace if span["name"].startswith("worker.")):
         task = by_id[worker["parentSpanId"]]
         assert task["name"].startswith("task_run.")
         assert task["service"] == "airflow-execution-api"
@@ -184,9 +184,9 @@ RIGHTLY_ABSENT = {
 
 
 def test_every_metric_that_a_rule_asks_for_is_there(stack: Stack):
-    """And so every recording rule records: alerts stand on what exists."""
-    asked = [metric_contract.asked_by(expression) for expression in metric_contract.rule_expressions(ROOT).values()]
-    names = metric_contract.recorded_metrics(ROOT).union(*(one.names for one in asked)) - RIGHTLY_ABSENT.keys()
+    expressions = metric_contract.rule_expressions(ROOT).values()
+    queried = [metric_contract.queried_metrics(expression) for expression in expressions]
+    names = metric_contract.recorded_metrics(ROOT).union(*(query.names for query in queried)) - RIGHTLY_ABSENT.keys()
 
     def absent() -> list[str]:
         return [name for name in sorted(names) if not stack.prometheus.query(f"last_over_time({name}[2h])")]
@@ -195,7 +195,7 @@ def test_every_metric_that_a_rule_asks_for_is_there(stack: Stack):
 
 
 def test_every_panel_has_data_unless_empty_is_right(healthy_stack: Stack):
-    """After the pipeline, the canary and the load have run, which the tests above have seen to."""
+    """Check after the pipeline, the canary and the load have run, which the tests above wait for."""
     folder = ROOT / metric_contract.DASHBOARDS
 
     def silent() -> dict[str, tuple[str, ...]]:
@@ -232,12 +232,12 @@ def test_a_flood_of_10000_tags_is_reported_and_harmless(healthy_stack: Stack):
     )
     worker.execute("python", "-c", flood)
     series = 'count({__name__=~"airflow_ha_flood.*"})'
-    seen = wait_until(
+    flood_series = wait_until(
         lambda: total(healthy_stack, series) >= 9000 and total(healthy_stack, series),
         timeout=SCRAPED_WITHIN,
         what="the flood is in Prometheus",
     )
-    assert total(healthy_stack, 'scrape_samples_scraped{job="statsd-exporter"}') >= seen, "the report of it"
+    assert total(healthy_stack, 'scrape_samples_scraped{job="statsd-exporter"}') >= flood_series, "the report of it"
     assert total(healthy_stack, 'up{job="statsd-exporter"}') == 1
     run = healthy_stack.api.trigger("load", tasks=10, seconds=0)
     assert healthy_stack.api.wait_for_run("load", run, timeout=60) == "success"

@@ -6,7 +6,7 @@ from tests.stack import Stack
 
 
 def oom_kills(stack: Stack) -> dict[str, str]:
-    """Processes that the kernel ended for memory, by worker container, from each memory cgroup."""
+    """Return the kernel's counts of OOM kills by worker container, from each memory cgroup."""
     files = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null | grep oom_kill"
     return {worker.id: worker.execute("sh", "-c", files, check=False).stdout for worker in stack.containers("worker")}
 

@@ -19,7 +19,7 @@ BEGIN_SECONDS = 15.0
 
 @pytest.fixture
 def own_worker_stack(healthy_stack: Stack) -> Iterator[Stack]:
-    """A stack with the example's override, which the next `up` takes."""
+    """Write the example's override, which the next `up` applies."""
     if override_path(healthy_stack.project):
         pytest.skip("the stack has an override of its own")
     target = healthy_stack.state / "compose.override.yaml"
@@ -38,7 +38,7 @@ def states(stack: Stack, dag_id: str, run: str) -> set[str | None]:
 
 
 def count(stack: Stack, run: str, state: str) -> int:
-    """How many of a run's tasks for the own queue are in a state."""
+    """Return how many of a run's tasks for the own queue are in a state."""
     return [ti["state"] for ti in stack.api.task_instances("own_queue", run, "work")].count(state)
 
 

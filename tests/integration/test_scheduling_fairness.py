@@ -79,14 +79,14 @@ def api(healthy_stack: Stack) -> Airflow:
 
 
 def in_api_server(stack: Stack, code: str, *arguments: str) -> list[str]:
-    """The command that runs Python in an API server."""
+    """Return the command that runs Python in an API server."""
     container, *_ = stack.containers("api-server")
     return ["docker", "exec", "--interactive", container.id, "python", "-c", code, *arguments]
 
 
 @contextmanager
 def waiting_runs(stack: Stack, number: int, *, state: str = "deferred", pool: str = "default_pool") -> Iterator[None]:
-    """So many runs that wait in a state of their first task, for as long as the block lasts."""
+    """Keep this number of runs waiting in a state of their first task, for the duration of the block."""
     api = stack.api
     run = api.trigger("fairness_waiting")
     waits = "up_for_reschedule"
@@ -106,29 +106,29 @@ def waiting_runs(stack: Stack, number: int, *, state: str = "deferred", pool: st
 
 def backfill(api: Airflow, first: str, last: str, dag_id: str = "fairness_backfilled", **how: Any) -> int:
     """Start a backfill of days, and return its id."""
-    wait_until(lambda: api.dag_is_there(dag_id), timeout=60, what="the DAG is there")
+    wait_until(lambda: api.has_dag(dag_id), timeout=60, what="the DAG is there")
     body = {"dag_id": dag_id, "reprocess_behavior": "completed", **how}
     days = {"from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
 
-    def made() -> httpx.Response | None:
+    def created() -> httpx.Response | None:
         # Airflow allows one of a DAG at a time, and marks the last as completed some seconds after its last run.
         answer = api.http.post("/api/v2/backfills", json={**body, **days})
         return None if answer.status_code == httpx.codes.CONFLICT else answer
 
-    answer = wait_until(made, timeout=60, what="no other backfill of the DAG is under way")
+    answer = wait_until(created, timeout=60, what="no other backfill of the DAG is under way")
     assert answer.is_success, answer.text
     return int(answer.json()["id"])
 
 
 def backfilled(api: Airflow, first: str, last: str, dag_id: str = "fairness_backfilled") -> list[dict[str, Any]]:
-    """The backfill runs of days, newest first."""
-    found = api.get(f"/dags/{dag_id}/dagRuns", run_type="backfill", limit=100)["dag_runs"]
-    days = [run for run in found if first <= run["logical_date"][:10] <= last]
+    """Return the backfill runs of days, newest first."""
+    runs = api.get(f"/dags/{dag_id}/dagRuns", run_type="backfill", limit=100)["dag_runs"]
+    days = [run for run in runs if first <= run["logical_date"][:10] <= last]
     return sorted(days, key=lambda run: str(run["logical_date"]), reverse=True)
 
 
 def at_once(runs: list[dict[str, Any]]) -> int:
-    """How many of the runs were running at the same time."""
+    """Return how many of the runs ran at the same time."""
     changes = [(datetime.fromisoformat(run["start_date"]), 1) for run in runs]
     changes += [(datetime.fromisoformat(run["end_date"]), -1) for run in runs]
     most = now = 0
@@ -139,7 +139,7 @@ def at_once(runs: list[dict[str, Any]]) -> int:
 
 
 def waits_for_schedulers(api: Airflow, dag_id: str, run: dict[str, Any]) -> list[float]:
-    """Seconds in which only a scheduler holds a run up: from its start to its task, from its task's end to its own."""
+    """Return the two delays by schedulers, in seconds: run start to task scheduled, and task end to run end."""
     (task,) = api.task_instances(dag_id, run["dag_run_id"])
     times = [run["start_date"], task["scheduled_when"], task["end_date"], run["end_date"]]
     start, scheduled, ended, end = (datetime.fromisoformat(time).timestamp() for time in times)
@@ -147,7 +147,7 @@ def waits_for_schedulers(api: Airflow, dag_id: str, run: dict[str, Any]) -> list
 
 
 def go_on_within_a_minute(stack: Stack, month: str) -> None:
-    """A reverse backfill of six days and a manual run succeed beside whatever waits; no step waits for a minute."""
+    """Check that a reverse backfill of six days and a manual run succeed, and that no step waits for a minute."""
     api = stack.api
     first, last = f"2026-{month}-01", f"2026-{month}-06"
     backfill(api, first, last, run_backwards=True, max_active_runs=2)
@@ -204,11 +204,11 @@ def test_two_backfills_both_go_on(healthy_stack: Stack, api: Airflow):
 
 
 def events_since(api: Airflow, asset: str, since: str) -> list[dict[str, Any]]:
-    """The events of an asset since a moment."""
-    (found,) = api.get("/assets", uri_pattern=f"tests://fairness/{asset}")["assets"]
+    """Return the events of an asset since a moment."""
+    (record,) = api.get("/assets", uri_pattern=f"tests://fairness/{asset}")["assets"]
     events: list[dict[str, Any]] = []
     while True:
-        how = {"asset_id": found["id"], "timestamp_gte": since, "limit": 100, "offset": len(events)}
+        how = {"asset_id": record["id"], "timestamp_gte": since, "limit": 100, "offset": len(events)}
         page = api.get("/assets/events", order_by="timestamp", **how)
         events += page["asset_events"]
         if len(events) >= page["total_entries"]:
@@ -216,7 +216,7 @@ def events_since(api: Airflow, asset: str, since: str) -> list[dict[str, Any]]:
 
 
 def runs_of_events(api: Airflow, since: str) -> dict[tuple[str, int], int]:
-    """By consumer and event since a moment, how many runs have taken it."""
+    """Return how many runs have taken an event since a moment, by consumer and event."""
     taken: Counter[tuple[str, int]] = Counter()
     for asset in ("first", "second"):
         for event in events_since(api, asset, since):
@@ -227,9 +227,9 @@ def runs_of_events(api: Airflow, since: str) -> dict[tuple[str, int], int]:
 
 
 def produce(api: Airflow, *, runs: int) -> str:
-    """Let runs update both assets in thirty tasks each, and return a moment before that."""
+    """Let runs update both assets in thirty tasks each, and return the time before."""
     for consumer in CONSUMERS:
-        wait_until(lambda consumer=consumer: api.dag_is_there(consumer), timeout=60, what=f"{consumer} is there")
+        wait_until(lambda consumer=consumer: api.has_dag(consumer), timeout=60, what=f"{consumer} is there")
     since = datetime.now(UTC).isoformat()
     for run in [api.trigger("fairness_producer") for _ in range(runs)]:
         assert api.wait_for_run("fairness_producer", run, timeout=2 * MINUTE) == "success"
@@ -237,7 +237,7 @@ def produce(api: Airflow, *, runs: int) -> str:
 
 
 def each_in_one_run(api: Airflow, since: str, *, events: int) -> None:
-    """Each of so many events of both assets is in exactly one run of each consumer."""
+    """Check that each event of both assets is in exactly one run of each consumer."""
 
     def taken() -> bool:
         counts = runs_of_events(api, since).values()
@@ -255,12 +255,12 @@ def test_asset_events_are_each_in_one_run(api: Airflow):
 
 def update_asset(api: Airflow, asset: str) -> None:
     """Register an event of an asset, as a user."""
-    (found,) = api.get("/assets", uri_pattern=f"tests://fairness/{asset}")["assets"]
-    api.http.post("/api/v2/assets/events", json={"asset_id": found["id"]}).raise_for_status()
+    (record,) = api.get("/assets", uri_pattern=f"tests://fairness/{asset}")["assets"]
+    api.http.post("/api/v2/assets/events", json={"asset_id": record["id"]}).raise_for_status()
 
 
 def runs_of(api: Airflow, consumer: str, since: str) -> list[int]:
-    """How many runs of a consumer have taken each event of its assets since a moment."""
+    """Return how many runs of a consumer have taken each event of its assets since a moment."""
     return [runs for (name, _), runs in sorted(runs_of_events(api, since).items()) if name == consumer]
 
 

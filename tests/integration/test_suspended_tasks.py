@@ -34,7 +34,7 @@ services:
 
 @contextmanager
 def overridden(stack: Stack, worker: dict[str, str]) -> Iterator[None]:
-    """Give the stack short tokens, and its workers these settings, for as long as the block lasts."""
+    """Give the stack short tokens, and its workers these settings, for the duration of the block."""
     if override_path(stack.project):
         pytest.skip("the stack has an override of its own")
     target = stack.state / "compose.override.yaml"
@@ -48,31 +48,36 @@ def overridden(stack: Stack, worker: dict[str, str]) -> Iterator[None]:
 
 
 def hold_outage(stack: Stack, outages: dict[str, faults.FaultKind]) -> tuple[str, set[int]]:
-    """Take workers, by their container's id, away for AWAY_SECONDS; return the run, and which of its tasks they had."""
+    """Inject faults into workers for AWAY_SECONDS; return a run, and the map indexes of its tasks on them.
+
+    Args:
+        stack: The stack.
+        outages: The fault of each worker, by container id.
+    """
     # None ends by itself before its lease does.
     run = start_load(stack, tasks=SLOTS, seconds=45, running=SLOTS)
     hosts = {container[:12] for container in outages}
-    held = {
+    interrupted = {
         int(ti["map_index"]) for ti in stack.api.in_state("load", run, "work", "running") if ti["hostname"] in hosts
     }
-    assert held
+    assert interrupted
     with ExitStack() as outage:
         for container, fault in outages.items():
             outage.callback(faults.inject(fault, [container]))
         ends = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < ends:  # the outage is that long
             time.sleep(0.5)
-    return run, held
+    return run, interrupted
 
 
 def suspended(worker: Container) -> bool:
     return "suspended" in worker.execute("python", "-S", "-m", "airflow_ha.health", "worker", check=False).stdout
 
 
-def assert_slots_are_free(stack: Stack, run: str, held: set[int], reason: str) -> None:
+def assert_slots_are_free(stack: Stack, run: str, interrupted: set[int], reason: str) -> None:
     assert stack.api.wait_for_run("load", run, timeout=240) == "success"
     tries = {int(ti["map_index"]): int(ti["try_number"]) for ti in stack.api.task_instances("load", run, "work")}
-    assert {number for number, count in tries.items() if count > 1} == held, "only the tries of those workers are lost"
+    assert {number for number, count in tries.items() if count > 1} == interrupted, "other workers lose no try"
 
     def none_is_suspended() -> bool:
         return not any(suspended(worker) for worker in stack.containers("worker"))
@@ -80,7 +85,7 @@ def assert_slots_are_free(stack: Stack, run: str, held: set[int], reason: str) -
     wait_until(none_is_suspended, timeout=60, what="no task of a worker is suspended")
 
     def logs_name_the_reason() -> bool:
-        return all(reason in stack.api.log("load", run, "work", map_index=number) for number in held)
+        return all(reason in stack.api.log("load", run, "work", map_index=number) for number in interrupted)
 
     wait_until(logs_name_the_reason, timeout=60, what="the log of each first try names the reason")
     # As many as both workers have slots run at once.
@@ -91,12 +96,12 @@ def assert_slots_are_free(stack: Stack, run: str, held: set[int], reason: str) -
 def test_workers_with_expired_tokens_free_their_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {}):
         frozen, cut = healthy_stack.containers("worker")
-        run, held = hold_outage(healthy_stack, {frozen.id: "freeze", cut.id: "cut"})
-        assert_slots_are_free(healthy_stack, run, held, "refuses this task's token")
+        run, interrupted = hold_outage(healthy_stack, {frozen.id: "freeze", cut.id: "cut"})
+        assert_slots_are_free(healthy_stack, run, interrupted, "refuses this task's token")
 
 
 @pytest.mark.nightly
 def test_a_long_partition_of_a_worker_frees_its_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {"AIRFLOW_HA_TASK_SUSPENSION_LIMIT": str(LIMIT_SECONDS)}):
-        run, held = hold_outage(healthy_stack, {healthy_stack.containers("worker")[0].id: "cut"})
-        assert_slots_are_free(healthy_stack, run, held, "TASK_SUSPENSION_LIMIT")
+        run, interrupted = hold_outage(healthy_stack, {healthy_stack.containers("worker")[0].id: "cut"})
+        assert_slots_are_free(healthy_stack, run, interrupted, "TASK_SUSPENSION_LIMIT")

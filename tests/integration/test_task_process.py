@@ -14,7 +14,7 @@ DAGS = ("task_ends", "task_leaves", "task_uses")
 
 @dataclass(frozen=True)
 class Ended:
-    """The runs of this file's DAGs, which all have ended.
+    """The ended runs of this file's DAGs.
 
     Attributes:
         stack: Where they ran.
@@ -25,33 +25,31 @@ class Ended:
     runs: dict[str, str]
 
     def instances(self, dag: str, task: str) -> list[dict[str, object]]:
-        """The instances of a task."""
         return self.stack.api.task_instances(dag, self.runs[dag], task)
 
     def state(self, dag: str, task: str) -> tuple[object, object]:
-        """The state of a task, and its last try."""
+        """Return the state of a task, and the number of its last try."""
         (instance,) = self.instances(dag, task)
         return instance["state"], instance["try_number"]
 
     def log(self, dag: str, task: str, number: int = 1) -> str:
-        """Return the log of a try."""
         return self.stack.api.log(dag, self.runs[dag], task, number)
 
     def called(self, task: str) -> list[str]:
-        """The callbacks of a task that were called, each with the try."""
+        """Return the called callbacks of a task, each with the try."""
         reader = self.stack.containers("api-server")[0]
         names = reader.execute("ls", "/opt/airflow/logs/called").stdout.split()
         run = re.sub(r"[^\w.-]", "_", self.runs["task_ends"])
-        found = [name.removeprefix(f"{run}.{task}.") for name in names if name.startswith(f"{run}.{task}.")]
-        return sorted(found, key=lambda call: call[::-1])
+        calls = [name.removeprefix(f"{run}.{task}.") for name in names if name.startswith(f"{run}.{task}.")]
+        return sorted(calls, key=lambda call: call[::-1])
 
 
 @pytest.fixture(scope="module")
 def ended(stack: Stack) -> Ended:
-    """All of them at once: the harmless tasks run beside those that are not."""
+    """Run all DAGs at once: the harmless tasks run beside the faulty ones."""
     api = stack.api
     for dag in DAGS:
-        wait_until(lambda dag=dag: api.dag_is_there(dag), timeout=60, what=f"{dag} is there")
+        wait_until(lambda dag=dag: api.has_dag(dag), timeout=60, what=f"{dag} is there")
     runs = {dag: api.trigger(dag) for dag in DAGS}
     for dag, run in runs.items():
         api.wait_for_run(dag, run, timeout=120)
@@ -60,7 +58,7 @@ def ended(stack: Stack) -> Ended:
 
 def test_harmless_tasks_beside_them_lose_no_try(ended: Ended):
     instances = ended.instances("task_ends", "harmless")
-    assert [(one["state"], one["try_number"]) for one in instances] == [("success", 1)] * 2
+    assert [(ti["state"], ti["try_number"]) for ti in instances] == [("success", 1)] * 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ SLOTS = 16
 
 
 def start_load(stack: Stack, *, tasks: int, seconds: float, running: int) -> str:
-    """A run with so many tasks running already."""
+    """Start a run, and return its id once this number of its tasks is running."""
     run = stack.api.trigger("load", tasks=tasks, seconds=seconds)
     wait_until(
         lambda: len(stack.api.in_state("load", run, "work", "running")) >= running,

@@ -29,7 +29,7 @@ FATAL_NIGHTLY = ("blocks_for_ever", "takes_all_memory")
 
 
 def faults() -> list[str]:
-    """The names of the faulty triggers, as the DAG file has them."""
+    """Return the names of the faulty triggers in the DAG file."""
     for node in ast.parse(TRIGGERS.read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FAULTS":
             return list(ast.literal_eval(ast.unparse(ast.List([*node.value.keys], ast.Load()))))  # type: ignore[attr-defined]
@@ -38,12 +38,12 @@ def faults() -> list[str]:
 
 @dataclass(frozen=True)
 class Started:
-    """Everything that these tests check, begun together.
+    """The DAG files and runs of these tests, started together.
 
     Attributes:
         files: The DAG files that end their parsers, by their names in FILES.
         runs: The runs' ids, by DAG.
-        at: When they were begun.
+        at: Their start, in Unix seconds.
     """
 
     files: dict[str, Path]
@@ -70,7 +70,7 @@ def started(stack: Stack) -> Iterator[Started]:
 
 
 def assert_ended(stack: Stack, dag_id: str, run: str, failed: set[str]) -> None:
-    """The run's faulty tasks have failed, and the one with a good trigger has succeeded."""
+    """Check that the run's faulty tasks have failed, and that the task with a good trigger has succeeded."""
     stack.api.wait_for_run(dag_id, run, timeout=120)
     states = {ti["task_id"]: ti["state"] for ti in stack.api.task_instances(dag_id, run)}
     assert states == {**dict.fromkeys(failed, "failed"), **dict.fromkeys(STORED & failed, "success"), "good": "success"}
@@ -84,7 +84,7 @@ def test_a_refused_event_fails_its_own_task_only(stack: Stack, started: Started)
 
 
 def test_a_trigger_that_ends_the_triggerer_fails(stack: Stack, started: Started):
-    """And does not come back after the restart: both tasks with a good trigger succeed."""
+    """Check too that the restarted triggerer does not load it: both tasks with a good trigger succeed."""
     for name in FATAL:
         dag_id = f"fatal_trigger_{name}"
         assert_ended(stack, dag_id, started.runs[dag_id], {"fatal"})
@@ -115,12 +115,12 @@ def test_a_secret_is_not_in_a_tasks_log(stack: Stack, started: Started):
 
 def test_a_file_that_ends_its_parser_is_an_import_error(stack: Stack, started: Started):
     def errors() -> dict[str, str]:
-        found = stack.api.get("/importErrors", limit=100)["import_errors"]
-        return {error["filename"]: error["stack_trace"] for error in found}
+        records = stack.api.get("/importErrors", limit=100)["import_errors"]
+        return {record["filename"]: record["stack_trace"] for record in records}
 
     def all_reported() -> bool:
-        found = errors()
-        return all(reason in found.get(started.files[name].name, "") for name, (_, reason) in FILES.items())
+        reported = errors()
+        return all(reason in reported.get(started.files[name].name, "") for name, (_, reason) in FILES.items())
 
     wait_until(all_reported, timeout=120, what="every file has its import error", interval=2)
     shown = {error["file"] for error in stack.status()["dags"]["import_errors"]}
@@ -131,8 +131,8 @@ def test_a_file_that_ends_its_parser_is_an_import_error(stack: Stack, started: S
     fixed.write_text("from airflow.sdk import DAG\nwith DAG('fixed_file', schedule=None):\n    pass\n")
     for path in others:
         path.unlink()
-    wait_until(lambda: stack.api.dag_is_there("fixed_file"), timeout=60, what="the fixed file is read")
+    wait_until(lambda: stack.api.has_dag("fixed_file"), timeout=60, what="the fixed file is read")
     names = {path.name for path in started.files.values()}
     wait_until(lambda: not names & errors().keys(), timeout=60, what="no import error is left")
-    assert stack.api.dag_is_there("ml_pipeline_dag")
+    assert stack.api.has_dag("ml_pipeline_dag")
     fixed.unlink()

@@ -26,7 +26,7 @@ def test_status_shows_every_service_healthy(healthy_stack: Stack, pytestconfig: 
     assert status["login"]["user"] == "admin"
     assert status["dags"] == {"import_errors": []}
     off = registry.switched_off(pytestconfig.getoption("--patches"), "")
-    assert {(one["patch"], one["state"]) for one in status["patches"]} == {(name, "off") for name in off}
+    assert {(patch["patch"], patch["state"]) for patch in status["patches"]} == {(name, "off") for name in off}
 
 
 def test_up_ran_the_pipeline_with_95_percent_accuracy(stack: Stack):

@@ -137,7 +137,7 @@ def silent_jobs(jobs: Iterable[Job], at: datetime, thresholds: Thresholds) -> It
             latest = max(lost, key=lambda job: job.heartbeat)
             summary = f"{component} {latest.hostname} down: no heartbeat for {silence(latest):.0f} s, "
             summary += f"{len(remaining)} remaining"
-            impact = f"The remaining {component} instances do its work, with less redundancy."
+            impact = f"The remaining {component} instances take over."
         elif not remaining and silence(newest) > limit:
             summary = f"{component} down: no instance alive, last heartbeat {silence(newest):.0f} s ago"
             impact = f"The work of the {component} has stopped."
@@ -147,7 +147,7 @@ def silent_jobs(jobs: Iterable[Job], at: datetime, thresholds: Thresholds) -> It
             findings.COMPONENT_DOWN,
             "platform",
             summary=summary,
-            description=f"{impact} It sends a heartbeat every 5 s and counts as down after {limit:g} s without one. "
+            description=f"{impact} A {component} sends a heartbeat every 5 s and counts as down after {limit:g} s. "
             f"Alive: {', '.join(sorted(job.hostname for job in remaining)) or 'none'}.",
             dashboard=findings.WORKERS,
             labels={"component": component},

@@ -37,14 +37,16 @@ from airflow.utils.session import create_session
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from airflow_ha.task_process.process_exit import exit_reason, oom_kills, prefer_as_oom_target
+from airflow_ha.sizes import MIB
+from airflow_ha.task_process.container_memory import oom_kills
+from airflow_ha.task_process.process_exit import exit_reason, prefer_as_oom_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
-EVENT_BYTES: Final = 4 * 2**20
+EVENT_BYTES: Final = 4 * MIB
 """Largest event: it is copied about ten times on its way to the database, and schedulers load it."""
 MESSAGE_BYTES: Final = 2 * EVENT_BYTES
 """Size of the events that are sent to the supervisor together."""
@@ -167,7 +169,7 @@ def encoded_size(entry: Any) -> int:
     frame = bytes(_RequestFrame(id=0, body=message.model_dump()).as_bytes())
     if len(frame) > EVENT_BYTES:
         raise ValueError(
-            f"the event takes {len(frame) / 2**20:.1f} MiB, more than {EVENT_BYTES / 2**20:.0f} MiB: "
+            f"the event takes {len(frame) / MIB:.1f} MiB, more than {EVENT_BYTES / MIB:.0f} MiB: "
             "return the location of the data, not the data"
         )
     request = msgspec.msgpack.decode(frame[4:], type=_RequestFrame)

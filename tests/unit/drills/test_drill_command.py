@@ -42,8 +42,8 @@ def test_stock_while_the_stack_runs_is_refused(monkeypatch):
     assert "./ops/stack down" in error.value.hint
 
 
-def test_stock_with_alarms_is_refused():
-    result = CliRunner().invoke(app, ["drill", "redis", "--stock", "--alarms"])
+def test_stock_with_alerts_is_refused():
+    result = CliRunner().invoke(app, ["drill", "redis", "--stock", "--alerts"])
     assert isinstance(result.exception, StackError)
 
 

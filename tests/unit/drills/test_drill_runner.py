@@ -101,7 +101,7 @@ def stack(monkeypatch):
     monkeypatch.setattr(runner.compose, "endings", stack.endings)
     monkeypatch.setattr(runner, "all_ready", lambda model: True)
     monkeypatch.setattr(runner.data_tier, "members", stack.members)
-    monkeypatch.setattr(runner.slack_stub, "is_there", lambda settings: False)
+    monkeypatch.setattr(runner.slack_stub, "is_active", lambda settings: False)
     monkeypatch.setattr(runner.faults, "inject", stack.inject)
     return stack
 
@@ -177,7 +177,7 @@ def test_without_replicas_no_roles_are_queried(stack, monkeypatch):
 
 def test_drill_with_an_alert_waits_until_no_other_inhibits_it(stack, monkeypatch):
     settled = iter([False, True])
-    monkeypatch.setattr(runner.slack_stub, "is_there", lambda settings: True)
+    monkeypatch.setattr(runner.slack_stub, "is_active", lambda settings: True)
     monkeypatch.setattr(runner.slack_stub, "messages", lambda settings: [])
     monkeypatch.setattr(runner, "RESOLVED_SECONDS", 0.05)
     monkeypatch.setattr(runner, "is_settled", lambda settings: stack.steps.append("settled?") or next(settled))

@@ -81,5 +81,5 @@ def test_a_changed_file_is_reloaded_once_by_its_readers(project, docker):
 @pytest.mark.parametrize("value", ["airflow.test", "ftp://x", "https://a|b", "https://{{ . }}", "https://"])
 def test_an_invalid_url_in_the_settings_is_refused(project, value):
     project.env_file.write_text(f"AIRFLOW_URL='{value}'\n")
-    with pytest.raises(StackError, match=r"AIRFLOW_URL=.* is not valid"):
+    with pytest.raises(StackError, match="AIRFLOW_URL="):
         settings_file.read(project)

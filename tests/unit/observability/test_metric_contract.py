@@ -122,9 +122,9 @@ def test_rules_and_dashboards_query_existing_metrics_only():
 
 def test_every_declared_exporter_metric_is_queried():
     expressions = [*contract.rule_expressions(ROOT).values(), *contract.panel_expressions(ROOT).values()]
-    asked = [contract.asked_by(expression) for expression in expressions]
-    names = {name for query in asked for name in query.names}
-    patterns = {pattern for query in asked for pattern in query.patterns}
+    queried = [contract.queried_metrics(expression) for expression in expressions]
+    names = {name for query in queried for name in query.names}
+    patterns = {pattern for query in queried for pattern in query.patterns}
     declared = {name for exporter in contract.EXPORTED.values() for name in exporter.metrics}
     unused = {name for name in declared - names if not any(re.fullmatch(pattern, name) for pattern in patterns)}
     assert unused == set()
@@ -190,4 +190,4 @@ def test_a_metric_in_the_template_but_not_sent_is_unknown():
     ],
 )
 def test_metrics_of_an_expression_are_parsed(expression, names, patterns):
-    assert contract.asked_by(expression) == contract.Asked(frozenset(names), frozenset(patterns))
+    assert contract.queried_metrics(expression) == contract.QueriedMetrics(frozenset(names), frozenset(patterns))

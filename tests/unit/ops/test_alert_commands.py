@@ -80,13 +80,13 @@ def test_a_duration_is_minutes_hours_or_days(text, minutes):
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2 h", "1.5h", "0m", "31d", "2h x", "9999999d", "2s", "٢h"])
 def test_an_invalid_duration_is_refused(text):
-    with pytest.raises(StackError, match=r"is not a duration|is out of range"):
+    with pytest.raises(StackError, match="--for"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["component", "=x", "component=", "alertname=x", "a-b=c", "1a=b"])
 def test_an_invalid_label_is_refused(text):
-    with pytest.raises(StackError, match="is not a label"):
+    with pytest.raises(StackError, match="--label"):
         parse_label(text)
 
 
@@ -99,15 +99,15 @@ def test_known_alerts_are_those_of_rules_and_runbooks():
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "the alert's name is missing"),
-        (["PostgressDown", "--why", "x"], "cannot find the alert 'PostgressDown'"),
-        (["Aftermath"], "the reason is missing"),
-        (["Aftermath", "--why", " "], "the reason is missing"),
-        (["Aftermath", "--why", "x", "--for", "soon"], "'soon' is not a duration"),
-        (["Aftermath", "--why", "x", "--label", "worker"], "'worker' is not a label"),
-        (["--end", "x"], "'x' is not the id of a silence"),
-        (["Aftermath", "--end", ID], "--end takes an id and nothing else"),
-        (["--end", ID], "cannot find the silence"),
+        ([], "Aftermath"),
+        (["PostgressDown", "--why", "x"], "'PostgressDown'"),
+        (["Aftermath"], "--why"),
+        (["Aftermath", "--why", " "], "--why"),
+        (["Aftermath", "--why", "x", "--for", "soon"], "'soon'"),
+        (["Aftermath", "--why", "x", "--label", "worker"], "'worker'"),
+        (["--end", "x"], "'x'"),
+        (["Aftermath", "--end", ID], "--end"),
+        (["--end", ID], ID),
     ],
 )
 def test_invalid_arguments_create_no_silence(server, arguments, error):
@@ -192,7 +192,7 @@ def test_without_an_answering_alertmanager_alerts_fails(running):
         file.write("ALERTMANAGER_PORT=1\nALERTMANAGER_2_PORT=2\n")
     result = run("alerts")
     assert result.returncode == 1
-    assert "no Alertmanager answers" in result.stderr
+    assert "Alertmanager" in result.stderr
 
 
 @pytest.mark.parametrize("command", [["alerts"], ["silence", "Aftermath", "--why", "x"], ["restart"]])

@@ -94,7 +94,7 @@ def plan(monkeypatch, steps: list[tuple], missing: list[str]) -> None:
 
 
 def test_the_pipeline_runs_before_missing_images_are_built(project, steps, monkeypatch):
-    plan(monkeypatch, steps, ["OTEL_COLLECTOR_IMAGE"])
+    plan(monkeypatch, steps, ["otel-collector"])
     up.start_all(project, settings_file.read(project))
     assert steps == [
         ("core images",),
