@@ -21,6 +21,8 @@ Event = Literal["start", "alive", "end"]
 TaskKey = tuple[str, int]
 """A mapped task: its task id and its map index."""
 
+REPORT_SECONDS = 1.0
+"""From a task's last statement until Airflow stored its success: a call and a commit, on a busy machine."""
 START_SECONDS = 60.0
 TABLE = (
     "CREATE TABLE ledger (run text, task text, map_index int, try_number int, event text, host text,"
@@ -145,6 +147,22 @@ def tasks_completed_twice(entries: Iterable[Entry]) -> int:
     """Return how many tasks completed more than once."""
     completions = Counter(entry.key for entry in entries if entry.event == "end")
     return sum(count > 1 for count in completions.values())
+
+
+def unreported_completions(entries: Iterable[Entry], hosts: set[str], at: float) -> set[TaskKey]:
+    """Return the tasks that completed on these hosts just before a moment, and completed again elsewhere.
+
+    Their host was lost before Airflow stored their success: at-least-once execution runs them again.
+
+    Args:
+        entries: The ledger of a run.
+        hosts: The containers that the fault ended.
+        at: When the fault was injected, by the ledger's clock.
+    """
+    ends = [entry for entry in entries if entry.event == "end"]
+    unreported = {entry.key for entry in ends if entry.host in hosts and at - REPORT_SECONDS <= entry.at <= at}
+    completions = Counter(entry.key for entry in ends)
+    return {key for key in unreported if completions[key] > 1}
 
 
 def overlapping_tasks(entries: Iterable[Entry]) -> int:

@@ -75,6 +75,24 @@ def test_broken_promise_is_named_with_its_figures(changes, figures):
     assert any(all(figure in broken for figure in figures) for broken in outcome(**changes).broken)
 
 
+@pytest.mark.parametrize(("completed", "is_kept"), [(4.5, True), (3.0, False)])
+def test_only_an_unreported_completion_may_repeat(completed, is_kept):
+    """A worker that crashes within a second of a task's last statement has not reported its success."""
+    lost = Entry("long", 0, 1, "start", HOST, 0.0)
+    finished = [Entry("short", 3, 1, "start", HOST, completed - 1), Entry("short", 3, 1, "end", HOST, completed)]
+    entries = by_time(
+        *stream(without=(("long", 0), ("short", 3))),
+        lost,
+        *finished,
+        *second_try("long", 0, 40.0, 100.0),
+        *second_try("short", 3, 40.0, 41.0),
+    )
+    result = outcome(WORKER, entries, targets=[TARGET], blocked_slots=0)
+    assert result.tasks_doubled == 1
+    assert any("twice" in broken for broken in result.broken) is not is_kept
+    assert any("attempts lost" in broken for broken in result.broken) is not is_kept
+
+
 def test_only_tries_on_a_target_may_be_lost():
     lost = Entry("long", 0, 1, "start", HOST, 0.0)
     entries = by_time(*stream(without=(("long", 0),)), lost, *second_try("long", 0, 40.0, 100.0))
