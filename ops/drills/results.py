@@ -79,8 +79,8 @@ Drills of the single Postgres and Redis need the default profiles; drills of pri
   worker's tasks run elsewhere.
 - **promised**: the limit for the recovery. `kept 4 of 5 times` means that one repetition broke a promise.
 - **attempts lost**: task tries that started and did not count. Only tries on a lost worker may be lost.
-- **tasks lost / run twice**: tasks that never completed, and tasks that completed twice or ran twice at the same time. A
-  worker that crashes within a second of a task's last statement has not reported its success: that task may run again.
+- **tasks lost / run twice**: tasks that never completed, and tasks that completed twice or ran twice at the same time.
+  A worker that crashes within a second of a task's last statement has not reported its success: the task may run again.
 - **alerts**: the alerts that fired. A drill fails if another alert fires than the fault justifies.
 - **stock Airflow**: the recovery of an Airflow with default settings, on one Postgres and one Redis, on the same
   machine. It is empty if that was not measured, or if a stock Airflow has no such component.
