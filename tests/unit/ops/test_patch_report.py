@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from airflow_ha.patches import registry
 from ops import compose, patch_report
 from ops.errors import StackError
+from ops.project import ROOT
 
 APPLIED = {"state": "applied", "reason": ""}
 SKIPPED = {"state": "skipped", "reason": "celery is 6.0; the patch was written for 5.6.3"}
@@ -87,3 +92,24 @@ def test_each_distinct_image_is_checked_once(docker):
 def test_readme_matches_the_registry():
     assert patch_report.README.read_text() == patch_report.render_readme(), "run python -m ops.patch_report --write"
     assert all(patch.name in patch_report.render_readme() for patch in registry.PATCHES)
+
+
+def python(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_query_of_a_container_is_a_command_that_it_knows(docker):
+    docker.answer("exec", code=1)
+    patch_report.container_states("worker", "c1")
+    (call,) = docker.calls()
+    asked = call[call.index("airflow_ha.patches") - 1 :]
+    process = python(*asked, path=str(ROOT / "src"))
+    assert "usage:" not in process.stderr
+
+
+def test_two_copies_of_the_local_settings_are_imported(tmp_path):
+    shutil.copy(ROOT / "src/airflow_local_settings.py", tmp_path)
+    process = python("-c", "import airflow_local_settings", path=f"{ROOT / 'src'}{os.pathsep}{tmp_path}")
+    assert process.returncode == 0, process.stderr
