@@ -93,6 +93,16 @@ def test_only_an_unreported_completion_may_repeat(completed, is_kept):
     assert any("attempts lost" in broken for broken in result.broken) is not is_kept
 
 
+def test_a_completion_on_a_frozen_worker_may_not_repeat():
+    """A frozen worker keeps its report, and sends it after the revert."""
+    finished = [Entry("short", 3, 1, "start", HOST, 3.5), Entry("short", 3, 1, "end", HOST, 4.5)]
+    entries = by_time(*stream(without=(("short", 3),)), *finished, *second_try("short", 3, 40.0, 41.0))
+    result = outcome(
+        Drill("worker-freeze", one_instance("worker"), "freeze", 60, "rerun", 100), entries, targets=[TARGET]
+    )
+    assert any("twice" in broken for broken in result.broken)
+
+
 def test_only_tries_on_a_target_may_be_lost():
     lost = Entry("long", 0, 1, "start", HOST, 0.0)
     entries = by_time(*stream(without=(("long", 0),)), lost, *second_try("long", 0, 40.0, 100.0))
