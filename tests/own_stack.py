@@ -19,7 +19,8 @@ import pytest
 from testcontainers.compose import DockerCompose
 
 from ops import settings_file
-from ops.commands.up import prepare
+from ops.commands.up import configure
+from ops.images.resolve import resolve_images
 from ops.project import ROOT
 from ops.services import DEFAULT_PROFILES, PUBLISHED
 from tests.docker_session import session_name
@@ -102,7 +103,9 @@ def own_stack(
     started = time.time()
     try:
         try:
-            prepare(stack.project, settings_file.read(stack.project))
+            decided = settings_file.read(stack.project)
+            images = resolve_images(ROOT, print, settings_file.profiles(decided))
+            configure(stack.project, decided, images)
             compose.start()
             stack.command("up", stdout=sys.stdout)
         except Exception as error:

@@ -150,19 +150,6 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     verify_pipeline(project, settings)
 
 
-def prepare(project: Project, settings: dict[str, str]) -> None:
-    """Provide the images, and write everything that `docker compose up` reads.
-
-    Raises:
-        StackError: An image is not available or would skip patches, or a file cannot be written.
-    """
-    from ops.images.resolve import resolve_images
-
-    with image_errors():
-        images = resolve_images(project.root, report, profiles=settings_file.profiles(settings))
-    configure(project, settings, images)
-
-
 @contextmanager
 def image_errors() -> Iterator[None]:
     """Turn an ImageError into the error of a command."""
