@@ -89,7 +89,7 @@ COMPARISONS = (
             setting_comparison.compare,
             setting_comparison.REST,
             setting_comparison.affected_schedulers,
-            setting_comparison.measure,
+            patch_switches.measure,
         ),
     ),
     # Last: it fails on a stack without telemetry.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ops import compose, settings_file
-from ops.bench.benches import LATENCY, measure_fan_outs, measure_latency
+from ops.bench.benches import COST_TASKS, LATENCY, PAIRS
 from ops.bench.targets import taking_turns
 from ops.rollout import roll_out
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 REST_NAME: Final = "scheduler-rest"
 REST_SUMMARY: Final = (
-    "The benches latency and fanout with SCHEDULER_REST_FACTOR set to 3, its default, and to 0: schedulers begin their "
-    "next loop at once."
+    f"SCHEDULER_REST_FACTOR set to 3, its default, and to 0, with which schedulers begin their next loop at once: a "
+    f"fan-out of {COST_TASKS} no-ops, and runs of two tasks, the median of {PAIRS}."
 )
 REST_DEFAULT: Final = "3"
 REST: Final = {factor: {"SCHEDULER_REST_FACTOR": factor} for factor in (REST_DEFAULT, "0")}
@@ -32,11 +32,6 @@ REST: Final = {factor: {"SCHEDULER_REST_FACTOR": factor} for factor in (REST_DEF
 def affected_schedulers(before: Values, after: Values, services: Iterable[str]) -> list[str]:
     """Return the scheduler service if its settings differ."""
     return [name for name in services if name == "scheduler" and before != after]
-
-
-def measure(target: Target, report: Report) -> Sample:
-    """Measure the figures that the pace of the schedulers determines."""
-    return {**measure_latency(target, report), **measure_fan_outs(target, report)}
 
 
 def compare(
