@@ -53,7 +53,7 @@ class Bench:
 
     Attributes:
         name: Its name on the command line.
-        summary: What it does and measures.
+        summary: Its work and its figures, in one phrase.
         measure: Measures a target once.
     """
 
@@ -70,7 +70,8 @@ class Goal:
         bench: Name of the bench.
         title: The figure in words, with its unit.
         figure: Name of the figure.
-        kind: What the limit is for: the median ratio to the base, the median, or the maximum of all rounds.
+        kind: The value that the limit applies to: the median ratio to the base, the median, or the maximum of all
+            rounds.
         limit: The limit.
         is_minimum: Whether the limit is a minimum; otherwise it is a maximum.
         variant: The variant that has the goal.
@@ -162,7 +163,7 @@ def measure_queue(target: Target, report: Report) -> Sample:
                     runs.append(target.api.trigger(HELD, {"tasks": tasks}))
                     held += tasks
                 wait(partial(has_waiting, held), QUEUE_SECONDS, f"{held:,} tasks are queued", report)
-                # Not counted: schedulers may still be in the loop that created the tasks.
+                # This run is not counted: schedulers may still be in the loop that created the tasks.
                 run_and_wait(target.api, PAIR, {}, report)
                 finished = [run_and_wait(target.api, PAIR, {}, report) for _ in range(PROBES)]
                 delays = [first_task_delay(target.api, run) for run in finished]
