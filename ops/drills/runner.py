@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DAG_ID = "drill"
 LOAD_DAG = DagFile(ROOT / "ops/drills/drill_dag.py", (DAG_ID,))
 COMPLETED_BEFORE_FAULT = 8
-"""Short tasks that complete before the fault is injected, so that the stream flows."""
+"""Short tasks that complete before the fault is injected, so that the load is steady."""
 RUN_SECONDS = 480.0
 BUSY_SECONDS = 90.0
 HEALTHY_SECONDS = 300.0
