@@ -59,7 +59,7 @@ def test_no_core_service_waits_for_observability():
 
 
 class Plan:
-    """A plan of images that records what is asked of it."""
+    """A plan of images that records its calls."""
 
     def __init__(self, taken: list[tuple], missing: list[str]) -> None:
         self.taken = taken
