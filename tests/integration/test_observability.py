@@ -216,7 +216,7 @@ def test_an_exporter_restart_loses_only_its_downtime(healthy_stack: Stack):
     )
     run = healthy_stack.api.trigger("load", tasks=20, seconds=0)
     assert healthy_stack.api.wait_for_run("load", run, timeout=90) == "success"
-    # Its counters restarted at 0: they count only what came since.
+    # The exporter's counters restarted at 0: they count only later metrics.
     wait_until(lambda: total(healthy_stack, started) == 20, timeout=SCRAPED_WITHIN, what="all 20 starts are counted")
 
 

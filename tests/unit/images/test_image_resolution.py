@@ -1,4 +1,4 @@
-"""Which image is used: the official one if it is on this machine or a registry answers, otherwise a fallback image.
+"""Each service's image: the official one if it is on this machine or a registry answers, otherwise a fallback image.
 
 `docker` is a script that answers as the daemon does, and records its calls: conftest.py.
 """

@@ -1,4 +1,4 @@
-"""Which profiles `up` turns on, and what it starts before the images for observability are built."""
+"""The profiles of `up`, and the services that start before the images for observability are built."""
 
 from __future__ import annotations
 
