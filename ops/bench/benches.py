@@ -231,7 +231,7 @@ BENCHES = (
     Bench("cost", f"CPU of each service for each task of a fan-out of {COST_TASKS} no-ops.", measure_cost),
     Bench("idle", f"CPU of each service over {IDLE_SECONDS:.0f} s without a load.", measure_idle),
     Bench("memory", "Memory of each service after the benches before it.", measure_memory),
-    # Last: it may stall an API server.
+    # This bench is last, because it may stall an API server.
     Bench(
         UI_LOAD,
         f"{CLIENTS} clients on the UI and the REST API without pause, during a fan-out of {UI_LOAD_TASKS} no-ops; for "

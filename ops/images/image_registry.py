@@ -121,7 +121,7 @@ class BackgroundPull:
 
 @dataclass(frozen=True)
 class RegistryAnswers:
-    """Which registries answer."""
+    """The registries' answers."""
 
     pulls: dict[str, BackgroundPull]
     """The pulls that probed the registries, by the key of the first image of each registry."""

@@ -294,7 +294,7 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class ImageSources:
-    """Which images may be used for each key."""
+    """The images that may be used for each key."""
 
     root: Path
     environ: Mapping[str, str]
@@ -305,7 +305,7 @@ class ImageSources:
     def candidates(self, key: str) -> list[ResolvedImage]:
         """Return the images that may be used, the preferred one first."""
         if key in BUILT_ON:
-            # Its bases need not be on this machine any more.
+            # The bases of a built image need not be on this machine any more.
             combinations = itertools.product(*(self.candidates(base) for base in BUILT_ON[key]))
             return [self.built_image(key, dict(zip(BUILT_ON[key], bases, strict=True))) for bases in combinations]
         candidates = []
