@@ -87,7 +87,7 @@ class Address:
             self._file = directory / f"{re.sub('[^A-Za-z0-9.-]', '_', host)[:100]}-{port}-{family.value}.json"
 
     def refresh(self) -> None:
-        """Use the stored address, or start a lookup if one is due. Never blocks and never raises."""
+        """Use the stored address, or start a lookup if one is due; never block and never raise."""
         now = time.monotonic()
         if now < self._due or self._is_resolving:
             return
