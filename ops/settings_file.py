@@ -1,4 +1,4 @@
-"""compose/.env: what `up` decided and what the operator set. Read and checked before anything is changed."""
+"""compose/.env: the decisions of `up` and the operator's settings, read and checked before anything is changed."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
     """Print the patches that are off or skipped, a line for each reason."""
     names: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
-        # Without an answer the patches are unknown too: the components are what the reader needs.
+        # If a component does not answer, its patches are unknown: the line lists the components instead.
         listed = patch["components"].split(", ") if patch["state"] == UNKNOWN else [patch["patch"]]
         names.setdefault((patch["state"], patch["reason"]), []).extend(listed)
     for (state, reason), group in names.items():

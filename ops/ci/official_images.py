@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def facts(root: Path) -> dict[str, str]:
-    """Return what workflows need.
+    """Return the values that workflows need.
 
     Returns:
         `reference`, the name that `ops/stack` expects for the Airflow image on the official base;

@@ -132,7 +132,7 @@ class AirflowClient:
         return response
 
     def ask(self, method: str, path: str, *, missing: bool = False, **options: Any) -> Any:
-        """Return the content of any other call; None when it has none.
+        """Return the content of a call that has no method of its own here; None if the response is empty.
 
         Args:
             method: GET, POST, PATCH or DELETE.

@@ -1,9 +1,9 @@
 """Migrate the metadata database and create the accounts of the stack: `python -m airflow_ha.migrate`.
 
-It runs first at every `up` and is idempotent. It migrates the schema (Airflow's and FAB's), and creates the admin and
-the monitoring account with the passwords of their secret files, the connection of `monitoring_dag`, and the pools of
-the DAGs. Airflow's own commands (`db migrate`, `users create`, `connections add`, `pools set`) would start Airflow four
-times and show the passwords in the process list.
+This module runs first at every `up` and is idempotent. It migrates the schema (Airflow's and FAB's), and creates the
+admin and the monitoring account with the passwords of their secret files. It also creates the connection of
+`monitoring_dag`, and the pools of the DAGs. Airflow's own commands (`db migrate`, `users create`, `connections add`,
+`pools set`) would start Airflow four times and show the passwords in the process list.
 
 A change of the admin's password in Airflow is kept. A secret file is applied again only if its password differs from
 the last one. A table of our own holds a salted hash of that password: unlike a Variable, tasks and the REST API cannot

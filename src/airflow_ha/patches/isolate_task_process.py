@@ -2,7 +2,7 @@
 
 Problem: the kernel ranks a task equal to its worker's other processes, so a task that uses all memory may get those
 killed. A task shares /tmp and the working directory. A process that it leaves behind keeps its slot for 60 s
-(`[workers] socket_cleanup_timeout`) and lives on. A task whose supervisor was killed runs on beside its next try.
+(`[workers] socket_cleanup_timeout`) and continues. A task whose supervisor was killed runs on beside its next try.
 Patch: set the OOM score, a folder, limits and fatal signals at the fork (see `task_process/`). A pidfd wakes the
 supervisor when the process ends. It then ends all descendants, which become its children, also in other sessions.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor` and `.coordinator`.

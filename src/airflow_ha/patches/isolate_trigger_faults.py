@@ -4,7 +4,7 @@ Problem: one trigger ends the triggerer, and again after each restart, so no def
   event or traceback that the database, the serializer or the supervisor's schema refuses; an error in its constructor;
   sys.exit(); a signal, os._exit() or the memory limit; or blocking the event loop.
 Patch: a trigger whose event cannot be delivered or stored fails with a storable reason. The runner marks, in memory
-  shared with its supervisor, whose step the event loop runs. If the runner dies or hangs in a step, that trigger is
+  shared with its supervisor, whose step the event loop runs. If the runner exits or hangs in a step, that trigger is
   failed before the restart. An asset's trigger, for which no task waits, is held for an hour.
 Applies to: Airflow 3.3.2, `airflow.jobs.triggerer_job_runner`.
 Upstream issue: https://github.com/apache/airflow/issues/70385
@@ -351,7 +351,7 @@ def heartbeat(self: TriggerRunnerSupervisor) -> None:
 
 
 def run(self: TriggerRunnerSupervisor) -> None:
-    """Call the upstream method, which returns when the runner died; then fail the culprit."""
+    """Call the upstream method, which returns when the runner has exited; then fail the culprit."""
     global _watch
     _watch = StepWatch(self.pid)
     _run(self)

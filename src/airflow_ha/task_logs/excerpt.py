@@ -101,7 +101,7 @@ def end_of_last_line(path: Path) -> int:
         return searched + newline + 1 if newline >= 0 else size
 
 
-def of_lines(lines: Iterable[str], limit: int | None) -> Iterator[str]:
+def head_and_tail(lines: Iterable[str], limit: int | None) -> Iterator[str]:
     """Yield the lines of a log that is not a local file, or its head and tail if it is larger than the limit."""
     lines = iter(lines)
     tail: deque[str] = deque()

@@ -17,7 +17,7 @@ from airflow.utils.log import file_task_handler
 from airflow.utils.log.file_task_handler import FileTaskHandler, StructuredLogMessage
 from airflow.utils.state import State, TaskInstanceState
 
-from airflow_ha.task_logs.excerpt import Excerpt, end_of_last_line, of_lines
+from airflow_ha.task_logs.excerpt import Excerpt, end_of_last_line, head_and_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STREAM_LIMIT: Final = 4_000_000
 """The most bytes of a log in one response to the UI, which reads lines of JSON."""
 JSON_LIMIT: Final = 2_000_000
-"""The same for a single JSON document, which is in memory several times and needs 2 KB per line."""
+"""The most bytes of a log in one JSON document, which is in memory several times and needs 2 KB per line."""
 STREAMED: Final = "streamed"
 """Key of a request's metadata: the response is lines of JSON (task_log_stream.py in airflow_ha.patches)."""
 OFFSETS: Final = "offsets"
@@ -41,8 +41,8 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
     def _read(self, ti: Any, try_number: int, metadata: Any = None) -> tuple[Any, Any]:
         metadata = metadata or {}
         streamed = metadata.get(STREAMED, False)
-        whole = streamed and metadata.get("download_logs", False)
-        limit = None if whole else STREAM_LIMIT if streamed else JSON_LIMIT
+        is_download = streamed and metadata.get("download_logs", False)
+        limit = None if is_download else STREAM_LIMIT if streamed else JSON_LIMIT
         offsets: dict[str, int] = dict(metadata.get(OFFSETS, {}))
         is_first = OFFSETS not in metadata
         finished = ti.try_number != try_number or ti.state not in GOES_ON
@@ -55,7 +55,7 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
             sources += remote_sources
             if logs and isinstance(logs[0], str):
                 logs = [file_task_handler._get_compatible_log_stream(logs)]
-            streams += [of_lines(log, limit) for log in logs]
+            streams += [head_and_tail(log, limit) for log in logs]
         if not streams or ti.state in State.unfinished:
             paths = self.local_files(Path(self.local_base, relative))
             for path in paths:
@@ -69,9 +69,9 @@ class BoundedTaskHandler(FileTaskHandler):  # type: ignore[misc]  # Airflow is u
         if ti.state in GOES_ON or (is_over and not streams):
             served_sources, logs = self._read_from_logs_server(ti, relative)
             sources += served_sources
-            streams += [of_lines(log, limit) for log in logs]
+            streams += [head_and_tail(log, limit) for log in logs]
 
-        events = merged(streams) if whole else file_task_handler._interleave_logs(*streams)
+        events = merged(streams) if is_download else file_task_handler._interleave_logs(*streams)
         if is_first:
             events = with_sources(sources, events)
         return events, {"end_of_log": finished, OFFSETS: offsets}

@@ -1,8 +1,9 @@
 """The disk usage of one task's scratch files.
 
-It includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A supervisor
-cannot read the open files of a task's process or its forks: they are not dumpable, so that other tasks cannot read
-their memory. It sends them SIGURG, which other programs ignore, and they write their usage to shared memory.
+It includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. The
+processes of a task are not dumpable, so that other tasks cannot read their memory; its supervisor cannot list their
+open files either. So the supervisor sends SIGURG, which other programs ignore, and each process writes its usage to
+shared memory.
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ def test_a_run_that_does_not_end_in_time_is_an_error():
 
 def test_an_import_error_has_its_file_and_exception():
     trace = "Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'y'\n"
-    found = {"/importErrors": {"import_errors": [{"filename": "mine.py", "stack_trace": trace}]}}
-    assert client(answering(found)).import_errors() == [
+    answers = {"/importErrors": {"import_errors": [{"filename": "mine.py", "stack_trace": trace}]}}
+    assert client(answering(answers)).import_errors() == [
         {"file": "mine.py", "error": "ModuleNotFoundError: No module named 'y'"}
     ]
 

@@ -1,4 +1,4 @@
-"""Which image is used: the official one if it is on this machine or a registry answers, otherwise a fallback image.
+"""Each service's image: the official one if it is on this machine or a registry answers, otherwise a fallback image.
 
 `docker` is a script that answers as the daemon does, and records its calls: conftest.py.
 """
@@ -67,7 +67,7 @@ def test_without_a_registry_services_get_fallback_images(daemon):
     assert len(daemon.calls("import")) == 1
 
 
-def test_an_unreachable_registry_is_asked_once(daemon):
+def test_an_unreachable_registry_is_probed_once(daemon):
     resolve_all()
     assert len(daemon.calls("pull")) == 1
 
@@ -81,7 +81,7 @@ def test_a_silent_registry_costs_its_time_limit_once(daemon):
     assert len(daemon.calls("pull")) == 1
 
 
-def test_after_a_refusal_the_other_images_are_asked_for(daemon):
+def test_after_a_refusal_the_other_images_are_requested(daemon):
     daemon.registry("refuses")
     assert origins(resolve_all()) == {"airgap"}
     assert len(daemon.calls("pull")) == len(CORE)
@@ -307,7 +307,7 @@ def test_the_core_is_there_before_the_rest_is_built(daemon):
     assert len(daemon.calls("build")) == 7
 
 
-def test_a_plan_asks_each_registry_before_it_pulls_the_rest(daemon):
+def test_a_plan_probes_each_registry_before_it_pulls_the_rest(daemon):
     daemon.registry("answers")
     images = plan()
     registries = {registry_host(reference) for reference in OFFICIAL.values()}

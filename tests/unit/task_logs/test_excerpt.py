@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from airflow_ha.task_logs import long_line
-from airflow_ha.task_logs.excerpt import MAX_LINE, Excerpt, end_of_last_line, of_lines
+from airflow_ha.task_logs.excerpt import MAX_LINE, Excerpt, end_of_last_line, head_and_tail
 
 
 def line(number: int, text: str = "y" * 90) -> str:
@@ -93,9 +93,9 @@ def test_line_that_is_not_a_flat_record_is_cut_as_text(head):
 
 
 def test_large_remote_log_is_read_as_head_and_tail():
-    lines = list(of_lines((line(number) for number in range(10_000)), 100_000))
+    lines = list(head_and_tail((line(number) for number in range(10_000)), 100_000))
     assert numbers(lines)[:3] == [0, 1, 2]
     assert numbers(lines)[-1] == 9_999
     assert numbers(lines).count(None) == 1
     assert sum(map(len, lines)) < 105_000
-    assert numbers(list(of_lines((line(number) for number in range(10_000)), None))) == list(range(10_000))
+    assert numbers(list(head_and_tail((line(number) for number in range(10_000)), None))) == list(range(10_000))

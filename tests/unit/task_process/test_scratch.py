@@ -42,11 +42,11 @@ def test_worker_start_removes_files_of_its_previous_run(tmp, changed, monkeypatc
         (tmp / name).write_text("x")
         changed(tmp / name, 10)
     changed(tmp / "folder", 10)
-    mine = scratch.create(tmp, tmp / "no home")
+    own_folder = scratch.create(tmp, tmp / "no home")
     (tmp / "task-00000000-1-other").mkdir()
     (tmp / "new").write_text("x")
     scratch.remove_leftovers(tmp, tmp, time.time() - 5)
-    assert not mine.exists()
+    assert not own_folder.exists()
     assert {path.name for path in tmp.iterdir()} == {"airflow.cfg", "home", "new", "task-00000000-1-other"}
 
 

@@ -217,7 +217,7 @@ def test_only_listed_jobs_may_write():
         ("nightly.yaml", "airflow-image", "security-events"),
         ("nightly.yaml", "dependencies", "security-events"),
         ("nightly.yaml", "images", "security-events"),
-        ("nightly.yaml", "question", "issues"),
+        ("nightly.yaml", "report", "issues"),
         ("release.yaml", "build", "packages"),
         ("release.yaml", "publish", "id-token"),
         ("release.yaml", "publish", "packages"),
