@@ -38,10 +38,15 @@ def open_file(root: Path, relative: str | PurePosixPath) -> IO[bytes]:
     """
     path = PurePosixPath(relative)
     with open_folder(root, path.parent) as folder:
-        descriptor = _open(path.name, FLAGS, folder)
+        return open_file_in(folder, path.name)
+
+
+def open_file_in(folder: int, name: str) -> IO[bytes]:
+    """Open a regular file of an open folder for reading; errors as in `open_file`."""
+    descriptor = _open(name, FLAGS, folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refused(path.name)
+        raise _refused(name)
     return os.fdopen(descriptor, "rb")
 
 

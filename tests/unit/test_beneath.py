@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
-import threading
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_ha import beneath
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.unit.exchange import exchanging
 
 SECRET = b"the secret of the server\n"
-RENAME_EXCHANGE = 2
 
 
 @pytest.fixture
@@ -34,24 +27,6 @@ def root(tmp_path):
 def read(root: Path, relative: str) -> bytes:
     with beneath.open_file(root, relative) as file:
         return file.read()
-
-
-@contextmanager
-def exchanging(first: Path, second: Path) -> Iterator[None]:
-    """Exchange two paths without a pause, as an attacker does, for the duration of the block."""
-    libc, stop = ctypes.CDLL(None, use_errno=True), threading.Event()
-
-    def exchange() -> None:
-        while not stop.is_set():
-            assert libc.renameat2(-100, bytes(first), -100, bytes(second), RENAME_EXCHANGE) == 0
-
-    thread = threading.Thread(target=exchange)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_file_below_the_folder_is_read(root):
