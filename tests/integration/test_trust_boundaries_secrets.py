@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ops import compose
 from tests.stack import Container, Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
@@ -94,6 +95,32 @@ def parsed_with(stack: Stack) -> Any:
         return stored if stored["logs"]["another DAG has a log"] else None
 
     return wait_until(outcome, timeout=150, what="the DAG file was parsed again")
+
+
+def mounted_secrets(container: Container) -> set[str]:
+    """Return the names of the files in a container's /run/secrets, also of a container without a shell."""
+    mounts = container.inspect()["Mounts"]
+    folder = "/run/secrets/"
+    return {each["Destination"].removeprefix(folder) for each in mounts if each["Destination"].startswith(folder)}
+
+
+def test_each_component_is_healthy_with_its_secrets_and_no_others(healthy_stack: Stack):
+    services = compose.config(healthy_stack.project)["services"]
+    for container in healthy_stack.containers():
+        listed = {secret["source"] for secret in services[container.service].get("secrets", [])}
+        assert mounted_secrets(container) == listed, container.service
+        if listed:
+            assert set(container.execute("ls", "/run/secrets").stdout.split()) == listed, container.service
+
+
+def test_no_dag_code_has_a_key_that_signs_tokens(stack: Stack, reached_out: str):
+    """And without one, DAG files are parsed, tasks run, and triggers fire (test_ml_pipeline.py)."""
+    assert parsed_with(stack)["secrets"] == ["fernet_key", "sql_alchemy_conn", "sql_alchemy_conn_async"]
+    keys = {stack.secret(name) for name in ("jwt_secret", "api_secret_key")}
+    for service in ("dag-processor", "triggerer", "worker"):
+        for container in stack.containers(service):
+            files = container.execute("sh", "-c", "cat /run/secrets/*; cat /proc/1/environ; env").stdout
+            assert not [key for key in keys if key in files], service
 
 
 def test_neither_a_task_nor_a_dag_file_can_write_logs(stack: Stack, reached_out: str):

@@ -25,7 +25,7 @@ def actions_on_logs() -> dict[str, bool]:
         try:
             action()
             outcomes[name] = True
-        except OSError:
+        except (OSError, TypeError):  # TypeError: no other DAG has a log yet
             outcomes[name] = False
     return outcomes
 
