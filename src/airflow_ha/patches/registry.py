@@ -467,6 +467,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
         issue="https://github.com/apache/airflow/issues/65505 (the process group only)",
     ),
     Patch(
+        name="protect_task_logs",
+        kind="safety",
+        components=frozenset({"worker", "dag-processor", "triggerer"}),
+        benefit="DAG code cannot forge, delete or redirect the logs of tasks",
+        cost="DAG code cannot write to the log folder at all; about 100 system calls per process",
+        written_for=CORE | SDK,
+        replaces={f"{SUPERVISOR}:_fork_main": "8d5f20acb4d7"},
+    ),
+    Patch(
         name="report_task_exit",
         kind="safety",
         components=WORKER,

@@ -138,6 +138,25 @@ def test_worker_and_flower_have_no_metadata_credentials():
         assert "no-access@" in service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
+def test_only_components_that_run_dag_code_have_dags_and_write_logs():
+    def mounting(target: str) -> dict[str, bool]:
+        """Return the services with a mount at a folder, and whether it is read-only."""
+        mounts = [
+            (name, volume.split(":")) for name, service in SERVICES.items() for volume in service.get("volumes", [])
+        ]
+        return {name: parts[2:] == ["ro"] for name, parts in mounts if parts[1:2] == [target]}
+
+    run_dag_code = {"worker", "dag-processor", "triggerer"}
+    assert mounting("/opt/airflow/dags") == dict.fromkeys(run_dag_code, True)
+    assert mounting("/opt/airflow/logs") == dict.fromkeys(run_dag_code, False) | {"api-server": True}
+
+
+def test_no_component_serves_logs():
+    """Upstream's log server opens a path after its check, and API servers would fetch from a host that a task names."""
+    for name in ("worker", "triggerer"):
+        assert "--skip-serve-logs" in [*SERVICES[name]["entrypoint"], *SERVICES[name]["command"]]
+
+
 def test_no_secret_is_in_the_environment():
     secret = re.compile(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH")
     in_clear = {
