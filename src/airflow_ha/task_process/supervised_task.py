@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import mmap
 import multiprocessing.process
 import os
@@ -14,16 +13,16 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from airflow_ha.setting_error import SettingError
-from airflow_ha.sizes import DOCKER_UNITS, GIB, parse_size, shown
-from airflow_ha.task_process import container_memory, descendants, scratch
+from airflow_ha.sizes import GIB, shown
+from airflow_ha.task_process import container_memory, descendants, process_tree, scratch
+from airflow_ha.task_process.ending import Breach
+from airflow_ha.task_process.limits import limits
 from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 
 if TYPE_CHECKING:
@@ -45,48 +44,11 @@ SCARCE_CHECKS: Final = 3
 """The checks in a row that find the disk full before a task is terminated: each task has reported its usage by then."""
 OOM_SECONDS: Final = 10.0
 """How long after an OOM kill a task's exit is attributed to it."""
-DEFAULT_SCRATCH: Final = 10 * GIB
 
 _USE: Final = struct.Struct("=qq")
 _USES: Final = 1024
 _uses = mmap.mmap(-1, _USE.size * _USES)
 """The last reported usage of each pool process's task, by process id. It is mapped before the pool is forked."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of one task.
-
-    Attributes:
-        memory: The bytes that each of its processes may allocate; None means the worker's limit.
-        scratch: The bytes on disk of its temporary files.
-    """
-
-    memory: int | None
-    scratch: int
-
-
-def size_setting(text: str) -> int | None:
-    """Return a setting's size in bytes, as in Docker (`2g`, `512M`); None if it is empty.
-
-    Raises:
-        SettingError: The text is not a size.
-    """
-    if not text.strip():
-        return None
-    size = parse_size(text.strip().lower(), DOCKER_UNITS)
-    if size is None:
-        raise SettingError(f"cannot read {text!r}: not a size such as 512m or 2g")
-    return size
-
-
-@functools.cache
-def limits() -> Limits:
-    """Return the limits from the environment (compose/.env)."""
-    return Limits(
-        memory=size_setting(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
-        scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
-    )
 
 
 def reserve(disk: Disk) -> int:
@@ -121,8 +83,8 @@ class TaskRun:
         """The task's process after its fork. The watch does not reap it, because that would lose its exit code."""
         self.peak: int | None = None
         """The peak memory of the task's process or of one of its reaped children, in bytes."""
-        self.ended_for: str | None = None
-        """Why this supervisor terminated the task."""
+        self.ended_for: Breach | None = None
+        """The limit for which this supervisor terminated the task."""
         self.leftovers: list[str] = []
         """The processes that the task left behind."""
         self.oom_kills = container_memory.oom_kills()
@@ -147,8 +109,8 @@ class TaskRun:
         config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
         key = multiprocessing.process.AuthenticationString(bytes(config["authkey"]))  # type: ignore[attr-defined]
         config.update(daemon=False, authkey=key)
-        if self.limits.memory:
-            resource.setrlimit(resource.RLIMIT_DATA, (self.limits.memory, self.limits.memory))
+        if self.limits.allocation:
+            resource.setrlimit(resource.RLIMIT_DATA, (self.limits.allocation, self.limits.allocation))
         # A core dump would fill the folder.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if self.folder and self.use:
@@ -184,13 +146,45 @@ class TaskRun:
             with suppress(psutil.Error, OSError):  # the task has exited
                 if self.ended_for:
                     send(signal.SIGKILL)
-                elif reason := self.check_scratch():
-                    self.ended_for = reason
+                elif breach := self.check():
+                    self.ended_for = breach
                     send(signal.SIGTERM)
-            is_close = self._scarce > 0 or self._is_growing
+            is_close = self._scarce > 0 or self._is_growing or self._is_large or self.ended_for
             pause = max(CLOSE_SECONDS if is_close else WATCH_SECONDS, CHECK_SHARE * (time.monotonic() - begun))
 
-    _is_growing = False
+    _is_growing = _is_large = False
+
+    def check(self) -> Breach | None:
+        """Return the limit that the task exceeds; None if it may continue."""
+        if text := self.check_memory():
+            return Breach("oom", text)
+        if text := self.check_scratch():
+            return Breach("scratch", text)
+        return None
+
+    def check_memory(self) -> str | None:
+        """Return why the task must be terminated for its memory; None if it may continue."""
+        limit = self.limits.memory
+        if limit is None:
+            return None
+        pids = self.processes()
+        memory = process_tree.memory(pids)
+        self._is_large = memory.total > limit // 2
+        used = memory.largest
+        if self.use:
+            self.use.answers.is_memory_wanted = memory.total > limit
+            if memory.total > limit >= used:
+                used = max(used, self.use.memory(pids))
+        if used <= limit:
+            return None
+        return (
+            f"Out of memory (OOM): this task's processes use {shown(used)}, the limit is {shown(limit)} "
+            "(TASK_MEMORY_LIMIT, by default half of the worker's memory)"
+        )
+
+    def processes(self) -> set[int]:
+        """Return the ids of the task's processes."""
+        return descendants.descendants() - self.kept
 
     def check_scratch(self) -> str | None:
         """Return why the task must be terminated for its disk usage; None if it may continue."""
@@ -204,7 +198,7 @@ class TaskRun:
         self._passes += 1
         if not (self._is_growing or self._scarce or self._passes % PASSES == 0):
             return None
-        used = self.use.measure(descendants.descendants(), self._over.is_set)
+        used = self.use.measure(self.processes(), self._over.is_set)
         report_usage(used)
         if used > self.limits.scratch:
             return (

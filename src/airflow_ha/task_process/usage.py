@@ -1,8 +1,9 @@
-"""The disk usage of one task's scratch files.
+"""The disk usage of one task's scratch files, and the exact memory of its processes.
 
-It includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A supervisor
-cannot read the open files of a task's process or its forks: they are not dumpable, so that other tasks cannot read
-their memory. It sends them SIGURG, which other programs ignore, and they write their usage to shared memory.
+Disk usage includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A
+supervisor cannot read the open files or the memory map of a task's process or its forks: they are not dumpable, so that
+other tasks cannot read their memory. It sends them SIGURG, which other programs ignore, and they write their usage to
+shared memory.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_ha.task_process import process_tree
 from airflow_ha.task_process.scratch import TMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     Files = dict[tuple[int, int], tuple[str, int]]
     """Device and inode of each file: its path, and its bytes on disk."""
@@ -35,6 +37,10 @@ PROBES: Final = 8
 """The most slots of the table to probe for one file."""
 ANSWER_SECONDS: Final = 30.0
 """How long an entry is valid: a process inside a long C call responds late."""
+MEMORY: Final = 0
+"""The device of an entry that holds a process's memory, by its id; no file system has this number."""
+MEMORY_ANSWER_SECONDS: Final = 5.0
+"""How long an entry with memory is valid: a process may have released it since."""
 BLOCK: Final = 512
 """Bytes of a block in `st_blocks`."""
 
@@ -102,6 +108,12 @@ def is_written(pid: int | str, descriptor: str) -> bool:
     return flags & os.O_ACCMODE != os.O_RDONLY
 
 
+def ask(pid: int) -> None:
+    """Ask a process of the task for its usage."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, ASK)
+
+
 @dataclass(frozen=True)
 class Disk:
     """The state of a disk, in bytes.
@@ -118,10 +130,22 @@ class Disk:
 
 
 class Answers:
-    """A shared table of the files that a task's processes use, by device and inode; forks share files."""
+    """A shared table of the files that a task's processes use, by device and inode; forks share files.
+
+    Its last byte is 1 while the supervisor also needs the processes' memory.
+    """
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, ANSWER.size * ANSWERS)
+        self.memory = mmap.mmap(-1, ANSWER.size * ANSWERS + 1)
+
+    @property
+    def is_memory_wanted(self) -> bool:
+        """Whether a process writes its memory too."""
+        return bool(self.memory[-1])
+
+    @is_memory_wanted.setter
+    def is_memory_wanted(self, wanted: bool) -> None:
+        self.memory[-1] = wanted
 
     def write(self, key: tuple[int, int], size: int) -> None:
         """Write a file's entry into its own, a free or an expired slot."""
@@ -135,12 +159,17 @@ class Answers:
 
     def read(self) -> dict[tuple[int, int], int]:
         """Return the bytes on disk by file, from valid entries."""
-        since = time.monotonic() - ANSWER_SECONDS
-        return {
-            (device, inode): size
-            for device, inode, size, written in ANSWER.iter_unpack(self.memory[:])
-            if written > since
-        }
+        return {key: size for key, size in self._entries(ANSWER_SECONDS) if key[0] != MEMORY}
+
+    def read_memory(self) -> dict[int, int]:
+        """Return the memory in bytes by process, from valid entries."""
+        return {pid: size for (device, pid), size in self._entries(MEMORY_ANSWER_SECONDS) if device == MEMORY}
+
+    def _entries(self, seconds: float) -> Iterator[tuple[tuple[int, int], int]]:
+        since = time.monotonic() - seconds
+        for device, inode, size, written in ANSWER.iter_unpack(self.memory[:-1]):
+            if written > since:
+                yield (device, inode), size
 
 
 class OwnFiles:
@@ -165,10 +194,13 @@ class OwnFiles:
         self.seen = remaining | (open_files("self", self.folder, self.roots) or {})
         for key, (_path, size) in self.seen.items():
             self.answers.write(key, size)
+        if self.answers.is_memory_wanted:
+            with suppress(OSError):
+                self.answers.write((MEMORY, os.getpid()), process_tree.share("self"))
 
 
 class ScratchUse:
-    """The supervisor's measurement of one task's disk usage.
+    """The supervisor's measurement of one task's disk usage and memory.
 
     Args:
         folder: The task's folder.
@@ -196,11 +228,26 @@ class ScratchUse:
         for pid in pids:
             opened = open_files(pid, self.folder, self.roots)
             if opened is None:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, ASK)
+                ask(pid)
             else:
                 files.update({key: size for key, (_, size) in opened.items()})
         return folder_use(self.folder, is_over) + sum(files.values())
+
+    def memory(self, pids: Iterable[int]) -> int:
+        """Return the memory in bytes that processes use together, and request new entries if memory is wanted.
+
+        A process that has not answered counts as 0: the result is never more than the truth.
+        """
+        answered, total = self.answers.read_memory(), 0
+        for pid in pids:
+            try:
+                total += process_tree.share(pid)
+            except PermissionError:
+                total += answered.get(pid, 0)
+                ask(pid)
+            except OSError:  # it has exited
+                continue
+        return total
 
     def disk(self) -> Disk:
         """Return the state of the disk of the task folders."""

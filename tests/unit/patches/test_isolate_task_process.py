@@ -140,6 +140,34 @@ def task():
     os._exit(3)
 """,
     **{
+        f"forks that {what}": f"""
+from airflow_ha.task_process import limits, process_tree
+share = process_tree.share
+
+def share_of(pid):
+    if pid == "self":
+        return share(pid)
+    raise PermissionError  # as without root: forks are not dumpable
+
+process_tree.share = share_of
+supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
+supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
+supervised_task.limits = lambda: limits.Limits(memory=600 << 20, allocation=None, scratch=1 << 30)
+def task():
+    kept = os.urandom({parent} << 20)
+    children = 5
+    for _ in range(children):
+        if not os.fork():
+            kept = [kept, os.urandom({child} << 20)]
+            time.sleep({seconds})
+            os._exit(0)
+    for _ in range(children):
+        os.wait()
+    os._exit(3)
+"""
+        for what, parent, child, seconds in (("leak", 1, 200, 30), ("share", 200, 1, 2))
+    },
+    **{
         f"fills {place}": f"""
 from airflow_ha.task_process import usage
 open_files = usage.open_files
@@ -240,6 +268,16 @@ def test_task_folder_is_removed(outcomes, case):
 
 def test_task_over_its_memory_limit_gets_a_memory_error(outcomes):
     assert log_messages(outcomes["memory limit"])[0] == "MemoryError"
+
+
+def test_task_whose_processes_use_too_much_memory_ends(outcomes):
+    outcome = outcomes["forks that leak"]
+    assert all(words in log_messages(outcome)[-1] for words in ("Out of memory", "600 MiB", "TASK_MEMORY_LIMIT"))
+    assert (outcome["counted"], outcome["seconds"] < 20) == (["oom"], True)
+
+
+def test_memory_that_forks_share_counts_once(outcomes):
+    assert "exit code 3" in outcomes["forks that share"]["error"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("fills ")])

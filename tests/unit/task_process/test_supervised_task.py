@@ -1,4 +1,4 @@
-"""When a task is terminated for its disk usage."""
+"""When a task is terminated for its memory or its disk usage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from airflow_ha.task_process import container_memory, supervised_task
+from airflow_ha.task_process import container_memory, limits, process_tree, supervised_task
+from airflow_ha.task_process.process_tree import TreeMemory
 from airflow_ha.task_process.usage import Disk
 
 SIZE = 100 << 30
@@ -17,8 +18,9 @@ GIB = 1 << 30
 
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    """A task with a limit of 10 GiB; the test sets its usage."""
-    monkeypatch.setattr(supervised_task, "limits", lambda: supervised_task.Limits(memory=None, scratch=10 * GIB))
+    """A task with a limit of 2 GiB of memory and 10 GiB of disk; the test sets its usage."""
+    given = limits.Limits(memory=2 * GIB, allocation=None, scratch=10 * GIB)
+    monkeypatch.setattr(supervised_task, "limits", lambda: given)
     task = supervised_task.TaskRun(tmp_path, tmp_path / "no home")
     monkeypatch.setattr(task.use, "disk", lambda: FULL)
     yield task
@@ -71,6 +73,37 @@ def test_reserve_is_a_small_part_of_the_disk(disk, least):
     assert supervised_task.reserve(Disk(size=disk, used=0, free=disk)) == pytest.approx(least, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("memory", "exact", "is_over"),
+    [
+        (TreeMemory(largest=GIB, total=2 * GIB), 9 * GIB, False),
+        (TreeMemory(largest=3 * GIB, total=3 * GIB), 0, True),
+        (TreeMemory(largest=GIB, total=5 * GIB), GIB, False),
+        (TreeMemory(largest=GIB, total=5 * GIB), 3 * GIB, True),
+    ],
+    ids=["under it at most", "one process", "forks that share", "forks that do not share"],
+)
+def test_task_over_its_memory_limit_is_terminated(task, monkeypatch, memory, exact, is_over):
+    monkeypatch.setattr(process_tree, "memory", lambda _: memory)
+    monkeypatch.setattr(task.use, "memory", lambda _: exact)
+    breach = task.check()
+    assert (breach and breach.reason) == ("oom" if is_over else None)
+    if breach:
+        assert all(words in breach.text for words in ("Out of memory", "3.0 GiB", "2.0 GiB", "TASK_MEMORY_LIMIT"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "slots", "memory", "allocation"),
+    [("", "8", 2 * GIB, None), ("", "1", None, None), ("3g", "8", 3 * GIB, 3 * GIB), ("3g", "1", 3 * GIB, 3 * GIB)],
+)
+def test_memory_limit_is_the_setting_or_half_the_worker(monkeypatch, setting, slots, memory, allocation):
+    monkeypatch.setattr(container_memory, "memory_limit", lambda: 4 * GIB)
+    monkeypatch.setenv("AIRFLOW_HA_TASK_MEMORY_LIMIT", setting)
+    monkeypatch.setenv("AIRFLOW__CELERY__WORKER_CONCURRENCY", slots)
+    found = limits.limits.__wrapped__()
+    assert (found.memory, found.allocation) == (memory, allocation)
+
+
 def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
     assert not task.memory_ran_out()
     monkeypatch.setattr(container_memory, "oom_kills", lambda: 7)
@@ -83,10 +116,10 @@ def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
     ("text", "size"), [("", None), ("512m", 512 << 20), ("10G", 10 << 30), (" 2gb ", 2 << 30), ("4096", 4096)]
 )
 def test_size_setting_is_read_as_in_docker(text, size):
-    assert supervised_task.size_setting(text) == size
+    assert limits.size_setting(text) == size
 
 
 @pytest.mark.parametrize("text", ["1.5g", "-1m", "much", "10 g"])
 def test_invalid_size_setting_is_refused(text):
     with pytest.raises(ValueError, match="size"):
-        supervised_task.size_setting(text)
+        limits.size_setting(text)
