@@ -39,6 +39,8 @@ MAX_SLOTS = 64
 """Slots of one worker; for more slots, add workers."""
 SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB}
 """Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
+TASK_PIDS = (32, 1_000_000)
+"""The lowest and highest TASK_PIDS_LIMIT; optional."""
 SUSPENSION_SECONDS = (10, 600)
 """The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
@@ -205,6 +207,9 @@ def refused_task_limit(settings: Mapping[str, str]) -> tuple[str, str] | None:
     for key, minimum in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < minimum:
             return key, f"a size such as 2g or 1500m, of at least {minimum >> 20}m"
+    fewest, most = TASK_PIDS
+    if not is_integer(settings.get("TASK_PIDS_LIMIT") or str(most), fewest, most):
+        return "TASK_PIDS_LIMIT", f"how many processes and threads a task may have, {fewest} or more"
     if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
         return "TASK_SUSPENSION", "on or off"
     shortest, longest = SUSPENSION_SECONDS

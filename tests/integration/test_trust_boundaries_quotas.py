@@ -1,4 +1,4 @@
-"""A task that takes more than its share of a worker fails alone, and its log says why."""
+"""A task that takes more than its share of a worker fails alone, and its log names the limit."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def test_task_that_leaks_memory_in_forks_ends_alone(stack: Stack):
     harmless = ("harmless", "success", 1)
     assert ended_states(stack, "memory_quota", run) == [*[harmless] * 4, ("leak", "failed", 1)], log
     assert "TASK_MEMORY_LIMIT" in log
+
+
+def test_fork_bomb_ends_alone_and_leaves_nothing(stack: Stack):
+    run = stack.api.trigger("process_quota")
+    stack.api.wait_for_run("process_quota", run, timeout=180)
+    log = stack.api.log("process_quota", run, "bomb")
+    harmless = ("harmless", "success", 1)
+    assert ended_states(stack, "process_quota", run) == [("bomb", "failed", 1), *[harmless] * 4], log
+    assert "TASK_PIDS_LIMIT" in log
+    for worker in stack.containers("worker"):
+        assert "bomb" not in worker.execute("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null", check=False).stdout

@@ -8,7 +8,7 @@ from typing import Literal
 
 from airflow_ha.sizes import shown
 
-Reason = Literal["oom", "signal", "exit", "scratch"]
+Reason = Literal["oom", "signal", "exit", "scratch", "processes"]
 
 
 @dataclass(frozen=True)

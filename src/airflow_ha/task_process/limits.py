@@ -9,7 +9,7 @@ from typing import Final
 
 from airflow_ha.setting_error import SettingError
 from airflow_ha.sizes import DOCKER_UNITS, GIB, parse_size
-from airflow_ha.task_process import container_memory
+from airflow_ha.task_process import container_memory, container_pids
 
 DEFAULT_SCRATCH: Final = 10 * GIB
 
@@ -22,11 +22,13 @@ class Limits:
         memory: The bytes of memory that its processes may use together; None means the worker's limit.
         allocation: The bytes that each of its processes may allocate; None means no limit.
         scratch: The bytes on disk of its temporary files.
+        threads: The processes and threads that it may have; None means the worker's limit.
     """
 
     memory: int | None
     allocation: int | None
     scratch: int
+    threads: int | None = None
 
 
 def size_setting(text: str) -> int | None:
@@ -52,11 +54,19 @@ def task_share(limit: int | None) -> int | None:
 
 @functools.cache
 def limits() -> Limits:
-    """Return the limits from the environment (compose/.env) and the container."""
+    """Return the limits from the environment (compose/.env) and the container.
+
+    Raises:
+        SettingError: A setting is not valid.
+    """
     memory = size_setting(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", ""))
+    threads = os.environ.get("AIRFLOW_HA_TASK_PIDS_LIMIT", "")
+    if not (threads or "1").isdecimal():
+        raise SettingError(f"cannot read AIRFLOW_HA_TASK_PIDS_LIMIT: {threads!r} is not a number of processes")
     return Limits(
         memory=memory or task_share(container_memory.memory_limit()),
         # Not the default: programs such as the JVM allocate more than they use.
         allocation=memory,
         scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
+        threads=int(threads or 0) or task_share(container_pids.limit()),
     )

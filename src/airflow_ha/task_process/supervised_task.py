@@ -28,6 +28,8 @@ from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_ha.task_process.process_tree import TreeUse
+
 WATCH_AFTER_SECONDS: Final = 2.0
 """A shorter task is not watched: the watch would add a tenth to its cost."""
 WATCH_SECONDS: Final = 2.0
@@ -129,8 +131,13 @@ class TaskRun:
             send: Sends a signal to the task.
         """
         if self._thread is None and time.monotonic() - self.started >= WATCH_AFTER_SECONDS:
-            self._thread = threading.Thread(target=self._watch, args=(send,), name="task-watch", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, args=(send,), name="task-watch", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the worker has no process id left for a thread: perhaps because of this task
+                self._pass(send)
+            else:
+                self._thread = thread
 
     @property
     def is_watched(self) -> bool:
@@ -141,39 +148,49 @@ class TaskRun:
         pause = 0.0
         while not self._over.wait(pause):
             begun = time.monotonic()
-            self.note_oom_kills()
-            descendants.reap(descendants.children() - self.kept - {self.pid})
-            with suppress(psutil.Error, OSError):  # the task has exited
-                if self.ended_for:
-                    send(signal.SIGKILL)
-                elif breach := self.check():
-                    self.ended_for = breach
-                    send(signal.SIGTERM)
+            self._pass(send)
             is_close = self._scarce > 0 or self._is_growing or self._is_large or self.ended_for
             pause = max(CLOSE_SECONDS if is_close else WATCH_SECONDS, CHECK_SHARE * (time.monotonic() - begun))
+
+    def _pass(self, send: Callable[[signal.Signals], None]) -> None:
+        self.note_oom_kills()
+        descendants.reap(descendants.children() - self.kept - {self.pid})
+        with suppress(psutil.Error, OSError):  # the task has exited
+            number = signal.SIGKILL if self.ended_for else signal.SIGTERM
+            self.ended_for = self.ended_for or self.check()
+            if self.ended_for and self.ended_for.reason == "processes":
+                descendants.kill_all(self.kept)
+            elif self.ended_for:
+                send(number)
 
     _is_growing = _is_large = False
 
     def check(self) -> Breach | None:
         """Return the limit that the task exceeds; None if it may continue."""
-        if text := self.check_memory():
+        pids = self.processes()
+        use = process_tree.measure(pids)
+        if self.limits.threads and use.threads > self.limits.threads:
+            return Breach(
+                "processes",
+                f"Too many processes: this task has {use.threads} processes and threads, the limit is "
+                f"{self.limits.threads} (TASK_PIDS_LIMIT, by default half of the worker's)",
+            )
+        if text := self.check_memory(pids, use):
             return Breach("oom", text)
         if text := self.check_scratch():
             return Breach("scratch", text)
         return None
 
-    def check_memory(self) -> str | None:
+    def check_memory(self, pids: set[int], use: TreeUse) -> str | None:
         """Return why the task must be terminated for its memory; None if it may continue."""
         limit = self.limits.memory
         if limit is None:
             return None
-        pids = self.processes()
-        memory = process_tree.memory(pids)
-        self._is_large = memory.total > limit // 2
-        used = memory.largest
+        self._is_large = use.total > limit // 2
+        used = use.largest
         if self.use:
-            self.use.answers.is_memory_wanted = memory.total > limit
-            if memory.total > limit >= used:
+            self.use.answers.is_memory_wanted = use.total > limit
+            if use.total > limit >= used:
                 used = max(used, self.use.memory(pids))
         if used <= limit:
             return None

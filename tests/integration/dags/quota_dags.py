@@ -41,4 +41,23 @@ def memory_quota():
     harmless.expand(size=[200_000_000] * 4), leak()
 
 
-memory_quota()
+@dag(**SETTINGS)
+def process_quota():
+    @task
+    def harmless(number: int) -> int:
+        """Run beside the bomb, and start a process after it."""
+        import subprocess
+
+        time.sleep(30)
+        subprocess.run(["true"], check=True)
+        return number
+
+    @task.bash
+    def bomb() -> str:
+        """Fork without end, in sessions of their own; the task itself waits."""
+        return 'sleep 3; bomb() { bomb | bomb & }; setsid bash -c "$(declare -f bomb); bomb"; sleep 60'
+
+    harmless.expand(number=[1, 2, 3, 4]), bomb()
+
+
+memory_quota(), process_quota()

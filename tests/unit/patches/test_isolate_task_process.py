@@ -11,7 +11,7 @@ from tests.unit.forks import in_forks
 pytestmark = pytest.mark.processes
 
 IMPORTS = """
-import ctypes, json, multiprocessing, os, resource, signal, subprocess, sys, tempfile, time, uuid
+import ctypes, json, multiprocessing, os, resource, signal, subprocess, sys, tempfile, threading, time, uuid
 from pathlib import Path
 from types import SimpleNamespace
 import airflow.executors.workloads
@@ -139,6 +139,39 @@ def task():
         print("MemoryError", flush=True)
     os._exit(3)
 """,
+    **{
+        f"many processes{where}": f"""
+from airflow_ha.task_process import limits
+supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
+supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
+supervised_task.limits = lambda: limits.Limits(memory=None, allocation=None, scratch=1 << 30, threads=20)
+{before}
+def task():
+    end = time.monotonic() + 60
+    for number in range(30):
+        if not os.fork():
+            os.setsid()
+            if number:
+                time.sleep(60)
+            while time.monotonic() < end and not os.fork():
+                pass  # a new process for each fork: the id that gets a signal has exited
+            os._exit(0)
+    time.sleep(30)
+def after():
+    return len(descendants.reap(descendants.children()))
+"""
+        for where, before in {
+            "": "",
+            " and no thread can start": """
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name == "task-watch":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+""",
+        }.items()
+    },
     **{
         f"forks that {what}": f"""
 from airflow_ha.task_process import limits, process_tree
@@ -268,6 +301,13 @@ def test_task_folder_is_removed(outcomes, case):
 
 def test_task_over_its_memory_limit_gets_a_memory_error(outcomes):
     assert log_messages(outcomes["memory limit"])[0] == "MemoryError"
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("many ")])
+def test_task_with_too_many_processes_ends_with_all_of_them(outcomes, case):
+    outcome = outcomes[case]
+    assert all(words in log_messages(outcome)[-1] for words in ("Too many processes", "20", "TASK_PIDS_LIMIT"))
+    assert (outcome["counted"], outcome["after"], outcome["seconds"] < 20) == (["processes"], 0, True)
 
 
 def test_task_whose_processes_use_too_much_memory_ends(outcomes):

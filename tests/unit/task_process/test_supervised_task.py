@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from airflow_ha.task_process import container_memory, limits, process_tree, supervised_task
-from airflow_ha.task_process.process_tree import TreeMemory
+from airflow_ha.task_process import container_memory, container_pids, limits, process_tree, supervised_task
+from airflow_ha.task_process.process_tree import TreeUse
 from airflow_ha.task_process.usage import Disk
 
 SIZE = 100 << 30
@@ -74,17 +74,17 @@ def test_reserve_is_a_small_part_of_the_disk(disk, least):
 
 
 @pytest.mark.parametrize(
-    ("memory", "exact", "is_over"),
+    ("largest", "total", "exact", "is_over"),
     [
-        (TreeMemory(largest=GIB, total=2 * GIB), 9 * GIB, False),
-        (TreeMemory(largest=3 * GIB, total=3 * GIB), 0, True),
-        (TreeMemory(largest=GIB, total=5 * GIB), GIB, False),
-        (TreeMemory(largest=GIB, total=5 * GIB), 3 * GIB, True),
+        (GIB, 2 * GIB, 9 * GIB, False),
+        (3 * GIB, 3 * GIB, 0, True),
+        (GIB, 5 * GIB, GIB, False),
+        (GIB, 5 * GIB, 3 * GIB, True),
     ],
     ids=["under it at most", "one process", "forks that share", "forks that do not share"],
 )
-def test_task_over_its_memory_limit_is_terminated(task, monkeypatch, memory, exact, is_over):
-    monkeypatch.setattr(process_tree, "memory", lambda _: memory)
+def test_task_over_its_memory_limit_is_terminated(task, monkeypatch, largest, total, exact, is_over):
+    monkeypatch.setattr(process_tree, "measure", lambda _: TreeUse(threads=1, largest=largest, total=total))
     monkeypatch.setattr(task.use, "memory", lambda _: exact)
     breach = task.check()
     assert (breach and breach.reason) == ("oom" if is_over else None)
@@ -102,6 +102,14 @@ def test_memory_limit_is_the_setting_or_half_the_worker(monkeypatch, setting, sl
     monkeypatch.setenv("AIRFLOW__CELERY__WORKER_CONCURRENCY", slots)
     found = limits.limits.__wrapped__()
     assert (found.memory, found.allocation) == (memory, allocation)
+
+
+@pytest.mark.parametrize(("setting", "slots", "threads"), [("", "8", 512), ("", "1", None), ("100", "8", 100)])
+def test_process_limit_is_the_setting_or_half_the_worker(monkeypatch, setting, slots, threads):
+    monkeypatch.setattr(container_pids, "limit", lambda: 1024)
+    monkeypatch.setenv("AIRFLOW_HA_TASK_PIDS_LIMIT", setting)
+    monkeypatch.setenv("AIRFLOW__CELERY__WORKER_CONCURRENCY", slots)
+    assert limits.limits.__wrapped__().threads == threads
 
 
 def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
