@@ -37,7 +37,7 @@ PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_P
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; for more slots, add workers."""
-SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB}
+SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB, "TASK_DISK_RESERVE": MIB}
 """Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
 TASK_PIDS = (32, 1_000_000)
 """The lowest and highest TASK_PIDS_LIMIT; optional."""

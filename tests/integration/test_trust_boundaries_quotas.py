@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.stack import Stack
 
 
@@ -17,6 +19,20 @@ def test_task_that_leaks_memory_in_forks_ends_alone(stack: Stack):
     harmless = ("harmless", "success", 1)
     assert ended_states(stack, "memory_quota", run) == [*[harmless] * 4, ("leak", "failed", 1)], log
     assert "TASK_MEMORY_LIMIT" in log
+
+
+def test_task_that_fills_the_artifacts_ends(stack: Stack):
+    if stack.settings.get("TASK_SCRATCH_LIMIT") != "1500m":
+        pytest.skip("the stack that is up has another limit")
+    run = stack.api.trigger("disk_quota")
+    try:
+        stack.api.wait_for_run("disk_quota", run, timeout=180)
+    finally:
+        stack.containers("worker")[0].execute("rm", "-f", "/opt/airflow/artifacts/disk_quota")
+    log = stack.api.log("disk_quota", run, "fill_artifacts")
+    assert ended_states(stack, "disk_quota", run) == [("fill_artifacts", "failed", 1)], log
+    assert "No space left on device" in log
+    assert "TASK_SCRATCH_LIMIT" in log
 
 
 def test_fork_bomb_ends_alone_and_leaves_nothing(stack: Stack):

@@ -117,7 +117,7 @@ def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
 def service_subprocess(self: ActivitySubprocess, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:
     """Call the upstream method; watch a task that runs for a while."""
     if current and not current.is_watched:
-        current.watch(self._signal_subprocess)
+        current.watch(self._signal_subprocess, self.process_log.warning)
         max_wait_time = min(max_wait_time, WATCH_AFTER_SECONDS)
     code: int | None = _service_subprocess(self, max_wait_time, *args, **kwargs)
     return code

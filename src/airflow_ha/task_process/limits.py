@@ -21,14 +21,16 @@ class Limits:
     Attributes:
         memory: The bytes of memory that its processes may use together; None means the worker's limit.
         allocation: The bytes that each of its processes may allocate; None means no limit.
-        scratch: The bytes on disk of its temporary files.
+        scratch: The bytes on disk of its files.
         threads: The processes and threads that it may have; None means the worker's limit.
+        reserve: The bytes that tasks leave free on their disk; None means a share of the disk.
     """
 
     memory: int | None
     allocation: int | None
     scratch: int
     threads: int | None = None
+    reserve: int | None = None
 
 
 def size_setting(text: str) -> int | None:
@@ -69,4 +71,5 @@ def limits() -> Limits:
         allocation=memory,
         scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
         threads=int(threads or 0) or task_share(container_pids.limit()),
+        reserve=size_setting(os.environ.get("AIRFLOW_HA_TASK_DISK_RESERVE", "")),
     )

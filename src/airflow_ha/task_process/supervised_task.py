@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from airflow_ha.sizes import GIB, shown
-from airflow_ha.task_process import container_memory, descendants, process_tree, scratch
+from airflow_ha.task_process import container_memory, descendants, process_tree, scratch, write_brake
 from airflow_ha.task_process.ending import Breach
 from airflow_ha.task_process.limits import limits
 from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from airflow_ha.task_process.process_tree import TreeUse
 
@@ -41,9 +41,13 @@ PASSES: Final = 15
 """One check in 15 counts the files even if the disk has hardly grown."""
 RESERVE_SHARE: Final = 0.03
 RESERVE_BYTES: Final = 5 * GIB
-"""The free space that tasks leave on their disk, which Postgres may share: the smaller of the two."""
+"""The free space that tasks leave on their disk, which Postgres may share: the smaller of the two, by default."""
 SCARCE_CHECKS: Final = 3
 """The checks in a row that find the disk full before a task is terminated: each task has reported its usage by then."""
+BRAKED: Final = (
+    f"The worker's disk is nearly full: this task cannot write files over {shown(write_brake.SMALL)} (File too large) "
+    "until there is more free space (TASK_DISK_RESERVE)"
+)
 OOM_SECONDS: Final = 10.0
 """How long after an OOM kill a task's exit is attributed to it."""
 
@@ -55,7 +59,12 @@ _uses = mmap.mmap(-1, _USE.size * _USES)
 
 def reserve(disk: Disk) -> int:
     """Return the bytes that tasks leave free on a disk."""
-    return min(int(disk.size * RESERVE_SHARE), RESERVE_BYTES)
+    return limits().reserve or min(int(disk.size * RESERVE_SHARE), RESERVE_BYTES)
+
+
+def must_brake(disk: Disk) -> bool:
+    """Return whether tasks have used half of the reserve: the rest is for Postgres."""
+    return disk.free < reserve(disk) // 2
 
 
 def report_usage(used: int) -> None:
@@ -93,10 +102,14 @@ class TaskRun:
         self.oom_seen: float | None = None
         self.folder: Path | None = None
         self.use: ScratchUse | None = None
+        self.is_braked = False
+        """Whether the task's files may not grow, because its disk is nearly full."""
         with suppress(OSError):  # the disk is full or read-only: the task itself raises the error
             self.folder = scratch.create(where, home)
-            self.use = ScratchUse(self.folder, where)
-            self.lowest = self.use.disk().used
+            self.use = ScratchUse(self.folder, where, (home / "logs", home / "artifacts"))
+            disk = self.use.disk()
+            self.lowest = disk.used
+            self.is_braked = must_brake(disk)
         self._passes = self._scarce = 0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -115,6 +128,8 @@ class TaskRun:
             resource.setrlimit(resource.RLIMIT_DATA, (self.limits.allocation, self.limits.allocation))
         # A core dump would fill the folder.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if self.is_braked:
+            write_brake.apply([os.getpid()])
         if self.folder and self.use:
             os.chdir(self.folder)
             os.environ["AIRFLOW_HA_WORKER_TMP"] = os.environ.get("TMPDIR") or str(scratch.TMP)
@@ -124,12 +139,17 @@ class TaskRun:
 
     # --- In the supervisor
 
-    def watch(self, send: Callable[[signal.Signals], None]) -> None:
+    def watch(self, send: Callable[[signal.Signals], None], warn: Callable[[str], None]) -> None:
         """Start the watch of the task if it has run for WATCH_AFTER_SECONDS.
 
         Args:
             send: Sends a signal to the task.
+            warn: Writes a warning into the task's log.
         """
+        if self.is_braked and self._warn is None:
+            with suppress(OSError):  # the log's own disk is full
+                warn(BRAKED)
+        self._warn = warn
         if self._thread is None and time.monotonic() - self.started >= WATCH_AFTER_SECONDS:
             thread = threading.Thread(target=self._watch, args=(send,), name="task-watch", daemon=True)
             try:
@@ -149,7 +169,7 @@ class TaskRun:
         while not self._over.wait(pause):
             begun = time.monotonic()
             self._pass(send)
-            is_close = self._scarce > 0 or self._is_growing or self._is_large or self.ended_for
+            is_close = self._is_tight or self._is_growing or self._is_large or self.ended_for
             pause = max(CLOSE_SECONDS if is_close else WATCH_SECONDS, CHECK_SHARE * (time.monotonic() - begun))
 
     def _pass(self, send: Callable[[signal.Signals], None]) -> None:
@@ -163,7 +183,8 @@ class TaskRun:
             elif self.ended_for:
                 send(number)
 
-    _is_growing = _is_large = False
+    _is_growing = _is_large = _is_tight = False
+    _warn: Callable[[str], None] | None = None
 
     def check(self) -> Breach | None:
         """Return the limit that the task exceeds; None if it may continue."""
@@ -177,7 +198,7 @@ class TaskRun:
             )
         if text := self.check_memory(pids, use):
             return Breach("oom", text)
-        if text := self.check_scratch():
+        if text := self.check_disk(pids):
             return Breach("scratch", text)
         return None
 
@@ -203,7 +224,7 @@ class TaskRun:
         """Return the ids of the task's processes."""
         return descendants.descendants() - self.kept
 
-    def check_scratch(self) -> str | None:
+    def check_disk(self, pids: Collection[int]) -> str | None:
         """Return why the task must be terminated for its disk usage; None if it may continue."""
         if self.use is None:
             return None
@@ -211,23 +232,35 @@ class TaskRun:
         self.lowest = min(self.lowest, disk.used)
         self._is_growing = disk.used - self.lowest > self.limits.scratch // 2
         reserved = reserve(disk)
+        self._is_tight = disk.free < 2 * reserved
+        self.brake(pids, must_brake(disk))
         self._scarce = self._scarce + 1 if disk.free < reserved else 0
         self._passes += 1
         if not (self._is_growing or self._scarce or self._passes % PASSES == 0):
             return None
-        used = self.use.measure(self.processes(), self._over.is_set)
+        used = self.use.measure(pids, self._over.is_set)
         report_usage(used)
         if used > self.limits.scratch:
             return (
-                f"No space left on device: this task's temporary files use {shown(used)}, "
+                f"No space left on device: this task's files use {shown(used)}, "
                 f"the limit is {shown(self.limits.scratch)} (TASK_SCRATCH_LIMIT)"
             )
         if self._scarce >= SCARCE_CHECKS and used > reserved // 10 and is_biggest(used):
             return (
                 f"No space left on device: the worker's disk has {shown(disk.free)} free, tasks must leave "
-                f"{shown(reserved)} free, and this task's temporary files use the most, {shown(used)}"
+                f"{shown(reserved)} free, and this task's files use the most, {shown(used)}"
             )
         return None
+
+    def brake(self, pids: Collection[int], is_needed: bool) -> None:
+        """Stop the growth of the task's files, or let them grow again."""
+        if is_needed:
+            write_brake.apply(pids)
+            if not self.is_braked and self._warn:
+                self._warn(BRAKED)
+        elif self.is_braked:
+            write_brake.release(pids)
+        self.is_braked = is_needed
 
     def note_oom_kills(self) -> None:
         """Record the time of a new OOM kill in this worker."""

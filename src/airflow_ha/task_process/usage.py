@@ -1,9 +1,9 @@
-"""The disk usage of one task's scratch files, and the exact memory of its processes.
+"""The disk usage of one task's files, and the exact memory of its processes.
 
-Disk usage includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A
-supervisor cannot read the open files or the memory map of a task's process or its forks: they are not dumpable, so that
-other tasks cannot read their memory. It sends them SIGURG, which other programs ignore, and they write their usage to
-shared memory.
+Disk usage includes the task's folder, and files that its processes hold open elsewhere: under /tmp, deleted, or created
+by the task in a volume that outlives it. A supervisor cannot read the open files or the memory map of a task's process
+or its forks: they are not dumpable, so that other tasks cannot read their memory. It sends them SIGURG, which other
+programs ignore, and they write their usage to shared memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import stat
 import struct
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.task_process import process_tree
+from airflow_ha.task_process.file_birth import born
 from airflow_ha.task_process.scratch import TMP
 
 if TYPE_CHECKING:
@@ -69,13 +70,29 @@ def folder_use(folder: str, is_over: Callable[[], bool] = bool) -> int:
     return total
 
 
-def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | None:
-    """Return the files that a process holds open outside its task's folder; None if access is denied.
+@dataclass(frozen=True)
+class Places:
+    """Where a task may write.
+
+    Attributes:
+        folder: Its own folder.
+        scratch: The folders of temporary files, each with a trailing slash.
+        volumes: The folders of files that outlive the task, each with a trailing slash.
+        since: The task's start in whole seconds since the epoch: an older file in a volume is not the task's.
+    """
+
+    folder: str
+    scratch: tuple[str, ...]
+    volumes: tuple[str, ...]
+    since: float
+
+
+def open_files(pid: int | str, places: Places) -> Files | None:
+    """Return the files that a process writes outside its task's folder, and open deleted ones; None if denied.
 
     Args:
         pid: The process, or `self`.
-        folder: The task's folder; of its files only the deleted ones are included.
-        roots: The folders of scratch files, each with a trailing slash.
+        places: Where its task may write.
     """
     files: Files = {}
     where = f"/proc/{pid}/fd"
@@ -88,12 +105,15 @@ def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | N
     for name in names:
         with suppress(OSError):
             path = str(Path(where, name).readlink())
-            if path.startswith(roots):
+            is_in_volume = path.startswith(places.volumes)
+            if is_in_volume or path.startswith(places.scratch):
                 status = Path(where, name).stat()
                 is_deleted = status.st_nlink == 0
                 if stat.S_ISREG(status.st_mode) and (
-                    is_deleted or (not path.startswith(folder + "/") and is_written(pid, name))
+                    is_deleted or (not path.startswith(places.folder + "/") and is_written(pid, name))
                 ):
+                    if is_in_volume and (born(f"{where}/{name}") or 0) < places.since:
+                        continue
                     files[status.st_dev, status.st_ino] = path, status.st_blocks * BLOCK
     return files
 
@@ -175,9 +195,8 @@ class Answers:
 class OwnFiles:
     """The files that one process wrote outside its task's folder: those open now, and those closed but not deleted."""
 
-    def __init__(self, folder: str, roots: tuple[str, ...], answers: Answers) -> None:
-        self.folder = folder
-        self.roots = roots
+    def __init__(self, places: Places, answers: Answers) -> None:
+        self.places = places
         self.answers = answers
         self.seen: Files = {}
 
@@ -191,7 +210,7 @@ class OwnFiles:
                     remaining[key] = path, status.st_blocks * BLOCK
         for key in self.seen.keys() - remaining.keys():
             self.answers.write(key, 0)
-        self.seen = remaining | (open_files("self", self.folder, self.roots) or {})
+        self.seen = remaining | (open_files("self", self.places) or {})
         for key, (_path, size) in self.seen.items():
             self.answers.write(key, size)
         if self.answers.is_memory_wanted:
@@ -205,17 +224,23 @@ class ScratchUse:
     Args:
         folder: The task's folder.
         where: The base of the task folders.
+        volumes: The folders of files that outlive the task.
     """
 
-    def __init__(self, folder: Path, where: Path) -> None:
+    def __init__(self, folder: Path, where: Path, volumes: Iterable[Path]) -> None:
         self.folder = str(folder)
         self.where = str(where)
-        self.roots: tuple[str, ...] = (f"{where}/", f"{TMP}/")
+        self.places = Places(
+            folder=str(folder),
+            scratch=(f"{where}/", f"{TMP}/"),
+            volumes=tuple(f"{volume}/" for volume in volumes),
+            since=float(int(time.time())),
+        )
         self.answers: Answers = Answers()
 
     def signal_handler(self) -> Callable[..., Any]:
         """Return the handler of ASK for the task's process."""
-        return OwnFiles(self.folder, self.roots, self.answers).answer
+        return OwnFiles(self.places, self.answers).answer
 
     def measure(self, pids: Iterable[int], is_over: Callable[[], bool] = bool) -> int:
         """Return the task's usage in bytes from the last entries of its processes, and request new entries.
@@ -224,9 +249,11 @@ class ScratchUse:
             pids: The task's processes.
             is_over: Whether the task is over, so that the result is no longer needed.
         """
-        files = self.answers.read()
+        # The supervisor's own file is the task's log.
+        log = open_files("self", replace(self.places, scratch=(), since=0.0)) or {}
+        files = self.answers.read() | {key: size for key, (_, size) in log.items()}
         for pid in pids:
-            opened = open_files(pid, self.folder, self.roots)
+            opened = open_files(pid, self.places)
             if opened is None:
                 ask(pid)
             else:

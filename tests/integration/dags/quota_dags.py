@@ -60,4 +60,19 @@ def process_quota():
     harmless.expand(number=[1, 2, 3, 4]), bomb()
 
 
-memory_quota(), process_quota()
+@dag(**SETTINGS)
+def disk_quota():
+    @task
+    def fill_artifacts() -> None:
+        """Write 100 MB each second into a volume that outlives the task."""
+        from pathlib import Path
+
+        with Path("/opt/airflow/artifacts/disk_quota").open("wb") as file:
+            for _ in range(200):
+                file.write(b"x" * 10_000_000)
+                time.sleep(0.1)
+
+    fill_artifacts()
+
+
+memory_quota(), process_quota(), disk_quota()

@@ -1,4 +1,4 @@
-"""A task process has its own folder and limits, its log states why it ended, and it leaves nothing behind."""
+"""A task process has its own folder, its log states why it ended, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -6,82 +6,10 @@ import json
 
 import pytest
 
-from tests.unit.forks import in_forks
+from tests.unit.patches.task_runs import log_messages, outcomes_of
 
 pytestmark = pytest.mark.processes
 
-IMPORTS = """
-import ctypes, json, multiprocessing, os, resource, signal, subprocess, sys, tempfile, threading, time, uuid
-from pathlib import Path
-from types import SimpleNamespace
-import airflow.executors.workloads
-from airflow.sdk.execution_time import coordinator, supervisor, task_runner
-"""
-RUN = """
-home = Path(tempfile.mkdtemp())
-os.environ["AIRFLOW_HA_SCRATCH"] = str(home / "scratch")
-for name in ("scratch", "dags"):
-    (home / name).mkdir()
-(home / "dags/query.sql").write_text("select 1")
-{load}
-from airflow.sdk.api.datamodels._generated import TaskInstanceState
-if "airflow_ha.patches.isolate_task_process" in sys.modules:
-    from airflow_ha.task_process import descendants, supervised_task
-    from airflow_ha.patches import isolate_task_process
-    isolate_task_process.AIRFLOW_HOME = str(home)
-    isolate_task_process.prepare_supervisor()
-    counted = []
-    report_task_exit = sys.modules["airflow_ha.patches.report_task_exit"]
-    report_task_exit.count = lambda ti, ending: counted.append(ending.reason)
-
-def task():
-    pass
-
-{task}
-
-holder = isolate_task_process if "airflow_ha.patches.isolate_task_process" in sys.modules else supervisor
-fork_main = holder._fork_main
-holder._fork_main = lambda requests, out, err, log, target: fork_main(requests, out, err, log, task)
-supervisor.ActivitySubprocess.send_msg = lambda *_, **__: None
-reported = []
-calls = SimpleNamespace(
-    start=lambda *_: SimpleNamespace(should_retry=False, start_date=None),
-    finish=lambda **call: reported.append(str(call["state"].value)),
-    heartbeat=lambda *_, **__: None,
-)
-ti = SimpleNamespace(id=uuid.uuid4(), dag_id="d", task_id="t", queue="default", pid=0)
-started, error = time.monotonic(), None
-log = home / "task.log"
-descriptor = log.open("ab")
-import structlog
-logger = structlog.wrap_logger(
-    structlog.BytesLogger(descriptor),
-    processors=[structlog.processors.JSONRenderer(lambda event, **_: json.dumps(event, default=str).encode())],
-)
-supervisor._make_process_nondumpable()
-try:
-    coordinator._PythonCoordinator().execute_task(
-        what=ti, dag_rel_path="d.py", bundle_info=None, client=SimpleNamespace(task_instances=calls),
-        logger=logger.bind(), subprocess_logs_to_stdout=False,
-    )
-except Exception as raised:
-    error = type(raised).__name__ + ": " + str(raised)
-print(json.dumps({{
-    "error": error,
-    "reported": reported,
-    "seconds": time.monotonic() - started,
-    "log": log.read_text(),
-    "scratch": os.listdir(home / "scratch"),
-    "home": str(home),
-    "counted": globals().get("counted"),
-    "after": globals().get("after", lambda: None)(),
-}}))
-"""
-PATCHES = """
-import importlib
-for name in ("reap_ended_task", "heartbeat_lease", "dag_import_signals", "isolate_task_process", "report_task_exit"):
-    importlib.import_module(f"airflow_ha.patches.{name}").apply()
-"""
 LEAVES_A_PROCESS = """
 import subprocess
 def task():
@@ -129,115 +57,13 @@ def task():
     print(children == [str(os.getpid())], flush=True)
     os._exit(3)
 """,
-    "memory limit": """
-supervised_task.limits.cache_clear()
-os.environ["AIRFLOW_HA_TASK_MEMORY_LIMIT"] = "1g"
-def task():
-    try:
-        bytearray(2 << 30)
-    except MemoryError:
-        print("MemoryError", flush=True)
-    os._exit(3)
-""",
-    **{
-        f"many processes{where}": f"""
-from airflow_ha.task_process import limits
-supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
-supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
-supervised_task.limits = lambda: limits.Limits(memory=None, allocation=None, scratch=1 << 30, threads=20)
-{before}
-def task():
-    end = time.monotonic() + 60
-    for number in range(30):
-        if not os.fork():
-            os.setsid()
-            if number:
-                time.sleep(60)
-            while time.monotonic() < end and not os.fork():
-                pass  # a new process for each fork: the id that gets a signal has exited
-            os._exit(0)
-    time.sleep(30)
-def after():
-    return len(descendants.reap(descendants.children()))
-"""
-        for where, before in {
-            "": "",
-            " and no thread can start": """
-start = threading.Thread.start
-def refuse(thread):
-    if thread.name == "task-watch":
-        raise RuntimeError("can't start new thread")
-    start(thread)
-threading.Thread.start = refuse
-""",
-        }.items()
-    },
-    **{
-        f"forks that {what}": f"""
-from airflow_ha.task_process import limits, process_tree
-share = process_tree.share
-
-def share_of(pid):
-    if pid == "self":
-        return share(pid)
-    raise PermissionError  # as without root: forks are not dumpable
-
-process_tree.share = share_of
-supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
-supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
-supervised_task.limits = lambda: limits.Limits(memory=600 << 20, allocation=None, scratch=1 << 30)
-def task():
-    kept = os.urandom({parent} << 20)
-    children = 5
-    for _ in range(children):
-        if not os.fork():
-            kept = [kept, os.urandom({child} << 20)]
-            time.sleep({seconds})
-            os._exit(0)
-    for _ in range(children):
-        os.wait()
-    os._exit(3)
-"""
-        for what, parent, child, seconds in (("leak", 1, 200, 30), ("share", 200, 1, 2))
-    },
-    **{
-        f"fills {place}": f"""
-from airflow_ha.task_process import usage
-open_files = usage.open_files
-if {place != "by its child"}:  # as without root: files of a process that ran no other program are not readable
-    usage.open_files = lambda pid, *where: open_files(pid, *where) if pid == "self" else None
-supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
-supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
-supervised_task.limits.cache_clear()
-os.environ["AIRFLOW_HA_TASK_SCRATCH_LIMIT"] = "8m"
-def task():
-    {statement}
-    time.sleep(30)
-"""
-        for place, statement in {
-            "its folder": "for n in range(3000): Path(str(n)).write_bytes(b'x' * 4096)",
-            "a deleted file": "file = tempfile.TemporaryFile(); file.write(b'x' * 12_000_000); file.flush()",
-            "another place": "Path('/tmp/airflow-ha-fills').write_bytes(b'x' * 12_000_000); "
-            "kept = open('/tmp/airflow-ha-fills', 'r+b')",
-            "by its child": "subprocess.Popen("
-            "['sh', '-c', 'exec 5>gone; rm gone; head -c 12000000 /dev/zero >&5; sleep 30'])",
-        }.items()
-    },
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes():
     """The outcome of each task with the patches, and of one that exits without them."""
-    names = [*CASES, "upstream exits"]
-    scripts = [RUN.format(load=PATCHES, task=task) for task in CASES.values()]
-    scripts.append(RUN.format(load="", task=CASES["exits"]))
-    return dict(zip(names, map(json.loads, in_forks(IMPORTS, scripts)), strict=True))
-
-
-def log_messages(outcome):
-    """Return the messages in a task's log."""
-    return [json.loads(line)["event"] for line in outcome["log"].splitlines()]
+    return outcomes_of(CASES) | outcomes_of({"upstream exits": CASES["exits"]}, load="")
 
 
 @pytest.mark.parametrize(
@@ -297,32 +123,3 @@ def test_task_is_an_earlier_oom_target_than_its_supervisor(outcomes):
 @pytest.mark.parametrize("case", CASES)
 def test_task_folder_is_removed(outcomes, case):
     assert outcomes[case]["scratch"] == []
-
-
-def test_task_over_its_memory_limit_gets_a_memory_error(outcomes):
-    assert log_messages(outcomes["memory limit"])[0] == "MemoryError"
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("many ")])
-def test_task_with_too_many_processes_ends_with_all_of_them(outcomes, case):
-    outcome = outcomes[case]
-    assert all(words in log_messages(outcome)[-1] for words in ("Too many processes", "20", "TASK_PIDS_LIMIT"))
-    assert (outcome["counted"], outcome["after"], outcome["seconds"] < 20) == (["processes"], 0, True)
-
-
-def test_task_whose_processes_use_too_much_memory_ends(outcomes):
-    outcome = outcomes["forks that leak"]
-    assert all(words in log_messages(outcome)[-1] for words in ("Out of memory", "600 MiB", "TASK_MEMORY_LIMIT"))
-    assert (outcome["counted"], outcome["seconds"] < 20) == (["oom"], True)
-
-
-def test_memory_that_forks_share_counts_once(outcomes):
-    assert "exit code 3" in outcomes["forks that share"]["error"]
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("fills ")])
-def test_task_that_fills_the_disk_ends(outcomes, case):
-    outcome = outcomes[case]
-    assert "No space left on device" in log_messages(outcome)[-1]
-    assert all(words in log_messages(outcome)[-1] for words in ("8 MiB", "TASK_SCRATCH_LIMIT"))
-    assert (outcome["counted"], outcome["seconds"] < 20) == (["scratch"], True)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import resource
+import subprocess
+import time
 
 import pytest
 
-from airflow_ha.task_process import container_memory, container_pids, limits, process_tree, supervised_task
+from airflow_ha.task_process import (
+    container_memory,
+    container_pids,
+    file_birth,
+    limits,
+    process_tree,
+    supervised_task,
+    usage,
+    write_brake,
+)
 from airflow_ha.task_process.process_tree import TreeUse
 from airflow_ha.task_process.usage import Disk
 
@@ -33,7 +46,7 @@ def uses(task, monkeypatch, used):
 
 
 def checks(task, times):
-    return [task.check_scratch() for _ in range(times)]
+    return [task.check_disk([]) for _ in range(times)]
 
 
 def test_biggest_task_is_terminated_on_a_nearly_full_disk(task, monkeypatch):
@@ -51,7 +64,7 @@ def test_bigger_task_of_the_worker_is_terminated_first(task, monkeypatch):
     uses(task, monkeypatch, GIB)
     assert checks(task, 5) == [None] * 5
     supervised_task._USE.pack_into(supervised_task._uses, at, other, 0)
-    assert task.check_scratch()
+    assert task.check_disk([])
 
 
 def test_task_with_little_usage_survives_a_full_disk(task, monkeypatch):
@@ -65,7 +78,7 @@ def test_files_are_not_counted_while_the_disk_does_not_grow(task, monkeypatch):
     monkeypatch.setattr(task.use, "measure", lambda *_: counted.append(1) or 11 * GIB)
     checks(task, supervised_task.PASSES - 1)
     assert not counted
-    assert task.check_scratch()
+    assert task.check_disk([])
 
 
 @pytest.mark.parametrize(("disk", "least"), [(10 * GIB, 3 * GIB // 10), (1000 * GIB, 5 * GIB)])
@@ -110,6 +123,62 @@ def test_process_limit_is_the_setting_or_half_the_worker(monkeypatch, setting, s
     monkeypatch.setenv("AIRFLOW_HA_TASK_PIDS_LIMIT", setting)
     monkeypatch.setenv("AIRFLOW__CELERY__WORKER_CONCURRENCY", slots)
     assert limits.limits.__wrapped__().threads == threads
+
+
+def test_reserve_is_the_setting_if_there_is_one(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_HA_TASK_DISK_RESERVE", "20g")
+    monkeypatch.setattr(supervised_task, "limits", limits.limits.__wrapped__)
+    assert supervised_task.reserve(ROOMY) == 20 * GIB
+
+
+def test_files_may_not_grow_while_the_disk_is_nearly_full(task, monkeypatch):
+    uses(task, monkeypatch, 0)
+    warnings = []
+    task.watch(lambda _: None, warnings.append)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        found = []
+        for disk in (FULL, FULL, ROOMY, FULL):
+            monkeypatch.setattr(task.use, "disk", lambda disk=disk: disk)
+            task.check_disk([process.pid])
+            found.append(resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0])
+        process.kill()
+    small = write_brake.SMALL
+    assert found == [small, small, resource.RLIM_INFINITY, small]
+    assert warnings == [supervised_task.BRAKED] * 2
+
+
+def test_a_lower_limit_of_the_task_itself_stays():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        write_brake.apply([process.pid])
+        write_brake.release([process.pid])
+        found = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        process.kill()
+    assert found == (100, hard)
+
+
+def test_older_files_of_a_volume_are_not_the_tasks(task, tmp_path):
+    volume = tmp_path / "no home/artifacts"
+    volume.mkdir(parents=True)
+    own, older = volume / "own", volume / "older"
+    with own.open("w") as file, older.open("w") as other:
+        file.write("x" * 100_000)
+        other.write("x" * 100_000)
+        file.flush()
+        other.flush()
+        later = dataclasses.replace(task.use.places, since=time.time() + 60)
+        found = [usage.open_files("self", places) or {} for places in (task.use.places, later)]
+    paths = [{path for path, _ in files.values()} & {str(own), str(older)} for files in found]
+    assert paths == [{str(own), str(older)}, set()]
+
+
+def test_birth_is_when_the_file_was_created(tmp_path):
+    before = int(time.time())
+    file = tmp_path / "file"
+    file.touch()
+    os.utime(file, (0, 0))
+    assert before <= (file_birth.born(str(file)) or 0) <= time.time()
+    assert file_birth.born(str(tmp_path / "missing")) is None
 
 
 def test_oom_kill_is_attributed_for_some_seconds(task, monkeypatch):
