@@ -1,9 +1,13 @@
-"""A task that takes more than its share of a worker fails alone, and its log names the limit."""
+"""A task over its limit fails alone, with the limit in its log; a stranger leaves nothing in the database."""
 
 from __future__ import annotations
 
+import re
+
+import httpx
 import pytest
 
+from ops.project import ADMIN
 from tests.stack import Stack
 
 
@@ -44,3 +48,24 @@ def test_fork_bomb_ends_alone_and_leaves_nothing(stack: Stack):
     assert "TASK_PIDS_LIMIT" in log
     for worker in stack.containers("worker"):
         assert "bomb" not in worker.execute("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null", check=False).stdout
+
+
+def stored_sessions(stack: Stack) -> int:
+    """Return the number of sessions in the database."""
+    node = (stack.containers("postgres") or stack.containers("patroni-1"))[0]
+    count = "SELECT count(*) FROM session"
+    return int(node.execute("psql", "-U", "postgres", "-d", "airflow", "-Atc", count).stdout)
+
+
+def test_only_a_log_in_stores_a_session(stack: Stack):
+    before = stored_sessions(stack)
+    for _ in range(3):
+        httpx.get(f"{stack.airflow_url}/auth/login/").raise_for_status()
+    assert stored_sessions(stack) == before
+    with httpx.Client(base_url=stack.airflow_url, follow_redirects=True) as browser:
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', browser.get("/auth/login/").text)
+        assert token
+        form = {"csrf_token": token[1], "username": ADMIN, "password": stack.secret("airflow_admin_password")}
+        browser.post("/auth/login/", data=form).raise_for_status()
+        assert stored_sessions(stack) == before + 1
+        assert browser.get("/auth/users/list/").status_code == httpx.codes.OK
