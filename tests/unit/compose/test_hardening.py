@@ -46,6 +46,18 @@ def test_services_have_limits_and_a_rotated_log():
     assert wrong == set()
 
 
+def test_memory_file_systems_are_bounded():
+    """A file in them counts as memory of the container: they take at most half of it."""
+    unbounded = {}
+    for name, service in SERVICES.items():
+        mounts = service.get("tmpfs", [])
+        sizes = [int(size) for mount in mounts for size in re.findall(r"[:,]size=(\d+)m\b", mount)]
+        limit = service["deploy"]["resources"]["limits"]["memory"]
+        if len(sizes) != len(mounts) or sum(sizes) * 1024**2 > limit // 2:
+            unbounded[name] = mounts
+    assert unbounded == {}
+
+
 def test_services_that_exit_are_restarted():
     assert {name for name, service in SERVICES.items() if service["restart"] != "always"} == ONE_SHOTS
 
