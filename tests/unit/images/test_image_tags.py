@@ -22,6 +22,7 @@ AIRFLOW_INPUTS = (
     "compose/images/airflow/Dockerfile",
     "pyproject.toml",
     "uv.lock",
+    "ops/bootstrap/uv-requirements.txt",
     "src/airflow_ha/__init__.py",
 )
 
@@ -75,19 +76,18 @@ def test_values_and_their_order_change_the_tag(inputs):
 
 @pytest.mark.parametrize("changed", AIRFLOW_INPUTS)
 def test_a_changed_input_changes_the_airflow_images_tag(changed, tmp_path):
-    for name in ("compose/images", "src"):
+    for name in ("compose/images", "ops/bootstrap", "src"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
-    before = airflow_reference(tmp_path, "base:1", "1.0")
+    before = airflow_reference(tmp_path, "base:1")
     with (tmp_path / changed).open("a") as file:
         file.write("\n# changed\n")
-    assert airflow_reference(tmp_path, "base:1", "1.0") != before
+    assert airflow_reference(tmp_path, "base:1") != before
 
 
-def test_another_base_or_uv_changes_the_airflow_images_tag():
-    references = {airflow_reference(ROOT, base, uv) for base in ("base:1", "base:2") for uv in ("1.0", "2.0")}
-    assert len(references) == 4
+def test_another_base_changes_the_airflow_images_tag():
+    assert airflow_reference(ROOT, "base:1") != airflow_reference(ROOT, "base:2")
 
 
 @pytest.fixture

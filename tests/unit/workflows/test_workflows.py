@@ -156,7 +156,7 @@ def test_job_with_tests_has_a_summary_and_keeps_its_reports(name, job, model):
 def test_built_image_has_the_name_that_up_expects():
     image_facts = facts(ROOT)
     versions = read_images_env(ROOT)
-    assert image_facts["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE], versions["UV_VERSION"])
+    assert image_facts["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE])
     images = json.loads(image_facts["images"])
     assert {image["reference"] for image in images} == {
         value for key, value in versions.items() if key.endswith("_IMAGE") and key != AIRFLOW_BASE_IMAGE
