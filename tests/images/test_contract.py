@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ops.images.resolve import BASES, OPTIONAL, official_references
+from ops.images.versions import repository_and_tag
 from tests.images.conftest import ROOT, docker, run_in
 
 CONTRACT = yaml.safe_load((ROOT / "ops/images/airgap/contract.yaml").read_text(encoding="utf-8"))
@@ -72,7 +73,7 @@ def test_the_software_has_the_version_of_images_env(reference, key):
     writable = ("--tmpfs", "/tmp", "--env", "AIRFLOW_CONFIG=/tmp/airflow.cfg")
     answer = run_in(reference, CONTRACT[key]["user"]["id"], version["command"], *writable)
     digits = version["digits"]
-    assert numbers(answer.output)[:digits] == numbers(official.rsplit(":", 1)[1])[:digits], answer.output
+    assert numbers(answer.output)[:digits] == numbers(repository_and_tag(official)[1])[:digits], answer.output
 
 
 @pytest.mark.parametrize("key", IMAGES)
