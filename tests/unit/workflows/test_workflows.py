@@ -173,6 +173,23 @@ def test_build_passes_the_arguments_of_the_dockerfile():
         assert {line.split("=")[0] for line in build["build-args"].splitlines()} == arguments
 
 
+def test_every_image_is_scanned_before_a_release():
+    jobs = load(WORKFLOWS["ci.yaml"])["jobs"]
+    scans = {
+        name: step["with"]["image"]
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if step.get("uses") == "./.github/actions/vulnerabilities"
+    }
+    assert scans == {
+        "vulnerabilities": "${{ matrix.image.reference }}",
+        "airflow-vulnerabilities": "${{ steps.airflow.outputs.reference }}",
+    }
+    (scan,) = (step for step in load(ACTIONS["vulnerabilities"])["runs"]["steps"] if "scan-action" in str(step))
+    assert scan["with"]["fail-build"] is True
+    assert scan["with"]["severity-cutoff"] == "critical"
+
+
 # ---- permissions
 
 
