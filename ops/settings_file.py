@@ -37,8 +37,10 @@ PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_P
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; for more slots, add workers."""
-SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB}
+SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB, "TASK_DISK_RESERVE": MIB}
 """Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
+TASK_PIDS = (32, 1_000_000)
+"""The lowest and highest TASK_PIDS_LIMIT; optional."""
 SUSPENSION_SECONDS = (10, 600)
 """The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
@@ -195,6 +197,8 @@ def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
         return "PARALLELISM", "a number of tasks, 1 or more"
     if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
         return "SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5"
+    if settings.get("FLOWER_READ_ONLY", "") not in ("true", "false", ""):
+        return "FLOWER_READ_ONLY", "true or false"
     if not is_integer(settings.get("WORKER_CONCURRENCY") or "1", 1, MAX_SLOTS):
         return "WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}"
     return None
@@ -205,6 +209,9 @@ def refused_task_limit(settings: Mapping[str, str]) -> tuple[str, str] | None:
     for key, minimum in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < minimum:
             return key, f"a size such as 2g or 1500m, of at least {minimum >> 20}m"
+    fewest, most = TASK_PIDS
+    if not is_integer(settings.get("TASK_PIDS_LIMIT") or str(most), fewest, most):
+        return "TASK_PIDS_LIMIT", f"how many processes and threads a task may have, {fewest} or more"
     if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
         return "TASK_SUSPENSION", "on or off"
     shortest, longest = SUSPENSION_SECONDS

@@ -13,6 +13,7 @@ from ops import (
     compose_override,
     container_limits,
     data_tier,
+    docker_daemon,
     patch_report,
     preflight,
     secrets_store,
@@ -86,6 +87,8 @@ def up(
         preflight.check(project, settings)
         warn_of_other_data(settings)
         report("Docker, settings, secrets, ports, memory and disk are checked")
+        if advice := docker_daemon.advice():
+            report(advice)
 
         heading("Starting")
         start_all(project, settings)

@@ -28,8 +28,8 @@ OUTPUT = re.compile(r"^#(?P<number>\d+) \d+\.\d+ +(?P<text>.+)$")
 # The purpose of a step, by the first of these commands in its instruction.
 PURPOSES = {
     "uv pip sync": "installing the locked Python packages",
-    "pip install --quiet --no-cache-dir --timeout 120 --require-hashes": "installing the locked Python packages",
-    "pip install": "fetching uv",
+    "-r /tmp/uv-requirements.txt": "fetching uv",
+    "pip install": "installing the locked Python packages",
     "go run": "fetching and compiling Go modules",
     "go install": "fetching and compiling Go modules",
     "go build": "fetching and compiling Go modules",

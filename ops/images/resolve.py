@@ -39,6 +39,7 @@ AIRFLOW_IMAGE = "AIRFLOW_IMAGE"
 AIRFLOW_BASE_IMAGE = "AIRFLOW_BASE_IMAGE"
 AIRFLOW_REPOSITORY = "airflow-ha/airflow"
 AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
+UV_REQUIREMENTS = "ops/bootstrap/uv-requirements.txt"
 PATRONI_IMAGE = "PATRONI_IMAGE"
 PATRONI_REPOSITORY = "airflow-ha/patroni"
 PATRONI_FOLDER = "compose/images/patroni"
@@ -331,19 +332,15 @@ class ImageSources:
         references = [bases[base].reference for base in BUILT_ON[key]]
         origin: Origin = "official" if all(base.origin == "official" for base in bases.values()) else "airgap"
         if key == AIRFLOW_IMAGE:
-            return ResolvedImage(airflow_reference(self.root, references[0], self.uv_version()), origin)
+            return ResolvedImage(airflow_reference(self.root, references[0]), origin)
         return ResolvedImage(patroni_reference(self.root, references), origin)
 
     def build_of(self, key: str, reference: str, bases: Mapping[str, ResolvedImage]) -> Build:
         arguments = {base: image.reference for base, image in bases.items()}
         if key == AIRFLOW_IMAGE:
-            arguments["UV_VERSION"] = self.uv_version()
             return Build(reference, self.root / AIRFLOW_DOCKERFILE, self.root, arguments)
         folder = self.root / PATRONI_FOLDER
         return Build(reference, folder / "Dockerfile", folder, arguments)
-
-    def uv_version(self) -> str:
-        return read_images_env(self.root)["UV_VERSION"]
 
     def images_to_request(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
         """Return the keys of the images to request from the registries.
@@ -403,7 +400,7 @@ def images_choice(environ: Mapping[str, str]) -> Choice:
     raise ImageError(f"cannot use STACK_IMAGES={value}\nhint: set it to one of {', '.join(get_args(Choice))}")
 
 
-def airflow_reference(root: Path, base: str, uv_version: str) -> str:
+def airflow_reference(root: Path, base: str) -> str:
     """Return the name of the Airflow image on `base`; its tag changes with the lock, the code and the base."""
     dockerfile = root / AIRFLOW_DOCKERFILE
     inputs = [
@@ -411,9 +408,10 @@ def airflow_reference(root: Path, base: str, uv_version: str) -> str:
         dockerfile.with_suffix(".dockerignore"),
         root / "pyproject.toml",
         root / "uv.lock",
+        root / UV_REQUIREMENTS,
         root / "src",
     ]
-    return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base, uv_version])}"
+    return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base])}"
 
 
 def patroni_reference(root: Path, bases: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,18 @@ def test_services_have_limits_and_a_rotated_log():
         if min(service["deploy"]["resources"]["limits"].values()) <= 0 or service["logging"]["options"] != rotated
     }
     assert wrong == set()
+
+
+def test_memory_file_systems_are_bounded():
+    """A file in them counts as memory of the container: they take at most half of it."""
+    unbounded = {}
+    for name, service in SERVICES.items():
+        mounts = service.get("tmpfs", [])
+        sizes = [int(size) for mount in mounts for size in re.findall(r"[:,]size=(\d+)m\b", mount)]
+        limit = service["deploy"]["resources"]["limits"]["memory"]
+        if len(sizes) != len(mounts) or sum(sizes) * 1024**2 > limit // 2:
+            unbounded[name] = mounts
+    assert unbounded == {}
 
 
 def test_services_that_exit_are_restarted():
@@ -155,6 +168,18 @@ def test_no_component_serves_logs():
     """Upstream's log server opens a path after its check, and API servers would fetch from a host that a task names."""
     for name in ("worker", "triggerer"):
         assert "--skip-serve-logs" in [*SERVICES[name]["entrypoint"], *SERVICES[name]["command"]]
+
+
+def test_flower_refuses_every_operation_by_default():
+    """Flower checks `read_only` in each handler that changes something: an upgrade must not add one without it."""
+    from flower.urls import handlers
+    from flower.views.auth import LoginHandler
+
+    assert SERVICES["flower"]["environment"]["FLOWER_READ_ONLY"] is True
+    classes = {rule.handler_class if hasattr(rule, "handler_class") else rule[1] for rule in handlers}
+    writers = {handler: handler.post for handler in classes - {LoginHandler} if "post" in vars(handler)}
+    assert len(writers) > 10
+    assert [handler for handler, post in writers.items() if "options.read_only:" not in inspect.getsource(post)] == []
 
 
 def test_no_secret_is_in_the_environment():

@@ -59,6 +59,13 @@ def test_with_a_registry_services_get_official_images(daemon):
     assert f"AIRFLOW_BASE_IMAGE={OFFICIAL['AIRFLOW_BASE_IMAGE']}" in daemon.calls("build")[0]
 
 
+def test_an_image_with_a_digest_is_pulled_and_used_by_it(daemon):
+    daemon.registry("answers")
+    pinned = f"{OFFICIAL['REDIS_IMAGE']}@sha256:{'1' * 64}"
+    assert resolve_all({"REDIS_IMAGE": pinned})["REDIS_IMAGE"] == ResolvedImage(pinned, "official")
+    assert any(line.endswith(pinned) for line in daemon.calls("pull"))
+
+
 def test_without_a_registry_services_get_fallback_images(daemon):
     images = resolve_all()
     assert origins(images) == {"airgap"}

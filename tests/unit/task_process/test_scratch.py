@@ -78,19 +78,23 @@ def test_file_with_two_names_counts_once(tmp):
     assert 100_000 <= usage.folder_use(str(tmp)) < 150_000
 
 
+def places(folder):
+    return usage.Places(folder=str(folder / "folder"), scratch=(f"{folder}/",), volumes=(), since=0)
+
+
 def test_file_shared_by_forks_counts_once(tmp):
     answers = usage.Answers()
     with (tmp / "file").open("wb") as file:
         file.write(b"x" * 100_000)
         file.flush()
         for _ in range(2):
-            usage.OwnFiles(str(tmp / "folder"), (f"{tmp}/",), answers).answer()
+            usage.OwnFiles(places(tmp), answers).answer()
         assert 100_000 <= sum(answers.read().values()) < 150_000
 
 
 def test_closed_file_counts_until_it_is_deleted(tmp):
     answers = usage.Answers()
-    own = usage.OwnFiles(str(tmp / "folder"), (f"{tmp}/",), answers)
+    own = usage.OwnFiles(places(tmp), answers)
     with (tmp / "file").open("wb") as file:
         file.write(b"x" * 100_000)
         file.flush()
