@@ -45,6 +45,10 @@ SUSPENSION_SECONDS = (10, 600)
 """The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """The bases of the links in messages; optional: by default derived from BIND_ADDRESS and the ports."""
+TRUSTED_PROXIES = "TRUSTED_PROXIES"
+PUBLIC_HOSTS = "PUBLIC_HOSTS"
+LOG_IN_FAILURES = (3, 1000)
+SESSION_MINUTES = (5, 43200)
 REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
 """The largest request bodies that the gateway accepts; optional, with defaults in compose/airflow.yaml."""
 REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
@@ -149,7 +153,8 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     Raises:
         StackError: A value is not valid; the error names the key, its line and the valid values.
     """
-    for find_refusal in (refused_topology, refused_address, refused_scheduling, refused_task_limit, check_patches):
+    checks = (refused_topology, refused_address, refused_access, refused_scheduling, refused_task_limit, check_patches)
+    for find_refusal in checks:
         if refused := find_refusal(settings):
             raise refusal(settings, shown, lines, *refused)
     check_profiles(profiles(settings), shown)
@@ -183,6 +188,24 @@ def refused_address(settings: Mapping[str, str]) -> tuple[str, str] | None:
     for key in ADDRESSES:
         if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
             return key, "an address that begins with https:// or http://"
+    return None
+
+
+def refused_access(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid setting of proxies, names or log-ins, and its valid values; None if all are valid."""
+    for proxy in settings.get(TRUSTED_PROXIES, "").split(" "):
+        try:
+            ipaddress.ip_network(proxy or "::1", strict=False)
+        except ValueError:
+            return TRUSTED_PROXIES, "addresses or networks, separated by spaces, such as 192.0.2.7 or 10.0.0.0/8"
+    if not all(HOST.fullmatch(host) for host in settings.get(PUBLIC_HOSTS, "").split()):
+        return PUBLIC_HOSTS, "host names without ports, separated by spaces, such as airflow.example.com"
+    if not is_integer(settings.get("LOG_IN_FAILURES") or "10", *LOG_IN_FAILURES):
+        return "LOG_IN_FAILURES", "a number of failed log-ins, 3 to 1000"
+    if not is_integer(settings.get("SESSION_MINUTES") or "1440", *SESSION_MINUTES):
+        return "SESSION_MINUTES", "a number of minutes, 5 to 43200"
+    if settings.get("API_DOCS", "on") not in ("on", "off", ""):
+        return "API_DOCS", "on or off"
     return None
 
 

@@ -102,6 +102,13 @@ class AirflowClient:
         is_first = "Authorization" not in self._http.headers
         if is_first:
             response = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
+            if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                raise StackError(
+                    "cannot log in to Airflow: the gateway refuses log-ins from this host after too many failures",
+                    where=self.url,
+                    hint="wait 5 minutes; alerting/runbooks/AirflowLogInsRefused.md has the diagnosis",
+                    code=FAILURE,
+                )
             if response.status_code != httpx.codes.CREATED:
                 raise StackError(
                     f"cannot log in to Airflow as {self._credentials['username']}: status {response.status_code}",

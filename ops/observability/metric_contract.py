@@ -320,7 +320,8 @@ EXPORTED: Final = {
     "gateway": Exporter(
         "https://github.com/haproxy/haproxy/blob/v3.0.0/addons/promex/README",
         frozenset({"haproxy_server_status", "haproxy_backend_current_queue",
-                   "haproxy_backend_http_responses_total", "haproxy_backend_response_time_average_seconds"}),
+                   "haproxy_backend_http_responses_total", "haproxy_backend_response_time_average_seconds",
+                   "haproxy_sticktable_used"}),
     ),
     "postgres-exporter": Exporter(
         "https://github.com/prometheus-community/postgres_exporter/blob/v0.17.1/cmd/postgres_exporter/queries.go"
