@@ -25,7 +25,7 @@ from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
-from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import DATA_PROFILES, POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
@@ -315,6 +315,9 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     postgres = replicated_postgres if replicated else single_postgres
     metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
     results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
+    results_owner = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "celery_results")
+    superuser = postgres(settings, f"postgres:{in_url['postgres_superuser_password']}", "postgres")
+    is_own = not set(DATA_PROFILES).isdisjoint(profiles(settings))
     redis = [f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"]
     broker, sentinel = f"redis://:{in_url['redis_password']}@{redis[0]}/0", {}
     if replicated:
@@ -327,6 +330,9 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
         "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
         "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
+        "airflow/celery_results_owner": f"db+postgresql+psycopg2://{results_owner}",
+        # Empty for an external Postgres, whose superuser is unknown.
+        "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if is_own else "",
         "airflow/celery_broker_url": broker,
         "airflow/celery_sentinel_kwargs": json.dumps(sentinel),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs once, in an empty data directory. Creates a role and a database for Airflow's metadata, and a pair for Celery's
-# results. Workers have only the second role: a task reads no connections or variables. The exporter's role reads
-# statistics only.
+# Runs once, in an empty data directory. Creates a database for Airflow's metadata and one for Celery's results, both
+# owned by the role `airflow`, which workers do not have. Their role `celery_results` may only store results: `migrate`
+# grants that and sets limits (src/airflow_ha/result_database.py). The exporter's role reads statistics only.
 set -eu
 
 sql_literal() { # sql_literal FILE: the file's content as an SQL string
@@ -16,7 +16,8 @@ CREATE ROLE airflow LOGIN PASSWORD $(sql_literal /run/secrets/postgres_airflow_p
 CREATE ROLE celery_results LOGIN PASSWORD $(sql_literal /run/secrets/postgres_celery_password);
 CREATE ROLE monitoring LOGIN PASSWORD $(sql_literal /run/secrets/postgres_monitoring_password) IN ROLE pg_monitor;
 CREATE DATABASE airflow OWNER airflow;
-CREATE DATABASE celery_results OWNER celery_results;
+CREATE DATABASE celery_results OWNER airflow;
 REVOKE CONNECT, TEMPORARY ON DATABASE airflow, celery_results, postgres FROM PUBLIC;
+GRANT CONNECT ON DATABASE celery_results TO celery_results;
 GRANT CONNECT ON DATABASE postgres TO monitoring;
 SQL

@@ -98,8 +98,8 @@ perf and py-spy):
   reads. The rest is the parse of the DAG file (10 ms; 15 ms before
   [prepare_task_fork](../../src/airflow_ha/patches/prepare_task_fork.py)), four calls of the Execution API (8 ms), the
   task's span, logging, and Celery's result. The worker's total was 105 ms before
-  [skip_empty_param_schema](../../src/airflow_ha/patches/skip_empty_param_schema.py) and
-  [upsert_task_result](../../src/airflow_ha/patches/upsert_task_result.py).
+  [skip_empty_param_schema](../../src/airflow_ha/patches/skip_empty_param_schema.py) and the single statement of
+  [result_backend](../../src/airflow_ha/result_backend.py).
 - Tried and not kept, because it changes Python's memory management: constant reference counts, as at Instagram, halve
   the faults and saved 1 of the 9 ms in which the DAG is parsed. Huge pages before the fork (MADV_COLLAPSE, from Linux
   6.1 on) saved 5 of 14 ms in an experiment. Settings alone saved nothing: huge pages by the C library (126 ms, 124 ms

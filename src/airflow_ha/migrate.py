@@ -1,9 +1,10 @@
 """Migrate the metadata database and create the accounts of the stack: `python -m airflow_ha.migrate`.
 
-This module runs first at every `up` and is idempotent. It migrates the schema (Airflow's and FAB's), and creates the
-admin and the monitoring account with the passwords of their secret files. It also creates the connection of
-`monitoring_dag`, and the pools of the DAGs. Airflow's own commands (`db migrate`, `users create`, `connections add`,
-`pools set`) would start Airflow four times and show the passwords in the process list.
+This module runs first at every `up` and is idempotent. It prepares the database of Celery's results (result_database.py),
+migrates the schema (Airflow's and FAB's), and creates the admin and the monitoring account with the passwords of their
+secret files, the connection of `monitoring_dag`, and the pools of the DAGs. Airflow's own commands (`db migrate`,
+`users create`, `connections add`, `pools set`) would start Airflow four times and show the passwords in the process
+list.
 
 A change of the admin's password in Airflow is kept. A secret file is applied again only if its password differs from
 the last one. A table of our own holds a salted hash of that password: unlike a Variable, tasks and the REST API cannot
@@ -18,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, select
 
+from airflow_ha import result_database
 from airflow_ha.monitoring.check_run import CONNECTION
 
 SECRETS = Path("/run/secrets")
@@ -54,6 +56,7 @@ PASSWORDS = Table(
 def main() -> None:
     """Migrate the schema, then create what is missing."""
     admin, monitoring = secret("airflow_admin_password"), secret("airflow_monitoring_password")
+    result_database.prepare(SECRETS)
 
     from airflow.utils.db import upgradedb
 

@@ -577,15 +577,6 @@ PATCHES: Final[tuple[Patch, ...]] = (
         written_for=JSONSCHEMA,
         replaces={"jsonschema.validators:create.Validator.check_schema": "8b2ed5e9f539"},
     ),
-    Patch(
-        name="upsert_task_result",
-        kind="speed",
-        components=WORKER,
-        benefit="A worker writes a task's result with one statement, not four: saves 6% of a no-op task's CPU",
-        cost="None",
-        written_for=CELERY | SQLALCHEMY,
-        replaces={"celery.backends.database:DatabaseBackend._store_result": "56cc17e4293e"},
-    ),
 )
 
 NAMES: Final = tuple(patch.name for patch in PATCHES)

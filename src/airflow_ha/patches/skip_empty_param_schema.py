@@ -4,7 +4,8 @@ Problem: whenever a param gets its value, its schema is checked against JSON Sch
 `params={"tasks": 100}`. The check walks seven vocabularies to find that `{}` allows everything. A task does it three
 times for each param of its DAG.
 Patch: `Draft202012Validator.check_schema` accepts `{}` at once.
-Measured on 2 cores: 0.34 ms per check; upsert_task_result states the effect on a whole task.
+Measured on 2 cores: 0.34 ms per check. With the single statement of result_backend.py, a no-op task costs a worker
+0.100 CPU-seconds instead of 0.105.
 Applies to: jsonschema 4.26.0, `jsonschema.validators`, as Airflow 3.3.2's `Param` calls it. Workers.
 Upstream issue: none found.
 Remove when: the test in `test_skip_empty_param_schema.py` that names upstream fails.

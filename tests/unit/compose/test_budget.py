@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 
+from airflow_ha import result_database
 from airflow_ha.task_process import suspension
 from ops.settings_file import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
@@ -77,6 +78,8 @@ def test_all_pools_together_stay_under_max_connections(services):
     connections["worker"] = instances(services["worker"]) * (slots + 1)
     connections["results"] = instances(services["scheduler"]) * (5 + 10)
     assert sum(connections.values()) + RESERVED <= int(max_connections[1]), connections
+    # The role that tasks can reach has room for more workers, and leaves most connections to Airflow.
+    assert 4 * connections["worker"] <= result_database.WORKER_CONNECTIONS <= int(max_connections[1]) / 3
 
 
 def test_patroni_has_as_many_connections_as_a_single_postgres():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -182,6 +183,23 @@ def test_flower_refuses_every_operation_by_default():
     assert [handler for handler, post in writers.items() if "options.read_only:" not in inspect.getsource(post)] == []
 
 
+def test_only_migrate_has_the_superuser_and_only_schedulers_read_results():
+    def readers(secret: str) -> set[str]:
+        return {name for name, service in SERVICES.items() if secret in service.get("secrets", [])}
+
+    assert readers("postgres_superuser_conn") == {"migrate"}
+    assert readers("celery_results_owner") == {"migrate", "scheduler"}
+    assert readers("celery_result_backend") == {"migrate", "worker"}
+
+
+def test_every_celery_app_has_the_backend_without_pickle():
+    """Flower has none: it cannot reach the database."""
+    for name in ("scheduler", "worker"):
+        settings = json.loads(SERVICES[name]["environment"]["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"])
+        assert settings["override_backends"] == {"db": "airflow_ha.result_backend:ResultBackend"}
+    assert SERVICES["flower"]["environment"]["AIRFLOW__CELERY__RESULT_BACKEND"] == "disabled://"
+
+
 def test_no_secret_is_in_the_environment():
     secret = re.compile(r"PASSWORD|SECRET|FERNET|TOKEN|BROKER_URL|RESULT_BACKEND|BASIC_AUTH")
     in_clear = {
@@ -189,6 +207,7 @@ def test_no_secret_is_in_the_environment():
         for name, service in SERVICES.items()
         for key, value in service.get("environment", {}).items()
         if secret.search(key) and not (key.endswith(("_CMD", "_FILE")) and "/run/secrets/" in value)
+        if value != "disabled://"
     }
     # The name of a function.
     assert {entry for entry in in_clear if not entry.endswith("AIRFLOW__LOGGING__SECRET_MASK_ADAPTER")} == set()

@@ -51,6 +51,7 @@ def migrate(monitoring_password: str, admin_password: str = ADMIN_PASSWORD) -> l
     """Migrate and return the printed changes."""
     from airflow_ha import migrate
 
+    migrate.result_database.prepare = lambda _: None  # of Postgres; tests/images/test_result_database.py
     migrate.SECRETS = HOME / "secrets"
     migrate.SECRETS.mkdir(exist_ok=True)
     (migrate.SECRETS / "airflow_admin_password").write_text(f"{admin_password}\n")

@@ -153,6 +153,14 @@ def test_result_backend_has_its_own_role_and_database(made):
     assert "//celery_results:" in backend
     assert "/celery_results?" in backend
     assert (made.secrets / "postgres_airflow_password").read_text().strip() not in backend
+    assert "//airflow:" in (mounted / "celery_results_owner").read_text()
+    assert "//postgres:" in (mounted / "postgres_superuser_conn").read_text()
+
+
+@pytest.mark.usefixtures("owners")
+def test_external_postgres_has_no_superuser(made):
+    secrets_store.mount(made, settings_file.read(made) | {"COMPOSE_PROFILES": "flower"}, "image")
+    assert (made.secrets / "mounted/airflow/postgres_superuser_conn").read_text() == ""
 
 
 def test_chown_container_has_no_secret_on_its_command_line(made, docker, monkeypatch):
@@ -208,7 +216,16 @@ def replicated(made, owners):
     return {path.name: path.read_text() for path in (made.secrets / "mounted/airflow").iterdir()}
 
 
-@pytest.mark.parametrize("name", ["sql_alchemy_conn", "sql_alchemy_conn_async", "celery_result_backend"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sql_alchemy_conn",
+        "sql_alchemy_conn_async",
+        "celery_result_backend",
+        "celery_results_owner",
+        "postgres_superuser_conn",
+    ],
+)
 def test_replicated_database_url_has_all_nodes_and_read_write(replicated, name):
     url = make_url(replicated[name].removeprefix("db+"))
     assert url.query["host"] == ("patroni-1:5432", "patroni-2:5432")
