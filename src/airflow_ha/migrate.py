@@ -1,6 +1,6 @@
 """Migrate the metadata database and create the accounts of the stack: `python -m airflow_ha.migrate`.
 
-This module runs first at every `up` and is idempotent. It prepares the database of Celery's results (result_database.py),
+It runs first at every `up` and is idempotent. It prepares the database of Celery's results (result_database.py),
 migrates the schema (Airflow's and FAB's), and creates the admin and the monitoring account with the passwords of their
 secret files, the connection of `monitoring_dag`, and the pools of the DAGs. Airflow's own commands (`db migrate`,
 `users create`, `connections add`, `pools set`) would start Airflow four times and show the passwords in the process

@@ -12,7 +12,7 @@ SERVICES = compose_model()["services"]
 SECURITY = ROOT / ".github/SECURITY.md"
 ALERTMANAGER = [ROOT / "alerting/alertmanager"]
 READ_ELSEWHERE = {
-    "migrate": [ROOT / "src/airflow_ha/migrate.py"],
+    "migrate": [ROOT / "src/airflow_ha/migrate.py", ROOT / "src/airflow_ha/result_database.py"],
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
 }
