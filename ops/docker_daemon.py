@@ -16,7 +16,7 @@ ICC: Final = "com.docker.network.bridge.enable_icc"
 
 
 def advice() -> str | None:
-    """Return one line about settings of the daemon that an operator should know; None if there is nothing to say."""
+    """Return one line about settings of the daemon that an operator should know; None if it needs none."""
     info = json.loads(compose.docker("info", "--format", "{{json .}}") or "{}")
     bridge = json.loads(compose.docker("network", "inspect", "--format", "{{json .Options}}", "bridge") or "{}")
     return advice_on(info, bridge) if info else None

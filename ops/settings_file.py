@@ -197,6 +197,8 @@ def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
         return "PARALLELISM", "a number of tasks, 1 or more"
     if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
         return "SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5"
+    if settings.get("FLOWER_READ_ONLY", "") not in ("true", "false", ""):
+        return "FLOWER_READ_ONLY", "true or false"
     if not is_integer(settings.get("WORKER_CONCURRENCY") or "1", 1, MAX_SLOTS):
         return "WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}"
     return None

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ops.project import ADMIN
-from tests.stack import Stack
+from tests.stack import Stack, wait_until
 
 
 def ended_states(stack: Stack, dag: str, run: str) -> list[tuple[object, object, object]]:
@@ -69,3 +69,23 @@ def test_only_a_log_in_stores_a_session(stack: Stack):
         browser.post("/auth/login/", data=form).raise_for_status()
         assert stored_sessions(stack) == before + 1
         assert browser.get("/auth/users/list/").status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "worker/shutdown/{worker}",
+        "worker/pool/shrink/{worker}?n=1",
+        "worker/queue/cancel-consumer/{worker}?queue=default",
+        "task/send-task/execute_workload",
+        "task/revoke/none?terminate=true",
+    ],
+)
+def test_flower_shows_workers_and_refuses_operations(stack: Stack, path: str):
+    workers = wait_until(
+        lambda: stack.flower.get("/api/workers", params={"refresh": True}).raise_for_status().json(),
+        timeout=60,
+        what="Flower knows the workers",
+    )
+    answer = stack.flower.post(f"/api/{path.format(worker=next(iter(workers)))}", json={"args": []})
+    assert answer.status_code == httpx.codes.FORBIDDEN

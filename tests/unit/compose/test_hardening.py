@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,17 @@ def test_worker_and_flower_have_no_metadata_credentials():
     for service in (SERVICES["worker"], SERVICES["flower"]):
         assert not DATABASE_SECRETS & set(service["secrets"])
         assert "no-access@" in service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_flower_refuses_every_operation_by_default():
+    """Flower checks `read_only` in each handler that changes something: an upgrade must not add one without it."""
+    from flower.urls import handlers
+
+    assert SERVICES["flower"]["environment"]["FLOWER_READ_ONLY"] is True
+    api = {rule[1] for rule in handlers if isinstance(rule, tuple) and rule[0].startswith("/api/")}
+    writers = {handler: handler.post for handler in api if "post" in vars(handler)}
+    assert len(writers) > 10
+    assert [handler for handler, post in writers.items() if "options.read_only:" not in inspect.getsource(post)] == []
 
 
 def test_no_secret_is_in_the_environment():

@@ -101,6 +101,7 @@ def test_binary_env_file_is_refused(project):
         ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
         ("TASK_PIDS_LIMIT=31", "32 or more"),
+        ("FLOWER_READ_ONLY=yes", "true or false"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
         ("PATCHES=some", "one of all, safety, none"),
