@@ -213,9 +213,10 @@ class SlackStub:
             and labels.items() <= message.labels.items()
         ]
 
-    def presses(self) -> int:
-        """Return how often the dead man's switch was pressed."""
-        return int(self.http.get("/watchdog").raise_for_status().json()["count"])
+    def presses(self) -> tuple[int, float]:
+        """Return how often the dead man's switch was pressed, and the seconds since the last time."""
+        presses = self.http.get("/watchdog").raise_for_status().json()
+        return int(presses["count"]), time.time() - (presses["last"] or 0.0)
 
     @contextmanager
     def failing(self, **fault: int) -> Iterator[None]:
