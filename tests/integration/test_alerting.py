@@ -107,6 +107,10 @@ def test_a_silenced_alert_sends_nothing_and_shows_its_reason(healthy_stack: Stac
     broken.write_text("from airflow.sdk import dag\nraise RuntimeError('meant to fail')\n")
     broken.chmod(0o644)
     try:
+        wait_until(
+            lambda: healthy_stack.api.get("/importErrors")["import_errors"], timeout=MINUTE, what="the file is read"
+        )
+        healthy_stack.api.trigger("monitoring_dag")
 
         def shown() -> str:
             text = healthy_stack.command("alerts").stdout
