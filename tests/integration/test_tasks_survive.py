@@ -17,9 +17,9 @@ SLOTS = 16
 """Two workers of eight: so many of the tasks run at once."""
 
 
-def start_load(stack: Stack, *, tasks: int, seconds: float, running: int) -> str:
+def start_load(stack: Stack, *, tasks: int, seconds: float, running: int, **more: float) -> str:
     """Start a run, and return its id once this number of its tasks is running."""
-    run = stack.api.trigger("load", tasks=tasks, seconds=seconds)
+    run = stack.api.trigger("load", tasks=tasks, seconds=seconds, **more)
     wait_until(
         lambda: len(stack.api.in_state("load", run, "work", "running")) >= running,
         timeout=90,
