@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -205,18 +202,6 @@ def test_without_a_stack_the_commands_are_refused(project, docker, command):
 # ---- slack
 
 
-def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `ops/stack slack` with this standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", "ops", "slack", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("given", "error"),
     [
@@ -230,7 +215,7 @@ def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_an_invalid_webhook_changes_nothing(running, docker, given, error):
     before = sorted(running.state.rglob("*"))
-    result = set_slack(given)
+    result = run("slack", given=given)
     assert result.returncode == 2, result.stdout
     assert error in result.stderr
     assert not given.strip() or given.strip() not in result.stderr
@@ -241,7 +226,7 @@ def test_an_invalid_webhook_changes_nothing(running, docker, given, error):
 
 
 def test_a_webhook_without_a_stack_is_refused(project, docker):
-    result = set_slack(WEBHOOK)
+    result = run("slack", given=WEBHOOK)
     assert result.returncode == 2
     assert "no stack exists yet" in result.stderr
 
