@@ -15,6 +15,7 @@ from ops import (
     data_tier,
     patch_report,
     preflight,
+    redis_users,
     secrets_store,
     settings_file,
     worker_slots,
@@ -173,6 +174,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     derive_settings(settings, set(images), secrets_store.optional(project))
     # Selects the nodes that Prometheus asks the exporters about: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
+    settings["REDIS_EXPORTER_USER"] = redis_users.EXPORTER if settings_file.has_own_data(settings) else ""
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")
