@@ -21,6 +21,7 @@ from ops import (
     worker_slots,
 )
 from ops.errors import FAILURE, StackError, when_interrupted
+from ops.images.versions import known_faults
 from ops.lock import stack_lock
 from ops.observability import generated_config
 from ops.observability.derived_settings import derive_settings
@@ -178,6 +179,9 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")
+    official = {key: image.reference for key, image in images.items() if image.origin == "official"}
+    for fault in known_faults(project.root, official):
+        report(f"{fault}; hint: set the version in compose/images.env")
 
     if created := secrets_store.generate(project):
         report(f"created {len(created)} secrets in {project.shown(project.secrets)}")
