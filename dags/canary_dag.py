@@ -37,7 +37,7 @@ def canary() -> None:
     @task(execution_timeout=timedelta(seconds=30))
     def measure_latency(dag_run: Any) -> float:
         latency: float = (datetime.now(UTC) - dag_run.run_after).total_seconds()
-        # Imported here: it takes 0.5 s of CPU, and the dag-processor parses this file every 30 s.
+        # The import takes 0.5 s of CPU, and the dag-processor parses this file every 30 s.
         from airflow_ha.telemetry.otel import record_gauge
 
         record_gauge("airflow_ha_canary_latency_seconds", latency)

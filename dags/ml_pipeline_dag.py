@@ -12,6 +12,7 @@ import pendulum
 from airflow.sdk import ObjectStoragePath, Param, Variable, dag, task, task_group
 
 from airflow_ha.ml import (
+    data_source,
     download,
     evaluation,
     model_registry,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         "source": Param(
             None,
             type=["null", "string"],
-            description="URL of a CSV file, such as s3://connection@bucket/x.csv, or `digits`. "
+            description="URL of a CSV file below a URL of the Variable ml_data_roots, or `digits`. "
             "If empty, the Variable ml_data_source applies, then `digits` (scikit-learn's bundled images).",
         ),
         "label_column": Param("label", type="string", description="The CSV column with the class."),
@@ -67,7 +68,7 @@ def ml_pipeline() -> None:
                 run_folder.plan_run(
                     logical_date=logical_date,
                     run_id=run_id,
-                    source=params["source"] or Variable.get("ml_data_source", default=None),
+                    source=params["source"] or Variable.get(data_source.SOURCE_VARIABLE, default=None),
                     label_column=params["label_column"],
                     artifacts_root=Variable.get("ml_artifacts_root", default=None),
                 )
@@ -75,8 +76,13 @@ def ml_pipeline() -> None:
 
     @task
     def download_data(plan: run_folder.Plan) -> Document:
-        with no_retry_on(validation.InvalidDataError):
-            return download.download(plan["source"], plan["label_column"], ObjectStoragePath(plan["run_directory"]))
+        with no_retry_on(validation.InvalidDataError, data_source.RefusedSourceError):
+            return download.download(
+                plan["source"],
+                plan["label_column"],
+                data_source.allowed_roots(),
+                ObjectStoragePath(plan["run_directory"]),
+            )
 
     @task
     def validate_data(plan: run_folder.Plan) -> Document:

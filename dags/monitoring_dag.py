@@ -1,7 +1,7 @@
 """Check Airflow once a minute through its REST API, and send findings to the Alertmanagers and as gauges.
 
-A finding is a failing DAG or task, an overdue DAG, a task that no worker takes, a full pool, full workers, a component
-without heartbeat, or a file that does not import. `airflow_ha.monitoring` holds the checks and their thresholds.
+A finding is a failing or overdue DAG, a task that no worker takes, a full pool, full workers, a component without
+heartbeat, or a file that does not import. `airflow_ha.monitoring` holds the checks and their thresholds.
 If this DAG itself stops, Prometheus raises `AirflowMonitoringStale`.
 """
 
@@ -35,7 +35,7 @@ def monitoring() -> None:
     # The highest priority: monitoring runs ahead of the work that it monitors.
     @task(execution_timeout=timedelta(seconds=50), priority_weight=100)
     def check() -> dict[str, int]:
-        # Imported here: it takes a good part of a second of CPU, and this file is parsed every 30 s.
+        # The import takes a good part of a second of CPU, and the dag-processor parses this file every 30 s.
         from airflow_ha.monitoring.check_run import check_airflow
 
         return check_airflow()

@@ -1,4 +1,4 @@
-"""Files that a reader sees either before or after a write, never half-written."""
+"""Atomic writes of files: a reader gets the old or the new content, never a part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def write_atomically(path: Path, text: str, mode: int | None = None) -> None:
     Args:
         path: The target; its folder exists.
         text: The content, written as UTF-8.
-        mode: The file's permissions from its first byte on; None: what the umask leaves of 0666.
+        mode: The file's permissions from its first byte on; None for 0666 without the bits of the umask.
 
     Raises:
         OSError: This user cannot write there; the target is unchanged.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # After this long without output the child is reported as still running.
 HEARTBEAT_SECONDS = 10.0
-# Nobody reads lines of progress that come more often.
+# A reader cannot follow lines of progress that come more often.
 REPORT_INTERVAL_SECONDS = 2.0
 KEPT_LINES = 25
 

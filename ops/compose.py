@@ -30,6 +30,7 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """The name that Docker gives to an anonymous volume."""
 
 SUSPENDED = re.compile(r"^suspended tasks: (\d+)$", re.MULTILINE)
+REFUSED = re.compile(r"^refused log-ins: (\d+) addresses, (\d+) users$", re.MULTILINE)
 
 ANSWER_SECONDS = 5.0
 """Timeout of `docker inspect` for one container."""
@@ -50,6 +51,8 @@ class Instance:
         created: Creation time, seconds since the epoch.
         ports: Ports of the host that are published for the container.
         suspended_tasks: Worker slots that a suspended task occupies, from the last health check.
+        refused_addresses: Addresses whose log-ins the gateway refuses, from the last health check.
+        refused_users: Users whose log-ins it refuses from new addresses.
     """
 
     id: str
@@ -58,6 +61,8 @@ class Instance:
     created: float
     ports: frozenset[int] = frozenset()
     suspended_tasks: int = 0
+    refused_addresses: int = 0
+    refused_users: int = 0
 
     @property
     def is_healthy(self) -> bool:
@@ -200,6 +205,8 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
     """Return the instance that `docker inspect` describes."""
     state = container["State"]
     health = state.get("Health", {}).get("Status", "unwatched")
+    log = state.get("Health", {}).get("Log") or []
+    refused_addresses, refused_users = refused_log_ins(log)
     is_one_shot = container["HostConfig"]["RestartPolicy"]["Name"] != "always"
     if state["Status"] == "exited" and state["ExitCode"] == 0 and is_one_shot:
         health = "done"
@@ -211,7 +218,9 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
         health=health,
         created=datetime.fromisoformat(container["Created"]).timestamp(),
         ports=frozenset(published(container)),
-        suspended_tasks=suspended_tasks(state.get("Health", {}).get("Log") or []),
+        suspended_tasks=suspended_tasks(log),
+        refused_addresses=refused_addresses,
+        refused_users=refused_users,
     )
 
 
@@ -231,6 +240,16 @@ def suspended_tasks(log: Sequence[Mapping[str, Any]]) -> int:
     """
     match = SUSPENDED.search(log[-1].get("Output", "")) if log else None
     return int(match[1]) if match else 0
+
+
+def refused_log_ins(log: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return the numbers of refused addresses and users that the gateway's last health check printed.
+
+    Args:
+        log: Docker's record of the last checks, the newest at the end.
+    """
+    match = REFUSED.search(log[-1].get("Output", "")) if log else None
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 @contextlib.contextmanager

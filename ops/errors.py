@@ -1,4 +1,4 @@
-"""The error that a command prints: what is wrong, where, and a hint."""
+"""The error that a command prints: the problem, where it is, and a hint."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def mounted_secrets(value: Mapping[str, str]) -> dict[str, str]:
     return {
         SLACK: slack,
         SLACK_DATA: value.get(SLACK_DATA, slack),
-        # Not read unless they are set, but a mounted file must exist.
+        # Alertmanager reads these only if they are set, but a mounted file must exist.
         PAGERDUTY: value.get(PAGERDUTY, ""),
         SMTP: value.get(SMTP, ""),
         DEAD_MANS_SWITCH: value.get(DEAD_MANS_SWITCH, STUB_SWITCH_URL),

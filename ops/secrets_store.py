@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from airflow_ha import passwords
 from ops import redis_users
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
@@ -89,6 +90,9 @@ READERS: Final = {
     "alertmanager": 65534,
 }
 """The uid of each image's user, as in compose/*.yaml."""
+
+LOG_INS: Final = ("airflow_admin_password", "flower_password", "grafana_admin_password")
+"""The secrets by which somebody may log in to a page: each has a minimum length."""
 
 SUPPLIED: Final = ("postgres_airflow_password", "postgres_celery_password", "redis_password")
 """The secrets that the operator must supply for an external Postgres and Redis: generated ones would not match."""
@@ -201,7 +205,7 @@ def generated_names(project: Project) -> list[str]:
 
 
 def check_file(project: Project, path: Path) -> None:
-    """Refuse a secret file that is missing, empty, longer than one line, or readable by others."""
+    """Refuse a secret file that is missing, empty, too short, longer than one line, or readable by others."""
     where = project.shown(path)
     try:
         mode = path.stat().st_mode
@@ -235,6 +239,12 @@ def check_file(project: Project, path: Path) -> None:
             f"cannot use the secret {path.name}: the file has several lines",
             where=where,
             hint="reduce the file to one line",
+        )
+    if path.name in LOG_INS and len(text.strip()) < passwords.MIN_LENGTH:
+        raise StackError(
+            f"cannot use the secret {path.name}: it has fewer than {passwords.MIN_LENGTH} characters",
+            where=where,
+            hint="write a longer password into the file; ./ops/stack up sets it in Airflow and in the pages",
         )
 
 

@@ -1,4 +1,4 @@
-"""compose/.env: what `up` decided and what the operator set. Read and checked before anything is changed."""
+"""compose/.env: the decisions of `up` and the operator's settings, read and checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_P
 HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
 MAX_SLOTS = 64
 """Slots of one worker; for more slots, add workers."""
-SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB}
+SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB, "TASK_DISK_RESERVE": MIB}
 """Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
+TASK_PIDS = (32, 1_000_000)
+"""The lowest and highest TASK_PIDS_LIMIT; optional."""
 SUSPENSION_SECONDS = (10, 600)
 """The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
 ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
 """The bases of the links in messages; optional: by default derived from BIND_ADDRESS and the ports."""
+TRUSTED_PROXIES = "TRUSTED_PROXIES"
+PUBLIC_HOSTS = "PUBLIC_HOSTS"
+LOG_IN_FAILURES = (3, 1000)
+SESSION_MINUTES = (5, 43200)
 REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
 """The largest request bodies that the gateway accepts; optional, with defaults in compose/airflow.yaml."""
 REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
@@ -147,7 +153,8 @@ def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | No
     Raises:
         StackError: A value is not valid; the error names the key, its line and the valid values.
     """
-    for find_refusal in (refused_topology, refused_address, refused_scheduling, refused_task_limit, check_patches):
+    checks = (refused_topology, refused_address, refused_access, refused_scheduling, refused_task_limit, check_patches)
+    for find_refusal in checks:
         if refused := find_refusal(settings):
             raise refusal(settings, shown, lines, *refused)
     check_profiles(profiles(settings), shown)
@@ -184,6 +191,24 @@ def refused_address(settings: Mapping[str, str]) -> tuple[str, str] | None:
     return None
 
 
+def refused_access(settings: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first invalid setting of proxies, names or log-ins, and its valid values; None if all are valid."""
+    for proxy in settings.get(TRUSTED_PROXIES, "").split(" "):
+        try:
+            ipaddress.ip_network(proxy or "::1", strict=False)
+        except ValueError:
+            return TRUSTED_PROXIES, "addresses or networks, separated by spaces, such as 192.0.2.7 or 10.0.0.0/8"
+    if not all(HOST.fullmatch(host) for host in settings.get(PUBLIC_HOSTS, "").split()):
+        return PUBLIC_HOSTS, "host names without ports, separated by spaces, such as airflow.example.com"
+    if not is_integer(settings.get("LOG_IN_FAILURES") or "10", *LOG_IN_FAILURES):
+        return "LOG_IN_FAILURES", "a number of failed log-ins, 3 to 1000"
+    if not is_integer(settings.get("SESSION_MINUTES") or "1440", *SESSION_MINUTES):
+        return "SESSION_MINUTES", "a number of minutes, 5 to 43200"
+    if settings.get("API_DOCS", "on") not in ("on", "off", ""):
+        return "API_DOCS", "on or off"
+    return None
+
+
 def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the first invalid setting of queues, slots or schedulers, and its valid values; None if all are valid."""
     if not QUEUES.fullmatch(settings["WORKER_QUEUES"]) or DEFAULT_QUEUE not in settings["WORKER_QUEUES"].split(","):
@@ -195,6 +220,8 @@ def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
         return "PARALLELISM", "a number of tasks, 1 or more"
     if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
         return "SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5"
+    if settings.get("FLOWER_READ_ONLY", "") not in ("true", "false", ""):
+        return "FLOWER_READ_ONLY", "true or false"
     if not is_integer(settings.get("WORKER_CONCURRENCY") or "1", 1, MAX_SLOTS):
         return "WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}"
     return None
@@ -205,6 +232,9 @@ def refused_task_limit(settings: Mapping[str, str]) -> tuple[str, str] | None:
     for key, minimum in SIZES.items():
         if settings.get(key) and (container_limits.size(settings[key]) or 0) < minimum:
             return key, f"a size such as 2g or 1500m, of at least {minimum >> 20}m"
+    fewest, most = TASK_PIDS
+    if not is_integer(settings.get("TASK_PIDS_LIMIT") or str(most), fewest, most):
+        return "TASK_PIDS_LIMIT", f"how many processes and threads a task may have, {fewest} or more"
     if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
         return "TASK_SUSPENSION", "on or off"
     shortest, longest = SUSPENSION_SECONDS

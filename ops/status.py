@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 
 class InstanceStatus(TypedDict):
-    """One container; `suspended_tasks` is the number of worker slots that suspended tasks occupy."""
+    """One container.
+
+    `suspended_tasks` is the number of worker slots that suspended tasks occupy; `refused_addresses` and `refused_users`
+    are those whose log-ins the gateway refuses after too many failures.
+    """
 
     id: str
     state: str
     health: str
     suspended_tasks: int
+    refused_addresses: int
+    refused_users: int
 
 
 class ServiceStatus(TypedDict):
@@ -71,6 +77,8 @@ def service_statuses(model: Mapping[str, Any]) -> list[ServiceStatus]:
                     state=instance.state,
                     health=instance.health,
                     suspended_tasks=instance.suspended_tasks,
+                    refused_addresses=instance.refused_addresses,
+                    refused_users=instance.refused_users,
                 )
                 for instance in by_service.get(name, [])
             ],

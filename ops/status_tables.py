@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ops import data_tier
     from ops.project import Project
-    from ops.status import ServiceStatus, Status
+    from ops.status import InstanceStatus, ServiceStatus, Status
 
 HEALTH_COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "unwatched": "green"}
 
@@ -37,6 +37,7 @@ def print_status(status: Status) -> None:
         instances = "\n".join(
             f"{instance['id']}  [{HEALTH_COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
             + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
+            + refused_log_ins(instance)
             for instance in service["instances"]
         )
         colour = "green" if is_ready(service) else "red"
@@ -58,6 +59,12 @@ def print_status(status: Status) -> None:
     for key, image in status["images"].items():
         images.add_row(key.removesuffix("_IMAGE").lower(), image["reference"], image["origin"])
     console.print(images)
+
+
+def refused_log_ins(instance: InstanceStatus) -> str:
+    """Return the numbers of addresses and users whose log-ins an instance refuses, as marked-up text."""
+    addresses, users = instance["refused_addresses"], instance["refused_users"]
+    return f"[yellow], log-ins refused: {addresses} addresses, {users} users[/]" if addresses or users else ""
 
 
 def print_data(members: list[data_tier.Member]) -> None:
@@ -101,7 +108,7 @@ def print_not_applied(patches: Iterable[Mapping[str, str]]) -> None:
     """Print the patches that are off or skipped, a line for each reason."""
     names: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
-        # Without an answer the patches are unknown too: the components are what the reader needs.
+        # If a component does not answer, its patches are unknown: the line lists the components instead.
         listed = patch["components"].split(", ") if patch["state"] == UNKNOWN else [patch["patch"]]
         names.setdefault((patch["state"], patch["reason"]), []).extend(listed)
     for (state, reason), group in names.items():

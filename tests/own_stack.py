@@ -1,7 +1,7 @@
-"""A real stack for a folder of tests, on the very compose files that users run, beside any live one.
+"""A real stack for a folder of tests, on the compose files that users run, beside any live one.
 
-testcontainers starts it from what `./ops/stack up` decides (images, secrets, .env), as `docker compose up` by hand
-would; then `./ops/stack up` itself must find nothing to change, and sees the pipeline succeed.
+testcontainers starts it with the images, secrets and .env of `./ops/stack up`, as `docker compose up` by hand would.
+Then `./ops/stack up` itself must change nothing, and runs the pipeline.
 """
 
 from __future__ import annotations

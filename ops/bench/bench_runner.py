@@ -39,7 +39,7 @@ SETTLE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """The benches to run, and how often.
 
     Attributes:
         benches: Benches that can run on a stock Airflow too.
@@ -108,7 +108,7 @@ def run_plan(plan: Plan, project: Project, settings: Mapping[str, str], samples:
     """Run the benches, then the comparisons, and restore the stack.
 
     Args:
-        plan: What to measure.
+        plan: The benches to run.
         project: The stack.
         settings: Its .env.
         samples: By bench and variant; filled while benches run, so that a failure keeps the samples before it.

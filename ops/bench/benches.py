@@ -53,7 +53,7 @@ class Bench:
 
     Attributes:
         name: Its name on the command line.
-        summary: What it does and measures.
+        summary: Its work and its figures, in one phrase.
         measure: Measures a target once.
     """
 
@@ -70,7 +70,8 @@ class Goal:
         bench: Name of the bench.
         title: The figure in words, with its unit.
         figure: Name of the figure.
-        kind: What the limit is for: the median ratio to the base, the median, or the maximum of all rounds.
+        kind: The value that the limit applies to: the median ratio to the base, the median, or the maximum of all
+            rounds.
         limit: The limit.
         is_minimum: Whether the limit is a minimum; otherwise it is a maximum.
         variant: The variant that has the goal.
@@ -162,7 +163,7 @@ def measure_queue(target: Target, report: Report) -> Sample:
                     runs.append(target.api.trigger(HELD, {"tasks": tasks}))
                     held += tasks
                 wait(partial(has_waiting, held), QUEUE_SECONDS, f"{held:,} tasks are queued", report)
-                # Not counted: schedulers may still be in the loop that created the tasks.
+                # This run is not counted: schedulers may still be in the loop that created the tasks.
                 run_and_wait(target.api, PAIR, {}, report)
                 finished = [run_and_wait(target.api, PAIR, {}, report) for _ in range(PROBES)]
                 delays = [first_task_delay(target.api, run) for run in finished]
@@ -230,7 +231,7 @@ BENCHES = (
     Bench("cost", f"CPU of each service for each task of a fan-out of {COST_TASKS} no-ops.", measure_cost),
     Bench("idle", f"CPU of each service over {IDLE_SECONDS:.0f} s without a load.", measure_idle),
     Bench("memory", "Memory of each service after the benches before it.", measure_memory),
-    # Last: it may stall an API server.
+    # This bench is last, because it may stall an API server.
     Bench(
         UI_LOAD,
         f"{CLIENTS} clients on the UI and the REST API without pause, during a fan-out of {UI_LOAD_TASKS} no-ops; for "

@@ -100,7 +100,7 @@ def read_usage(containers: Mapping[str, tuple[str, int]]) -> dict[str, Usage]:
     """Return the usage of the containers that still run, by container id.
 
     Args:
-        containers: What `running_containers` returned.
+        containers: The result of `running_containers`.
 
     Raises:
         StackError: Docker runs its containers on another machine.

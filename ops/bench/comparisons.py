@@ -1,4 +1,4 @@
-"""The benches of the stack with itself: what more or less of something costs."""
+"""The benches that compare variants of this stack: numbers of instances and DAG files, settings, patches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Comparison:
 
     Attributes:
         name: Its name on the command line.
-        summary: What it does and measures.
+        summary: Its work and its figures, in one phrase.
         base: The variant that the others are compared with.
         compare: Measures all variants in all rounds, and restores the stack.
     """
@@ -92,11 +92,11 @@ COMPARISONS = (
             patch_switches.measure,
         ),
     ),
-    # Last: it fails on a stack without telemetry.
+    # The telemetry bench is last, because it fails on a stack without telemetry.
     Comparison(telemetry_cost.NAME, telemetry_cost.SUMMARY, telemetry_cost.OFF, telemetry_cost.compare),
 )
 
 SUMMARIES = {bench.name: bench.summary for bench in BENCHES} | {
     comparison.name: comparison.summary for comparison in COMPARISONS
 }
-"""What each bench does and measures, by its name."""
+"""Each bench's work and figures, by its name."""

@@ -1,4 +1,4 @@
-"""What many DAG files cost: first parse, the interval between parses, the parse of an edit, and resources at rest.
+"""The cost of many DAG files: first parse, the interval between parses, the parse of an edit, and resources at rest.
 
 The interval between parses comes from each DAG's `last_parsed_time`. Airflow's metric `dag_processing.total_parse_time`
 covers only the files that were due when the queue was last empty, often a single one.
@@ -71,7 +71,7 @@ with DAG(
     nothing()
 '''
 STALE_SECONDS = 300.0
-"""Longest wait until Airflow knows that the files are gone."""
+"""Longest wait until Airflow has marked the DAGs of removed files as stale."""
 CONCURRENT_DELETES = 4
 SERIES_KEEPERS = ("statsd-exporter", "otel-collector")
 """Services that keep the series of each file until they restart."""
@@ -106,7 +106,7 @@ def write_files(folder: Path, numbers: Sequence[int], watched: Sequence[int], de
 
 
 def count_dags(api: AirflowClient) -> int:
-    """Return the number of the files' DAGs that Airflow knows and that are not stale."""
+    """Return the number of the files' DAGs in Airflow's database that are not stale."""
     total: int = api.ask("GET", "/dags", params={"tags": TAG, "limit": 1})["total_entries"]
     return total
 
@@ -127,7 +127,7 @@ def remove_files(folder: Path, api: AirflowClient, report: Callable[[str], None]
     """
     if folder.exists():
         shutil.rmtree(folder)
-    # Airflow would recreate a deleted DAG whose file it still knows.
+    # Airflow would recreate a deleted DAG that was not stale yet.
     wait(lambda: not count_dags(api), STALE_SECONDS, "the DAGs of the bench's files are gone", report)
     ids = api.dag_ids(tags=TAG, exclude_stale=False)
 

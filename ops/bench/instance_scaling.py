@@ -1,4 +1,4 @@
-"""What more instances of a service bring and cost: the same work with one instance, and with several."""
+"""Gain and cost of more instances of a service: the same work with one instance, and with several."""
 
 from __future__ import annotations
 

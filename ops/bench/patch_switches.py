@@ -1,4 +1,4 @@
-"""What the patches of Airflow and Celery save: each speed patch switched off, and each mode of PATCHES."""
+"""Savings by the patches of Airflow and Celery: each speed patch switched off, and each mode of PATCHES."""
 
 from __future__ import annotations
 

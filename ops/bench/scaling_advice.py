@@ -1,4 +1,4 @@
-"""What to change first at ten times the size; the benches' figures are inserted where they were measured."""
+"""Advice on the first changes at ten times the size; measured figures of the benches are inserted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Advice:
     """One thing to change.
 
     Attributes:
-        change: What to change, and why.
+        change: The change, and its reason.
         measured: Sentences with {} for each quote; omitted unless all quotes were measured.
         quotes: The figures for them.
     """

@@ -1,4 +1,4 @@
-"""What a metric costs the process that sends it: `python -m ops.bench.statsd_client_cost`.
+"""The cost of a metric in the process that sends it: `python -m ops.bench.statsd_client_cost`.
 
 Compares the StatsClient that Airflow uses by default with ours: an exporter listens on loopback, or none does, or (ours
 only: StatsClient fails at its start) the host name does not exist. Both send the same stat with three Influx tags.

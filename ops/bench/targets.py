@@ -1,4 +1,4 @@
-"""What is measured: the stack, and a stock Airflow beside it. One target is active at a time, the others are frozen.
+"""The targets of the benches: the stack, and a stock Airflow beside it. One is active at a time, the others frozen.
 
 A frozen target is still warm when it is thawed, a second later; a start takes two minutes of both cores. A target is
 frozen only while it has no active run, and all its containers at once, so no task and no connection is lost.
@@ -57,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a comparison of the stack with itself works with.
+    """The input of a comparison of the stack with itself, and its samples.
 
     Attributes:
         project: The stack.

@@ -1,4 +1,4 @@
-"""What telemetry costs tasks: on, with its containers stopped or frozen, and switched off in Airflow."""
+"""The cost of telemetry for tasks: on, with its containers stopped or frozen, and switched off in Airflow."""
 
 from __future__ import annotations
 

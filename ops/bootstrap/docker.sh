@@ -230,7 +230,7 @@ docker_wait() {
     fi
     if ! ((++tick % 20)); then
       docker_step "waiting for the daemon ($((deadline - SECONDS)) s left)"
-      # A daemon that another command started may have died.
+      # A daemon that another command started may have exited.
       [[ -d /run/systemd/system ]] || docker_start_without_init
     fi
     sleep 0.25

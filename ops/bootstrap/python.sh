@@ -30,10 +30,11 @@ python_environment() {
   touch "$stamp"
 }
 
-# uv, at the version in compose/images.env, in the project's folder.
+# uv, with the version and hashes of uv-requirements.txt, in the project's folder.
 install_uv() {
-  local version home
-  version=$(sed -n 's/^UV_VERSION=//p' "$STACK_ROOT/compose/images.env")
+  local requirements version home
+  requirements="$STACK_ROOT/ops/bootstrap/uv-requirements.txt"
+  version=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$requirements")
   home="$STACK_ROOT/.bootstrap"
   if [ "$("$home/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$version" ]; then
     echo "Installing uv $version …" >&2
@@ -47,7 +48,7 @@ install_uv() {
       { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends python3-venv; } >&2
       python3 -m venv --clear "$home"
     fi
-    "$home/bin/pip" install --quiet --disable-pip-version-check "uv==$version"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary uv -r "$requirements"
   fi
   uv() { "$STACK_ROOT/.bootstrap/bin/uv" "$@"; }
 }

@@ -9,7 +9,6 @@ import json
 from typing import TYPE_CHECKING
 
 from ops.images.resolve import AIRFLOW_BASE_IMAGE, AIRFLOW_DOCKERFILE, airflow_reference, official_references
-from ops.images.versions import read_images_env
 from ops.project import ROOT
 
 if TYPE_CHECKING:
@@ -17,25 +16,23 @@ if TYPE_CHECKING:
 
 
 def facts(root: Path) -> dict[str, str]:
-    """Return what workflows need.
+    """Return the values that workflows need.
 
     Returns:
         `reference`, the name that `ops/stack` expects for the Airflow image on the official base;
-        `dockerfile`, `base` and `uv`, the inputs of its build;
+        `dockerfile` and `base`, the inputs of its build;
         `images`, the other official images as a JSON list of `name` and `reference`.
     """
     official = official_references(root, {})
     base = official.pop(AIRFLOW_BASE_IMAGE)
-    uv = read_images_env(root)["UV_VERSION"]
     images = [
         {"name": key.removesuffix("_IMAGE").lower().replace("_", "-"), "reference": reference}
         for key, reference in official.items()
     ]
     return {
-        "reference": airflow_reference(root, base, uv),
+        "reference": airflow_reference(root, base),
         "dockerfile": AIRFLOW_DOCKERFILE,
         "base": base,
-        "uv": uv,
         "images": json.dumps(images),
     }
 

@@ -67,7 +67,7 @@ ALLOWED: Final = (
 """At most MOST_ALLOWED of them."""
 MOST_ALLOWED: Final = 20
 SKIPPED: Final = re.compile(r"^(LICENSE|uv\.lock)$|\.(png|svg)$|(^|/)(results\.json|generated/)")
-"""Neither written by hand nor read by people, or not ours to word."""
+"""Files that are generated, or that others wrote."""
 
 
 class Finding(NamedTuple):

@@ -102,6 +102,13 @@ class AirflowClient:
         is_first = "Authorization" not in self._http.headers
         if is_first:
             response = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
+            if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                raise StackError(
+                    "cannot log in to Airflow: the gateway refuses log-ins from this host after too many failures",
+                    where=self.url,
+                    hint="wait 5 minutes; alerting/runbooks/AirflowLogInsRefused.md has the diagnosis",
+                    code=FAILURE,
+                )
             if response.status_code != httpx.codes.CREATED:
                 raise StackError(
                     f"cannot log in to Airflow as {self._credentials['username']}: status {response.status_code}",
@@ -132,7 +139,7 @@ class AirflowClient:
         return response
 
     def ask(self, method: str, path: str, *, missing: bool = False, **options: Any) -> Any:
-        """Return the content of any other call; None when it has none.
+        """Return the content of a call that has no method of its own here; None if the response is empty.
 
         Args:
             method: GET, POST, PATCH or DELETE.

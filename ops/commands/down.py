@@ -65,7 +65,7 @@ def confirm_deletion(volumes: list[str], *, is_confirmed: bool) -> None:
     """List the volumes to delete, and ask for confirmation unless it was given.
 
     Raises:
-        StackError: There is no terminal to ask on.
+        StackError: There is no terminal for the question.
         typer.Abort: The user declined.
     """
     console.print(f"This deletes permanently: {', '.join(volumes) or 'no volume, there is none'}", soft_wrap=True)

@@ -63,9 +63,9 @@ def drill(
     Example: ./ops/stack drill worker-crash --repeat 3
 
     Each drill starts a run of short and long tasks that write their events into a ledger outside Airflow, injects the
-    fault, reverts it and counts. The stack is healthy again before the next drill. With --alerts no load runs: each
-    fault lasts until its notification has arrived. Exit code 0 means that every promise was kept; a stock Airflow has
-    none.
+    fault, reverts it, and counts lost and repeated tasks. The stack is healthy again before the next drill. With
+    --alerts no load runs: each fault lasts until its notification has arrived. Exit code 0 means that every promise was
+    kept; a stock Airflow has no promises.
     """
     names = names or []
     if not names and not every:
@@ -130,7 +130,7 @@ def run_drills(
                     outcomes.append(run(each))
                     report_promises(outcomes[-1].broken)
     finally:
-        # Also if a later drill could not be run.
+        # The results are printed and kept even if a later drill cannot be run.
         if as_json:
             typer.echo(json.dumps(drill_report.as_json(outcomes), indent=2))
         else:

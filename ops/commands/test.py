@@ -49,8 +49,8 @@ def checks() -> dict[str, list[str]]:
 
 CHECKS = "checks"
 SUITES = {
-    # Without containers, in two processes. A file stays in one process, because its tests share rows in Airflow's
-    # database that cannot be created twice.
+    # These tests need no containers and run in two processes. A file stays in one process, because its tests share rows
+    # in Airflow's database that cannot be created twice.
     "unit": ["tests/unit", "-m", "not processes", "--numprocesses=2", "--dist=loadfile"],
     # Tests of images mostly wait for a timer of Alertmanager; unit tests that start processes of Airflow use the cores
     # meanwhile. Tests that share containers stay in one process.

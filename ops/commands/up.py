@@ -13,6 +13,7 @@ from ops import (
     compose_override,
     container_limits,
     data_tier,
+    docker_daemon,
     patch_report,
     preflight,
     redis_users,
@@ -88,6 +89,8 @@ def up(
         preflight.check(project, settings)
         warn_of_other_data(settings)
         report("Docker, settings, secrets, ports, memory and disk are checked")
+        if advice := docker_daemon.advice():
+            report(advice)
 
         heading("Starting")
         start_all(project, settings)
@@ -136,7 +139,7 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     from ops.images.progress_table import image_progress
     from ops.images.resolve import plan_images
 
-    # The choice outlives an interruption.
+    # The next `up` keeps the chosen settings if this one is interrupted.
     settings_file.write(project, settings)
     with image_errors(), image_progress(report) as progress:
         plan = plan_images(project.root, progress, settings_file.profiles(settings))
@@ -173,7 +176,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     settings |= container_limits.size_workers(settings, machine)
     settings |= {key: image.reference for key, image in images.items()}
     derive_settings(settings, set(images), secrets_store.optional(project))
-    # Selects the nodes that Prometheus asks the exporters about: compose/prometheus/targets.
+    # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
     settings["REDIS_EXPORTER_USER"] = redis_users.EXPORTER if settings_file.has_own_data(settings) else ""
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())

@@ -1,4 +1,4 @@
-"""Convert a dashboard to Grafana's JSON with Grafana's SDK, which knows every valid field."""
+"""Convert a dashboard to Grafana's JSON with Grafana's SDK, which has every valid field."""
 
 from __future__ import annotations
 

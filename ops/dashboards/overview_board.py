@@ -1,4 +1,4 @@
-"""Are all components up, and do runs succeed: the first page for on-call engineers."""
+"""The first dashboard for on-call engineers: whether all components are up and runs succeed."""
 
 from __future__ import annotations
 

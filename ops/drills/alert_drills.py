@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PAGE_SECONDS: Final = 60.0
 """Limit from the fault to the notification, for an alert that pages."""
 TICKET_SECONDS: Final = 270.0
-"""The same for a ticket: three minutes of the rule's `for`, and 90 s as for a page."""
+"""Limit from the fault to the notification, for a ticket: three minutes of the rule's `for`, and 90 s."""
 PAGE_RESOLVED_SECONDS: Final = 90.0
 """Limit from the revert to the resolved notification, for an alert that pages."""
 TICKET_RESOLVED_SECONDS: Final = 150.0
@@ -132,7 +132,7 @@ ALERT_DRILLS: Final = (
         ),
     ),
     # Before `telemetry`: Prometheus sends resolved alerts for 15 minutes, and Alertmanager repeats them in the messages
-    # of their group. Those have no label that distinguishes the alerts.
+    # of their group. No label distinguishes the repeated alerts.
     AlertDrill(
         "statsd-exporter", one_instance("statsd-exporter"), "kill", (ticket("TargetDown", "job", "statsd-exporter"),)
     ),

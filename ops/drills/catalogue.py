@@ -4,8 +4,8 @@ Two faults have no drill. A full disk: all volumes share Docker's disk, so every
 disk for Redis or Postgres would make another stack than the one that users run (DiskFilling fires long before). A clock
 jump: containers share the machine's clock.
 
-`slow` has workers and the two primaries as targets. Where the kernel does not support it (faults.py), the drill is
-skipped and reported.
+`slow` has workers and the two primaries as targets. Where the kernel does not support `slow` (faults.py), the
+drill is skipped and reported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ops.drills.faults import FaultKind
 
 NORMAL_JITTER: Final = 5.0
-"""Longest interruption, in seconds, that is normal jitter of the stream plus one or two retries."""
+"""Longest interruption, in seconds, that is normal jitter of the short tasks plus one or two retries."""
 PRIMARY_FAILOVER: Final = 35.0
 """Longest failover, in seconds, from a Postgres primary that is down or frozen. Patroni declares it lost after at least
 20 s (its shortest ttl), polls the other nodes and promotes one; then clients reconnect. Measured: 24 to 28 s."""
 WORKER_RERUN: Final = 45.0
 """Seconds until the tasks of a lost worker run elsewhere: 35 s without heartbeats, then they are queued again."""
 HOST_RERUN: Final = 60.0
-"""The same while the database and the broker fail over."""
+"""WORKER_RERUN while the database and the broker fail over too."""
 TOKEN_EXPIRED: Final = 1260.0
 """Seconds after which no task token is accepted: it is valid for 600 s, plus 570 s of leeway."""
 TASKS_LOST: Final = ("AirflowTasksLost",)
@@ -249,8 +249,8 @@ DRILLS: tuple[Drill, ...] = (
     ),
     # The worker finishes its tasks before it stops; the fault lasts that long.
     Drill("worker-stop", one_instance("worker"), "stop", 30),
-    # Shorter than the heartbeat timeout, so the worker's tasks continue. When all running tasks of the stream happen to
-    # be on this worker, the stream pauses for as long as the fault lasts.
+    # Shorter than the heartbeat timeout, so the worker's tasks continue. If all running short tasks happen to be on
+    # this worker, no short task completes for as long as the fault lasts.
     Drill("worker-frozen", one_instance("worker"), "freeze", 30, "interruption", 40),
     Drill("worker-cut", one_instance("worker"), "cut", 30, "interruption", 40),
     Drill("worker-slow", one_instance("worker"), "slow", 30, "interruption", 10),
@@ -394,7 +394,7 @@ DRILLS: tuple[Drill, ...] = (
         allowed_alerts=TASKS_LOST,
         in_every_run=True,
     ),
-    # Everything that the loss of one machine stops, if the stack ran on three.
+    # If the stack ran on three machines, the loss of one would stop these containers.
     Drill(
         "host-gone",
         (

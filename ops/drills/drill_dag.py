@@ -1,4 +1,4 @@
-"""The load of a drill: a stream of short tasks and a few long ones. Each task writes its events into the ledger.
+"""The load of a drill: many short tasks and a few long ones. Each task writes its events into the ledger.
 
 The ledger is a separate Postgres (ops/drills/ledger.py) that no drill targets, so its entries are complete.
 """
@@ -56,13 +56,13 @@ def record(event: str) -> None:
     tags=["drill"],
 )
 def drill() -> None:
-    """Run the stream of short tasks beside the long ones."""
+    """Run many short tasks, four at a time, beside a few long ones."""
 
     @task
     def numbers(kind: str) -> list[int]:
         return list(range(int(get_current_context()["params"][kind])))
 
-    # Few at a time, for a steady stream: its gaps are the interruption that users notice.
+    # Four at a time complete steadily, so a gap between completions is the interruption that users notice.
     @task(max_active_tis_per_dagrun=4)
     def short(number: int) -> None:
         record("start")
@@ -75,7 +75,7 @@ def drill() -> None:
         ends = time.monotonic() + get_current_context()["params"]["long_seconds"]
         while (left := ends - time.monotonic()) > 0:
             time.sleep(min(ALIVE_SECONDS, left))
-            # Reveals a try that continues beside its successor, even if it never ends.
+            # This entry reveals a try that continues beside the next one, even if it never ends.
             record("alive")
         record("end")
 

@@ -122,7 +122,7 @@ def prepare_stock(
     with stock(
         project, settings, report, dags=[LOAD_DAG.path], dag_ids=LOAD_DAG.ids, WORKER_CONCURRENCY=STOCK_SLOTS
     ) as airflow:
-        # Without profiles it has no alerting.
+        # The stock Airflow has no profiles, and so no alerting.
         stock_settings = {**settings, "COMPOSE_PROJECT_NAME": airflow.name, "COMPOSE_PROFILES": ""}
         with start_ledger(airflow.name, settings["POSTGRES_IMAGE"], network="default") as ledger:
             environment = Environment(

@@ -1,4 +1,4 @@
-"""The evaluation of a drill: what was observed, what it cost, and which promises were broken."""
+"""The evaluation of a drill: observations, costs, and broken promises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Notification(NamedTuple):
 
 @dataclass(frozen=True)
 class Observation:
-    """What was observed during one drill.
+    """The observations of one drill.
 
     Attributes:
         entries: The ledger's entries of the load's run.
@@ -61,7 +61,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one drill cost, and which of its promises were broken. The keys of results.json are its attributes.
+    """The costs of one drill, and its broken promises. The keys of results.json are its attributes.
 
     Attributes:
         drill: The drill's name.
@@ -90,7 +90,7 @@ class Outcome:
 
 
 def evaluate(drill: Drill, observation: Observation) -> Outcome:
-    """Compare what was observed with what the drill promises."""
+    """Compare the observations with the drill's promises."""
     entries = observation.entries
     hosts = {target[:12] for target in observation.targets}
     # Tasks that started while the fault was being injected were lost with their container.
@@ -120,7 +120,7 @@ def recovery(drill: Drill, observation: Observation, own_tasks: set[TaskKey]) ->
 
     Args:
         drill: The drill.
-        observation: What was observed.
+        observation: The observations of the drill.
         own_tasks: The tasks that ran on a target.
     """
     began, injected, reverted = observation.times

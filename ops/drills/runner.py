@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DAG_ID = "drill"
 LOAD_DAG = DagFile(ROOT / "ops/drills/drill_dag.py", (DAG_ID,))
 COMPLETED_BEFORE_FAULT = 8
-"""Short tasks that complete before the fault is injected, so that the stream flows."""
+"""Short tasks that complete before the fault is injected, so that the load is steady."""
 RUN_SECONDS = 480.0
 BUSY_SECONDS = 90.0
 HEALTHY_SECONDS = 300.0
@@ -99,14 +99,14 @@ def run_drill(drill: Drill, environment: Environment) -> Outcome:
 
     with compose.endings(name) as container_exits:
         began_here, times = inject_and_revert(drill, environment, run, targets)
-        # Before the end of the run: a service that is healthy at its end may have been so for minutes.
+        # The health is measured before the run ends: a service that is healthy at its end may be healthy for minutes.
         healthy_after = seconds_until_healthy(drill, environment, model)
         run_state = final_state(environment, run)
         exits = container_exits() if drill.forbids_container_exits else []
     blocked = blocked_slots(name, environment.report)
     entries = environment.ledger.entries(run.run_id)
     if run_state == "success":
-        # It must still be so after an old primary has returned.
+        # The run must still be successful after an old primary has returned.
         run_state = environment.api.run(DAG_ID, run.run_id).state
     promoted = primaries(name, model) - primaries_before
     notified = notifications(drill, environment, began_here, earlier_alerts)

@@ -25,11 +25,11 @@ NOT_AN_INPUT = ("__pycache__", ".pyc")
 # "#7 [redis 2/4] RUN --mount=… apt-get update" and "#7 12.78 Setting up libllvm19".
 STEP = re.compile(r"^#(?P<number>\d+) \[(?P<step>(?:\S+ )?\d+/\d+)\] (?P<instruction>.+)$")
 OUTPUT = re.compile(r"^#(?P<number>\d+) \d+\.\d+ +(?P<text>.+)$")
-# What a step does; the first of these commands in its instruction counts.
+# The purpose of a step, by the first of these commands in its instruction.
 PURPOSES = {
     "uv pip sync": "installing the locked Python packages",
-    "pip install --quiet --no-cache-dir --timeout 120 --require-hashes": "installing the locked Python packages",
-    "pip install": "fetching uv",
+    "-r /tmp/uv-requirements.txt": "fetching uv",
+    "pip install": "installing the locked Python packages",
     "go run": "fetching and compiling Go modules",
     "go install": "fetching and compiling Go modules",
     "go build": "fetching and compiling Go modules",
@@ -109,7 +109,7 @@ def build_image(build: Build, report: Reporter) -> None:
 
 
 class BuildSteps:
-    """Turns BuildKit's plain progress into short lines; it remembers which step each vertex is."""
+    """Turns BuildKit's plain progress into short lines; keeps the step of each vertex."""
 
     def __init__(self) -> None:
         self.steps: dict[str, str] = {}

@@ -15,7 +15,7 @@ FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?"
 # `COPY --from=busybox …` and `RUN --mount=type=bind,from=lists,…`.
 OTHER_STAGE = re.compile(r"(?:--|,)from=([\w.-]+)")
 COPY = re.compile(r"(?:COPY|ADD)\s+(?P<flags>(?:--\S+\s+)*)(?P<paths>.+)", re.IGNORECASE)
-# What this parser does not read: a tag must not miss an input.
+# This parser does not read these inputs; they are refused, because a tag must not miss an input.
 UNSUPPORTED = {
     "a heredoc": re.compile(r"(?<!<)<<-?[\"']?[A-Za-z_]"),
     "a list of paths in brackets": re.compile(r"(?:COPY|ADD)\s+(?:--\S+\s+)*\[", re.IGNORECASE),
@@ -31,24 +31,24 @@ class Stage:
     stages: frozenset[str]
     """The other stages that it is built on or takes files from."""
     paths: tuple[str, ...]
-    """What it copies from the build context."""
+    """The paths that the stage copies from the build context."""
 
 
 @dataclass(frozen=True)
 class TargetInputs:
-    """What a target is built from."""
+    """The inputs of a target's build."""
 
     instructions: tuple[str, ...]
-    """Those before the first stage, then those of each stage that the target needs, in the file's order."""
+    """The instructions before the first stage, then those of each stage that the target needs, in the file's order."""
     files: tuple[Path, ...]
     """The files and folders of the build context that these stages copy."""
 
 
 def target_inputs(dockerfile: Path, target: str) -> TargetInputs:
-    """Return what `target` is built from; the build context is the Dockerfile's folder.
+    """Return the inputs of the build of `target`; the build context is the Dockerfile's folder.
 
     Raises:
-        ValueError: The Dockerfile has no such stage, or uses what this parser does not read.
+        ValueError: The Dockerfile has no such stage, or uses an instruction that this parser does not read.
     """
     preamble, stages = parse_stages(dockerfile.read_text(encoding="utf-8"))
     if target not in stages:

@@ -30,9 +30,9 @@ FALLBACK_IMAGES = {
     "POSTGRES_EXPORTER_IMAGE": "postgres-exporter",
     "REDIS_EXPORTER_IMAGE": "redis-exporter",
 }
-# Compiled from Go modules, in the version of the official image; the others have the version of Debian's package.
+# These are compiled from Go modules, in the version of the official image; the others are Debian's packages.
 COMPILED = ("OTEL_COLLECTOR_IMAGE", "CADVISOR_IMAGE", "STATSD_EXPORTER_IMAGE")
-# Compiled too, but no image of the stack: a check runs it.
+# This image is compiled too, but is no image of the stack: a check runs it.
 TOOLS = {"ACTIONLINT_VERSION": "actionlint"}
 DOCKERFILE = "ops/images/airgap/Dockerfile"
 
@@ -61,5 +61,5 @@ def build(root: Path, key: str, report: Reporter) -> None:
 
 
 def version_argument(root: Path, key: str) -> dict[str, str]:
-    """Return the build argument VERSION of what is compiled; nothing for the others."""
+    """Return the build argument VERSION of a compiled image; an empty dictionary for the others."""
     return {"VERSION": software_version(read_images_env(root)[key])} if key in (*COMPILED, *TOOLS) else {}

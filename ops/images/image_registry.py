@@ -121,10 +121,10 @@ class BackgroundPull:
 
 @dataclass(frozen=True)
 class RegistryAnswers:
-    """Which registries answer."""
+    """The registries' answers."""
 
     pulls: dict[str, BackgroundPull]
-    """The pulls that asked the registries, by key: the first image of each."""
+    """The pulls that probed the registries, by the key of the first image of each registry."""
     refusals: dict[str, str]
     """The reason why an image cannot be pulled, by key."""
 
@@ -132,13 +132,13 @@ class RegistryAnswers:
 def ask_registries(
     references: Mapping[str, str], names: Mapping[str, str], progress: ImageProgress, answer_seconds: float
 ) -> RegistryAnswers:
-    """Ask each registry by the pull of its first image, which goes on in the background.
+    """Probe each registry with the pull of its first image, which continues in the background.
 
     If a registry does not answer, its other images are not tried.
 
     Args:
         references: The images, by key.
-        names: What `progress` calls them, by key.
+        names: The images' names in `progress`, by key.
         progress: Shows the pulls.
         answer_seconds: How long a registry may take for its first answer.
     """

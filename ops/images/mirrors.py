@@ -1,7 +1,7 @@
 """The machine's settings for package mirrors, in a form for image builds.
 
-A build gets addresses and certificates as BuildKit secrets: an index address can hold a password, and nothing of them
-may stay in an image's layers or history.
+A build gets addresses and certificates as BuildKit secrets: an index address can hold a password, and no secret may
+stay in an image's layers or history.
 https://docs.docker.com/build/building/secrets/
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Where distributions keep the bundle; OpenSSL's variable wins over these.
+# The paths at which distributions keep the bundle; OpenSSL's variable wins over them.
 CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -49,7 +49,7 @@ def ca_bundle(environ: Mapping[str, str], candidates: Iterable[str] = CA_BUNDLES
 def package_index(environ: Mapping[str, str], home: Path, etc: Path = Path("/etc")) -> dict[str, str]:
     """Return the machine's Python package index as variables for pip and for uv; empty: the default index.
 
-    Variables win over uv's files, those over pip's, and a user's file over the system's, as in the tools.
+    A variable wins over uv's file, uv's file over pip's, and a user's file over the system's, as in the tools.
     """
     uv = uv_settings([home / ".config/uv/uv.toml", etc / "uv/uv.toml"])
     pip = pip_settings([etc / "pip.conf", home / ".pip/pip.conf", home / ".config/pip/pip.conf"])

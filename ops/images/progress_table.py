@@ -103,7 +103,7 @@ class TableProgress:
             self.stop()
 
     def stop(self) -> None:
-        """Draw for the last time, so that the seconds stay on the screen, and forget the images."""
+        """Draw for the last time, so that the seconds stay on the screen, and remove the images from the table."""
         if self.live:
             self.live.transient = not self.rows
             self.live.stop()

@@ -39,6 +39,7 @@ AIRFLOW_IMAGE = "AIRFLOW_IMAGE"
 AIRFLOW_BASE_IMAGE = "AIRFLOW_BASE_IMAGE"
 AIRFLOW_REPOSITORY = "airflow-ha/airflow"
 AIRFLOW_DOCKERFILE = "compose/images/airflow/Dockerfile"
+UV_REQUIREMENTS = "ops/bootstrap/uv-requirements.txt"
 PATRONI_IMAGE = "PATRONI_IMAGE"
 PATRONI_REPOSITORY = "airflow-ha/patroni"
 PATRONI_FOLDER = "compose/images/patroni"
@@ -123,8 +124,8 @@ def plan_images(
             core = plan.core()  # Airflow and the data tier; then start them
             rest = plan.rest()  # observability, now or in a thread
 
-    Takes at most `answer_seconds`: it asks each registry by the pull of its first image, which goes on in the
-    background. What `core()` and `rest()` return may differ from `plan.images`: if a registry answers but refuses one
+    Takes at most `answer_seconds`: it probes each registry with the pull of its first image, which continues in the
+    background. The images of `core()` and `rest()` may differ from `plan.images`. If a registry answers but refuses one
     image, a fallback image is built, or Grafana or Jaeger is left out. So write .env again after `rest()`.
 
     Args:
@@ -142,7 +143,7 @@ def plan_images(
     sources = ImageSources(root, environ, choice, official)
     local = sources.local_images()
     missing = [key for key in official if key not in local and BASES.get(key) not in local]
-    to_ask = sources.worth_asking_for(missing, local)
+    to_ask = sources.images_to_request(missing, local)
     answers = ask_registries(
         {key: official[key] for key in to_ask}, {key: image_name(key) for key in to_ask}, progress, answer_seconds
     )
@@ -219,7 +220,7 @@ class ImagePlan:
         """
         needed = [image for key in keys if key not in self.local for image in (*BUILT_ON.get(key, ()), key)]
         self.progress.expect(image_name(key) for key in needed if key not in self.local and key not in self.results)
-        # All at once: what is compiled takes minutes and must not wait for a free thread.
+        # Each image has a thread of its own: a compilation takes minutes and must not wait for a free thread.
         with ThreadPoolExecutor(max_workers=len(keys) + 1) as pool:
             futures = {key: pool.submit(self.image, key) for key in keys}
         images = {key: future.result() for key, future in futures.items()}
@@ -294,7 +295,7 @@ class ImagePlan:
 
 @dataclass(frozen=True)
 class ImageSources:
-    """Which images may be used for each key."""
+    """The images that may be used for each key."""
 
     root: Path
     environ: Mapping[str, str]
@@ -305,7 +306,7 @@ class ImageSources:
     def candidates(self, key: str) -> list[ResolvedImage]:
         """Return the images that may be used, the preferred one first."""
         if key in BUILT_ON:
-            # Its bases need not be on this machine any more.
+            # The bases of a built image need not be on this machine any more.
             combinations = itertools.product(*(self.candidates(base) for base in BUILT_ON[key]))
             return [self.built_image(key, dict(zip(BUILT_ON[key], bases, strict=True))) for bases in combinations]
         candidates = []
@@ -331,24 +332,20 @@ class ImageSources:
         references = [bases[base].reference for base in BUILT_ON[key]]
         origin: Origin = "official" if all(base.origin == "official" for base in bases.values()) else "airgap"
         if key == AIRFLOW_IMAGE:
-            return ResolvedImage(airflow_reference(self.root, references[0], self.uv_version()), origin)
+            return ResolvedImage(airflow_reference(self.root, references[0]), origin)
         return ResolvedImage(patroni_reference(self.root, references), origin)
 
     def build_of(self, key: str, reference: str, bases: Mapping[str, ResolvedImage]) -> Build:
         arguments = {base: image.reference for base, image in bases.items()}
         if key == AIRFLOW_IMAGE:
-            arguments["UV_VERSION"] = self.uv_version()
             return Build(reference, self.root / AIRFLOW_DOCKERFILE, self.root, arguments)
         folder = self.root / PATRONI_FOLDER
         return Build(reference, folder / "Dockerfile", folder, arguments)
 
-    def uv_version(self) -> str:
-        return read_images_env(self.root)["UV_VERSION"]
+    def images_to_request(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
+        """Return the keys of the images to request from the registries.
 
-    def worth_asking_for(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
-        """Return the keys of the images to ask the registries for.
-
-        A machine on fallback images is not asked again for the images that it runs without: a second `up` is quick.
+        A machine on fallback images does not request the images that it runs without again: a second `up` is quick.
         """
         if self.choice == "airgap":
             return []
@@ -357,14 +354,14 @@ class ImageSources:
         return required if runs_on_fallback_images and not required else missing
 
     def can_be_left_out(self, key: str) -> bool:
-        """Return whether the stack may run without the image: nobody asked for this very image."""
+        """Return whether the stack may run without the image: it is optional, and the user does not require it."""
         return key in OPTIONAL and self.choice != "official" and not self.environ.get(key)
 
     def fallback(self, key: str, reason: str) -> ResolvedImage:
         """Return the fallback image for an official image that cannot be pulled for this reason.
 
         Raises:
-            ImageError: There is none, or the user asked for the official image.
+            ImageError: There is no fallback image, or the user requires the official image.
         """
         reference = self.official[key]
         if self.choice == "official":
@@ -372,7 +369,7 @@ class ImageSources:
                 f"cannot pull {reference}: {reason}\n"
                 "hint: unset STACK_IMAGES to build a fallback image from packages, or use `docker load`"
             )
-        # Another image is not what a user wants who names one.
+        # A user who names an image gets no other image.
         if key not in fallback_images.FALLBACK_IMAGES or (self.choice == "auto" and self.environ.get(key)):
             raise ImageError(f"cannot pull {key}={reference}: {reason}\nhint: load the image with `docker load`")
         return ResolvedImage(fallback_images.reference(self.root, key), "airgap")
@@ -403,7 +400,7 @@ def images_choice(environ: Mapping[str, str]) -> Choice:
     raise ImageError(f"cannot use STACK_IMAGES={value}\nhint: set it to one of {', '.join(get_args(Choice))}")
 
 
-def airflow_reference(root: Path, base: str, uv_version: str) -> str:
+def airflow_reference(root: Path, base: str) -> str:
     """Return the name of the Airflow image on `base`; its tag changes with the lock, the code and the base."""
     dockerfile = root / AIRFLOW_DOCKERFILE
     inputs = [
@@ -411,9 +408,10 @@ def airflow_reference(root: Path, base: str, uv_version: str) -> str:
         dockerfile.with_suffix(".dockerignore"),
         root / "pyproject.toml",
         root / "uv.lock",
+        root / UV_REQUIREMENTS,
         root / "src",
     ]
-    return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base, uv_version])}"
+    return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base])}"
 
 
 def patroni_reference(root: Path, bases: list[str]) -> str:

@@ -38,8 +38,14 @@ def known_faults(root: Path, references: Mapping[str, str]) -> list[str]:
 
 def numbers(reference: str) -> tuple[int, ...]:
     """Return the numbers of a version, or of the version in an image's tag; empty without a version."""
-    match = NUMBERS.search(reference.rpartition(":")[2])
+    match = NUMBERS.search(repository_and_tag(reference)[1])
     return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def repository_and_tag(reference: str) -> tuple[str, str]:
+    """Return the two parts of a reference, without the digest that may follow the tag (`name:tag@sha256:…`)."""
+    repository, _, tag = reference.partition("@")[0].rpartition(":")
+    return repository, tag
 
 
 def software_version(reference: str) -> str:
@@ -48,7 +54,7 @@ def software_version(reference: str) -> str:
     Raises:
         ValueError: The reference has no tag with a version.
     """
-    match = NUMBERS.search(reference.rpartition(":")[2])
+    match = NUMBERS.search(repository_and_tag(reference)[1])
     if not match:
         raise ValueError(f"cannot read the version of {reference}: its tag has no version")
     return match.group()

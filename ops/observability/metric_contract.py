@@ -1,7 +1,7 @@
 """The metrics that exist, and those that rules and dashboards query: `unknown_metrics` returns the difference.
 
 Airflow's list is the `metrics_template.yaml` of the installed Airflow, mapped by compose/statsd-exporter/mapping.yaml.
-Recorded metrics are read from the rules, and the project's own from its source: every string that is such a name. Only
+Recorded metrics are read from the rules. The project's own metrics are all strings `airflow_ha_…` in its source. Only
 the metrics of other programs are listed here (EXPORTED), with the link to their documentation.
 """
 
@@ -42,7 +42,7 @@ class Metric:
     Attributes:
         name: Without the prefix; `{…}` marks a variable part.
         type: The StatsD type.
-        tags: Those in the template; the source may send more.
+        tags: The tags in the template; the source may send more.
     """
 
     name: str
@@ -320,7 +320,8 @@ EXPORTED: Final = {
     "gateway": Exporter(
         "https://github.com/haproxy/haproxy/blob/v3.0.0/addons/promex/README",
         frozenset({"haproxy_server_status", "haproxy_backend_current_queue",
-                   "haproxy_backend_http_responses_total", "haproxy_backend_response_time_average_seconds"}),
+                   "haproxy_backend_http_responses_total", "haproxy_backend_response_time_average_seconds",
+                   "haproxy_sticktable_used"}),
     ),
     "postgres-exporter": Exporter(
         "https://github.com/prometheus-community/postgres_exporter/blob/v0.17.1/cmd/postgres_exporter/queries.go"
@@ -445,5 +446,5 @@ def known_metrics(root: Path, airflow: Path) -> set[str]:
 def unknown_metrics(root: Path, airflow: Path) -> dict[str, set[str]]:
     """Return the unknown metrics of each rule and panel that queries any."""
     known = known_metrics(root, airflow)
-    asked = rule_expressions(root) | panel_expressions(root)
-    return {where: unknown for where, expression in asked.items() if (unknown := unknown_in(expression, known))}
+    expressions = rule_expressions(root) | panel_expressions(root)
+    return {where: unknown for where, expression in expressions.items() if (unknown := unknown_in(expression, known))}

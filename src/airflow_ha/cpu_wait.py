@@ -1,4 +1,4 @@
-"""The time that a thread has waited for a CPU. A starved process subtracts it before it blames others for a delay."""
+"""The time that a thread has waited for a CPU. A starved process subtracts it from a measured delay."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CASES = sorted((ROOT / "alerting/tests").glob("*.yaml"))
 TEXTS = ("summary", "description")
 UNRENDERED = "(<no value>|<error expanding|%!)"
-"""What a text contains when its template fails: text/template's, Prometheus' and printf's marks."""
+"""Marks of a failed template in a text, by text/template, Prometheus and printf."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def without_texts(rule: Rule) -> Rule:
 def with_texts_as_labels(rule: Rule) -> Rule:
     """Return a rule whose texts are labels, so that PromQL can match them.
 
-    Without `for`: a label that changes with the value would restart it.
+    The rule has no `for`: a label that changes with the value would restart it.
     """
     texts = {name: rule["annotations"][name] for name in TEXTS}
     return {**rule, "for": "0s", "annotations": {}, "labels": rule["labels"] | texts}

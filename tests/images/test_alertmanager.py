@@ -217,7 +217,7 @@ class Running:
         command = compose_model()["services"]["alertmanager-1"]["command"]
         own = ("--config.file", "--storage.path", "--cluster.listen-address", "--cluster.peer=")
         self.container = start(
-            # On the host network: the stub is a thread of this test. As the user who wrote the files.
+            # The stub is a thread of this test, so the network is the host's; the user is the one who wrote the files.
             *("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/alertmanager:mode=1777"),
             *("--volume", f"{folder}:{folder}:ro", "--volume", f"{FOLDER}:{FOLDER}:ro"),
             *("--entrypoint", "/bin/alertmanager", image),
@@ -561,13 +561,13 @@ def test_a_message_is_retried_until_slack_accepts_it(start_alertmanagers, slack,
 
 
 def test_one_alertmanager_of_two_sends_and_the_other_takes_over(start_alertmanagers, slack):
-    """With the real times: a page is sent after 5 s; the second waits 5 s more while the first answers."""
+    """The times are the real ones: a page is sent after 5 s; the second waits 5 s more while the first answers."""
     pair = start_alertmanagers(2, short=False)
     for server in pair:
         server.post(alert("PostgresDown"))
     took = until(lambda: titles(slack), 20, pair[0].log)
     assert took < 12
-    # Once the second knows of the other's message, it skips its own.
+    # Once the second has received the other's message by gossip, it skips its own.
     until(lambda: all(knows_of_the_message(server) for server in pair), 20)
     assert titles(slack) == ["[FIRING] Page: PostgresDown"]
 
@@ -590,5 +590,5 @@ def has_sent(server: Running) -> bool:
 
 
 def knows_of_the_message(server: Running) -> bool:
-    """Whether it sent the group itself, or knows by gossip that the other did."""
+    """Whether it sent the group itself, or received by gossip that the other did."""
     return metric(server, "alertmanager_nflog_gossip_messages_propagated_total") > 0 or has_sent(server)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import tarfile
 
 import pytest
 import yaml
 
 from ops.images.resolve import BASES, OPTIONAL, official_references
+from ops.images.versions import repository_and_tag
 from tests.images.conftest import ROOT, docker, run_in
 
 CONTRACT = yaml.safe_load((ROOT / "ops/images/airgap/contract.yaml").read_text(encoding="utf-8"))
@@ -70,7 +73,7 @@ def test_the_software_has_the_version_of_images_env(reference, key):
     writable = ("--tmpfs", "/tmp", "--env", "AIRFLOW_CONFIG=/tmp/airflow.cfg")
     answer = run_in(reference, CONTRACT[key]["user"]["id"], version["command"], *writable)
     digits = version["digits"]
-    assert numbers(answer.output)[:digits] == numbers(official.rsplit(":", 1)[1])[:digits], answer.output
+    assert numbers(answer.output)[:digits] == numbers(repository_and_tag(official)[1])[:digits], answer.output
 
 
 @pytest.mark.parametrize("key", IMAGES)
@@ -81,6 +84,22 @@ def test_no_secret_of_the_build_stays_in_the_image(reference, key, start):
     assert "secrets" not in secrets.output or "no such" in secrets.output.lower() or "Could not find" in secrets.output
     history = docker("image", "history", "--no-trunc", "--format", "{{.CreatedBy}}", reference)
     assert not re.search(r"(?i)https?_proxy=|index_url=|default_index=http|goproxy=http", history.output)
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_no_program_runs_with_its_owners_rights(images, reference, key):
+    if images[key].origin == "official" and key not in BASES.values():
+        pytest.skip("the image is not built here; no-new-privileges holds there too")
+    container = docker("create", reference, "none").output.strip().splitlines()[-1]
+    try:
+        with (
+            subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export,
+            tarfile.open(fileobj=export.stdout, mode="r|") as files,
+        ):
+            privileged = [file.name for file in files if file.isfile() and file.mode & 0o6000]
+    finally:
+        docker("rm", "--volumes", container)
+    assert privileged == []
 
 
 @pytest.mark.parametrize("key", sorted(set(IMAGES) - set(WITH_A_SHELL)))

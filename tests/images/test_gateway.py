@@ -4,50 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
-import httpx
 import pytest
 
-from tests.docker_session import session_name
-from tests.images.conftest import ROOT, docker
+from tests.images.doors import Gateway, gateway_with
 
-SERVERS = ("api-server", "execution-api")
-SERVER = """
-import http.server, threading, time
-hits, running, most = {}, {}, {}
-lock = threading.Lock()
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        with lock:
-            hits[path] = hits.get(path, 0) + 1
-            running[path] = running.get(path, 0) + 1
-            most[path] = max(most.get(path, 0), running[path])
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if "slow" in path:
-            time.sleep(0.5)
-        with lock:
-            running[path] -= 1
-        if "dies" in path:
-            self.close_connection = True
-            return
-        body = repr((hits, most)).encode() if path.endswith("/counted") else b"{}"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    do_POST = do_PUT = do_PATCH = do_GET
-    def log_message(self, *_): pass
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 200
-Server(("", 8080), Handler).serve_forever()
-"""
-LIMITS = {"XCOM_LIMIT": "1m", "REQUEST_LIMIT": "256k"}
 SIDES = [
     (8080, "/api/v2/anything", 256_000),
     (8081, "/execution/anything", 256_000),
@@ -55,75 +18,10 @@ SIDES = [
 ]
 
 
-class Gateway:
-    """The gateway, with two servers of each kind behind it."""
-
-    def __init__(self, name: str, servers: dict[str, list[str]]) -> None:
-        self.servers = servers
-        self.address = {port: docker("port", name, str(port)).output.strip().rsplit(":", 1)[1] for port in (8080, 8081)}
-
-    def client(self, port: int = 8080) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.address[port]}", timeout=20)
-
-    def get_without_answer(self, kind: str, path: str) -> None:
-        """GET a path that ends the server's connection; an answer is 502, or none on a reused connection."""
-        with self.client(8080 if kind == "api-server" else 8081) as client, suppress(httpx.RemoteProtocolError):
-            assert client.get(path).status_code == 502
-
-    def counted(self, kind: str, path: str) -> tuple[int, int]:
-        """Return the requests of a path to servers of a kind, and the most at once at a single server."""
-        total, most = 0, 0
-        for server in self.servers[kind]:
-            ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/counted').read().decode())"
-            hits, at_once = eval(docker("exec", server, "python3", "-c", ask).output)  # noqa: S307 (our own server)
-            total, most = total + hits.get(path, 0), max(most, at_once.get(path, 0))
-        return total, most
-
-
 @pytest.fixture(scope="module")
 def gateway(images) -> Iterator[Gateway]:
-    name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
-    started = [name]
-    assert docker("network", "create", name).status == 0
-    try:
-        servers: dict[str, list[str]] = {}
-        for kind in SERVERS:
-            for number in (1, 2):
-                servers.setdefault(kind, []).append(f"{name}-{kind}-{number}")
-                started.append(servers[kind][-1])
-                run("--network", name, "--name", started[-1], "--network-alias", kind, "--entrypoint", "python3",
-                    images["AIRFLOW_IMAGE"].reference, "-c", SERVER)  # fmt: skip
-        run(
-            *("--network", name, "--name", name, "--user", "99:99", "--tmpfs", "/tmp", "--publish", "127.0.0.1::8080"),
-            *("--publish", "127.0.0.1::8081", "--entrypoint", "haproxy"),
-            *(f"--env={key}={value}" for key, value in LIMITS.items()),
-            f"--volume={ROOT}/compose/gateway/haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro",
-            *(images["GATEWAY_IMAGE"].reference, "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"),
-        )
-        running = Gateway(name, servers)
-        wait_until_served(running)
+    with gateway_with(images, {}) as running:
         yield running
-    finally:
-        docker("rm", "--force", "--volumes", *started)
-        docker("network", "rm", name)
-
-
-def run(*arguments: str) -> None:
-    answer = docker("run", "--detach", *arguments)
-    assert answer.status == 0, answer.output
-
-
-def wait_until_served(gateway: Gateway) -> None:
-    """Wait until every backend has a server: HAProxy checks those of large requests every 3 s."""
-    paths = [(8080, "/x"), (8080, "/logs/x"), (8080, "/logs/x?full_content=true"), (8081, "/execution/x")]
-    paths += [(8080, "/dagSources/x"), (8081, "/execution/xcoms/x")]
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
-            if all(gateway.client(port).get(path).status_code == 200 for port, path in paths):
-                return
-        time.sleep(0.3)
-    raise AssertionError("a backend has no server after 30 s")
 
 
 @pytest.mark.parametrize(("port", "path", "limit"), SIDES)
@@ -210,3 +108,95 @@ def test_small_requests_are_answered_while_logs_are_read(gateway):
         assert time.monotonic() - started < 0.5
         assert {answer.result().status_code for answer in logs} == {200}
     assert gateway.counted("api-server", log) == (12, 2)
+
+
+def test_every_answer_has_the_security_headers(gateway):
+    with gateway.client() as client:
+        answers = [client.get("/headers"), client.get("/execution/x"), client.post("/auth/token")]
+    assert [answer.status_code for answer in answers] == [200, 404, 400]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert "frame-ancestors 'self'" in answer.headers["Content-Security-Policy"]
+        assert "Strict-Transport-Security" not in answer.headers
+
+
+def test_behind_tls_cookies_are_secure_and_hsts_is_set(gateway):
+    with gateway.client(**{"X-Forwarded-Proto": "https"}) as client:
+        answer = client.get("/headers")
+    assert answer.headers["Set-Cookie"] == "session=1; HttpOnly; Secure"
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert answer.json()["x-forwarded-proto"] == "https"
+
+
+SPELLINGS = [
+    "/execution/health", "//execution/health", "///execution/health", "/EXECUTION/health", "/Execution/health",
+    "/%65xecution/health", "/%45xecution/health", "/executio%6e/health", "/execution%2fhealth", "/execution%2Fhealth",
+    "/./execution/health", "/../execution/health", "/%2e/execution/health", "/%2e%2e/execution/health",
+    "/.//execution/health", "/%2fexecution/health", "/%2Fexecution/health", "/execution", "/execution/",
+    "/execution//health", "/execution/../execution/health", "/execution/./health", "/execution?x=/api/v2",
+    "http://localhost/execution/health",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", SPELLINGS)
+def test_no_spelling_of_the_execution_api_is_served(gateway, target):
+    assert raw(gateway, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: -5\r\n",
+        "Content-Length: 99999999999999999999\r\n",
+        "Transfer-Encoding : chunked\r\n",
+    ],
+)
+def test_a_smuggled_request_is_refused(gateway, headers):
+    request = f"POST /api/v2/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n0\r\n\r\n"
+    assert raw(gateway, request) in (400, 411, 413)
+
+
+def raw(gateway: Gateway, request: str) -> int:
+    """Send a request as it is written, and return the status of the answer."""
+    with socket.create_connection(("127.0.0.1", int(gateway.address[8080])), timeout=10) as connection:
+        connection.sendall(request.encode())
+        return int(connection.recv(1000).split()[1])
+
+
+@pytest.fixture(scope="module")
+def closed(images) -> Iterator[Gateway]:
+    """Provide a gateway with host names, without API documentation, and with a proxy that is not this test."""
+    settings = {"PUBLIC_HOSTS": "airflow.example other", "CHECK_HOSTS": "yes", "API_DOCS": "off"}
+    with gateway_with(images, {**settings, "TRUSTED_PROXIES": "192.0.2.7"}) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("airflow.example", "OTHER:8080", "localhost:8080", "192.0.2.7", "[2001:db8::1]:80")),
+        *((host, 200) for host in ("gateway:8080",)),
+        *((host, 421) for host in ("evil.example", "airflow.example.evil", "127.0.0.1.evil.example", "")),
+    ],
+)
+def test_a_port_with_public_hosts_answers_for_these_only(closed, host, status):
+    with closed.client(Host=host) as client:
+        assert client.get("/x").status_code == status
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/auth/docs", "/auth/openapi.json", "/%64ocs"])
+def test_api_documentation_is_as_the_operator_decides(gateway, closed, path):
+    with gateway.client() as shown, closed.client() as hidden:
+        assert (shown.get(path).status_code, hidden.get(path).status_code) == (200, 404)
+
+
+def test_https_counts_from_a_trusted_proxy_only(closed):
+    with closed.client(**{"X-Forwarded-Proto": "https"}) as client:
+        answer = client.get("/headers")
+    assert answer.json()["x-forwarded-proto"] == "http"
+    assert "Strict-Transport-Security" not in answer.headers

@@ -82,11 +82,11 @@ def test_cadvisor_measures_containers_without_dockers_socket(images, start):
         *(*service["entrypoint"][1:], *service["command"]),
     )
     wait_for(container, *service["healthcheck"]["test"][4:])
-    mine = docker("inspect", "--format", "{{.Id}}", container).output.strip()
-    ask = f"wget -q -O - http://127.0.0.1:8080/metrics | grep '^container_memory_working_set_bytes.*{mine}'"
+    container_id = docker("inspect", "--format", "{{.Id}}", container).output.strip()
+    ask = f"wget -q -O - http://127.0.0.1:8080/metrics | grep '^container_memory_working_set_bytes.*{container_id}'"
     assert float(wait_for(container, "sh", "-c", ask, seconds=30).output.split()[1]) > 0
     # The script runs with the image's own shell and awk, and lists this container.
-    ask = f"sh /usr/local/bin/oom-kills.sh && grep '^old {mine[:12]} [0-9]* 0$' /tmp/oom-kills"
+    ask = f"sh /usr/local/bin/oom-kills.sh && grep '^old {container_id[:12]} [0-9]* 0$' /tmp/oom-kills"
     assert wait_for(container, "sh", "-c", ask, seconds=30).output.count("\n") == 1
 
 

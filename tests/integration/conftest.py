@@ -1,7 +1,7 @@
 """One real stack for all integration tests.
 
-It needs no overlay of the compose files: ports, project name and DAG folder are settings of .env that users have too,
-the intervals are short enough as they are, and a stack has a Slack of its own as long as it has no webhook.
+The stack needs no overlay of the compose files: ports, project name and DAG folder are settings of .env that users have
+too, and the default intervals are short enough. A stack without a webhook has a Slack stub of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.own_stack import stack_for
 from tests.stack import Stack, wait_until
 
 
-# Not of the session: other folders' tests bring up their own when this one is gone.
+# The scope is not the session: tests of other folders start their own stack after this one is removed.
 @pytest.fixture(scope="package")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Provide a healthy stack with the DAGs of dags/ and of tests/integration/dags/."""

@@ -1,4 +1,4 @@
-"""What observability tests read beside the stack's clients: sums, and the traces that its collector keeps."""
+"""Sums of metrics, and the traces of the collector, for the observability tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may reach what: log-ins, networks, secrets."""
+"""Access is limited: log-ins, networks, secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users expect of any Airflow, on this one: each test triggers real runs of tests/integration/dags."""
+"""Behaviour that users expect of any Airflow: each test triggers real runs of tests/integration/dags."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_a_task_over_its_time_fails_with_that_reason(api: Airflow):
 def test_a_task_that_is_killed_by_a_signal_is_tried_again(api: Airflow):
     run = api.trigger("killed")
     assert api.wait_for_run("killed", run, timeout=90) == "success"
-    assert api.xcom("killed", run, "die_at_the_first_try") == 2
+    assert api.xcom("killed", run, "kill_the_first_try") == 2
 
 
-def test_an_xcom_of_a_mebibyte_arrives_whole(api: Airflow):
+def test_an_xcom_of_a_mebibyte_arrives_complete(api: Airflow):
     run = api.trigger("large_xcom")
     assert api.wait_for_run("large_xcom", run, timeout=60) == "success"
-    assert api.xcom("large_xcom", run, "take") == 2**20
+    assert api.xcom("large_xcom", run, "measure") == 2**20
 
 
 def test_a_backfill_runs_each_of_its_days_once(api: Airflow):
@@ -158,7 +158,7 @@ def test_a_paused_dag_starts_nothing_until_it_is_unpaused(api: Airflow):
     assert api.wait_for_run("clearable", run, timeout=60) == "success"
 
 
-def test_a_deferred_task_survives_the_death_of_the_triggerer(healthy_stack: Stack, api: Airflow):
+def test_a_deferred_task_survives_a_crash_of_the_triggerer(healthy_stack: Stack, api: Airflow):
     run = api.trigger("deferring")
     wait_until(lambda: api.in_state("deferring", run, "wait", "deferred"), timeout=60, what="the sensor has deferred")
     for triggerer in healthy_stack.containers("triggerer"):
@@ -176,13 +176,13 @@ def test_work_is_spread_over_both_workers(healthy_stack: Stack, api: Airflow):
 
 
 def test_a_log_can_be_read_when_its_worker_is_gone(healthy_stack: Stack, api: Airflow):
-    run = api.trigger("talkative")
-    assert api.wait_for_run("talkative", run, timeout=60) == "success"
-    (ti,) = api.task_instances("talkative", run)
+    run = api.trigger("printing")
+    assert api.wait_for_run("printing", run, timeout=60) == "success"
+    (ti,) = api.task_instances("printing", run)
     worker = next(each for each in healthy_stack.containers("worker") if each.id.startswith(ti["hostname"]))
     worker.kill()
     try:
-        assert "these words must outlive the worker" in api.log("talkative", run, "speak")
+        assert "a line of this task's log" in api.log("printing", run, "print_line")
     finally:
         worker.start()
 

@@ -1,4 +1,4 @@
-"""What is too big is refused with a word on why, or read in parts; servers and other users do not suffer."""
+"""Too large requests are refused with the reason, or read in parts; servers and other users are not affected."""
 
 from __future__ import annotations
 
@@ -83,18 +83,18 @@ def read_logs_at_once(stack: Stack, megabytes: int, downloads: int) -> None:
     stack.containers("worker")[0].execute("python", "-S", "-c", WRITE, LOG_PATH.format(run=run), str(megabytes))
 
     with ThreadPoolExecutor(24) as pool:
-        whole = [pool.submit(streamed, api, run) for _ in range(downloads)]
+        full_logs = [pool.submit(streamed, api, run) for _ in range(downloads)]
         pages = [
             pool.submit(api.http.send, log_request(api, run, accept, **params))
             for accept, params in [("application/x-ndjson", {}), ("application/json", {"full_content": True})]
             for _ in range(8)
         ]
-        while not all(job.done() for job in (*whole, *pages)):
+        while not all(job.done() for job in (*full_logs, *pages)):
             begun = time.monotonic()
             api.get("/dags")
             assert time.monotonic() - begun < 15
             time.sleep(0.5)
-    for size, last in (job.result() for job in whole):
+    for size, last in (job.result() for job in full_logs):
         assert size > megabytes * 990_000
         assert json.loads(last)["event"] == "the end"
     for response in (job.result() for job in pages):

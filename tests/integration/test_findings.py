@@ -1,4 +1,4 @@
-"""What on-call engineers read of DAGs that cannot run, of many that fail at once, and of containers out of memory."""
+"""Notifications about DAGs that cannot run, many DAGs that fail at once, and containers out of memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
     since = time.time()
     runs = {name: api.trigger(name) for name in (*FAILING, dag_id)}
     (triggerer, *_) = stack.containers("triggerer")
-    # The kernel takes this process, and no other of the container.
+    # The OOM killer chooses this process, not another one of the container.
     hog = "open('/proc/self/oom_score_adj', 'w').write('1000'); bytearray(4 << 30)"
     assert triggerer.execute("python", "-c", hog, check=False).returncode == 137
     for name in FAILING:

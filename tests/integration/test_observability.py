@@ -180,10 +180,10 @@ RIGHTLY_ABSENT = {
     "statsd_exporter_events_conflict_total": "only after one",
     "statsd_exporter_events_error_total": "only after one",
 }
-"""What rules ask for and a healthy stack need not have; a unit test sees that somebody would send it."""
+"""Queried metrics that a healthy stack need not have; a unit test checks that a program would send them."""
 
 
-def test_every_metric_that_a_rule_asks_for_is_there(stack: Stack):
+def test_every_metric_that_a_rule_queries_exists(stack: Stack):
     expressions = metric_contract.rule_expressions(ROOT).values()
     queried = [metric_contract.queried_metrics(expression) for expression in expressions]
     names = metric_contract.recorded_metrics(ROOT).union(*(query.names for query in queried)) - RIGHTLY_ABSENT.keys()
@@ -216,7 +216,7 @@ def test_an_exporter_restart_loses_only_its_downtime(healthy_stack: Stack):
     )
     run = healthy_stack.api.trigger("load", tasks=20, seconds=0)
     assert healthy_stack.api.wait_for_run("load", run, timeout=90) == "success"
-    # Its counters restarted at 0: they count only what came since.
+    # The exporter's counters restarted at 0: they count only later metrics.
     wait_until(lambda: total(healthy_stack, started) == 20, timeout=SCRAPED_WITHIN, what="all 20 starts are counted")
 
 

@@ -1,4 +1,4 @@
-"""The first things that a data team does work on the defaults."""
+"""Common DAGs of a data team work with the defaults: tasks of 200 MB, temporary files, own plugins."""
 
 from __future__ import annotations
 

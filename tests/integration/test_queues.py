@@ -1,4 +1,4 @@
-"""Tasks for a queue without a worker hurt nobody, and a worker service of one's own runs them."""
+"""Tasks of a queue without a worker delay no other task, and an added worker service runs them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def own_worker_stack(healthy_stack: Stack) -> Iterator[Stack]:
         target.unlink()
         if own := [container.id for container in healthy_stack.containers("worker-gpu", include_exited=True)]:
             docker("rm", "--force", "--volumes", *own)
-        healthy_stack.command("scale", "worker=2")  # so that nobody expects the service any more
+        healthy_stack.command("scale", "worker=2")  # so that the expected replicas lack the service again
 
 
 def states(stack: Stack, dag_id: str, run: str) -> set[str | None]:
@@ -60,7 +60,7 @@ def test_a_queue_without_worker_alerts_and_a_new_worker_runs_it(own_worker_stack
     load = api.trigger("load", tasks=20, seconds=1)
     try:
         wait_until(lambda: states(stack, "misspelt_queue", misspelt) == {"scheduled"}, timeout=30, what="40 tasks wait")
-        # Nobody else waits for them, and no message is published.
+        # No other task waits for them, and no message is published.
         assert api.wait_for_run("load", load, timeout=60) == "success"
         assert states(stack, "own_queue", waiting) == {"scheduled"}
         assert (redis_length(stack, "gqu"), redis_length(stack, "gpu")) == (0, 0)

@@ -1,6 +1,6 @@
 """A worker that is unreachable for longer than a task token is valid ends its tasks and frees their slots.
 
-With short tokens; the drills worker-frozen-1260 and worker-cut-1260 hold the same in real time, every night.
+Tokens are short here; the drills worker-frozen-1260 and worker-cut-1260 check the same in real time, every night.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def assert_slots_are_free(stack: Stack, run: str, interrupted: set[int], reason:
         return all(reason in stack.api.log("load", run, "work", map_index=number) for number in interrupted)
 
     wait_until(logs_name_the_reason, timeout=60, what="the log of each first try names the reason")
-    # As many as both workers have slots run at once.
+    # All slots of both workers run a task at the same time.
     again = start_load(stack, tasks=SLOTS, seconds=10, running=SLOTS)
     assert stack.api.wait_for_run("load", again, timeout=120) == "success"
 

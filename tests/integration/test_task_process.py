@@ -37,8 +37,12 @@ class Ended:
 
     def called(self, task: str) -> list[str]:
         """Return the called callbacks of a task, each with the try."""
-        reader = self.stack.containers("api-server")[0]
-        names = reader.execute("ls", "/opt/airflow/logs/called").stdout.split()
+        folders = {"worker": "/opt/airflow/artifacts/called", "dag-processor": "/tmp/called"}
+        names = [
+            name
+            for service, folder in folders.items()
+            for name in self.stack.containers(service)[0].execute("ls", folder, check=False).stdout.split()
+        ]
         run = re.sub(r"[^\w.-]", "_", self.runs["task_ends"])
         calls = [name.removeprefix(f"{run}.{task}.") for name in names if name.startswith(f"{run}.{task}.")]
         return sorted(calls, key=lambda call: call[::-1])

@@ -1,4 +1,4 @@
-"""A trigger or a DAG file that is at fault hurts only its own task or its own DAGs, and logs show no secret."""
+"""A faulty trigger or DAG file affects only its own task or its own DAGs, and logs show no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stays unhealthy is restarted, though Docker itself would leave it; what is starved of CPU is not."""
+"""A container that stays unhealthy is restarted, which Docker does not do; one that is starved of CPU is not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_scheduler_that_hangs_is_restarted(healthy_stack: Stack):
     main = target.execute("cat", "/proc/1/task/1/children").stdout.split()[0]
     target.execute("sh", "-c", f"kill -STOP {main}")
     started = target.inspect()["State"]["StartedAt"]
-    # Docker asks every 20 s, and each try may take 10 s; six failures in a row are the longest way to a SIGKILL.
+    # Docker probes every 20 s, and each probe may take 10 s; a SIGKILL takes at most six failures in a row.
     wait_until(
         lambda: target.inspect()["State"]["StartedAt"] != started,
         timeout=300,

@@ -1,4 +1,4 @@
-"""How modules may import each other, and what they may be called."""
+"""Rules for the imports between modules, and for the modules' names."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def modules() -> dict[str, ast.Module]:
 
 def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Return the modules of the project that each module imports, also inside functions."""
-    found: dict[str, set[str]] = {name: set() for name in trees}
+    imported: dict[str, set[str]] = {name: set() for name in trees}
     for name, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                found[name] |= {alias.name for alias in node.names} & trees.keys()
+                imported[name] |= {alias.name for alias in node.names} & trees.keys()
             elif isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
                     submodule = f"{node.module}.{alias.name}"
-                    found[name] |= {submodule if submodule in trees else node.module} & trees.keys()
-    return found
+                    imported[name] |= {submodule if submodule in trees else node.module} & trees.keys()
+    return imported
 
 
 def group(module: str) -> str:
@@ -45,7 +45,7 @@ def group(module: str) -> str:
 GRAPH = imports(modules())
 
 
-def order(graph: dict[str, set[str]]) -> str | None:
+def import_cycle(graph: dict[str, set[str]]) -> str | None:
     """Return the cycle of a graph; None if it has none."""
     try:
         TopologicalSorter(graph).prepare()
@@ -55,18 +55,18 @@ def order(graph: dict[str, set[str]]) -> str | None:
 
 
 def test_no_module_imports_itself_through_others():
-    assert order(GRAPH) is None
+    assert import_cycle(GRAPH) is None
 
 
-def test_no_package_is_imported_by_what_it_imports():
+def test_no_package_imports_itself_through_others():
     packages: dict[str, set[str]] = defaultdict(set)
     for module, imported in GRAPH.items():
         packages[group(module)] |= {group(other) for other in imported} - {group(module)}
-    assert order(packages) is None
+    assert import_cycle(packages) is None
 
 
 def test_the_check_finds_a_cycle():
-    assert order({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert import_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def test_no_command_is_imported_but_by_the_entry_point():

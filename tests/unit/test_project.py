@@ -127,3 +127,20 @@ def test_top_level_has_only_the_folders_of_the_design():
 def test_pre_commit_hooks_are_the_checks_of_the_test_command():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {hook["name"] for hook in hooks} == set(checks())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_relative_links_lead_to_a_file_and_a_heading():
+    broken = []
+    for page in (path for path in TRACKED if path.suffix == ".md"):
+        for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == []

@@ -38,20 +38,15 @@ def plan_run(
     Args:
         logical_date: the run's logical date; None if it has none (a trigger through REST may send null).
         run_id: used in place of a missing logical date.
-        source: `digits` for scikit-learn's bundled data, or the URL of a CSV file in any object storage
-            (`file:///data/x.csv`, `s3://connection@bucket/x.csv`); None or empty for the bundled data.
+        source: `digits` for scikit-learn's bundled data, or the URL of a CSV file
+            (`s3://connection@bucket/x.csv`); None or empty for the bundled data.
         label_column: the CSV column with the class.
         artifacts_root: URL of the directory that all runs share; None or empty for the shared volume.
 
     Raises:
-        ValueError: the source or the root is not a URL.
+        ValueError: the root is not a URL.
     """
     source = (source or "").strip() or BUNDLED_DIGITS
-    if source != BUNDLED_DIGITS and "://" not in source:
-        raise ValueError(
-            f"cannot use the data source: {source!r} is neither {BUNDLED_DIGITS!r} nor a URL "
-            "such as file:///data/images.csv or s3://connection@bucket/images.csv"
-        )
     root = (artifacts_root or "").strip().rstrip("/") or DEFAULT_ARTIFACTS_ROOT
     if "://" not in root:
         raise ValueError(f"cannot use the artifacts root: {root!r} is not a URL such as {DEFAULT_ARTIFACTS_ROOT}")

@@ -71,7 +71,7 @@ def check(features: np.ndarray, labels: np.ndarray) -> Document:
         faults.append(f"{len(classes)} classes, at least 2 are needed")
     elif sizes.min() < MINIMUM_SAMPLES_OF_A_CLASS:
         faults.append(
-            f"class {str(classes[sizes.argmin()])!r} has {sizes.min()} samples, "
+            f"the smallest of {len(classes)} classes has {sizes.min()} samples, "
             f"at least {MINIMUM_SAMPLES_OF_A_CLASS} of each are needed"
         )
     if faults:

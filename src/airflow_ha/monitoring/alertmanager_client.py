@@ -88,7 +88,7 @@ def deliver(
 
 
 def active_alerts(http: httpx.Client, url: str) -> list[SentAlert]:
-    """Return our alerts that fire in an Alertmanager."""
+    """Return the monitoring DAG's alerts that fire in an Alertmanager."""
     response = http.get(f"{url}/api/v2/alerts", params={"filter": f'source="{SOURCE}"'})
     response.raise_for_status()
     return [

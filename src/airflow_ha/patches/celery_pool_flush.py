@@ -1,6 +1,6 @@
 """After a broker outage, a worker gives no task to a busy process.
 
-Problem: when a worker loses its broker, `AsynPool.flush` forgets which pool processes are busy. New tasks are assigned
+Problem: when a worker loses its broker, `AsynPool.flush` loses the list of busy pool processes. New tasks are assigned
 to them and wait behind their running task, sometimes for hours, while other processes are idle. `task_queued_timeout`
 does not help, because the worker has already accepted the task. Every Redis failover during long tasks triggers it.
 Patch: processes that run an accepted task stay busy, as in the upstream pull request.

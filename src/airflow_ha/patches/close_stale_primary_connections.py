@@ -7,7 +7,7 @@ Patch: a thread checks this process's connections to the metadata database and C
 overdue it queries Patroni for the primary and shuts connections to other nodes; their pool then reconnects. Slow
 queries on the primary and engines of DAG code are not affected. No thread runs without replicas. A worker's pool
 process, which forks each task, runs the thread only while a result connection is in use.
-Applies to: SQLAlchemy 2.0.54, by its events; psycopg2 and psycopg. Also the scheduler's health server, a fork.
+Applies to: SQLAlchemy 2.0.54, by its events; psycopg2 and psycopg; the scheduler's health server (a fork) too.
 Upstream issue: none found; https://www.postgresql.org/docs/17/libpq-connect.html lists the existing timeouts.
 Remove when: libpq has a read timeout.
 """

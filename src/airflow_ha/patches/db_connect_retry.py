@@ -1,12 +1,13 @@
 """Schedulers, the DAG processor and the triggerer retry database connections instead of exiting.
 
 Problem: during a primary election (2 to 30 s) no connection succeeds, and the first failing query ends the process.
-All three end within the same second. Their restarts import Airflow in parallel, which takes two cores for half a minute
-just when the new primary, its replica and the waiting tasks need the CPU.
+All three end within the same second. Their restarts import Airflow in parallel and take two cores for half a minute.
+The new primary, its replica and the waiting tasks need the CPU at that moment.
 Patch: retry a metadata connection for PATIENCE_SECONDS, not counting the time that this thread waited for a CPU. Errors
 inside a transaction still fail. A permanent SQLSTATE (wrong password, unknown database) fails at once; with drivers
 other than psycopg2 it is retried too.
-Applies to: SQLAlchemy 2.0.54, by its event `do_connect`. Not API servers, whose clients retry, nor engines of DAG code.
+Applies to: SQLAlchemy 2.0.54, by its event `do_connect`. API servers, whose clients retry, and engines of DAG code
+are excluded.
 Upstream issue: none found.
 Remove when: an unpatched scheduler survives `./ops/stack drill postgres-primary-gone` without a restart.
 """

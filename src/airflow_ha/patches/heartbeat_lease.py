@@ -190,8 +190,8 @@ class Lease:
         self.suspended = True
         with contextlib.suppress(psutil.Error, OSError):
             _signal_subprocess(self.task, signal.SIGSTOP)
-            # Also descendants that left its process group (a BashOperator's shell) or that start meanwhile. Orphans are
-            # children of this process (task_process).
+            # The loop stops descendants that left its process group (a BashOperator's shell) or that start meanwhile.
+            # Orphans are children of this process (task_process).
             while new := set(psutil.Process().children(recursive=True)) - self._descendants:
                 self._descendants |= new
                 for process in new:

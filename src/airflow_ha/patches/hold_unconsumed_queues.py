@@ -117,7 +117,7 @@ def select_from_queues(queues: Collection[str], runner: SchedulerJobRunner, max_
     """Return upstream's selection of tasks, limited to some queues.
 
     The condition is part of the query, before its LIMIT, so that a thousand held tasks hide no other. The same
-    statements count tasks in other states against limits, so the condition keeps those.
+    statements count tasks in other states against limits, so the condition keeps these tasks.
     """
     selectable = or_(TaskInstance.state != TaskInstanceState.SCHEDULED, TaskInstance.queue.in_(queues))
     option = with_loader_criteria(TaskInstance, selectable, propagate_to_loaders=False)
@@ -195,7 +195,7 @@ def metric_tag(queue: str) -> str:
 def maybe_requeue_stuck_ti(self: SchedulerJobRunner, *, ti: TaskInstance, session: Session, executor: Any) -> None:
     """Remove the message that no worker took, then call the upstream method.
 
-    Upstream asks only the current workers to skip the message, not workers that start later.
+    Upstream revokes the message only at the current workers, not at workers that start later.
     """
     # One call takes up to 6 s during a Redis outage, and a scheduler that blocks for 20 s counts as dead.
     if ti.external_executor_id and watch.is_reading and time.monotonic() > _next_removal[0]:

@@ -2,7 +2,7 @@
 
 Problem: the kernel ranks a task equal to its worker's other processes, so a task that uses all memory may get those
 killed. A task shares /tmp and the working directory. A process that it leaves behind keeps its slot for 60 s
-(`[workers] socket_cleanup_timeout`) and lives on. A task whose supervisor was killed runs on beside its next try.
+(`[workers] socket_cleanup_timeout`) and continues. A task whose supervisor was killed runs on beside its next try.
 Patch: set the OOM score, a folder, limits and fatal signals at the fork (see `task_process/`). A pidfd wakes the
 supervisor when the process ends. It then ends all descendants, which become its children, also in other sessions.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor` and `.coordinator`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import io
+import logging
 import os
 import selectors
 import signal
@@ -29,8 +30,10 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess, PsutilTrac
 from celery.signals import worker_init, worker_process_init
 
 from airflow_ha.patches.dag_import_signals import end_at_fatal_signals
-from airflow_ha.task_process import container_memory, descendants, scratch
+from airflow_ha.task_process import container_memory, container_pids, descendants, scratch
 from airflow_ha.task_process.supervised_task import WATCH_AFTER_SECONDS, TaskRun
+
+log = logging.getLogger(__name__)
 
 _fork_main: Any = supervisor._fork_main
 _start: Any = WatchedSubprocess.start.__func__
@@ -114,7 +117,7 @@ def start(cls: type[WatchedSubprocess], **kwargs: Any) -> WatchedSubprocess:
 def service_subprocess(self: ActivitySubprocess, max_wait_time: float, *args: Any, **kwargs: Any) -> int | None:
     """Call the upstream method; watch a task that runs for a while."""
     if current and not current.is_watched:
-        current.watch(self._signal_subprocess)
+        current.watch(self._signal_subprocess, self.process_log.warning)
         max_wait_time = min(max_wait_time, WATCH_AFTER_SECONDS)
     code: int | None = _service_subprocess(self, max_wait_time, *args, **kwargs)
     return code
@@ -152,6 +155,8 @@ def check_subprocess_exit(
 def execute_task(self: Any, **kwargs: Any) -> Any:
     """Call the upstream method with the task's own folder."""
     global current, _last_sweep
+    if not container_pids.wait_for_room():
+        log.warning("The worker has hardly a process id left: other tasks have too many processes (TASK_PIDS_LIMIT)")
     where = scratch.base()
     current = TaskRun(where, Path(AIRFLOW_HOME))
     try:

@@ -4,7 +4,7 @@ Problem: one trigger ends the triggerer, and again after each restart, so no def
   event or traceback that the database, the serializer or the supervisor's schema refuses; an error in its constructor;
   sys.exit(); a signal, os._exit() or the memory limit; or blocking the event loop.
 Patch: a trigger whose event cannot be delivered or stored fails with a storable reason. The runner marks, in memory
-  shared with its supervisor, whose step the event loop runs. If the runner dies or hangs in a step, that trigger is
+  shared with its supervisor, whose step the event loop runs. If the runner exits or hangs in a step, that trigger is
   failed before the restart. An asset's trigger, for which no task waits, is held for an hour.
 Applies to: Airflow 3.3.2, `airflow.jobs.triggerer_job_runner`.
 Upstream issue: https://github.com/apache/airflow/issues/70385
@@ -23,7 +23,7 @@ from collections import deque
 from contextvars import ContextVar
 from datetime import timedelta
 from traceback import format_exception
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import psutil
@@ -38,11 +38,9 @@ from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from airflow_ha.sizes import MIB
+from airflow_ha.storable_text import storable_text
 from airflow_ha.task_process.container_memory import oom_kills
 from airflow_ha.task_process.process_exit import exit_reason, prefer_as_oom_target
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,6 @@ EVENT_BYTES: Final = 4 * MIB
 """Largest event: it is copied about ten times on its way to the database, and schedulers load it."""
 MESSAGE_BYTES: Final = 2 * EVENT_BYTES
 """Size of the events that are sent to the supervisor together."""
-REASON_CHARACTERS: Final = 32_000
 BUSY_SECONDS: Final = 4.0
 """CPU time: a longer step that had less of it, and does not sleep, is starved."""
 MAX_CHECK_GAP: Final = 5.0
@@ -64,17 +61,6 @@ HELD_FORMAT: Final = "%Y-%m-%dT%H:%M:%S"
 RELEASE_SECONDS: Final = 60.0
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes of faulty data: data exception, integrity violation, program limit exceeded."""
-
-# ---- storable text
-
-
-def storable(lines: Iterable[str]) -> list[str]:
-    """Return the lines with characters that Postgres or UTF-8 refuse escaped, and long text cut in the middle."""
-    text = "".join(lines)
-    if len(text) > REASON_CHARACTERS:
-        half = REASON_CHARACTERS // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return [text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")]
 
 
 def is_refusal(error: Exception) -> bool:
@@ -195,7 +181,8 @@ def process_trigger_events(self: TriggerRunner, finished_ids: list[int]) -> mess
     finished = [*state.get("finished_before", ()), *finished_ids]
     state["finished_before"] = [trigger_id for trigger_id in finished if trigger_id in waiting]
     failures = [
-        (trigger_id, storable(format_exception(error)) if error else None) for trigger_id, error in self.failed_triggers
+        (trigger_id, [storable_text("".join(format_exception(error)))] if error else None)
+        for trigger_id, error in self.failed_triggers
     ]
     self.failed_triggers = deque()
     message: messages.TriggerStateChanges = _process_trigger_events(
@@ -231,12 +218,12 @@ def on_trigger_event(self: TriggerRunnerSupervisor, trigger_id: int, event: Trig
 
 def on_trigger_failure(self: TriggerRunnerSupervisor, trigger_id: int, exc: list[str] | None) -> None:
     """Call the upstream method with a storable reason."""
-    _on_trigger_failure(self, trigger_id=trigger_id, exc=storable(exc) if exc else exc)
+    _on_trigger_failure(self, trigger_id=trigger_id, exc=[storable_text("".join(exc))] if exc else exc)
 
 
 def fail(self: TriggerRunnerSupervisor, trigger_id: int, reason: list[str]) -> None:
     """Fail the tasks and the callback that wait for a trigger; for an asset's trigger, drop the event."""
-    lines = storable(reason)
+    lines = [storable_text("".join(reason))]
     log.error("Trigger %s failed: %s", trigger_id, lines[0])
     Trigger.submit_failure(trigger_id=trigger_id, exc=lines)
     with create_session() as session:
@@ -279,7 +266,7 @@ def create_workload(self: TriggerRunnerSupervisor, trigger: Trigger, **kwargs: A
     except Exception as error:
         if not is_refusal(error):
             raise
-        self.failed_triggers.append((trigger.id, storable(format_exception(error))))
+        self.failed_triggers.append((trigger.id, [storable_text("".join(format_exception(error)))]))
         return None
 
 
@@ -364,7 +351,7 @@ def heartbeat(self: TriggerRunnerSupervisor) -> None:
 
 
 def run(self: TriggerRunnerSupervisor) -> None:
-    """Call the upstream method, which returns when the runner died; then fail the culprit."""
+    """Call the upstream method, which returns when the runner has exited; then fail the culprit."""
     global _watch
     _watch = StepWatch(self.pid)
     _run(self)

@@ -1,9 +1,9 @@
 """A worker's slot is released as soon as its task ends.
 
 Problem: a task process closes its sockets a moment before it can be reaped. `_service_subprocess` handles the closed
-sockets, calls `wait(timeout=0)` too early, and returns to a `select` with no socket left. That sleeps for the whole
-`[workers] min_heartbeat_interval`, 5 s, while the slot is taken. Half-second tasks run at 3 to 4 a second on 8 slots
-instead of 7.
+sockets, calls `wait(timeout=0)` too early, and returns to a `select` with no socket left. The `select` sleeps for the
+whole `[workers] min_heartbeat_interval`, 5 s, while the slot is taken. Half-second tasks run at 3 to 4 a second on 8
+slots instead of 7.
 Patch: if no socket is open, wait for the process itself, 10 ms at a time.
 Applies to: Airflow 3.3.2, `airflow.sdk.execution_time.supervisor`. Workers.
 Upstream issue: none found.

@@ -30,6 +30,8 @@ SERVICES: Final = (
 
 CORE: Final = {"apache-airflow-core": "3.3.2"}
 SDK: Final = {"apache-airflow-task-sdk": "1.3.2"}
+FAB: Final = {"apache-airflow-providers-fab": "3.9.0"}
+FLASK_SESSION: Final = {"flask-session": "0.8.0"}
 CELERY: Final = {"celery": "5.6.3"}
 KOMBU: Final = {"kombu": "5.6.2"}
 REDIS: Final = {"redis": "6.4.0"}
@@ -310,6 +312,21 @@ PATCHES: Final[tuple[Patch, ...]] = (
         },
     ),
     Patch(
+        name="store_user_sessions_only",
+        kind="safety",
+        components=frozenset({"api-server"}),
+        after="airflow.providers.fab.www.session",
+        benefit="Requests without a log-in store nothing in the database, and expired sessions are deleted",
+        cost="One query in about 100 requests to the pages of the log-in",
+        written_for=FAB | FLASK_SESSION,
+        replaces={
+            "airflow.providers.fab.www.session:AirflowDatabaseSessionInterface": "d5751bbd7b00",
+            "airflow.providers.fab.www.session:SessionExemptMixin": "a23ccf16c7e7",
+            "flask_session.base:ServerSideSessionInterface.open_session": "2c883e0a18a6",
+            "flask_session.base:ServerSideSessionInterface.save_session": "8f19e79a921c",
+        },
+    ),
+    Patch(
         name="task_log_stream",
         kind="safety",
         components=frozenset({"api-server"}),
@@ -475,6 +492,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
             f"{SUPERVISOR}:_fork_main": "8d5f20acb4d7",
         },
         issue="https://github.com/apache/airflow/issues/65505 (the process group only)",
+    ),
+    Patch(
+        name="protect_task_logs",
+        kind="safety",
+        components=frozenset({"worker", "dag-processor", "triggerer"}),
+        benefit="DAG code cannot forge, delete or redirect the logs of tasks",
+        cost="DAG code cannot write to the log folder at all; about 100 system calls per process",
+        written_for=CORE | SDK,
+        replaces={f"{SUPERVISOR}:_fork_main": "8d5f20acb4d7"},
     ),
     Patch(
         name="report_task_exit",

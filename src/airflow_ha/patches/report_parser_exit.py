@@ -31,6 +31,7 @@ from airflow.utils.session import create_session
 from sqlalchemy.exc import OperationalError
 
 from airflow_ha.patches.dag_import_signals import end_at_fatal_signals
+from airflow_ha.storable_text import storable_text
 from airflow_ha.task_process.container_memory import oom_kills
 from airflow_ha.task_process.process_exit import exit_reason, prefer_as_oom_target
 
@@ -48,7 +49,6 @@ STARVED_SECONDS: Final = 4.0
 """CPU time: a runnable process that had less at its timeout is starved, not stuck."""
 DRAIN_SECONDS: Final = 2.0
 """Seconds to read a dead parser's output while a process that it left behind holds its sockets."""
-ERROR_CHARACTERS: Final = 100_000
 
 _parse_file: Any = processor._parse_file
 _parse_file_entrypoint: Any = processor._parse_file_entrypoint
@@ -87,7 +87,7 @@ def parse_file_entrypoint() -> None:
         if _request is None or _request.callback_requests:
             raise
         log.exception("cannot parse %s", _request.file)
-        reason = storable(f"What this file defines cannot be sent: {type(error).__name__}: {error}")
+        reason = storable_text(f"What this file defines cannot be sent: {type(error).__name__}: {error}")
         rel_path = os.path.relpath(_request.file, _request.bundle_path)
         task_runner.SUPERVISOR_COMMS.send(
             DagFileParsingResult(fileloc=_request.file, serialized_dags=[], import_errors={rel_path: reason})
@@ -122,14 +122,6 @@ def close(self: DagFileProcessorProcess) -> None:
 # ---- the manager
 
 
-def storable(text: str) -> str:
-    """Return the text with characters that Postgres or UTF-8 refuse escaped, and long text cut in the middle."""
-    if len(text) > ERROR_CHARACTERS:
-        half = ERROR_CHARACTERS // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def failure(file: DagFileInfo, reason: str) -> DagFileParsingResult:
     """Return the result of a failed file, in the form that upstream uses for a file that raised an error."""
     return DagFileParsingResult(
@@ -154,7 +146,7 @@ def persist_parsing_result(self: DagFileProcessorManager, **kwargs: Any) -> None
     """Call the upstream method; turn a result that the database refuses into an import error."""
     result: DagFileParsingResult = kwargs["parsing_result"]
     if result.import_errors:
-        result.import_errors = {storable(file): storable(text) for file, text in result.import_errors.items()}
+        result.import_errors = {storable_text(file): storable_text(text) for file, text in result.import_errors.items()}
     try:
         _persist_parsing_result(self, **kwargs)
     except OperationalError:
@@ -164,7 +156,7 @@ def persist_parsing_result(self: DagFileProcessorManager, **kwargs: Any) -> None
             raise
         log.exception("cannot store the DAGs of %s", kwargs["relative_fileloc"])
         kwargs["session"].rollback()
-        reason = storable(f"The DAGs of this file cannot be stored: {type(error).__name__}: {str(error)[:2000]}")
+        reason = storable_text(f"The DAGs of this file cannot be stored: {type(error).__name__}: {str(error)[:2000]}")
         refused_result = DagFileParsingResult(
             fileloc=result.fileloc, serialized_dags=[], import_errors={kwargs["relative_fileloc"]: reason}
         )

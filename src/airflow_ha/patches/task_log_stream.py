@@ -1,4 +1,4 @@
-"""A task log is streamed in chunks of bounded size, and its handler knows that the request is streamed.
+"""A task log is streamed in chunks of bounded size, and its handler is informed that the request is streamed.
 
 Problem: in Airflow 3.3.2, a task log handler cannot distinguish a streamed request from one whose answer is built in
 memory. The stream is sent in chunks of `[api] log_stream_buffer_size` lines, whatever their length.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Broker:
-    """A persistent connection that is replaced after an error. Not thread-safe."""
+    """A persistent connection that is replaced after an error; it is not thread-safe."""
 
     def __init__(self) -> None:
         self._connection: Any = None

@@ -6,7 +6,6 @@ import json
 import os
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from airflow_ha.task_logs import long_line
@@ -27,22 +26,22 @@ class Excerpt:
     """A part of a log file.
 
     Attributes:
-        path: the file.
+        file: the file, already open: its path may lead elsewhere a moment later.
         start: the first byte.
         end: the byte after the last.
         limit: the most bytes to read; None for all.
         log: the log's name in the note about omitted bytes.
     """
 
-    path: Path
+    file: IO[bytes]
     start: int
     end: int
     limit: int | None
     log: str
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines, each of at most MAX_LINE bytes; a note replaces the omitted ones."""
-        with self.path.open("rb") as file:
+        """Yield the lines, each of at most MAX_LINE bytes, once; a note replaces the omitted ones."""
+        with self.file as file:
             if self.limit is None or self.end - self.start <= self.limit:
                 yield from read_lines(file, self.start, self.end)
                 return
@@ -51,20 +50,21 @@ class Excerpt:
             tail_start = self.end - (self.limit - head)
             head_end = file.seek(0, os.SEEK_CUR)
             if head_end < tail_start:
-                yield self.omission_note(head_end, tail_start)
+                yield omission_note(head_end, tail_start, self.end, self.log)
                 # The tail begins with its first complete line.
                 file.seek(tail_start - 1)
                 skip_line(file)
             yield from read_lines(file, file.seek(0, os.SEEK_CUR), self.end)
 
-    def omission_note(self, start: int, end: int) -> str:
-        """Return the log line that replaces the omitted ones."""
-        return json.dumps({
-            "event": f"[{(end - start) / 1_000_000:,.1f} MB of {self.end / 1_000_000:,.1f} MB omitted. Full log: "
-            f"{self.log}, or this request with ?full_content=true and 'Accept: application/x-ndjson']",
-            "level": "warning",
-            "logger": "airflow_ha.task_logs",
-        })  # fmt: skip
+
+def omission_note(start: int, end: int, total: int, log: str) -> str:
+    """Return the log line that replaces the bytes from start to end of a log."""
+    return json.dumps({
+        "event": f"[{(end - start) / 1_000_000:,.1f} MB of {total / 1_000_000:,.1f} MB omitted. Full log: "
+        f"{log}, or this request with ?full_content=true and 'Accept: application/x-ndjson']",
+        "level": "warning",
+        "logger": "airflow_ha.task_logs",
+    })  # fmt: skip
 
 
 def skip_line(file: IO[bytes]) -> int:
@@ -91,17 +91,16 @@ def read_lines(file: IO[bytes], start: int, end: int) -> Iterator[str]:
             yield line.decode(errors="replace").rstrip("\n")
 
 
-def end_of_last_line(path: Path) -> int:
+def end_of_last_line(file: IO[bytes]) -> int:
     """Return the position after a file's last complete line, where a later request continues."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        searched = max(0, size - NEWLINE_SEARCH)
-        file.seek(searched)
-        newline = file.read(size - searched).rfind(b"\n")
-        return searched + newline + 1 if newline >= 0 else size
+    size = file.seek(0, os.SEEK_END)
+    searched = max(0, size - NEWLINE_SEARCH)
+    file.seek(searched)
+    newline = file.read(size - searched).rfind(b"\n")
+    return searched + newline + 1 if newline >= 0 else size
 
 
-def of_lines(lines: Iterable[str], limit: int | None) -> Iterator[str]:
+def head_and_tail(lines: Iterable[str], limit: int | None) -> Iterator[str]:
     """Yield the lines of a log that is not a local file, or its head and tail if it is larger than the limit."""
     lines = iter(lines)
     tail: deque[str] = deque()
@@ -122,7 +121,5 @@ def of_lines(lines: Iterable[str], limit: int | None) -> Iterator[str]:
             kept -= oldest
             dropped += oldest
     if dropped:
-        yield Excerpt(Path(), 0, head_size + dropped + kept, limit, "in the log's storage").omission_note(
-            head_size, head_size + dropped
-        )
+        yield omission_note(head_size, head_size + dropped, head_size + dropped + kept, "in the log's storage")
     yield from tail

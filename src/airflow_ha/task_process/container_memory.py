@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from airflow_ha.task_process.control_group import CGROUP, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-CGROUP: Final = Path("/sys/fs/cgroup")
-"""The container's own control group."""
 OOM_KILLS: Final = ("memory.events", "memory/memory.oom_control")
 """The files with the kernel's count of OOM kills: control groups v2, v1."""
 LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
@@ -35,11 +35,7 @@ def oom_kills(cgroup: Path = CGROUP) -> int:
 
 def memory_limit(cgroup: Path = CGROUP) -> int | None:
     """Return the memory limit of this container in bytes; None if it has none."""
-    for name in LIMITS:
-        with suppress(OSError, ValueError):
-            limit = int((cgroup / name).read_text())
-            return limit if limit < 1 << 60 else None  # v1 writes a number near 2^63 for "none"
-    return None
+    return number(LIMITS, cgroup)
 
 
 def open_own_score() -> None:

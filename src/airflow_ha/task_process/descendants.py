@@ -92,10 +92,29 @@ def end_all(kept: Collection[int] = ()) -> list[str]:
             if pid not in ended:
                 ended[pid] = f"{name_of(pid)} ({pid})"
                 send(pid, signal.SIGTERM)
-            elif waited > GRACE_SECONDS:
-                send(pid, signal.SIGKILL)
+        if waited > GRACE_SECONDS:
+            kill_all(kept)
         time.sleep(POLL_SECONDS)
     return list(ended.values())
+
+
+def kill_all(kept: Collection[int] = ()) -> None:
+    """Kill this process's descendants.
+
+    They are stopped first: a stopped process cannot fork, so none is left that starts others faster than they are
+    killed.
+
+    Args:
+        kept: The ids of children that keep running.
+    """
+    stopped: set[int] = set()
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while (new := descendants().difference(kept, stopped)) and time.monotonic() < deadline:
+        for pid in new:
+            send(pid, signal.SIGSTOP)
+        stopped |= new
+    for pid in stopped:
+        send(pid, signal.SIGKILL)
 
 
 def name_of(pid: int) -> str:

@@ -8,7 +8,20 @@ from typing import Literal
 
 from airflow_ha.sizes import shown
 
-Reason = Literal["oom", "signal", "exit", "scratch"]
+Reason = Literal["oom", "signal", "exit", "scratch", "processes"]
+
+
+@dataclass(frozen=True)
+class Breach:
+    """The limit for which the supervisor terminated a task.
+
+    Attributes:
+        reason: The metric's label.
+        text: The limit and the usage, as a sentence without its full stop.
+    """
+
+    reason: Reason
+    text: str
 
 
 @dataclass(frozen=True)
@@ -20,20 +33,20 @@ class Ending:
         peak: The peak memory in bytes; None if unknown.
         limit: The worker's memory limit in bytes; None if it has none.
         memory_ran_out: Whether the kernel has just killed a process of this worker for memory.
-        ended_for: Why the supervisor terminated it; None if it did not.
+        ended_for: The limit for which the supervisor terminated it; None if it did not.
     """
 
     code: int
     peak: int | None = None
     limit: int | None = None
     memory_ran_out: bool = False
-    ended_for: str | None = None
+    ended_for: Breach | None = None
 
     @property
     def reason(self) -> Reason:
         """Return the metric's label."""
         if self.ended_for:
-            return "scratch"
+            return self.ended_for.reason
         if self.code == -signal.SIGKILL and self.memory_ran_out:
             return "oom"
         return "signal" if self.code < 0 else "exit"
@@ -44,9 +57,9 @@ class Ending:
         peak = f"; its peak memory was {shown(self.peak)}" if self.peak else ""
         peak += f" of the worker's {shown(self.limit)}" if self.peak and self.limit else ""
         other_kill = "; the kernel had just killed another process of this worker (OOM)" if self.memory_ran_out else ""
+        if self.ended_for:
+            return f"{self.ended_for.text}{peak if self.reason == 'oom' else ''}. The worker terminated the task"
         match self.reason:
-            case "scratch":
-                return f"{self.ended_for}. The worker terminated the task"
             case "oom":
                 return (
                     "The kernel killed this task (SIGKILL): the worker ran out of memory (OOM), and this task used "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import mmap
 import multiprocessing.process
 import os
@@ -14,20 +13,22 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from airflow_ha.setting_error import SettingError
-from airflow_ha.sizes import DOCKER_UNITS, GIB, parse_size, shown
-from airflow_ha.task_process import container_memory, descendants, scratch
+from airflow_ha.sizes import GIB, shown
+from airflow_ha.task_process import container_memory, descendants, process_tree, scratch, write_brake
+from airflow_ha.task_process.ending import Breach
+from airflow_ha.task_process.limits import limits
 from airflow_ha.task_process.usage import ASK, Disk, ScratchUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    from airflow_ha.task_process.process_tree import TreeUse
 
 WATCH_AFTER_SECONDS: Final = 2.0
 """A shorter task is not watched: the watch would add a tenth to its cost."""
@@ -40,12 +41,15 @@ PASSES: Final = 15
 """One check in 15 counts the files even if the disk has hardly grown."""
 RESERVE_SHARE: Final = 0.03
 RESERVE_BYTES: Final = 5 * GIB
-"""The free space that tasks leave on their disk, which Postgres may share: the smaller of the two."""
+"""The free space that tasks leave on their disk, which Postgres may share: the smaller of the two, by default."""
 SCARCE_CHECKS: Final = 3
 """The checks in a row that find the disk full before a task is terminated: each task has reported its usage by then."""
+BRAKED: Final = (
+    f"The worker's disk is nearly full: this task cannot write files over {shown(write_brake.SMALL)} (File too large) "
+    "until there is more free space (TASK_DISK_RESERVE)"
+)
 OOM_SECONDS: Final = 10.0
 """How long after an OOM kill a task's exit is attributed to it."""
-DEFAULT_SCRATCH: Final = 10 * GIB
 
 _USE: Final = struct.Struct("=qq")
 _USES: Final = 1024
@@ -53,45 +57,14 @@ _uses = mmap.mmap(-1, _USE.size * _USES)
 """The last reported usage of each pool process's task, by process id. It is mapped before the pool is forked."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The limits of one task.
-
-    Attributes:
-        memory: The bytes that each of its processes may allocate; None means the worker's limit.
-        scratch: The bytes on disk of its temporary files.
-    """
-
-    memory: int | None
-    scratch: int
-
-
-def size_setting(text: str) -> int | None:
-    """Return a setting's size in bytes, as in Docker (`2g`, `512M`); None if it is empty.
-
-    Raises:
-        SettingError: The text is not a size.
-    """
-    if not text.strip():
-        return None
-    size = parse_size(text.strip().lower(), DOCKER_UNITS)
-    if size is None:
-        raise SettingError(f"cannot read {text!r}: not a size such as 512m or 2g")
-    return size
-
-
-@functools.cache
-def limits() -> Limits:
-    """Return the limits from the environment (compose/.env)."""
-    return Limits(
-        memory=size_setting(os.environ.get("AIRFLOW_HA_TASK_MEMORY_LIMIT", "")),
-        scratch=size_setting(os.environ.get("AIRFLOW_HA_TASK_SCRATCH_LIMIT", "")) or DEFAULT_SCRATCH,
-    )
-
-
 def reserve(disk: Disk) -> int:
     """Return the bytes that tasks leave free on a disk."""
-    return min(int(disk.size * RESERVE_SHARE), RESERVE_BYTES)
+    return limits().reserve or min(int(disk.size * RESERVE_SHARE), RESERVE_BYTES)
+
+
+def must_brake(disk: Disk) -> bool:
+    """Return whether tasks have used half of the reserve: the rest is for Postgres."""
+    return disk.free < reserve(disk) // 2
 
 
 def report_usage(used: int) -> None:
@@ -121,18 +94,22 @@ class TaskRun:
         """The task's process after its fork. The watch does not reap it, because that would lose its exit code."""
         self.peak: int | None = None
         """The peak memory of the task's process or of one of its reaped children, in bytes."""
-        self.ended_for: str | None = None
-        """Why this supervisor terminated the task."""
+        self.ended_for: Breach | None = None
+        """The limit for which this supervisor terminated the task."""
         self.leftovers: list[str] = []
         """The processes that the task left behind."""
         self.oom_kills = container_memory.oom_kills()
         self.oom_seen: float | None = None
         self.folder: Path | None = None
         self.use: ScratchUse | None = None
+        self.is_braked = False
+        """Whether the task's files may not grow, because its disk is nearly full."""
         with suppress(OSError):  # the disk is full or read-only: the task itself raises the error
             self.folder = scratch.create(where, home)
-            self.use = ScratchUse(self.folder, where)
-            self.lowest = self.use.disk().used
+            self.use = ScratchUse(self.folder, where, (home / "logs", home / "artifacts"))
+            disk = self.use.disk()
+            self.lowest = disk.used
+            self.is_braked = must_brake(disk)
         self._passes = self._scarce = 0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -147,10 +124,12 @@ class TaskRun:
         config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
         key = multiprocessing.process.AuthenticationString(bytes(config["authkey"]))  # type: ignore[attr-defined]
         config.update(daemon=False, authkey=key)
-        if self.limits.memory:
-            resource.setrlimit(resource.RLIMIT_DATA, (self.limits.memory, self.limits.memory))
+        if self.limits.allocation:
+            resource.setrlimit(resource.RLIMIT_DATA, (self.limits.allocation, self.limits.allocation))
         # A core dump would fill the folder.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if self.is_braked:
+            write_brake.apply([os.getpid()])
         if self.folder and self.use:
             os.chdir(self.folder)
             os.environ["AIRFLOW_HA_WORKER_TMP"] = os.environ.get("TMPDIR") or str(scratch.TMP)
@@ -160,15 +139,25 @@ class TaskRun:
 
     # --- In the supervisor
 
-    def watch(self, send: Callable[[signal.Signals], None]) -> None:
+    def watch(self, send: Callable[[signal.Signals], None], warn: Callable[[str], None]) -> None:
         """Start the watch of the task if it has run for WATCH_AFTER_SECONDS.
 
         Args:
             send: Sends a signal to the task.
+            warn: Writes a warning into the task's log.
         """
+        if self.is_braked and self._warn is None:
+            with suppress(OSError):  # the log's own disk is full
+                warn(BRAKED)
+        self._warn = warn
         if self._thread is None and time.monotonic() - self.started >= WATCH_AFTER_SECONDS:
-            self._thread = threading.Thread(target=self._watch, args=(send,), name="task-watch", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, args=(send,), name="task-watch", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the worker has no process id left for a thread: perhaps because of this task
+                self._pass(send)
+            else:
+                self._thread = thread
 
     @property
     def is_watched(self) -> bool:
@@ -179,20 +168,63 @@ class TaskRun:
         pause = 0.0
         while not self._over.wait(pause):
             begun = time.monotonic()
-            self.note_oom_kills()
-            descendants.reap(descendants.children() - self.kept - {self.pid})
-            with suppress(psutil.Error, OSError):  # the task has exited
-                if self.ended_for:
-                    send(signal.SIGKILL)
-                elif reason := self.check_scratch():
-                    self.ended_for = reason
-                    send(signal.SIGTERM)
-            is_close = self._scarce > 0 or self._is_growing
+            self._pass(send)
+            is_close = self._is_tight or self._is_growing or self._is_large or self.ended_for
             pause = max(CLOSE_SECONDS if is_close else WATCH_SECONDS, CHECK_SHARE * (time.monotonic() - begun))
 
-    _is_growing = False
+    def _pass(self, send: Callable[[signal.Signals], None]) -> None:
+        self.note_oom_kills()
+        descendants.reap(descendants.children() - self.kept - {self.pid})
+        with suppress(psutil.Error, OSError):  # the task has exited
+            number = signal.SIGKILL if self.ended_for else signal.SIGTERM
+            self.ended_for = self.ended_for or self.check()
+            if self.ended_for and self.ended_for.reason == "processes":
+                descendants.kill_all(self.kept)
+            elif self.ended_for:
+                send(number)
 
-    def check_scratch(self) -> str | None:
+    _is_growing = _is_large = _is_tight = False
+    _warn: Callable[[str], None] | None = None
+
+    def check(self) -> Breach | None:
+        """Return the limit that the task exceeds; None if it may continue."""
+        pids = self.processes()
+        use = process_tree.measure(pids)
+        if self.limits.threads and use.threads > self.limits.threads:
+            return Breach(
+                "processes",
+                f"Too many processes: this task has {use.threads} processes and threads, the limit is "
+                f"{self.limits.threads} (TASK_PIDS_LIMIT, by default half of the worker's)",
+            )
+        if text := self.check_memory(pids, use):
+            return Breach("oom", text)
+        if text := self.check_disk(pids):
+            return Breach("scratch", text)
+        return None
+
+    def check_memory(self, pids: set[int], use: TreeUse) -> str | None:
+        """Return why the task must be terminated for its memory; None if it may continue."""
+        limit = self.limits.memory
+        if limit is None:
+            return None
+        self._is_large = use.total > limit // 2
+        used = use.largest
+        if self.use:
+            self.use.answers.is_memory_wanted = use.total > limit
+            if use.total > limit >= used:
+                used = max(used, self.use.memory(pids))
+        if used <= limit:
+            return None
+        return (
+            f"Out of memory (OOM): this task's processes use {shown(used)}, the limit is {shown(limit)} "
+            "(TASK_MEMORY_LIMIT, by default half of the worker's memory)"
+        )
+
+    def processes(self) -> set[int]:
+        """Return the ids of the task's processes."""
+        return descendants.descendants() - self.kept
+
+    def check_disk(self, pids: Collection[int]) -> str | None:
         """Return why the task must be terminated for its disk usage; None if it may continue."""
         if self.use is None:
             return None
@@ -200,23 +232,35 @@ class TaskRun:
         self.lowest = min(self.lowest, disk.used)
         self._is_growing = disk.used - self.lowest > self.limits.scratch // 2
         reserved = reserve(disk)
+        self._is_tight = disk.free < 2 * reserved
+        self.brake(pids, must_brake(disk))
         self._scarce = self._scarce + 1 if disk.free < reserved else 0
         self._passes += 1
         if not (self._is_growing or self._scarce or self._passes % PASSES == 0):
             return None
-        used = self.use.measure(descendants.descendants(), self._over.is_set)
+        used = self.use.measure(pids, self._over.is_set)
         report_usage(used)
         if used > self.limits.scratch:
             return (
-                f"No space left on device: this task's temporary files use {shown(used)}, "
+                f"No space left on device: this task's files use {shown(used)}, "
                 f"the limit is {shown(self.limits.scratch)} (TASK_SCRATCH_LIMIT)"
             )
         if self._scarce >= SCARCE_CHECKS and used > reserved // 10 and is_biggest(used):
             return (
                 f"No space left on device: the worker's disk has {shown(disk.free)} free, tasks must leave "
-                f"{shown(reserved)} free, and this task's temporary files use the most, {shown(used)}"
+                f"{shown(reserved)} free, and this task's files use the most, {shown(used)}"
             )
         return None
+
+    def brake(self, pids: Collection[int], is_needed: bool) -> None:
+        """Stop the growth of the task's files, or let them grow again."""
+        if is_needed:
+            write_brake.apply(pids)
+            if not self.is_braked and self._warn:
+                self._warn(BRAKED)
+        elif self.is_braked:
+            write_brake.release(pids)
+        self.is_braked = is_needed
 
     def note_oom_kills(self) -> None:
         """Record the time of a new OOM kill in this worker."""

@@ -1,8 +1,9 @@
-"""The disk usage of one task's scratch files.
+"""The disk usage of one task's files, and the exact memory of its processes.
 
-It includes the task's folder, and files that its processes hold open elsewhere: under /tmp, or deleted. A supervisor
-cannot read the open files of a task's process or its forks: they are not dumpable, so that other tasks cannot read
-their memory. It sends them SIGURG, which other programs ignore, and they write their usage to shared memory.
+Disk usage includes the task's folder, and files that its processes hold open elsewhere: under /tmp, deleted, or created
+by the task in a volume that outlives it. A supervisor cannot read the open files or the memory map of a task's process
+or its forks: they are not dumpable, so that other tasks cannot read their memory. It sends them SIGURG, which other
+programs ignore, and they write their usage to shared memory.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import stat
 import struct
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_ha.task_process import process_tree
+from airflow_ha.task_process.file_birth import born
 from airflow_ha.task_process.scratch import TMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     Files = dict[tuple[int, int], tuple[str, int]]
     """Device and inode of each file: its path, and its bytes on disk."""
@@ -35,6 +38,10 @@ PROBES: Final = 8
 """The most slots of the table to probe for one file."""
 ANSWER_SECONDS: Final = 30.0
 """How long an entry is valid: a process inside a long C call responds late."""
+MEMORY: Final = 0
+"""The device of an entry that holds a process's memory, by its id; no file system has this number."""
+MEMORY_ANSWER_SECONDS: Final = 5.0
+"""How long an entry with memory is valid: a process may have released it since."""
 BLOCK: Final = 512
 """Bytes of a block in `st_blocks`."""
 
@@ -63,13 +70,29 @@ def folder_use(folder: str, is_over: Callable[[], bool] = bool) -> int:
     return total
 
 
-def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | None:
-    """Return the files that a process holds open outside its task's folder; None if access is denied.
+@dataclass(frozen=True)
+class Places:
+    """Where a task may write.
+
+    Attributes:
+        folder: Its own folder.
+        scratch: The folders of temporary files, each with a trailing slash.
+        volumes: The folders of files that outlive the task, each with a trailing slash.
+        since: The task's start in whole seconds since the epoch: an older file in a volume is not the task's.
+    """
+
+    folder: str
+    scratch: tuple[str, ...]
+    volumes: tuple[str, ...]
+    since: float
+
+
+def open_files(pid: int | str, places: Places) -> Files | None:
+    """Return the files that a process writes outside its task's folder, and open deleted ones; None if denied.
 
     Args:
         pid: The process, or `self`.
-        folder: The task's folder; of its files only the deleted ones are included.
-        roots: The folders of scratch files, each with a trailing slash.
+        places: Where its task may write.
     """
     files: Files = {}
     where = f"/proc/{pid}/fd"
@@ -82,12 +105,15 @@ def open_files(pid: int | str, folder: str, roots: tuple[str, ...]) -> Files | N
     for name in names:
         with suppress(OSError):
             path = str(Path(where, name).readlink())
-            if path.startswith(roots):
+            is_in_volume = path.startswith(places.volumes)
+            if is_in_volume or path.startswith(places.scratch):
                 status = Path(where, name).stat()
                 is_deleted = status.st_nlink == 0
                 if stat.S_ISREG(status.st_mode) and (
-                    is_deleted or (not path.startswith(folder + "/") and is_written(pid, name))
+                    is_deleted or (not path.startswith(places.folder + "/") and is_written(pid, name))
                 ):
+                    if is_in_volume and (born(f"{where}/{name}") or 0) < places.since:
+                        continue
                     files[status.st_dev, status.st_ino] = path, status.st_blocks * BLOCK
     return files
 
@@ -100,6 +126,12 @@ def is_written(pid: int | str, descriptor: str) -> bool:
         text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text()
         flags = int(text.partition("flags:")[2].split()[0], 8)
     return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def ask(pid: int) -> None:
+    """Ask a process of the task for its usage."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, ASK)
 
 
 @dataclass(frozen=True)
@@ -118,10 +150,22 @@ class Disk:
 
 
 class Answers:
-    """A shared table of the files that a task's processes use, by device and inode; forks share files."""
+    """A shared table of the files that a task's processes use, by device and inode; forks share files.
+
+    Its last byte is 1 while the supervisor also needs the processes' memory.
+    """
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, ANSWER.size * ANSWERS)
+        self.memory = mmap.mmap(-1, ANSWER.size * ANSWERS + 1)
+
+    @property
+    def is_memory_wanted(self) -> bool:
+        """Whether a process writes its memory too."""
+        return bool(self.memory[-1])
+
+    @is_memory_wanted.setter
+    def is_memory_wanted(self, wanted: bool) -> None:
+        self.memory[-1] = wanted
 
     def write(self, key: tuple[int, int], size: int) -> None:
         """Write a file's entry into its own, a free or an expired slot."""
@@ -135,20 +179,24 @@ class Answers:
 
     def read(self) -> dict[tuple[int, int], int]:
         """Return the bytes on disk by file, from valid entries."""
-        since = time.monotonic() - ANSWER_SECONDS
-        return {
-            (device, inode): size
-            for device, inode, size, written in ANSWER.iter_unpack(self.memory[:])
-            if written > since
-        }
+        return {key: size for key, size in self._entries(ANSWER_SECONDS) if key[0] != MEMORY}
+
+    def read_memory(self) -> dict[int, int]:
+        """Return the memory in bytes by process, from valid entries."""
+        return {pid: size for (device, pid), size in self._entries(MEMORY_ANSWER_SECONDS) if device == MEMORY}
+
+    def _entries(self, seconds: float) -> Iterator[tuple[tuple[int, int], int]]:
+        since = time.monotonic() - seconds
+        for device, inode, size, written in ANSWER.iter_unpack(self.memory[:-1]):
+            if written > since:
+                yield (device, inode), size
 
 
 class OwnFiles:
     """The files that one process wrote outside its task's folder: those open now, and those closed but not deleted."""
 
-    def __init__(self, folder: str, roots: tuple[str, ...], answers: Answers) -> None:
-        self.folder = folder
-        self.roots = roots
+    def __init__(self, places: Places, answers: Answers) -> None:
+        self.places = places
         self.answers = answers
         self.seen: Files = {}
 
@@ -162,28 +210,37 @@ class OwnFiles:
                     remaining[key] = path, status.st_blocks * BLOCK
         for key in self.seen.keys() - remaining.keys():
             self.answers.write(key, 0)
-        self.seen = remaining | (open_files("self", self.folder, self.roots) or {})
+        self.seen = remaining | (open_files("self", self.places) or {})
         for key, (_path, size) in self.seen.items():
             self.answers.write(key, size)
+        if self.answers.is_memory_wanted:
+            with suppress(OSError):
+                self.answers.write((MEMORY, os.getpid()), process_tree.share("self"))
 
 
 class ScratchUse:
-    """The supervisor's measurement of one task's disk usage.
+    """The supervisor's measurement of one task's disk usage and memory.
 
     Args:
         folder: The task's folder.
         where: The base of the task folders.
+        volumes: The folders of files that outlive the task.
     """
 
-    def __init__(self, folder: Path, where: Path) -> None:
+    def __init__(self, folder: Path, where: Path, volumes: Iterable[Path]) -> None:
         self.folder = str(folder)
         self.where = str(where)
-        self.roots: tuple[str, ...] = (f"{where}/", f"{TMP}/")
+        self.places = Places(
+            folder=str(folder),
+            scratch=(f"{where}/", f"{TMP}/"),
+            volumes=tuple(f"{volume}/" for volume in volumes),
+            since=float(int(time.time())),
+        )
         self.answers: Answers = Answers()
 
     def signal_handler(self) -> Callable[..., Any]:
         """Return the handler of ASK for the task's process."""
-        return OwnFiles(self.folder, self.roots, self.answers).answer
+        return OwnFiles(self.places, self.answers).answer
 
     def measure(self, pids: Iterable[int], is_over: Callable[[], bool] = bool) -> int:
         """Return the task's usage in bytes from the last entries of its processes, and request new entries.
@@ -192,15 +249,32 @@ class ScratchUse:
             pids: The task's processes.
             is_over: Whether the task is over, so that the result is no longer needed.
         """
-        files = self.answers.read()
+        # The supervisor's own file is the task's log.
+        log = open_files("self", replace(self.places, scratch=(), since=0.0)) or {}
+        files = self.answers.read() | {key: size for key, (_, size) in log.items()}
         for pid in pids:
-            opened = open_files(pid, self.folder, self.roots)
+            opened = open_files(pid, self.places)
             if opened is None:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, ASK)
+                ask(pid)
             else:
                 files.update({key: size for key, (_, size) in opened.items()})
         return folder_use(self.folder, is_over) + sum(files.values())
+
+    def memory(self, pids: Iterable[int]) -> int:
+        """Return the memory in bytes that processes use together, and request new entries if memory is wanted.
+
+        A process that has not answered counts as 0: the result is never more than the truth.
+        """
+        answered, total = self.answers.read_memory(), 0
+        for pid in pids:
+            try:
+                total += process_tree.share(pid)
+            except PermissionError:
+                total += answered.get(pid, 0)
+                ask(pid)
+            except OSError:  # it has exited
+                continue
+        return total
 
     def disk(self) -> Disk:
         """Return the state of the disk of the task folders."""

@@ -1,1 +1,1 @@
-"""Metrics of Airflow as tagged StatsD, and our own measurements through OpenTelemetry."""
+"""Metrics of Airflow as tagged StatsD, and the project's own measurements through OpenTelemetry."""

@@ -1,8 +1,8 @@
 """The exporter's address, resolved in the background.
 
 A lookup can take seconds (the name of a missing container goes to an external resolver), and a replaced exporter has
-another address. So the name is resolved in the background every few seconds, and the result is stored in a file for the
-next process: a task's process lives for a second and should not resolve the name. All processes of a container together
+another address. So the name is resolved in the background every few seconds. The result is stored in a file for the
+next process: a task's process runs for a second and should not resolve the name. All processes of a container together
 resolve it once per interval, also after a failure.
 """
 
@@ -51,8 +51,8 @@ def shared_directory(purpose: str = "telemetry") -> Path | None:
         status = directory.lstat()
     except OSError:
         return None
-    mine = status.st_uid == os.geteuid() and status.st_mode & 0o170077 == 0o040000
-    return directory if mine else None
+    is_private = status.st_uid == os.geteuid() and status.st_mode & 0o170077 == 0o040000
+    return directory if is_private else None
 
 
 class Address:
@@ -87,7 +87,7 @@ class Address:
             self._file = directory / f"{re.sub('[^A-Za-z0-9.-]', '_', host)[:100]}-{port}-{family.value}.json"
 
     def refresh(self) -> None:
-        """Use the stored address, or start a lookup if one is due. Never blocks and never raises."""
+        """Use the stored address, or start a lookup if one is due; never block and never raise."""
         now = time.monotonic()
         if now < self._due or self._is_resolving:
             return
@@ -124,7 +124,7 @@ class Address:
         self._on_lookup_done()
 
     def _resolve(self, flags: int = 0) -> SocketAddress:
-        # As bytes: for a string, Python imports its idna codec in the thread.
+        # The name is passed as bytes: for a string, Python imports its idna codec in the thread.
         results = socket.getaddrinfo(self._host.encode("ascii"), self._port, self._family, socket.SOCK_DGRAM, 0, flags)
         return results[0][4]  # type: ignore[return-value]
 

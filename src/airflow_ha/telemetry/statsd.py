@@ -7,9 +7,9 @@ Required settings in `[metrics]`:
     statsd_custom_client_path = airflow_ha.telemetry.statsd.TaggedStatsClient
     stat_name_handler = airflow_ha.telemetry.statsd.any_stat
 
-The last one passes long names and unusual characters to this client. Without it Airflow drops, with an error and a
-traceback in the log, each metric over 250 characters (tags included), and each metric with a tag that has a character
-other than an ASCII letter, a digit or `_.-/` (a pool "my pool", a DAG "größe"). No setting fixes one case:
+`stat_name_handler` passes long names and unusual characters to this client. Without it Airflow drops each metric over
+250 characters (tags included), with an error and a traceback in the log. It also drops each metric with a tag that has
+a character other than an ASCII letter, a digit or `_.-/` (a pool "my pool", a DAG "größe"). No setting fixes one case:
 `prepare_stat_with_tags` drops a tag with a comma or an equals sign before it calls the handler. The metric arrives
 without that tag.
 
@@ -229,7 +229,7 @@ class TaggedStatsClient(StatsClient):  # type: ignore[misc]
                 # A full send buffer must drop and not block; an address that does not respond to ARP fills it.
                 sock.setblocking(False)
                 self._sock = sock
-            # Not connected: after the exporter refuses a packet, a connected socket fails on the next one.
+            # The socket is unconnected: after the exporter refuses a packet, a connected one fails on the next packet.
             self._sock.sendto(line, self._address.current)  # type: ignore[arg-type]
         except (OSError, AttributeError, TypeError):  # another thread closed the socket: the metric is lost, as in UDP
             pass

@@ -89,26 +89,26 @@ def too_slow():
 @dag(**SETTINGS)
 def killed():
     @task
-    def die_at_the_first_try() -> int:
+    def kill_the_first_try() -> int:
         number = int(get_current_context()["ti"].try_number)
         if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
-    die_at_the_first_try()
+    kill_the_first_try()
 
 
 @dag(**SETTINGS)
 def large_xcom():
     @task
-    def give() -> str:
+    def return_mebibyte() -> str:
         return "x" * 2**20
 
     @task
-    def take(text: str) -> int:
+    def measure(text: str) -> int:
         return len(text)
 
-    take(give())
+    measure(return_mebibyte())
 
 
 @dag(**{**SETTINGS, "schedule": "@daily"})
@@ -132,13 +132,13 @@ def clearable():
 
 
 @dag(**SETTINGS)
-def talkative():
+def printing():
     @task
-    def speak() -> None:
-        print("these words must outlive the worker")
+    def print_line() -> None:
+        print("a line of this task's log")
 
-    speak()
+    print_line()
 
 
-for make in (retried, branching, deferring, mapped, pooled, too_slow, killed, large_xcom, daily, clearable, talkative):
+for make in (retried, branching, deferring, mapped, pooled, too_slow, killed, large_xcom, daily, clearable, printing):
     make()

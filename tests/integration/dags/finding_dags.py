@@ -33,7 +33,7 @@ def pools_that_never_take() -> None:
     closed()
 
 
-def failing_of_one_cause(number: int) -> None:
+def define_failing_dag(number: int) -> None:
     @dag(dag_id=f"one_cause_{number}", **SETTINGS)
     def one_cause() -> None:
         @task
@@ -47,4 +47,4 @@ def failing_of_one_cause(number: int) -> None:
 
 pools_that_never_take()
 for each in range(FAILING):
-    failing_of_one_cause(each)
+    define_failing_dag(each)

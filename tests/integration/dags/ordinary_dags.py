@@ -1,4 +1,4 @@
-"""What data teams do every day: tasks the size of pandas, temporary files, own triggers, own timetables."""
+"""Common DAGs of a data team: tasks that need 200 MB, temporary files, own triggers, own timetables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOTS = 16
 
 @dag(schedule=None, default_args=DEFAULTS, max_active_tasks=2 * SLOTS)
 def data_tasks():
-    """As many tasks as there are slots; each imports scikit-learn and holds 200 MB."""
+    """Run a task for each worker slot; each imports scikit-learn and holds 200 MB."""
 
     @task
     def hold(number: int) -> int:

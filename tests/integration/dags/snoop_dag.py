@@ -1,4 +1,4 @@
-"""A task that tries to read what it must not: the metadata database, with every credential that a worker holds."""
+"""A task that tries to read the metadata database, which it must not, with every credential that a worker holds."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""A DAG whose runs fail when their conf asks for it, until the Variable tests_fixed is set."""
+"""A DAG whose runs fail if their conf sets it, until the Variable tests_fixed is set."""
 
 from datetime import UTC, datetime
 

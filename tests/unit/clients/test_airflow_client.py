@@ -203,8 +203,8 @@ def test_a_run_that_does_not_end_in_time_is_an_error():
 
 def test_an_import_error_has_its_file_and_exception():
     trace = "Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'y'\n"
-    found = {"/importErrors": {"import_errors": [{"filename": "mine.py", "stack_trace": trace}]}}
-    assert client(answering(found)).import_errors() == [
+    answers = {"/importErrors": {"import_errors": [{"filename": "mine.py", "stack_trace": trace}]}}
+    assert client(answering(answers)).import_errors() == [
         {"file": "mine.py", "error": "ModuleNotFoundError: No module named 'y'"}
     ]
 
@@ -235,3 +235,10 @@ def no_content(request: httpx.Request) -> httpx.Response:
 def test_authorization_has_the_token():
     api = client(answering({"/version": {"version": "3.3.2"}}))
     assert api.authorization() == {"Authorization": "Bearer t"}
+
+
+def test_a_refused_log_in_names_the_runbook():
+    transport = httpx.MockTransport(lambda _: httpx.Response(429, json={"detail": "Too many failed log-ins."}))
+    with pytest.raises(StackError, match="after too many failures") as refused:
+        AirflowClient("http://airflow", "admin", "x", transport=transport).dag_ids()
+    assert "AirflowLogInsRefused.md" in str(refused.value.hint)

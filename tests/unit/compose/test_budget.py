@@ -111,7 +111,7 @@ def test_a_task_is_not_suspended_by_the_slowest_failover(services):
 
 
 def test_a_dead_workers_tasks_run_again_within_45_seconds(services):
-    """Worst case: it dies after a heartbeat; two detection intervals, and 3 s until the task is queued and started."""
+    """Worst case: a crash after a heartbeat; two detection intervals, and 3 s until the task is queued and started."""
     scheduler = services["scheduler"]
     interval = seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL")
     assert seconds(scheduler, "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT") + 2 * interval + 3 < 45

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import TYPE_CHECKING
@@ -45,6 +46,18 @@ def test_services_have_limits_and_a_rotated_log():
         if min(service["deploy"]["resources"]["limits"].values()) <= 0 or service["logging"]["options"] != rotated
     }
     assert wrong == set()
+
+
+def test_memory_file_systems_are_bounded():
+    """A file in them counts as memory of the container: they take at most half of it."""
+    unbounded = {}
+    for name, service in SERVICES.items():
+        mounts = service.get("tmpfs", [])
+        sizes = [int(size) for mount in mounts for size in re.findall(r"[:,]size=(\d+)m\b", mount)]
+        limit = service["deploy"]["resources"]["limits"]["memory"]
+        if len(sizes) != len(mounts) or sum(sizes) * 1024**2 > limit // 2:
+            unbounded[name] = mounts
+    assert unbounded == {}
 
 
 def test_services_that_exit_are_restarted():
@@ -137,6 +150,36 @@ def test_worker_and_flower_have_no_metadata_credentials():
     for service in (SERVICES["worker"], SERVICES["flower"]):
         assert not DATABASE_SECRETS & set(service["secrets"])
         assert "no-access@" in service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_only_components_that_run_dag_code_have_dags_and_write_logs():
+    def mounting(target: str) -> dict[str, bool]:
+        """Return the services with a mount at a folder, and whether it is read-only."""
+        mounts = [
+            (name, volume.split(":")) for name, service in SERVICES.items() for volume in service.get("volumes", [])
+        ]
+        return {name: parts[2:] == ["ro"] for name, parts in mounts if parts[1:2] == [target]}
+
+    run_dag_code = {"worker", "dag-processor", "triggerer"}
+    assert mounting("/opt/airflow/dags") == dict.fromkeys(run_dag_code, True)
+    assert mounting("/opt/airflow/logs") == dict.fromkeys(run_dag_code, False) | {"api-server": True}
+
+
+def test_no_component_serves_logs():
+    """Upstream's log server opens a path after its check, and API servers would fetch from a host that a task names."""
+    for name in ("worker", "triggerer"):
+        assert "--skip-serve-logs" in [*SERVICES[name]["entrypoint"], *SERVICES[name]["command"]]
+
+
+def test_flower_refuses_every_operation_by_default():
+    """Flower checks `read_only` in each handler that changes something: an upgrade must not add one without it."""
+    from flower.urls import handlers
+
+    assert SERVICES["flower"]["environment"]["FLOWER_READ_ONLY"] is True
+    api = {rule[1] for rule in handlers if isinstance(rule, tuple) and rule[0].startswith("/api/")}
+    writers = {handler: handler.post for handler in api if "post" in vars(handler)}
+    assert len(writers) > 10
+    assert [handler for handler, post in writers.items() if "options.read_only:" not in inspect.getsource(post)] == []
 
 
 def test_only_migrate_has_the_superuser_and_only_schedulers_read_results():

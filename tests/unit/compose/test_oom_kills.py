@@ -77,7 +77,7 @@ def test_a_killed_process_names_its_container_once(machine: Machine) -> None:
 
 
 def test_a_container_that_restarts_by_a_kill_is_named(machine: Machine) -> None:
-    """Its cgroup, and the count in it, went with its main process."""
+    """The container's cgroup and the count in it end with the main process."""
     machine.end(WORKER)
     machine.kills(41)
     machine.container(WORKER)

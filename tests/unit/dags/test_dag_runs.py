@@ -23,6 +23,7 @@ def database():
 def run(tmp_path, monkeypatch):
     """Run a DAG to its terminal state, and return the states and results of its tasks."""
     monkeypatch.setenv("AIRFLOW_VAR_ML_ARTIFACTS_ROOT", f"file://{tmp_path}/artifacts")
+    monkeypatch.setenv("AIRFLOW_VAR_ML_DATA_ROOTS", f"file://{tmp_path}")
 
     def start(dag_id="ml_pipeline_dag", logical_date=NIGHT, **conf):
         from airflow.dag_processing.dagbag import DagBag
@@ -105,6 +106,21 @@ def test_too_little_data_fails_the_run_without_a_retry(run, tmp_path, capfd):
     assert failed.tries["validate_data"] == 1
     assert failed.states["report_result"] == "upstream_failed"
     assert "999 samples" in "".join(capfd.readouterr())
+
+
+def test_source_outside_the_roots_fails_the_run_unread(run, tmp_path, monkeypatch, capfd):
+    secret = tmp_path / "secret"
+    secret.write_text("redis://:pass-word@redis\n")
+    monkeypatch.setenv("AIRFLOW_VAR_ML_DATA_ROOTS", f"file://{tmp_path}/inbox")
+
+    failed = run(source=f"file://{secret}")
+
+    assert failed.states["wait_for_data"] == "failed"
+    assert failed.tries["wait_for_data"] == 1
+    assert failed.states["download_data"] == "upstream_failed"
+    output = "".join(capfd.readouterr())
+    assert "ml_data_roots" in output
+    assert "pass-word" not in output
 
 
 def test_run_without_logical_date_uses_its_run_id_as_version(run):

@@ -1,4 +1,4 @@
-"""What `./ops/stack drill` refuses, and what it records."""
+"""Refusals and recorded results of `./ops/stack drill`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which drills run: those that exist, and that this stack and this machine support."""
+"""The selection of drills: those that exist, and that this stack and this machine support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same fault on a stock Airflow, where that has the target."""
+"""A drill on a stock Airflow has the same fault, if the stock Airflow has the target."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "ops/bootstrap/docker.sh"
-# What a shell script needs besides docker itself; not dockerd, so that no daemon is ever started.
+# Programs that the script needs besides docker itself; dockerd is not among them, so that no daemon is ever started.
 PROGRAMS = ("bash", "sort", "head", "cat", "id", "uname")
 
 

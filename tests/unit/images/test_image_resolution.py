@@ -1,4 +1,4 @@
-"""Which image is used: the official one if it is on this machine or a registry answers, otherwise a fallback image.
+"""Each service's image: the official one if it is on this machine or a registry answers, otherwise a fallback image.
 
 `docker` is a script that answers as the daemon does, and records its calls: conftest.py.
 """
@@ -59,6 +59,13 @@ def test_with_a_registry_services_get_official_images(daemon):
     assert f"AIRFLOW_BASE_IMAGE={OFFICIAL['AIRFLOW_BASE_IMAGE']}" in daemon.calls("build")[0]
 
 
+def test_an_image_with_a_digest_is_pulled_and_used_by_it(daemon):
+    daemon.registry("answers")
+    pinned = f"{OFFICIAL['REDIS_IMAGE']}@sha256:{'1' * 64}"
+    assert resolve_all({"REDIS_IMAGE": pinned})["REDIS_IMAGE"] == ResolvedImage(pinned, "official")
+    assert any(line.endswith(pinned) for line in daemon.calls("pull"))
+
+
 def test_without_a_registry_services_get_fallback_images(daemon):
     images = resolve_all()
     assert origins(images) == {"airgap"}
@@ -67,7 +74,7 @@ def test_without_a_registry_services_get_fallback_images(daemon):
     assert len(daemon.calls("import")) == 1
 
 
-def test_an_unreachable_registry_is_asked_once(daemon):
+def test_an_unreachable_registry_is_probed_once(daemon):
     resolve_all()
     assert len(daemon.calls("pull")) == 1
 
@@ -81,7 +88,7 @@ def test_a_silent_registry_costs_its_time_limit_once(daemon):
     assert len(daemon.calls("pull")) == 1
 
 
-def test_after_a_refusal_the_other_images_are_asked_for(daemon):
+def test_after_a_refusal_the_other_images_are_requested(daemon):
     daemon.registry("refuses")
     assert origins(resolve_all()) == {"airgap"}
     assert len(daemon.calls("pull")) == len(CORE)
@@ -307,7 +314,7 @@ def test_the_core_is_there_before_the_rest_is_built(daemon):
     assert len(daemon.calls("build")) == 7
 
 
-def test_a_plan_asks_each_registry_before_it_pulls_the_rest(daemon):
+def test_a_plan_probes_each_registry_before_it_pulls_the_rest(daemon):
     daemon.registry("answers")
     images = plan()
     registries = {registry_host(reference) for reference in OFFICIAL.values()}

@@ -17,7 +17,7 @@ from airflow_ha.ml.training import CANDIDATES, train
 def run_directory(tmp_path_factory):
     """The directory of a run on the digits with all candidates trained."""
     directory = tmp_path_factory.mktemp("run")
-    download("digits", "label", directory)
+    download("digits", "label", (), directory)
     preprocess(directory)
     for candidate in CANDIDATES:
         train(candidate, directory)
@@ -29,7 +29,7 @@ def files(directory):
 
 
 def test_download_copies_the_data_unchanged(run_directory):
-    features, labels = read("digits", "label")
+    features, labels = read("digits", "label", ())
     dataset = read_arrays(run_directory / "dataset.npz")
 
     assert np.array_equal(dataset["features"], features)
@@ -79,7 +79,7 @@ def test_unlabelled_rows_are_dropped_and_infinities_are_missing(tmp_path):
 
 
 def test_same_data_is_split_the_same_way_each_time(run_directory, tmp_path):
-    download("digits", "label", tmp_path)
+    download("digits", "label", (), tmp_path)
     preprocess(tmp_path)
 
     first, second = read_arrays(run_directory / "split.npz"), read_arrays(tmp_path / "split.npz")
@@ -89,7 +89,7 @@ def test_same_data_is_split_the_same_way_each_time(run_directory, tmp_path):
 @pytest.mark.parametrize("candidate", CANDIDATES)
 def test_each_candidate_accepts_raw_values_with_gaps(run_directory, candidate):
     model = read_model(run_directory / "models" / f"{candidate}.joblib")
-    images, labels = read("digits", "label")
+    images, labels = read("digits", "label", ())
     images[:, 20] = np.nan
 
     assert model.score(images, labels) > 0.9
@@ -100,7 +100,7 @@ def test_training_is_deterministic(run_directory, tmp_path):
     (tmp_path / "split.npz").write_bytes((run_directory / "split.npz").read_bytes())
     train("random_forest", tmp_path)
 
-    images, _ = read("digits", "label")
+    images, _ = read("digits", "label", ())
     first = read_model(run_directory / "models" / "random_forest.joblib").predict(images)
     second = read_model(tmp_path / "models" / "random_forest.joblib").predict(images)
     assert np.array_equal(first, second)
@@ -141,7 +141,7 @@ def test_second_pass_reuses_everything_and_writes_nothing(run_directory, tmp_pat
     before = files(run_directory) | files(tmp_path)
 
     again = [
-        download("digits", "label", run_directory),
+        download("digits", "label", (), run_directory),
         preprocess(run_directory),
         *(train(candidate, run_directory) for candidate in CANDIDATES),
         evaluate(CANDIDATES, run_directory),
@@ -156,7 +156,7 @@ def test_winner_is_registered_with_its_metrics_and_model(run_directory, tmp_path
     evaluation = evaluate(CANDIDATES, run_directory)
     document = model_registry.register("v1", evaluation, judge(evaluation, 0.95), run_directory, tmp_path)
 
-    images, labels = read("digits", "label")
+    images, labels = read("digits", "label", ())
     assert document["outcome"] == "registered"
     assert document["model"] == evaluation["winner"]
     assert document["accuracy"] == evaluation["accuracy"]

@@ -70,11 +70,6 @@ def test_artifacts_root_can_be_an_object_store():
     assert configured["registry_directory"] == "s3://warehouse@models/ml/registry"
 
 
-def test_source_that_is_not_a_url_is_refused_with_an_example():
-    with pytest.raises(ValueError, match=r"'/data/x.csv'.*'digits'.*file:///data/"):
-        plan(source="/data/x.csv")
-
-
 def test_root_that_is_not_a_url_is_refused_with_an_example():
     with pytest.raises(ValueError, match=r"'/mnt/x'.*file:///opt/airflow/artifacts"):
         plan(artifacts_root="/mnt/x")

@@ -1,4 +1,4 @@
-"""Which alerts inhibit which, and the receivers that each secret enables."""
+"""Inhibition between alerts, and the receivers that each secret enables."""
 
 from __future__ import annotations
 

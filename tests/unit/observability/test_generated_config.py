@@ -60,7 +60,7 @@ def test_generated_files_are_readable_and_rewritten_on_change(project):
 
 def test_a_changed_file_is_reloaded_once_by_its_readers(project, docker):
     containers = [container(name, 1, health="healthy") for name in ("prometheus", "alertmanager-1", "worker")]
-    docker.answer("ps --all", out="\n".join(one["Id"] for one in containers))
+    docker.answer("ps --all", out="\n".join(each["Id"] for each in containers))
     docker.answer("inspect", out=json.dumps(containers))
     settings = settings_file.read(project)
     generated_config.write(project, settings)
@@ -69,13 +69,13 @@ def test_a_changed_file_is_reloaded_once_by_its_readers(project, docker):
     generated_config.load(project, "airflow-ha")
     generated_config.load(project, "airflow-ha")
     reloaded = [call[2:] for call in docker.calls() if call[0] == "kill"]
-    prometheus, alertmanager = (one["Id"][:12] for one in containers[:2])
+    prometheus, alertmanager = (each["Id"][:12] for each in containers[:2])
     assert reloaded == [[prometheus, alertmanager], [prometheus]]
-    # The service of each container, which the kernel knows by id only.
+    # The service of each container by its id, because the kernel reports only the id.
     names = (project.generated / "rules/containers.yaml").read_text()
-    for one in containers:
-        service = one["Config"]["Labels"]["com.docker.compose.service"]
-        assert f"labels: {{ service: {service}, airflow_instance: '{one['Id'][:12]}' }}" in names
+    for each in containers:
+        service = each["Config"]["Labels"]["com.docker.compose.service"]
+        assert f"labels: {{ service: {service}, airflow_instance: '{each['Id'][:12]}' }}" in names
 
 
 @pytest.mark.parametrize("value", ["airflow.test", "ftp://x", "https://a|b", "https://{{ . }}", "https://"])

@@ -13,7 +13,7 @@ import pytest
 
 from ops.project import ROOT, Project
 
-# Without site-packages, whose import would take most of the start time.
+# The fake runs without site-packages, whose import would take most of the start time.
 FAKE_DOCKER = (
     f"#!{sys.executable} -SI\n"
     + """

@@ -188,7 +188,7 @@ def test_interrupted_up_exits_with_130_and_names_up(project, docker):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # As in a terminal: a process that a shell starts in the background ignores SIGINT.
+        # A process that a shell starts in the background ignores SIGINT; one in a terminal does not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stdout

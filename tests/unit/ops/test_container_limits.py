@@ -28,7 +28,7 @@ def test_workers_are_sized_for_the_machine(machine, memory, slots):
 
 
 def test_defaults_hold_16_ordinary_tasks_of_200_mb():
-    """`t36_ordinary_tasks`: 8 tasks a worker, each with 120 MiB of imports and 200 MB."""
+    """8 tasks a worker, each with 120 MiB of imports and 200 MB: the DAG data_tasks of tests/integration."""
     memory, slots = sized(24)
     assert memory * GIB >= container_limits.WORKER_BASE + slots * (120 * MIB + 200_000_000)
 

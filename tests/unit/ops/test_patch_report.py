@@ -104,8 +104,8 @@ def test_query_of_a_container_is_a_command_that_it_knows(docker):
     docker.answer("exec", code=1)
     patch_report.container_states("worker", "c1")
     (call,) = docker.calls()
-    asked = call[call.index("airflow_ha.patches") - 1 :]
-    process = python(*asked, path=str(ROOT / "src"))
+    arguments = call[call.index("airflow_ha.patches") - 1 :]
+    process = python(*arguments, path=str(ROOT / "src"))
     assert "usage:" not in process.stderr
 
 

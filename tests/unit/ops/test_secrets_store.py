@@ -78,6 +78,15 @@ def test_secret_of_several_lines_is_refused(made):
         secrets_store.check(made, no_data)
 
 
+@pytest.mark.parametrize("name", secrets_store.LOG_INS)
+def test_log_in_password_of_11_characters_is_refused(made, name):
+    (made.secrets / name).write_text("x" * 11 + "\n")
+    with pytest.raises(StackError, match=f"{name}: it has fewer than 12 characters"):
+        secrets_store.check(made, lambda: True)
+    (made.secrets / name).write_text("x" * 12 + "\n")
+    secrets_store.check(made, lambda: True)
+
+
 def test_database_without_its_secrets_is_refused(project):
     with pytest.raises(StackError, match="secrets") as refused:
         secrets_store.check(project, lambda: True)

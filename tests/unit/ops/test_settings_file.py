@@ -100,10 +100,19 @@ def test_binary_env_file_is_refused(project):
         ("SCHEDULER_REST_FACTOR=inf", "0 to 99"),
         ("TASK_MEMORY_LIMIT=2 GB", "a size such as 2g"),
         ("TASK_MEMORY_LIMIT=100m", "at least 512m"),
+        ("TASK_PIDS_LIMIT=31", "32 or more"),
+        ("FLOWER_READ_ONLY=yes", "true or false"),
         ("TASK_SCRATCH_LIMIT=0g", "at least 1m"),
         ("TASK_SCRATCH_LIMIT=-1g", "a size such as 2g"),
         ("PATCHES=some", "one of all, safety, none"),
         ("PATCHES_DISABLED=heartbeat_lease,busy_pool", "celery_pool_flush"),
+        ("TRUSTED_PROXIES=proxy", "separated by spaces"),
+        ("TRUSTED_PROXIES=192.0.2.7,192.0.2.8", "separated by spaces"),
+        ("PUBLIC_HOSTS=https://airflow.example.com", "without ports"),
+        ("PUBLIC_HOSTS=airflow.example.com:8080", "without ports"),
+        ("LOG_IN_FAILURES=0", "3 to 1000"),
+        ("SESSION_MINUTES=1d", "5 to 43200"),
+        ("API_DOCS=yes", "on or off"),
         ("TASK_SUSPENSION=no", "on or off"),
         ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
         ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
@@ -116,3 +125,19 @@ def test_invalid_value_is_refused_with_the_valid_values(project, line, takes):
         settings_file.read(project)
     assert takes in str(refused.value)
     assert project.env_file.read_text() == line + "\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "TRUSTED_PROXIES=",
+        "TRUSTED_PROXIES=192.0.2.7",
+        "TRUSTED_PROXIES=192.0.2.7 10.0.0.0/8 2001:db8::/32",
+        "PUBLIC_HOSTS=airflow.example.com other",
+        "LOG_IN_FAILURES=1000",
+    ],
+)
+def test_proxies_and_host_names_are_lists_separated_by_spaces(project, line):
+    project.env_file.write_text(line + "\n")
+    key, _, value = line.partition("=")
+    assert settings_file.read(project)[key] == value

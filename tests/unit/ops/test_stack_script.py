@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import shutil
+import stat
 import subprocess
+import zipfile
+
+import pytest
 
 from ops.project import ROOT
 
@@ -30,3 +37,48 @@ def test_compiled_python_is_kept_in_the_projects_folder(tmp_path):
     )
 
     assert done.stdout == f"unset {tmp_path}/.venv/bytecode\n"
+
+
+@pytest.fixture(scope="module")
+def uv_wheel(tmp_path_factory):
+    """A package uv 9.9.9 whose program prints its version."""
+    path = tmp_path_factory.mktemp("wheels") / "uv-9.9.9-py3-none-any.whl"
+    files = {
+        "uv-9.9.9.data/scripts/uv": b"#!/bin/sh\necho uv 9.9.9\n",
+        "uv-9.9.9.dist-info/METADATA": b"Metadata-Version: 2.1\nName: uv\nVersion: 9.9.9\n",
+        "uv-9.9.9.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(text).digest()).rstrip(b'=').decode()},{len(text)}\n"
+        for name, text in files.items()
+    )
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in {**files, "uv-9.9.9.dist-info/RECORD": record.encode()}.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (stat.S_IFREG | 0o755) << 16
+            wheel.writestr(entry, text)
+    return path
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_uv_is_installed_by_its_hash_only(tmp_path, uv_wheel, is_known):
+    (tmp_path / "ops/bootstrap").mkdir(parents=True)
+    digest = hashlib.sha256(uv_wheel.read_bytes() + (b"" if is_known else b"changed")).hexdigest()
+    (tmp_path / "ops/bootstrap/uv-requirements.txt").write_text(f"# uv\nuv==9.9.9 \\\n    --hash=sha256:{digest}\n")
+    script = f"set -e; STACK_ROOT={tmp_path}; . {ROOT}/ops/bootstrap/python.sh; install_uv; uv --version"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(uv_wheel.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is is_known, done.stderr
+    assert (done.stdout == "uv 9.9.9\n") is is_known
+
+
+def test_every_package_manager_of_the_bootstrap_checks_hashes():
+    text = (ROOT / "ops/bootstrap/python.sh").read_text()
+    installs = re.findall(r"^.*pip(?:\"|) (?:install|sync) .*$", text, re.MULTILINE)
+    assert len(installs) == 3
+    assert [line for line in installs if "--require-hashes" not in line] == []

@@ -8,6 +8,7 @@ import pytest
 
 from ops import settings_file, status
 from ops.services import local_url, page_urls
+from ops.status_tables import refused_log_ins
 from tests.unit.stack_fakes import container
 
 MODEL = {
@@ -44,6 +45,7 @@ def test_stack_with_all_replicas_healthy_is_ready(stack):
     assert status_now["services"][1]["wanted"] == status_now["services"][1]["healthy"] == 2
     assert status_now["services"][1]["instances"][0] == {
         "id": "scheduler100", "state": "running", "health": "healthy", "suspended_tasks": 0,
+        "refused_addresses": 0, "refused_users": 0,
     }  # fmt: skip
     assert status_now["images"] == {"AIRFLOW_IMAGE": {"reference": "airflow-ha/airflow:1", "origin": "airgap"}}
     assert status_now["urls"]["airflow"] == "http://localhost:8080"
@@ -58,6 +60,15 @@ def test_suspended_tasks_come_from_the_last_health_check(stack, outputs, suspend
     worker["State"]["Health"]["Log"] = [{"ExitCode": 0, "Output": output} for output in outputs]
     [instance] = stack(worker)["services"][1]["instances"]
     assert instance["suspended_tasks"] == suspended
+
+
+def test_refused_log_ins_come_from_the_gateways_health_check(stack):
+    gateway = container("gateway", 1, health="healthy")
+    gateway["State"]["Health"]["Log"] = [{"Output": "refused log-ins: 2 addresses, 1 users\n"}]
+    now = stack(gateway, MIGRATED)
+    (instance,) = next(service for service in now["services"] if service["name"] == "gateway")["instances"]
+    assert (instance["refused_addresses"], instance["refused_users"]) == (2, 1)
+    assert refused_log_ins(instance) == "[yellow], log-ins refused: 2 addresses, 1 users[/]"
 
 
 @pytest.mark.parametrize(

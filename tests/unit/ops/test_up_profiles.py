@@ -1,4 +1,4 @@
-"""Which profiles `up` turns on, and what it starts before the images for observability are built."""
+"""The profiles of `up`, and the services that start before the images for observability are built."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_core_service_waits_for_observability():
 
 
 class Plan:
-    """A plan of images that records what is asked of it."""
+    """A plan of images that records its calls."""
 
     def __init__(self, taken: list[tuple], missing: list[str]) -> None:
         self.taken = taken

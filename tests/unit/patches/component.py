@@ -30,18 +30,18 @@ def record_connect(self: Signal, *functions: Any, **options: Any) -> Any:
     return connect(self, *functions, **options)
 
 
-def patch_modules(thing: Any, depth: int = 6) -> set[str]:
+def patch_modules(item: Any, depth: int = 6) -> set[str]:
     """Return the names of the patch modules that an object comes from."""
-    if depth == 0 or thing is None:
+    if depth == 0 or item is None:
         return set()
-    if isinstance(thing, SimpleNamespace):
-        return set().union(*(patch_modules(value, depth - 1) for value in vars(thing).values()))
-    if isinstance(thing, FunctionType):
-        path = Path(thing.__code__.co_filename)
+    if isinstance(item, SimpleNamespace):
+        return set().union(*(patch_modules(value, depth - 1) for value in vars(item).values()))
+    if isinstance(item, FunctionType):
+        path = Path(item.__code__.co_filename)
         module = {path.stem} if path.parent.name == "patches" else set()
-        return module | patch_modules(getattr(thing, "__wrapped__", None), depth - 1)
-    inner = [vars(type(thing)).get(name) and getattr(thing, name) for name in ("__func__", "fget", "func")]
-    kind = thing if isinstance(thing, type) else type(thing)
+        return module | patch_modules(getattr(item, "__wrapped__", None), depth - 1)
+    inner = [vars(type(item)).get(name) and getattr(item, name) for name in ("__func__", "fget", "func")]
+    kind = item if isinstance(item, type) else type(item)
     parts = kind.__module__.split(".")
     own = {parts[-1]} if parts[:2] == ["airflow_ha", "patches"] else set()
     return own.union(*(patch_modules(value, depth - 1) for value in inner))

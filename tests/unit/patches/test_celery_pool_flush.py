@@ -1,4 +1,4 @@
-"""A worker that lost its broker still knows which pool processes are busy."""
+"""A worker that lost its broker keeps the list of busy pool processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Job:
 
 @pytest.fixture
 def pool():
-    """The attributes of a pool that `flush` uses: process 1 runs a task, 2 has not started its task, 3 died."""
+    """The attributes of a pool that `flush` uses: process 1 runs a task, 2 has not started its task, 3 exited."""
     jobs = {
         "runs": Job(Process(1), accepted=True),
         "waits": Job(Process(2), accepted=False),

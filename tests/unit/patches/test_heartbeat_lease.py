@@ -461,7 +461,7 @@ def test_call_of_a_killed_suspended_task_is_not_retried(lease, task, api, monkey
 
 
 @pytest.mark.usefixtures("short_limit")
-def test_resumed_task_has_its_whole_limit_again(lease, task, api):
+def test_resumed_task_has_its_full_limit_again(lease, task, api):
     task.watch(lease.monitor_subprocess)
     for _ in range(3):
         interrupt(api, "503")
@@ -490,7 +490,7 @@ def test_task_that_opted_out_runs_until_it_is_refused(lease, task, api, monkeypa
     ("config", "is_opted_out"), [({"suspend": False}, True), ({"suspend": True}, False), ({}, False), (None, False)]
 )
 def test_executor_config_opts_a_task_out(lease, monkeypatch, config, is_opted_out):
-    """The task process opts out before the task runs; the supervisor reads it, and forgets it with the task."""
+    """The task process opts out before the task runs; the supervisor reads it, and removes it with the task."""
     monkeypatch.setattr(lease, "_prepare", lambda *_: None)
     ti = SimpleNamespace(task=SimpleNamespace(executor_config=config))
     if not (pid := os.fork()):

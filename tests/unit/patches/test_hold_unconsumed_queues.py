@@ -96,7 +96,7 @@ def test_unknown_consumers_select_every_task(scheduler):
     [(1, 0, 5), (2, 0, 6), (2, 2, 4), (2, 6, 0), (2, 20, 0), (8, 0, 16), (8, 10, 6), (30, 0, 29)],
 )
 def test_own_queue_gets_as_many_tasks_as_it_can_use(scheduler, slots, running, selected):
-    """With 30 free slots, of which the lower-priority task of the default queue takes one."""
+    """30 slots are free; the lower-priority task of the default queue takes one."""
     expected = {"default": 1} | ({"gpu": selected} if selected else {})
     if slots == 30:
         expected = {"gpu": 30}

@@ -1,4 +1,4 @@
-"""A task process has its own folder and limits, its log states why it ended, and it leaves nothing behind."""
+"""A task process has its own folder, its log states why it ended, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -6,82 +6,10 @@ import json
 
 import pytest
 
-from tests.unit.forks import in_forks
+from tests.unit.patches.task_runs import log_messages, outcomes_of
 
 pytestmark = pytest.mark.processes
 
-IMPORTS = """
-import ctypes, json, multiprocessing, os, resource, signal, subprocess, sys, tempfile, time, uuid
-from pathlib import Path
-from types import SimpleNamespace
-import airflow.executors.workloads
-from airflow.sdk.execution_time import coordinator, supervisor, task_runner
-"""
-RUN = """
-home = Path(tempfile.mkdtemp())
-os.environ["AIRFLOW_HA_SCRATCH"] = str(home / "scratch")
-for name in ("scratch", "dags"):
-    (home / name).mkdir()
-(home / "dags/query.sql").write_text("select 1")
-{load}
-from airflow.sdk.api.datamodels._generated import TaskInstanceState
-if "airflow_ha.patches.isolate_task_process" in sys.modules:
-    from airflow_ha.task_process import descendants, supervised_task
-    from airflow_ha.patches import isolate_task_process
-    isolate_task_process.AIRFLOW_HOME = str(home)
-    isolate_task_process.prepare_supervisor()
-    counted = []
-    report_task_exit = sys.modules["airflow_ha.patches.report_task_exit"]
-    report_task_exit.count = lambda ti, ending: counted.append(ending.reason)
-
-def task():
-    pass
-
-{task}
-
-holder = isolate_task_process if "airflow_ha.patches.isolate_task_process" in sys.modules else supervisor
-fork_main = holder._fork_main
-holder._fork_main = lambda requests, out, err, log, target: fork_main(requests, out, err, log, task)
-supervisor.ActivitySubprocess.send_msg = lambda *_, **__: None
-reported = []
-calls = SimpleNamespace(
-    start=lambda *_: SimpleNamespace(should_retry=False, start_date=None),
-    finish=lambda **call: reported.append(str(call["state"].value)),
-    heartbeat=lambda *_, **__: None,
-)
-ti = SimpleNamespace(id=uuid.uuid4(), dag_id="d", task_id="t", queue="default", pid=0)
-started, error = time.monotonic(), None
-log = home / "task.log"
-descriptor = log.open("ab")
-import structlog
-logger = structlog.wrap_logger(
-    structlog.BytesLogger(descriptor),
-    processors=[structlog.processors.JSONRenderer(lambda event, **_: json.dumps(event, default=str).encode())],
-)
-supervisor._make_process_nondumpable()
-try:
-    coordinator._PythonCoordinator().execute_task(
-        what=ti, dag_rel_path="d.py", bundle_info=None, client=SimpleNamespace(task_instances=calls),
-        logger=logger.bind(), subprocess_logs_to_stdout=False,
-    )
-except Exception as raised:
-    error = type(raised).__name__ + ": " + str(raised)
-print(json.dumps({{
-    "error": error,
-    "reported": reported,
-    "seconds": time.monotonic() - started,
-    "log": log.read_text(),
-    "scratch": os.listdir(home / "scratch"),
-    "home": str(home),
-    "counted": globals().get("counted"),
-    "after": globals().get("after", lambda: None)(),
-}}))
-"""
-PATCHES = """
-import importlib
-for name in ("reap_ended_task", "heartbeat_lease", "dag_import_signals", "isolate_task_process", "report_task_exit"):
-    importlib.import_module(f"airflow_ha.patches.{name}").apply()
-"""
 LEAVES_A_PROCESS = """
 import subprocess
 def task():
@@ -129,54 +57,13 @@ def task():
     print(children == [str(os.getpid())], flush=True)
     os._exit(3)
 """,
-    "memory limit": """
-supervised_task.limits.cache_clear()
-os.environ["AIRFLOW_HA_TASK_MEMORY_LIMIT"] = "1g"
-def task():
-    try:
-        bytearray(2 << 30)
-    except MemoryError:
-        print("MemoryError", flush=True)
-    os._exit(3)
-""",
-    **{
-        f"fills {place}": f"""
-from airflow_ha.task_process import usage
-open_files = usage.open_files
-if {place != "by its child"}:  # as without root: files of a process that ran no other program are not readable
-    usage.open_files = lambda pid, *where: open_files(pid, *where) if pid == "self" else None
-supervised_task.WATCH_AFTER_SECONDS = isolate_task_process.WATCH_AFTER_SECONDS = 0.1
-supervised_task.WATCH_SECONDS = supervised_task.CLOSE_SECONDS = 0.1
-supervised_task.limits.cache_clear()
-os.environ["AIRFLOW_HA_TASK_SCRATCH_LIMIT"] = "8m"
-def task():
-    {statement}
-    time.sleep(30)
-"""
-        for place, statement in {
-            "its folder": "for n in range(3000): Path(str(n)).write_bytes(b'x' * 4096)",
-            "a deleted file": "file = tempfile.TemporaryFile(); file.write(b'x' * 12_000_000); file.flush()",
-            "another place": "Path('/tmp/airflow-ha-fills').write_bytes(b'x' * 12_000_000); "
-            "kept = open('/tmp/airflow-ha-fills', 'r+b')",
-            "by its child": "subprocess.Popen("
-            "['sh', '-c', 'exec 5>gone; rm gone; head -c 12000000 /dev/zero >&5; sleep 30'])",
-        }.items()
-    },
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes():
     """The outcome of each task with the patches, and of one that exits without them."""
-    names = [*CASES, "upstream exits"]
-    scripts = [RUN.format(load=PATCHES, task=task) for task in CASES.values()]
-    scripts.append(RUN.format(load="", task=CASES["exits"]))
-    return dict(zip(names, map(json.loads, in_forks(IMPORTS, scripts)), strict=True))
-
-
-def log_messages(outcome):
-    """Return the messages in a task's log."""
-    return [json.loads(line)["event"] for line in outcome["log"].splitlines()]
+    return outcomes_of(CASES) | outcomes_of({"upstream exits": CASES["exits"]}, load="")
 
 
 @pytest.mark.parametrize(
@@ -236,15 +123,3 @@ def test_task_is_an_earlier_oom_target_than_its_supervisor(outcomes):
 @pytest.mark.parametrize("case", CASES)
 def test_task_folder_is_removed(outcomes, case):
     assert outcomes[case]["scratch"] == []
-
-
-def test_task_over_its_memory_limit_gets_a_memory_error(outcomes):
-    assert log_messages(outcomes["memory limit"])[0] == "MemoryError"
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("fills ")])
-def test_task_that_fills_the_disk_ends(outcomes, case):
-    outcome = outcomes[case]
-    assert "No space left on device" in log_messages(outcome)[-1]
-    assert all(words in log_messages(outcome)[-1] for words in ("8 MiB", "TASK_SCRATCH_LIMIT"))
-    assert (outcome["counted"], outcome["seconds"] < 20) == (["scratch"], True)

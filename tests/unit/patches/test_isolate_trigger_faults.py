@@ -119,13 +119,6 @@ def test_only_a_data_error_is_a_refusal(patch, error, refused):
     assert patch.is_refusal(error) is refused
 
 
-def test_long_reason_keeps_its_start_and_end(patch):
-    (text,) = patch.storable(["begin\n", "x" * 1_000_000, "\nend\0\ud800"])
-    assert len(text) < 40_000
-    assert text.startswith("begin\n")
-    assert text.endswith("\nend\\x00\\ud800")
-
-
 def test_asset_trigger_that_ends_the_runner_is_held(patch):
     """The name of its queue, which no triggerer serves, sorts by time."""
     now = patch.timezone.utcnow()

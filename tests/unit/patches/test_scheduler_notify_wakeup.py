@@ -161,7 +161,7 @@ def cut_server():
 
 def test_rollback_after_a_lost_connection_raises_nothing(cut_server, notifying):
     url = f"postgresql+psycopg2://a@127.0.0.1:{cut_server.port}/a?sslmode=disable&gssencmode=disable"
-    # Without the queries of SQLAlchemy's first connection.
+    # The queries of SQLAlchemy's first connection are excluded.
     engine = sqlalchemy.create_engine(url, use_native_hstore=False, _initialize=False)
     engines.metadata_engine_created(engine)
     with Session(engine) as session:

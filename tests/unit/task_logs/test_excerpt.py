@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from airflow_ha.task_logs import long_line
-from airflow_ha.task_logs.excerpt import MAX_LINE, Excerpt, end_of_last_line, of_lines
+from airflow_ha.task_logs.excerpt import MAX_LINE, Excerpt, end_of_last_line, head_and_tail
 
 
 def line(number: int, text: str = "y" * 90) -> str:
@@ -16,7 +16,12 @@ def line(number: int, text: str = "y" * 90) -> str:
 
 
 def excerpt(path, limit, start=0) -> list[str]:
-    return list(Excerpt(path, start, path.stat().st_size, limit, str(path)).lines())
+    return list(Excerpt(path.open("rb"), start, path.stat().st_size, limit, str(path)).lines())
+
+
+def position(path) -> int:
+    with path.open("rb") as file:
+        return end_of_last_line(file)
 
 
 def numbers(lines: list[str]) -> list[int | None]:
@@ -51,11 +56,11 @@ def test_large_log_is_read_as_head_and_tail(log):
 
 
 def test_next_read_starts_at_the_end_of_the_last(log):
-    end = end_of_last_line(log)
+    end = position(log)
     with log.open("a") as file:
         file.write(line(10_000) + "\n" + line(10_001)[:50])
-    assert end_of_last_line(log) == log.stat().st_size - 50
-    lines = list(Excerpt(log, end, end_of_last_line(log), 100_000, "").lines())
+    assert position(log) == log.stat().st_size - 50
+    lines = list(Excerpt(log.open("rb"), end, position(log), 100_000, "").lines())
     assert numbers(lines) == [10_000]
 
 
@@ -93,9 +98,9 @@ def test_line_that_is_not_a_flat_record_is_cut_as_text(head):
 
 
 def test_large_remote_log_is_read_as_head_and_tail():
-    lines = list(of_lines((line(number) for number in range(10_000)), 100_000))
+    lines = list(head_and_tail((line(number) for number in range(10_000)), 100_000))
     assert numbers(lines)[:3] == [0, 1, 2]
     assert numbers(lines)[-1] == 9_999
     assert numbers(lines).count(None) == 1
     assert sum(map(len, lines)) < 105_000
-    assert numbers(list(of_lines((line(number) for number in range(10_000)), None))) == list(range(10_000))
+    assert numbers(list(head_and_tail((line(number) for number in range(10_000)), None))) == list(range(10_000))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.utils.log import file_task_handler
 from airflow.utils.log.log_reader import TaskLogReader
 
 from airflow_ha.task_logs import handler
 from airflow_ha.task_logs.handler import BoundedTaskHandler
+from tests.unit.exchange import exchanging
 from tests.unit.patches.loading import applied
 
 LINES = 200_000
@@ -21,7 +25,6 @@ def reader(tmp_path, monkeypatch):
     reader = TaskLogReader()
     bounded = BoundedTaskHandler(str(tmp_path))
     monkeypatch.setattr(bounded, "_render_filename", lambda *_: "task.log")
-    monkeypatch.setattr(bounded, "_read_from_logs_server", lambda *_: ([], []))
     reader.__dict__["log_handler"] = bounded
     (tmp_path / "task.log").write_text("".join(line(number) for number in range(LINES)))
     with applied("task_log_stream"):
@@ -65,12 +68,66 @@ def test_log_of_a_running_task_continues_with_the_token(reader, tmp_path):
     assert not list(reader.read_log_chunks(task_instance("success"), 1, metadata)[0])
 
 
-def test_link_out_of_the_log_folder_is_not_followed(reader, tmp_path):
-    secret = tmp_path.parent / "secret"
-    secret.write_text("secret\n")
-    (tmp_path / "task.log.link").symlink_to(secret)
+def events_of(reader, state: str = "success") -> set[str]:
+    return {event.event for event in reader.read_log_chunks(task_instance(state), 1, {})[0]}
+
+
+@pytest.mark.parametrize("target", ["../secret", "other.log"])
+def test_link_in_the_log_folder_is_not_followed(reader, tmp_path, target):
+    (tmp_path.parent / "secret").write_text("secret\n")
+    (tmp_path / "other.log").write_text("secret\n")
+    (tmp_path / "task.log").unlink()
+    (tmp_path / "task.log.link").symlink_to(target)
+    assert "secret" not in events_of(reader)
+
+
+@pytest.mark.parametrize("attack", ["link through a folder", "folder"])
+def test_link_that_is_swapped_in_never_shows_a_secret(reader, tmp_path, monkeypatch, attack):
+    """A task exchanges a folder and a link without a pause, while the server reads."""
+    outside, folder, link = tmp_path.parent / f"outside {attack}", tmp_path / "folder", tmp_path / "link"
+    for place, content in ((outside, "secret\n"), (folder, "a line\n")):
+        place.mkdir()
+        (place / "task.log").write_text(content)
+    link.symlink_to(outside)
+    if attack == "folder":
+        monkeypatch.setattr(reader.log_handler, "_render_filename", lambda *_: "folder/task.log")
+    else:
+        (tmp_path / "task.log").unlink()
+        (tmp_path / "task.log").symlink_to("folder/task.log")
+    shown: set[str] = set()
+    with exchanging(folder, link):
+        for _ in range(500):
+            shown |= events_of(reader)
+    assert "secret" not in shown
+    assert ("a line" in shown) == (attack == "folder")
+
+
+def test_log_that_is_a_pipe_blocks_no_server(reader, tmp_path):
+    (tmp_path / "task.log").unlink()
+    os.mkfifo(tmp_path / "task.log")
+    assert any("There is no log task.log" in event for event in events_of(reader))
+
+
+def test_many_files_of_a_log_leave_descriptors_for_others(reader, tmp_path):
+    for number in range(300):
+        (tmp_path / f"task.log.{number}").write_text(f"line {number}\n")
+    before = len(list(Path("/proc/self/fd").iterdir()))
     events, _ = reader.read_log_chunks(task_instance(), 1, {})
-    assert "secret" not in {event.event for event in events}
+    assert len(list(Path("/proc/self/fd").iterdir())) - before == handler.MAX_FILES
+    assert "line 0" in {event.event for event in events}
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_no_log_is_fetched_from_the_host_of_the_task(reader, tmp_path, monkeypatch):
+    """A task chooses that host, and its answer 404 makes Airflow read local files without our check."""
+    fetched = []
+    monkeypatch.setattr(file_task_handler, "_fetch_logs_from_service", lambda *request: fetched.append(request))
+    (tmp_path / "task.log").unlink()
+    for state in ("running", "success", "failed", "up_for_retry"):
+        ti = task_instance(state)
+        ti.hostname, ti.triggerer_job = "127.0.0.1", None
+        list(reader.read_log_chunks(ti, 1, {})[0])
+    assert fetched == []
 
 
 def test_logs_of_one_try_are_merged_by_time(reader, tmp_path):

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from airflow_ha.task_process import container_memory
-from airflow_ha.task_process.ending import Ending
+from airflow_ha.task_process.ending import Breach, Ending
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,8 @@ def test_control_group_of_either_version_is_read(tmp_path, files, kills, limit):
         (Ending(-9, peak=800 << 20, limit=1 << 30, memory_ran_out=True), "oom", ["OOM", "800 MiB", "1.0 GiB"]),
         (Ending(-9, peak=800 << 20, limit=1 << 30), "signal", ["SIGKILL", "800 MiB"]),
         (Ending(-signal.SIGBUS), "signal", ["SIGBUS"]),
-        (Ending(-15, ended_for="No space left on device: 11g"), "scratch", ["No space left on device"]),
+        (Ending(-15, ended_for=Breach("scratch", "No space left: 11g")), "scratch", ["No space left: 11g."]),
+        (Ending(-9, peak=2 << 30, ended_for=Breach("oom", "Out of memory")), "oom", ["Out of memory", "2.0 GiB"]),
         (Ending(3), "exit", ["exit code 3"]),
         (Ending(0, memory_ran_out=True), "exit", ["exit code 0"]),
     ],

@@ -42,11 +42,11 @@ def test_worker_start_removes_files_of_its_previous_run(tmp, changed, monkeypatc
         (tmp / name).write_text("x")
         changed(tmp / name, 10)
     changed(tmp / "folder", 10)
-    mine = scratch.create(tmp, tmp / "no home")
+    own_folder = scratch.create(tmp, tmp / "no home")
     (tmp / "task-00000000-1-other").mkdir()
     (tmp / "new").write_text("x")
     scratch.remove_leftovers(tmp, tmp, time.time() - 5)
-    assert not mine.exists()
+    assert not own_folder.exists()
     assert {path.name for path in tmp.iterdir()} == {"airflow.cfg", "home", "new", "task-00000000-1-other"}
 
 
@@ -78,19 +78,23 @@ def test_file_with_two_names_counts_once(tmp):
     assert 100_000 <= usage.folder_use(str(tmp)) < 150_000
 
 
+def places(folder):
+    return usage.Places(folder=str(folder / "folder"), scratch=(f"{folder}/",), volumes=(), since=0)
+
+
 def test_file_shared_by_forks_counts_once(tmp):
     answers = usage.Answers()
     with (tmp / "file").open("wb") as file:
         file.write(b"x" * 100_000)
         file.flush()
         for _ in range(2):
-            usage.OwnFiles(str(tmp / "folder"), (f"{tmp}/",), answers).answer()
+            usage.OwnFiles(places(tmp), answers).answer()
         assert 100_000 <= sum(answers.read().values()) < 150_000
 
 
 def test_closed_file_counts_until_it_is_deleted(tmp):
     answers = usage.Answers()
-    own = usage.OwnFiles(str(tmp / "folder"), (f"{tmp}/",), answers)
+    own = usage.OwnFiles(places(tmp), answers)
     with (tmp / "file").open("wb") as file:
         file.write(b"x" * 100_000)
         file.flush()

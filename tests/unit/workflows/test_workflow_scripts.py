@@ -138,7 +138,7 @@ def test_failure_opens_one_issue_and_then_comments(step, program, tmp_path, open
         "CHANGES": "Updated a v1 -> v2",
         "TITLE": "It fails",
     }
-    assert step("nightly.yaml", "question", "gh issue", **environment) == (0, {})
+    assert step("nightly.yaml", "report", "gh issue", **environment) == (0, {})
     listing, posted = calls(tmp_path)
     assert "--state open" in listing
     assert posted.startswith(command)

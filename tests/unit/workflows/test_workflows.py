@@ -16,7 +16,7 @@ from ops.__main__ import app
 from ops.ci.official_images import facts
 from ops.commands.test import CHECKS
 from ops.images.resolve import AIRFLOW_BASE_IMAGE, airflow_reference
-from ops.images.versions import read_images_env
+from ops.images.versions import read_images_env, repository_and_tag
 from ops.project import ROOT
 
 FOLDER = ROOT / ".github"
@@ -156,7 +156,7 @@ def test_job_with_tests_has_a_summary_and_keeps_its_reports(name, job, model):
 def test_built_image_has_the_name_that_up_expects():
     image_facts = facts(ROOT)
     versions = read_images_env(ROOT)
-    assert image_facts["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE], versions["UV_VERSION"])
+    assert image_facts["reference"] == airflow_reference(ROOT, versions[AIRFLOW_BASE_IMAGE])
     images = json.loads(image_facts["images"])
     assert {image["reference"] for image in images} == {
         value for key, value in versions.items() if key.endswith("_IMAGE") and key != AIRFLOW_BASE_IMAGE
@@ -171,6 +171,23 @@ def test_build_passes_the_arguments_of_the_dockerfile():
     assert len(builds) == 2
     for build in builds:
         assert {line.split("=")[0] for line in build["build-args"].splitlines()} == arguments
+
+
+def test_every_image_is_scanned_before_a_release():
+    jobs = load(WORKFLOWS["ci.yaml"])["jobs"]
+    scans = {
+        name: step["with"]["image"]
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if step.get("uses") == "./.github/actions/vulnerabilities"
+    }
+    assert scans == {
+        "vulnerabilities": "${{ matrix.image.reference }}",
+        "airflow-vulnerabilities": "${{ steps.airflow.outputs.reference }}",
+    }
+    (scan,) = (step for step in load(ACTIONS["vulnerabilities"])["runs"]["steps"] if "scan-action" in str(step))
+    assert scan["with"]["fail-build"] is True
+    assert scan["with"]["severity-cutoff"] == "critical"
 
 
 # ---- permissions
@@ -217,7 +234,7 @@ def test_only_listed_jobs_may_write():
         ("nightly.yaml", "airflow-image", "security-events"),
         ("nightly.yaml", "dependencies", "security-events"),
         ("nightly.yaml", "images", "security-events"),
-        ("nightly.yaml", "question", "issues"),
+        ("nightly.yaml", "report", "issues"),
         ("release.yaml", "build", "packages"),
         ("release.yaml", "publish", "id-token"),
         ("release.yaml", "publish", "packages"),
@@ -249,24 +266,37 @@ def test_script_contains_no_expression(where, step):
 
 
 def test_renovate_finds_every_version_in_images_env():
-    renovate = json.loads((FOLDER / "renovate.json").read_text())
-    text = (ROOT / "compose/images.env").read_text()
-    versions = set()
-    for manager in renovate["customManagers"]:
-        (file,) = manager["managerFilePatterns"]
-        assert re.search(file.strip("/"), "compose/images.env")
-        for pattern in manager["matchStrings"]:
+    managers = json.loads((FOLDER / "renovate.json").read_text())["customManagers"]
+    digest = f"@sha256:{'1' * 64}"
+    by_tag = {f"{key}={value.partition('@')[0]}" for key, value in read_images_env(ROOT).items()}
+    for expected in (by_tag, {f"{version}{digest}" for version in by_tag}):
+        text, found = "\n".join(sorted(expected)), set()
+        for manager in managers:
+            (file,), (pattern,) = manager["managerFilePatterns"], manager["matchStrings"]
+            assert re.search(file.strip("/"), "compose/images.env")
             for match in re.finditer(pattern.replace("(?<", "(?P<"), text):
-                assert match["currentValue"]
-                versions.add(match[0])
-    assert versions == {f"{key}={value}" for key, value in read_images_env(ROOT).items()}
+                assert "@" not in match["currentValue"]
+                assert match["currentDigest"] == (digest[1:] if digest in match[0] else None)
+                found.add(match[0])
+        assert found == expected
+
+
+def test_renovate_writes_a_tag_with_its_digest():
+    renovate = json.loads((FOLDER / "renovate.json").read_text())
+    assert "docker:pinDigests" in renovate["extends"]
+    for manager in renovate["customManagers"]:
+        written = manager["autoReplaceStringTemplate"]
+        assert written.endswith("{{{newValue}}}{{#if newDigest}}@{{{newDigest}}}{{/if}}")
+        # The name of the setting is in `depType`: the template replaces the whole match.
+        assert written.startswith("{{{depType}}}")
+        assert "(?<depType>" in manager["matchStrings"][0]
 
 
 def test_airflow_image_keeps_its_flavour_and_its_python():
     renovate = json.loads((FOLDER / "renovate.json").read_text())
     (rule,) = (rule for rule in renovate["packageRules"] if "versioning" in rule)
     pattern = rule["versioning"].removeprefix("regex:").replace("(?<", "(?P<")
-    match = re.fullmatch(pattern, read_images_env(ROOT)[AIRFLOW_BASE_IMAGE].split(":")[1])
+    match = re.fullmatch(pattern, repository_and_tag(read_images_env(ROOT)[AIRFLOW_BASE_IMAGE])[1])
     assert match
     assert match["compatibility"] == "python3.13"
 

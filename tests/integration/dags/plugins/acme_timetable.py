@@ -1,4 +1,4 @@
-"""A team's own timetable, registered as Airflow asks for it: by a plugin."""
+"""A team's own timetable, registered by a plugin, as Airflow requires."""
 
 from __future__ import annotations
 
