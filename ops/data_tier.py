@@ -220,7 +220,10 @@ def ask(container: str, *command: str) -> str | None:
 
 def ask_redis(container: str, *command: str) -> str | None:
     """Return the answer of Redis or Sentinel; the password is read inside the container and is on no command line."""
-    script = 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) exec redis-cli --no-auth-warning -h 127.0.0.1 "$@"'
+    script = (
+        "REDISCLI_AUTH=$(cat /run/secrets/redis_operator_password)"
+        ' exec redis-cli --no-auth-warning --user operator -h 127.0.0.1 "$@"'
+    )
     return ask(container, "sh", "-c", script, "redis-cli", *command)
 
 

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
+from ops import redis_users
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
-from ops.services import DATA_PROFILES, POSTGRES_NODES, REDIS_NODES, SENTINELS
-from ops.settings_file import profiles
+from ops.services import POSTGRES_NODES
+from ops.settings_file import has_own_data, profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -62,6 +63,13 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "patroni_api_password": password,
     "etcd_password": password,
     "redis_password": password,
+    "redis_operator_password": password,
+    "redis_health_password": password,
+    "redis_replica_password": password,
+    "redis_sentinel_password": password,
+    "redis_exporter_password": password,
+    "redis_scheduler_password": password,
+    "redis_flower_password": password,
     "airflow_admin_password": password,
     "airflow_monitoring_password": password,
     "flower_password": password,
@@ -264,9 +272,6 @@ LIBPQ_TIMEOUTS: Final = (
 """libpq parameters of every URL: connecting times out after 3 s, and a connection to an unreachable server is closed
 after about 10 s. https://www.postgresql.org/docs/17/libpq-connect.html"""
 
-SENTINEL_TIMEOUTS: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
-"""Seconds for the answer of one Sentinel before the client asks the next."""
-
 
 def single_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
     """Return the URL of a database on a single Postgres, without the driver prefix."""
@@ -281,15 +286,6 @@ def replicated_postgres(settings: Mapping[str, str], login: str, database: str) 
     """
     hosts = "&".join(f"host={node}:5432" for node in POSTGRES_NODES)
     return f"{login}@/{database}?{hosts}&target_session_attrs=read-write&{LIBPQ_TIMEOUTS}"
-
-
-def sentinel_url(password: str) -> str:
-    """Return the broker URL that lists the Sentinels.
-
-    The first host is the DNS name that all Sentinels share: Flower uses only the first host, and any live Sentinel
-    will do.
-    """
-    return ";".join(f"sentinel://:{password}@{host}:26379/0" for host in ("sentinel", *SENTINELS))
 
 
 def exporter_login(password: str) -> str:
@@ -311,19 +307,11 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     alertmanager = mounted_secrets({name: read(project, name) for name in optional(project)})
     # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
-    replicated = "data-ha" in profiles(settings)
-    postgres = replicated_postgres if replicated else single_postgres
+    postgres = replicated_postgres if "data-ha" in profiles(settings) else single_postgres
     metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
     results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
     results_owner = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "celery_results")
     superuser = postgres(settings, f"postgres:{in_url['postgres_superuser_password']}", "postgres")
-    is_own = not set(DATA_PROFILES).isdisjoint(profiles(settings))
-    redis = [f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"]
-    broker, sentinel = f"redis://:{in_url['redis_password']}@{redis[0]}/0", {}
-    if replicated:
-        redis = [f"{node}:6379" for node in REDIS_NODES]
-        broker = sentinel_url(in_url["redis_password"])
-        sentinel = {"password": value["redis_password"], **SENTINEL_TIMEOUTS}
     own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
@@ -332,9 +320,8 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
         "airflow/celery_results_owner": f"db+postgresql+psycopg2://{results_owner}",
         # Empty for an external Postgres, whose superuser is unknown.
-        "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if is_own else "",
-        "airflow/celery_broker_url": broker,
-        "airflow/celery_sentinel_kwargs": json.dumps(sentinel),
+        "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
+        **redis_users.mounted_files(project, settings, value),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],
@@ -345,14 +332,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "postgres/etcd_password": value["etcd_password"],
         "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
         "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
-        "redis-exporter/redis_exporter_passwords.json": json.dumps(
-            {f"redis://{node}": value["redis_password"] for node in redis}
-        ),
         "grafana/grafana_admin_password": value["grafana_admin_password"],
-        "redis/redis_auth.conf": "".join(
-            f"{setting} {value['redis_password']}\n" for setting in ("requirepass", "masterauth")
-        ),
-        "redis/redis_password": value["redis_password"],
         **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }
 

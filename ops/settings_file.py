@@ -273,6 +273,11 @@ def profiles(settings: Mapping[str, str]) -> list[str]:
     return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in added]
 
 
+def has_own_data(settings: Mapping[str, str]) -> bool:
+    """Return whether Postgres and Redis are the stack's, not external."""
+    return not set(DATA_PROFILES).isdisjoint(profiles(settings))
+
+
 def check_profiles(names: list[str], where: str) -> None:
     """Refuse an unknown profile, and two profiles that exclude each other.
 

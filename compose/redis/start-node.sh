@@ -7,12 +7,12 @@ set -euo pipefail
 umask 077
 name=$1
 file=/data/node.conf
-REDISCLI_AUTH=$(cat /run/secrets/redis_password)
+REDISCLI_AUTH=$(cat /run/secrets/redis_health_password)
 export REDISCLI_AUTH
 
 primary_by_sentinels() { # the primary with the highest epoch of all Sentinels
   for sentinel in sentinel-1 sentinel-2 sentinel-3; do
-    timeout 2 redis-cli --no-auth-warning -h "$sentinel" -p 26379 sentinel master airflow 2>/dev/null |
+    timeout 2 redis-cli --no-auth-warning --user health -h "$sentinel" -p 26379 sentinel master airflow 2>/dev/null |
       awk 'NR % 2 { key = $0; next } { of[key] = $0 } END { if (of["ip"]) print of["config-epoch"], of["ip"] }' || true
   done | sort -n | tail -n 1 | cut -d ' ' -f 2
 }

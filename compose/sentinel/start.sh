@@ -6,7 +6,6 @@ set -euo pipefail
 umask 077
 name=$1
 file=/data/sentinel.conf
-password=$(cat /run/secrets/redis_password)
 
 learned() {
   [[ ! -e $file ]] ||
@@ -22,8 +21,8 @@ state=$(learned)
   echo "sentinel down-after-milliseconds airflow 5000"
   echo "sentinel failover-timeout airflow 10000"
   echo "sentinel parallel-syncs airflow 2"
-  echo "sentinel auth-pass airflow \"$password\""
-  echo "requirepass \"$password\""
+  # Its users, and its log-ins at Redis and at the other Sentinels.
+  cat /run/secrets/sentinel_auth.conf
 } >"$file.new"
 mv "$file.new" "$file"
 exec redis-server "$file" --sentinel

@@ -16,11 +16,13 @@ from ops import (
     docker_daemon,
     patch_report,
     preflight,
+    redis_users,
     secrets_store,
     settings_file,
     worker_slots,
 )
 from ops.errors import FAILURE, StackError, when_interrupted
+from ops.images.versions import known_faults
 from ops.lock import stack_lock
 from ops.observability import generated_config
 from ops.observability.derived_settings import derive_settings
@@ -176,9 +178,13 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     derive_settings(settings, set(images), secrets_store.optional(project))
     # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
+    settings["REDIS_EXPORTER_USER"] = redis_users.EXPORTER if settings_file.has_own_data(settings) else ""
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")
+    official = {key: image.reference for key, image in images.items() if image.origin == "official"}
+    for fault in known_faults(project.root, official):
+        report(f"{fault}; hint: set the version in compose/images.env")
 
     if created := secrets_store.generate(project):
         report(f"created {len(created)} secrets in {project.shown(project.secrets)}")

@@ -10,13 +10,10 @@ import subprocess
 import httpx
 import pytest
 
+from ops import secrets_store
 from tests.stack import Stack, docker
 
-SECRETS = [
-    "fernet_key", "jwt_secret", "api_secret_key", "postgres_superuser_password", "postgres_airflow_password",
-    "postgres_celery_password", "postgres_monitoring_password", "redis_password", "airflow_admin_password",
-    "airflow_monitoring_password", "flower_password", "grafana_admin_password",
-]  # fmt: skip
+SECRETS = sorted(secrets_store.GENERATORS)
 
 
 def test_the_api_refuses_a_missing_or_wrong_password(stack: Stack):

@@ -44,7 +44,7 @@ def count(stack: Stack, run: str, state: str) -> int:
 
 def redis_length(stack: Stack, queue: str) -> int:
     (redis,) = stack.containers("redis")
-    command = f"REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli llen {queue}"
+    command = f"REDISCLI_AUTH=$(cat /run/secrets/redis_operator_password) redis-cli --user operator llen {queue}"
     return int(redis.execute("sh", "-c", command).stdout)
 
 

@@ -9,7 +9,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import psycopg2
 
@@ -61,14 +61,13 @@ def is_broker_up() -> bool:
 
     url = Path("/run/secrets/celery_broker_url").read_text().strip()
     timeouts = {"socket_connect_timeout": 1, "socket_timeout": 1}
-    sentinels = re.findall(r"sentinel://:([^;]*)@([^:/;]+):(\d+)", url)
-    if sentinels:
-        password = unquote(sentinels[0][0])
-        hosts = [(host, int(port)) for _, host, port in sentinels]
+    urls = [urlsplit(each) for each in url.split(";")]
+    if urls[0].scheme == "sentinel":
+        hosts = [(each.hostname, each.port) for each in urls]
+        # The same at the Sentinels and at Redis (ops/redis_users.py).
+        login = {"username": unquote(urls[0].username or ""), "password": unquote(urls[0].password or "")}
         untyped: Any = Sentinel  # redis-py's Sentinel has no types
-        client = untyped(
-            hosts, sentinel_kwargs={"password": password, **timeouts}, password=password, **timeouts
-        ).master_for("airflow")
+        client = untyped(hosts, sentinel_kwargs={**login, **timeouts}, **login, **timeouts).master_for("airflow")
     else:
         client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3)
     try:

@@ -5,7 +5,8 @@ executor and its pool, and one more message is published every task_queued_timeo
 and 290 MB of Redis a day.
 Patch: select only tasks of queues that a worker consumes. For the queue of a team's own worker service, select only as
 many as its workers can use (airflow_ha.queues). Tasks that are already queued return to `scheduled` after
-task_queued_timeout, which now also removes their message. Held tasks are counted and logged by queue.
+task_queued_timeout, which now also removes their message. Messages of crashed workers are deleted after a day. Held
+tasks are counted and logged by queue.
 Applies to: Airflow 3.3.2, `airflow.jobs.scheduler_job_runner`.
 Upstream issue: none found.
 Remove when: the test in `test_hold_unconsumed_queues.py` that names upstream fails.
@@ -53,6 +54,10 @@ REST_SECONDS: Final = 30.0
 """Seconds without a call after a failed call."""
 LOG_SECONDS: Final = 300.0
 """Seconds between two log lines about the same queue."""
+EXPIRY_SECONDS: Final = 86400.0
+"""Age at which the message of a crashed worker is deleted; workers may not restore it (compose/redis/users.acl)."""
+DELETE_SECONDS: Final = 600.0
+MAX_DELETED: Final = 1000
 
 watch: Final = Watch(partial(Broker().call, queue_registry.consumed))
 broker: Final = Broker()
@@ -66,6 +71,7 @@ _reported: set[str] = set()
 _logged: dict[str, float] = {}
 _next_removal = [float("-inf")]
 """Monotonic time from which a message may be removed again."""
+_next_deletion = [float("-inf")]
 _messages: TTLCache[str, dict[str, bytes]] = TTLCache(maxsize=64, ttl=5.0)
 """Messages by queue and Celery id, cached for less than task_queued_timeout, so no stuck message is missing."""
 
@@ -137,6 +143,12 @@ def handle_tasks_stuck_in_queued(self: SchedulerJobRunner, *arguments: Any, **na
             report({} if consumed is None else unconsumed_tasks(consumed.queues, session))
     except Exception:
         log.warning("cannot report the tasks of queues without a worker", exc_info=True)
+    if watch.is_reading and time.monotonic() > _next_deletion[0]:
+        _next_deletion[0] = time.monotonic() + DELETE_SECONDS
+        try:
+            broker.call(delete_expired)
+        except Exception as error:
+            log.warning("cannot delete the messages of crashed workers: %s", error)
 
 
 def unconsumed_tasks(consumed: Collection[str], session: Session) -> dict[str, int]:
@@ -201,6 +213,15 @@ def remove_message(queue: str, celery_id: str, client: Any) -> None:
         _messages[queue] = {json.loads(message)["headers"]["id"]: message for message in client.lrange(queue, 0, -1)}
     if message := _messages[queue].pop(celery_id, None):
         client.lrem(queue, 1, message)
+
+
+def delete_expired(client: Any) -> None:
+    """Delete the oldest messages that no worker has acknowledged."""
+    oldest = time.time() - EXPIRY_SECONDS
+    if tags := client.zrangebyscore("unacked_index", "-inf", oldest, start=0, num=MAX_DELETED):
+        client.hdel("unacked", *tags)
+        client.zrem("unacked_index", *tags)
+        log.info("deleted %d message(s) of workers that crashed a day ago", len(tags))
 
 
 def apply() -> None:

@@ -41,6 +41,7 @@ STARLETTE: Final = {"starlette": "1.6.0"}
 CADWYN: Final = {"cadwyn": "7.0.0"}
 HTTPX: Final = {"httpx": "0.28.1"}
 JSONSCHEMA: Final = {"jsonschema": "4.26.0"}
+FLOWER: Final = {"flower": "2.1.0"}
 
 SCHEDULER: Final = frozenset({"scheduler"})
 EXECUTION_API: Final = frozenset({"execution-api"})
@@ -162,6 +163,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
             "redis._parsers.base:BaseParser.EXCEPTION_CLASSES": "5177446796ba",
         },
         issue="https://github.com/celery/kombu/issues/582 (one of three faults)",
+    ),
+    Patch(
+        name="flower_sentinel_user",
+        kind="safety",
+        components=frozenset({"flower"}),
+        benefit="Flower counts the messages of replicated Redis with its own, limited user",
+        cost="None",
+        written_for=FLOWER,
+        replaces={"flower.utils.broker:RedisSentinel._get_redis_client": "f4e1c37ebf52"},
     ),
     Patch(
         name="broker_reconnect_steps",

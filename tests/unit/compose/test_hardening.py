@@ -191,6 +191,16 @@ def test_only_migrate_has_the_superuser_and_only_schedulers_read_results():
     assert readers("celery_result_backend") == {"migrate", "worker"}
 
 
+def test_each_client_of_redis_has_its_own_log_in():
+    for client, name in {"scheduler": "scheduler", "celery": "worker", "flower": "flower"}.items():
+        for secret in (f"{client}_broker_url", f"{client}_sentinel_kwargs"):
+            assert {n for n, s in SERVICES.items() if secret in s.get("secrets", [])} == {name}
+        environment = SERVICES[name]["environment"]
+        assert environment["AIRFLOW__CELERY__BROKER_URL_CMD"] == f"cat /run/secrets/{client}_broker_url"
+    of_the_operator = {n for n, s in SERVICES.items() if "redis_operator_password" in s.get("secrets", [])}
+    assert of_the_operator == {"redis", *REDIS_NODES, *SENTINELS}
+
+
 def test_every_celery_app_has_the_backend_without_pickle():
     """Flower has none: it cannot reach the database."""
     for name in ("scheduler", "worker"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from ops.services import REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, compose_model
 
 ROOT = COMPOSE.parent
@@ -15,6 +16,8 @@ READ_ELSEWHERE = {
     "migrate": [ROOT / "src/airflow_ha/migrate.py", ROOT / "src/airflow_ha/result_database.py"],
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
+    # ./ops/stack runs redis-cli in these.
+    **dict.fromkeys(("redis", *REDIS_NODES, *SENTINELS), [ROOT / "ops/data_tier.py"]),
 }
 """Files of a service that read secrets and are not mounted."""
 

@@ -111,7 +111,7 @@ def alive(password: str, commands: list[str]) -> Callable[[list[str]], str]:
     def answer(words: list[str]) -> str:
         commands.append(words[0])
         if words[0] == "AUTH":
-            return "+OK\r\n" if words[-1] == password else "-WRONGPASS invalid\r\n"
+            return "+OK\r\n" if words[1:] in ([password], ["worker", password]) else "-WRONGPASS invalid\r\n"
         return "+PONG\r\n" if words[0] == "PING" else "+OK\r\n"
 
     return answer
@@ -157,7 +157,8 @@ def test_primary_is_found_while_the_first_sentinel_is_down(secret):
     commands: list[str] = []
     with closed_port() as gone, redis_server(alive("pass/word", commands)) as primary:
         with redis_server(sentinel("pass/word", primary)) as running:
-            secret(f"sentinel://:pass%2Fword@127.0.0.1:{gone}/0;sentinel://:pass%2Fword@127.0.0.1:{running}/0")
+            login = "worker:pass%2Fword"
+            secret(f"sentinel://{login}@127.0.0.1:{gone}/0;sentinel://{login}@127.0.0.1:{running}/0")
             assert dependencies.is_broker_up()
     assert "PING" in commands
 

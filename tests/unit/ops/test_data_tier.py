@@ -129,7 +129,9 @@ def test_no_password_is_on_a_command_line(tier, docker):
     assert nodes["redis-3"]["state"] == "unreachable"
     executed = [call for call in docker.calls() if call[0] == "exec"]
     assert all(
-        "REDISCLI_AUTH=$(cat /run/secrets/redis_password)" in " ".join(call) for call in executed if "sh" in call
+        "REDISCLI_AUTH=$(cat /run/secrets/redis_operator_password)" in " ".join(call)
+        for call in executed
+        if "sh" in call
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import stat
 import time
@@ -238,28 +237,6 @@ def test_replicated_database_driver_gets_all_hosts_and_ports(replicated):
     url = make_url(replicated["sql_alchemy_conn"])
     _, arguments = url.get_dialect()().create_connect_args(url)
     assert (arguments["host"], arguments["port"]) == ("patroni-1,patroni-2", "5432,5432")
-
-
-def test_replicated_broker_url_lists_the_sentinels(made, replicated):
-    password = (made.secrets / "redis_password").read_text().strip()
-    urls = [urlsplit(url) for url in replicated["celery_broker_url"].split(";")]
-    assert [url.hostname for url in urls] == ["sentinel", "sentinel-1", "sentinel-2", "sentinel-3"]
-    assert {(url.scheme, url.password, url.port) for url in urls} == {("sentinel", password, 26379)}
-    assert json.loads(replicated["celery_sentinel_kwargs"])["password"] == password
-
-
-@pytest.mark.usefixtures("replicated")
-def test_redis_exporter_has_the_password_of_every_replica(made):
-    text = (made.secrets / "mounted/redis-exporter/redis_exporter_passwords.json").read_text()
-    assert set(json.loads(text)) == {f"redis://redis-{number}:6379" for number in (1, 2, 3)}
-
-
-@pytest.mark.usefixtures("owners")
-def test_single_broker_has_no_sentinels(made):
-    secrets_store.mount(made, settings_file.read(made), "image")
-    mounted = made.secrets / "mounted/airflow"
-    assert (mounted / "celery_sentinel_kwargs").read_text() == "{}"
-    assert (mounted / "celery_broker_url").read_text().startswith("redis://:")
 
 
 @pytest.mark.usefixtures("owners")

@@ -144,6 +144,20 @@ def test_message_of_a_requeued_task_is_removed_from_redis(upstream):
     assert [json.loads(raw)["headers"]["id"] for raw in messages] == ["three"]
 
 
+def test_expired_messages_are_deleted_from_redis(upstream):
+    now = upstream.time.time()
+    index = {b"new": now - 3600, b"old": now - 90000}
+    unacked = dict.fromkeys(index, b"message")
+    redis = SimpleNamespace(
+        zrangebyscore=lambda _key, _least, most, **_: [tag for tag, at in index.items() if at <= most],
+        hdel=lambda _key, *tags: [unacked.pop(tag) for tag in tags],
+        zrem=lambda _key, *tags: [index.pop(tag) for tag in tags],
+    )
+    for _ in range(2):
+        upstream.delete_expired(redis)
+    assert list(index) == list(unacked) == [b"new"]
+
+
 def test_redis_outage_is_met_once_for_many_messages(upstream, monkeypatch):
     calls: list[object] = []
     requeued: list[str] = []
