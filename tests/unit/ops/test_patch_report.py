@@ -64,7 +64,7 @@ def test_states_come_from_running_containers_only(docker):
         }
     )
     assert states.keys() == {"scheduler", "worker-gpu", "flower"}
-    (unknown,) = states["flower"].values()
+    unknown, *_ = states["flower"].values()
     assert unknown["state"] == "unknown"
     assert patch_report.unapplied_patches(states) == [
         {"patch": "skip_idle_dag_runs", "state": "off", "reason": "PATCHES_DISABLED", "components": "scheduler"},
