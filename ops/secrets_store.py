@@ -26,7 +26,7 @@ from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
-from ops.services import POSTGRES_NODES
+from ops.services import LOGIN, POSTGRES_NODES, PUBLISHED
 from ops.settings_file import has_own_data, profiles
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "airflow_monitoring_password": password,
     "flower_password": password,
     "grafana_admin_password": password,
+    LOGIN: password,
 }
 """The generator of each secret of the operator."""
 
@@ -88,10 +89,11 @@ READERS: Final = {
     "redis-exporter": 59000,
     "grafana": 472,
     "alertmanager": 65534,
+    "pages": 99,
 }
 """The uid of each image's user, as in compose/*.yaml."""
 
-LOG_INS: Final = ("airflow_admin_password", "flower_password", "grafana_admin_password")
+LOG_INS: Final = tuple(dict.fromkeys(published.login for published in PUBLISHED))
 """The secrets by which somebody may log in to a page: each has a minimum length."""
 
 SUPPLIED: Final = ("postgres_airflow_password", "postgres_celery_password", "redis_password")
@@ -333,8 +335,15 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
         "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
         "grafana/grafana_admin_password": value["grafana_admin_password"],
+        "pages/pages.cfg": userlist("flower", value["flower_password"]) + userlist("observability", value[LOGIN]),
         **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }
+
+
+def userlist(name: str, text: str) -> str:
+    """Return a list of HAProxy with the user `admin`: https://docs.haproxy.org/3.0/configuration.html#3.4."""
+    quoted = text.replace("'", r"'\''")
+    return f"userlist {name}\n    user {ADMIN} insecure-password '{quoted}'\n"
 
 
 def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from ops import compose, compose_override, settings_file
-from ops.clients import alertmanager, slack_stub
+from ops.clients import alertmanager, prometheus, slack_stub, transport
 from ops.clients.airflow import run_path
 from ops.clients.alertmanager import Alertmanager
 from ops.clients.prometheus import Prometheus
@@ -216,7 +216,7 @@ class Stack:
 
     @functools.cached_property
     def prometheus(self) -> Prometheus:
-        return Prometheus(local_url(self.settings, "prometheus"))
+        return prometheus.connect(self.settings)
 
     @functools.cached_property
     def alertmanagers(self) -> list[Alertmanager]:
@@ -238,7 +238,8 @@ class SlackStub:
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.settings = settings
-        self.http = httpx.Client(base_url=local_url(settings, "slack_stub"), timeout=30)
+        log_in = transport.page_log_in(settings)
+        self.http = httpx.Client(base_url=local_url(settings, "slack_stub"), auth=log_in, timeout=30)
 
     def received(self, since: float, alert: str, *, firing: bool, **labels: str) -> list[slack_stub.Message]:
         """Return the messages about an alert since a moment."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from ops.services import local_address
 from tests.stack import Container, Stack, wait_until
 
 FAILURES = 10
@@ -110,3 +111,38 @@ def test_airflow_answers_with_security_headers(stack: Stack):
 def test_an_anonymous_body_of_60_mb_is_refused(stack: Stack):
     for path in ("/auth/token", "/auth/login/", "/api/v2/variables"):
         assert httpx.post(f"{stack.airflow_url}{path}", content=b"x" * 60_000_000, timeout=60).status_code == 413
+
+
+PAGES = {
+    "FLOWER_PORT": "/api/workers",
+    "PROMETHEUS_PORT": "/api/v1/query?query=up",
+    "ALERTMANAGER_PORT": "/api/v2/silences",
+    "ALERTMANAGER_2_PORT": "/api/v2/silences",
+    "SLACK_STUB_PORT": "/messages",
+}
+
+
+@pytest.mark.parametrize(("port", "path"), PAGES.items())
+def test_a_page_needs_a_log_in_and_its_own_host_name(stack: Stack, port: str, path: str):
+    secret = "flower_password" if port == "FLOWER_PORT" else "observability_password"
+    with httpx.Client(base_url=local_address(stack.settings, port), timeout=30) as http:
+        assert http.get(path).status_code == httpx.codes.UNAUTHORIZED
+        http.auth = ("admin", stack.secret(secret))
+        assert http.get(path).status_code == httpx.codes.OK
+        assert http.get(path, headers={"Host": "evil.example"}).status_code == 421
+        assert http.get("/debug/pprof/").status_code == httpx.codes.NOT_FOUND
+
+
+def test_another_site_makes_no_silence_with_the_users_log_in(stack: Stack):
+    silence = {
+        **{"startsAt": "2030-01-01T00:00:00Z", "endsAt": "2030-01-02T00:00:00Z"},
+        **{"createdBy": "another site", "comment": "another site"},
+        "matchers": [{"name": "alertname", "value": ".*", "isRegex": True}],
+    }
+    log_in = ("admin", stack.secret("observability_password"))
+    for port in ("ALERTMANAGER_PORT", "ALERTMANAGER_2_PORT"):
+        with httpx.Client(base_url=local_address(stack.settings, port), auth=log_in, timeout=30) as http:
+            for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+                made = http.post("/api/v2/silences", json=silence, headers=headers)
+                assert made.status_code == httpx.codes.FORBIDDEN
+            assert "another site" not in http.get("/api/v2/silences").text

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import (
+    GATEWAY,
+    PAGES_DOOR,
+    PAGES_DOOR_PROFILES,
+    POSTGRES_NODES,
+    PUBLISHED,
+    REDIS_NODES,
+    SENTINELS,
+    door,
+)
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
 
 if TYPE_CHECKING:
@@ -95,18 +104,24 @@ def test_services_on_the_path_of_heartbeats_come_first():
     assert {name for name, weight in shares.items() if weight < default} == {"api-server"}
 
 
-def test_only_pages_publish_a_port_and_on_loopback_only():
+def test_only_the_doors_publish_ports_and_on_loopback_only():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {
-        "gateway": ["127.0.0.1:8080:8080"],
-        "flower": ["127.0.0.1:5555:5555"],
-        "prometheus": ["127.0.0.1:9090:9090"],
-        "alertmanager-1": ["127.0.0.1:9093:9093"],
-        "alertmanager-2": ["127.0.0.1:9094:9093"],
-        "slack-stub": ["127.0.0.1:8025:8025"],
-        "grafana": ["127.0.0.1:3000:3000"],
-        "jaeger": ["127.0.0.1:16686:16686"],
+    ports = {
+        each: sorted(f"127.0.0.1:{page.default_port}:{page.default_port}" for page in PUBLISHED if door(page) == each)
+        for each in (GATEWAY, PAGES_DOOR)
     }
+    assert {name: sorted(mappings) for name, mappings in published.items()} == ports
+
+
+def test_the_pages_door_knows_every_page_and_starts_after_it():
+    configuration = (COMPOSE / "pages/haproxy.cfg").read_text()
+    pages = [published for published in PUBLISHED if door(published) == PAGES_DOOR]
+    binds = re.findall(r"^    bind :(\d+)$", configuration, re.MULTILINE)
+    assert sorted(map(int, binds)) == sorted(published.default_port for published in pages)
+    servers = dict(re.findall(r"^    server (\S+) (\S+):\d+$", configuration, re.MULTILINE))
+    assert servers == {published.service: published.service for published in pages}
+    assert SERVICES[PAGES_DOOR]["depends_on"].keys() == servers.keys()
+    assert SERVICES[PAGES_DOOR]["profiles"] == sorted(PAGES_DOOR_PROFILES, reverse=True)
 
 
 def test_postgres_and_redis_are_on_internal_networks():
