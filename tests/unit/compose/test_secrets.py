@@ -17,7 +17,7 @@ READ_ELSEWHERE = {
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
     # ./ops/stack runs redis-cli in these.
-    **dict.fromkeys(("redis", *REDIS_NODES, *SENTINELS), [ROOT / "ops/data_tier.py"]),
+    **{name: [ROOT / "ops/data_tier.py"] for name in ("redis", *REDIS_NODES, *SENTINELS)},
 }
 """Files of a service that read secrets and are not mounted."""
 
