@@ -524,6 +524,15 @@ PATCHES: Final[tuple[Patch, ...]] = (
         issue="https://github.com/apache/airflow/issues/73006",
     ),
     Patch(
+        name="allow_callback_paths",
+        kind="safety",
+        components=WORKER,
+        benefit="A forged message cannot make a worker call any function of any module",
+        cost="A callback outside the DAG folder and the plugins folder must be listed in CALLBACK_PATHS",
+        written_for=SDK,
+        replaces={"airflow.sdk.execution_time.callback_supervisor:execute_callback": "1ac4367907cf"},
+    ),
+    Patch(
         name="limit_request_size",
         kind="safety",
         components=WORKER,
