@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from ops.secrets_store import userlist
+from ops.secrets_store import findings_door, userlist
 from tests.docker_session import session_name
 from tests.images.conftest import ROOT, docker
 
@@ -44,6 +45,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.endswith("/headers"):
             body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
             headers = {"Set-Cookie": "session=1; HttpOnly", "Access-Control-Allow-Origin": "*"}
+        elif path.endswith("/api/v2/alerts"):
+            seen = {"request": f"{self.command} {self.path}", "authorization": self.headers["Authorization"]}
+            body = json.dumps({**seen, "body": sent.decode()}).encode()
         elif path.startswith("/auth/token"):
             status = 201 if json.loads(sent).get("password") == "the right one" else 401
         elif path.startswith("/auth/login"):
@@ -64,9 +68,11 @@ for port in sys.argv[1:]:
 """
 SETTINGS = {
     **{"XCOM_LIMIT": "1m", "REQUEST_LIMIT": "256k", "LOG_IN_FAILURES": "10", "API_DOCS": "on"},
-    **{"TRUSTED_PROXIES": "", "PUBLIC_HOSTS": "", "CHECK_HOSTS": ""},
+    **{"TRUSTED_PROXIES": "", "PUBLIC_HOSTS": "", "CHECK_HOSTS": "", "METRICS_ADDRESS": "*"},
 }
-FILES = ("common.cfg", "haproxy.cfg")
+PLACE = "/usr/local/etc/haproxy"
+FINDINGS = ("monitoring", "the DAG's password")
+ALERTMANAGER_PASSWORD = "the Alertmanagers' password"
 PORTS = (8080, 8081, 8405)
 
 
@@ -105,10 +111,11 @@ class Gateway:
         """Wait until every backend has a server: HAProxy checks those of large requests every 3 s."""
         paths = [(8080, "/x"), (8080, "/logs/x"), (8080, "/logs/x?full_content=true"), (8081, "/execution/x")]
         paths += [(8080, "/dagSources/x"), (8081, "/execution/xcoms/x")]
+        paths += [(8081, f"/alertmanager-{number}/api/v2/alerts") for number in (1, 2)]
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
-                if all(self.client(port).get(path).status_code == 200 for port, path in paths):
+                if all(self.client(port).get(path, auth=FINDINGS).status_code == 200 for port, path in paths):
                     return
             time.sleep(0.3)
         raise AssertionError("a backend has no server after 30 s")
@@ -118,9 +125,22 @@ class Gateway:
 def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
     """Run the gateway with settings over SETTINGS, for the duration of the block."""
     name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
-    started = [name]
+    started = [name, f"{name}-alertmanager"]
     assert docker("network", "create", name).status == 0
+    folder = tempfile.TemporaryDirectory(prefix="gateway-")
+    passwords = Path(folder.name) / "findings.cfg"
+    passwords.write_text(findings_door(FINDINGS[1], ALERTMANAGER_PASSWORD))
+    passwords.chmod(0o644)
+    passwords.parent.chmod(0o755)
+    mounts = {
+        ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",
+        passwords: "/run/secrets/findings.cfg",
+        ROOT / "compose/gateway/haproxy.cfg": f"{PLACE}/haproxy.cfg",
+    }
     try:
+        aliases = [f"--network-alias=alertmanager-{number}" for number in (1, 2)]
+        run("--network", name, "--name", started[1], *aliases, "--entrypoint", "python3",
+            images["AIRFLOW_IMAGE"].reference, "-c", SERVER, "9093")  # fmt: skip
         servers: dict[str, list[str]] = {}
         for kind in SERVERS:
             for number in (1, 2):
@@ -128,14 +148,14 @@ def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
                 started.append(servers[kind][-1])
                 run("--network", name, "--name", started[-1], "--network-alias", kind, "--entrypoint", "python3",
                     images["AIRFLOW_IMAGE"].reference, "-c", SERVER, "8080")  # fmt: skip
-        configuration = [option for file in FILES for option in ("-f", f"/usr/local/etc/haproxy/{file}")]
         run(
             *("--network", name, "--name", name, "--user", "99:99", "--tmpfs", "/tmp", "--entrypoint", "haproxy"),
             *(f"--publish=127.0.0.1::{port}" for port in PORTS),
             *(f"--env={key}={value}" for key, value in {**SETTINGS, **settings}.items()),
-            *(f"--volume={ROOT}/compose/gateway/{file}:/usr/local/etc/haproxy/{file}:ro" for file in FILES),
+            *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
             f"--volume={ROOT}/compose/health/check-http.sh:/usr/local/bin/check-http.sh:ro",
-            *(images["GATEWAY_IMAGE"].reference, "-W", "-db", *configuration),
+            *(images["GATEWAY_IMAGE"].reference, "-W", "-db"),
+            *(option for target in mounts.values() for option in ("-f", target)),
         )
         running = Gateway(name, servers)
         running.wait_until_served()
@@ -143,6 +163,7 @@ def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
     finally:
         docker("rm", "--force", "--volumes", *started)
         docker("network", "rm", name)
+        folder.cleanup()
 
 
 PAGES = {
@@ -188,14 +209,13 @@ def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[Pa
         settings: Over SETTINGS.
     """
     name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
-    place = "/usr/local/etc/haproxy"
     passwords = folder / "pages.cfg"
     passwords.write_text("".join(userlist(users, text) for users, text in PASSWORDS.items()))
     passwords.chmod(0o644)
     mounts = {
-        ROOT / "compose/gateway/common.cfg": f"{place}/common.cfg",
+        ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",
         passwords: "/run/secrets/pages.cfg",
-        ROOT / "compose/pages/haproxy.cfg": f"{place}/haproxy.cfg",
+        ROOT / "compose/pages/haproxy.cfg": f"{PLACE}/haproxy.cfg",
     }
     assert docker("network", "create", name).status == 0
     try:

@@ -264,7 +264,8 @@ def test_a_second_backend_that_cannot_be_reached_stops_nothing(stack: Stack):
     name = f"{stack.name}-unreachable-backend"
     docker(
         *("run", "--detach", "--name", name, "--network", f"{stack.name}_telemetry", "--user", "10001:10001"),
-        *("--env", "OTLP_BACKEND_ENDPOINT=http://127.0.0.1:1", "--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
+        *("--env", "OTLP_BACKEND_ENDPOINT=http://127.0.0.1:1", "--env", "MONITORING_ADDRESS=0.0.0.0"),
+        *("--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
         *("--volume", f"{ROOT}/compose/otel-collector:/etc/otelcol:ro", "--entrypoint", "/otelcol-contrib", image),
         *(f"--config=/etc/otelcol/{file}.yaml" for file in ("config", "backend-on", "jaeger")),
     )
