@@ -51,7 +51,7 @@ class Instance:
         created: Creation time, seconds since the epoch.
         ports: Ports of the host that are published for the container.
         suspended_tasks: Worker slots that a suspended task occupies, from the last health check.
-        refused_addresses: Addresses whose log-ins the gateway refuses, from the last health check.
+        refused_addresses: Addresses whose log-ins the gateway or the pages' door refuses, from the last health check.
         refused_users: Users whose log-ins it refuses from new addresses.
     """
 

@@ -20,7 +20,7 @@ from ops import (
 from ops.errors import StackError
 from ops.observability import alertmanager_config
 from ops.project import dags_folder, plugins_folder
-from ops.services import DATA_PROFILES, POSTGRES_NODES, PUBLISHED, chosen_profile
+from ops.services import DATA_PROFILES, POSTGRES_NODES, published_with
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
@@ -132,10 +132,7 @@ def check_ports(project: Project, settings: Mapping[str, str], own: frozenset[in
     shown = project.shown(project.env_file)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     taken: dict[int, str] = {}
-    chosen = {"", *profiles(settings)}
-    for published in PUBLISHED:
-        if chosen_profile(published) not in chosen:
-            continue
+    for published in published_with(profiles(settings)):
         variable = published.port
         port = int(settings[variable])
         if port in taken:

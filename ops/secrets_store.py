@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -26,7 +27,7 @@ from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
-from ops.services import POSTGRES_NODES
+from ops.services import LOGIN, POSTGRES_NODES, PUBLISHED
 from ops.settings_file import has_own_data, profiles
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "airflow_monitoring_password": password,
     "flower_password": password,
     "grafana_admin_password": password,
+    LOGIN: password,
 }
 """The generator of each secret of the operator."""
 
@@ -88,11 +90,22 @@ READERS: Final = {
     "redis-exporter": 59000,
     "grafana": 472,
     "alertmanager": 65534,
+    "gateway": 99,
+    "pages": 99,
+    "prometheus": 65534,
 }
 """The uid of each image's user, as in compose/*.yaml."""
 
-LOG_INS: Final = ("airflow_admin_password", "flower_password", "grafana_admin_password")
+LOG_INS: Final = tuple(dict.fromkeys(published.login for published in PUBLISHED))
 """The secrets by which somebody may log in to a page: each has a minimum length."""
+
+MAX_BYTES: Final = 72
+"""bcrypt reads no more of a password."""
+BCRYPT_ALPHABET: Final = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+)
+"""From base64 to bcrypt's own order of the letters."""
 
 SUPPLIED: Final = ("postgres_airflow_password", "postgres_celery_password", "redis_password")
 """The secrets that the operator must supply for an external Postgres and Redis: generated ones would not match."""
@@ -246,6 +259,12 @@ def check_file(project: Project, path: Path) -> None:
             where=where,
             hint="write a longer password into the file; ./ops/stack up sets it in Airflow and in the pages",
         )
+    if path.name == LOGIN and len(text.strip().encode()) > MAX_BYTES:
+        raise StackError(
+            f"cannot use the secret {path.name}: it has more than {MAX_BYTES} bytes",
+            where=where,
+            hint="write a shorter password into the file",
+        )
 
 
 def generate(project: Project) -> list[str]:
@@ -312,6 +331,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
     results_owner = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "celery_results")
     superuser = postgres(settings, f"postgres:{in_url['postgres_superuser_password']}", "postgres")
+    web = web_config(value[LOGIN], key=value["api_secret_key"])
     own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
@@ -333,8 +353,58 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
         "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
         "grafana/grafana_admin_password": value["grafana_admin_password"],
+        "grafana/grafana_observability_password": value[LOGIN],
+        "prometheus/observability_password": value[LOGIN],
+        "prometheus/prometheus_web.yaml": web,
+        "alertmanager/alertmanager_web.yaml": web,
+        "postgres-exporter/postgres_exporter_web.yaml": web,
+        "gateway/findings.cfg": findings_door(value["airflow_monitoring_password"], value[LOGIN]),
+        "pages/pages.cfg": userlist("flower", value["flower_password"]) + userlist("observability", value[LOGIN]),
         **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }
+
+
+def userlist(name: str, text: str, user: str = ADMIN) -> str:
+    """Return a list of HAProxy with one user: https://docs.haproxy.org/3.0/configuration.html#3.4.
+
+    Args:
+        name: The list's name.
+        text: The password. HAProxy gets it in clear: a hash would cost it milliseconds for each request.
+        user: The user's name.
+    """
+    quoted = text.replace("'", r"'\''")
+    return f"userlist {name}\n    user {user} insecure-password '{quoted}'\n"
+
+
+def findings_door(monitoring: str, observability: str) -> str:
+    """Return the passwords of the gateway's door to the Alertmanagers: the DAG's, and the gateway's own.
+
+    Args:
+        monitoring: The password of the Airflow account `monitoring`, which the DAG has in its connection.
+        observability: The password of the Alertmanagers.
+    """
+    header = base64.b64encode(f"{ADMIN}:{observability}".encode()).decode()
+    return (
+        userlist("findings", monitoring, "monitoring")
+        + f'global\n    set-var proc.observability str("Basic {header}")\n'
+    )
+
+
+def web_config(text: str, key: str) -> str:
+    """Return a web configuration of Prometheus and its exporters with the user `admin`.
+
+    The same password gives the same hash, so that a second `up` changes no file: the salt is derived with another
+    secret, and so nobody can compute it. https://prometheus.io/docs/prometheus/latest/configuration/https/
+
+    Args:
+        text: The password, of at most MAX_BYTES.
+        key: A secret that is not the password.
+    """
+    import bcrypt
+
+    salt = hmac.digest(key.encode(), b"salt of " + LOGIN.encode(), "sha256")[:16]
+    encoded = base64.b64encode(salt).translate(BCRYPT_ALPHABET).rstrip(b"=")
+    return f"basic_auth_users:\n  {ADMIN}: '{bcrypt.hashpw(text.encode(), b'$2b$10$' + encoded).decode()}'\n"
 
 
 def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:

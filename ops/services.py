@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 PROFILES: Final = {
     "data": "one Postgres and one Redis; omit it to use external ones",
@@ -28,6 +28,13 @@ SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
 ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
 """Both receive every alert; their cluster sends each notification once."""
 
+GATEWAY: Final = "gateway"
+"""Publishes Airflow."""
+PAGES_DOOR: Final = "pages"
+"""Publishes every other page."""
+PAGES_DOOR_PROFILES: Final = ("flower", OBSERVABILITY)
+"""The profiles with which PAGES_DOOR runs; it publishes its ports also for pages that do not run."""
+
 SCALABLE: Final = ("worker", "scheduler", "api-server", "execution-api", "triggerer")
 """The services that may have several instances; each has a variable *_REPLICAS in .env."""
 MAX_INSTANCES: Final = 20
@@ -36,7 +43,7 @@ MAX_INSTANCES: Final = 20
 
 @dataclass(frozen=True)
 class PublishedService:
-    """A service that listens on a port of the host.
+    """A service with a port of the host, which the gateway or PAGES_DOOR publishes.
 
     Attributes:
         port: The variable of the port in .env.
@@ -46,7 +53,7 @@ class PublishedService:
         page: The page's name in `status`; empty for a port without a page.
         profile: The compose profile of the service; empty if it always runs.
         turned_on_with: The profile that users choose for it, where `up` turns on `profile` itself.
-        login: The secret with the password of user `admin`; empty for a page without a log-in.
+        login: The secret with the password of user `admin`.
         is_optional: Whether the stack runs without it: no package contains it, so its image must be pulled.
     """
 
@@ -61,14 +68,23 @@ class PublishedService:
     is_optional: bool = False
 
 
+LOGIN: Final = "observability_password"
+"""The secret of the pages that have no log-in of their own: PAGES_DOOR asks for it."""
+
 PUBLISHED: Final = (
-    PublishedService("AIRFLOW_PORT", 8080, "gateway", "GATEWAY_IMAGE", "airflow", login="airflow_admin_password"),
+    PublishedService("AIRFLOW_PORT", 8080, GATEWAY, "GATEWAY_IMAGE", "airflow", login="airflow_admin_password"),
     PublishedService("FLOWER_PORT", 5555, "flower", "AIRFLOW_IMAGE", "flower", "flower", login="flower_password"),
-    PublishedService("PROMETHEUS_PORT", 9090, "prometheus", "PROMETHEUS_IMAGE", "prometheus", OBSERVABILITY),
-    PublishedService("ALERTMANAGER_PORT", 9093, "alertmanager-1", "ALERTMANAGER_IMAGE", "alertmanager", OBSERVABILITY),
-    PublishedService("ALERTMANAGER_2_PORT", 9094, "alertmanager-2", "ALERTMANAGER_IMAGE", "", OBSERVABILITY),
     PublishedService(
-        "SLACK_STUB_PORT", 8025, "slack-stub", "AIRFLOW_IMAGE", "slack_stub", SLACK_STUB_PROFILE, OBSERVABILITY
+        "PROMETHEUS_PORT", 9090, "prometheus", "PROMETHEUS_IMAGE", "prometheus", OBSERVABILITY, login=LOGIN
+    ),
+    PublishedService(
+        "ALERTMANAGER_PORT", 9093, "alertmanager-1", "ALERTMANAGER_IMAGE", "alertmanager", OBSERVABILITY, login=LOGIN
+    ),
+    PublishedService(
+        "ALERTMANAGER_2_PORT", 9094, "alertmanager-2", "ALERTMANAGER_IMAGE", "", OBSERVABILITY, login=LOGIN
+    ),
+    PublishedService(
+        "SLACK_STUB_PORT", 8025, "slack-stub", "AIRFLOW_IMAGE", "slack_stub", SLACK_STUB_PROFILE, OBSERVABILITY, LOGIN
     ),
     PublishedService(
         "GRAFANA_PORT",
@@ -82,7 +98,7 @@ PUBLISHED: Final = (
         is_optional=True,
     ),
     PublishedService(
-        "JAEGER_PORT", 16686, "jaeger", "JAEGER_IMAGE", "jaeger", "jaeger", OBSERVABILITY, is_optional=True
+        "JAEGER_PORT", 16686, "jaeger", "JAEGER_IMAGE", "jaeger", "jaeger", OBSERVABILITY, LOGIN, is_optional=True
     ),
 )
 PAGES: Final = {published.page: published for published in PUBLISHED if published.page}
@@ -93,6 +109,17 @@ OPTIONAL: Final = tuple(published for published in PUBLISHED if published.is_opt
 def chosen_profile(published: PublishedService) -> str:
     """Return the profile that users choose for a published service; empty if it always runs."""
     return published.turned_on_with or published.profile
+
+
+def door(published: PublishedService) -> str:
+    """Return the service that publishes a port."""
+    return GATEWAY if published.service == GATEWAY else PAGES_DOOR
+
+
+def published_with(profiles: Collection[str]) -> tuple[PublishedService, ...]:
+    """Return the services whose ports are published with these profiles, which users choose."""
+    doors = {GATEWAY} if set(profiles).isdisjoint(PAGES_DOOR_PROFILES) else {GATEWAY, PAGES_DOOR}
+    return tuple(published for published in PUBLISHED if door(published) in doors)
 
 
 def replicas_variable(service: str) -> str:

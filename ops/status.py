@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ops import compose, data_tier, patch_report, settings_file
+from ops.clients import prometheus
 from ops.clients.airflow import connect
-from ops.clients.prometheus import Prometheus, Target
 from ops.compose import expected_replicas
 from ops.errors import StackError
 from ops.project import ADMIN
-from ops.services import local_url, page_urls
+from ops.services import page_urls
 from ops.settings_file import image_origins
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Status(TypedDict):
     login: dict[str, str]
     images: dict[str, dict[str, str]]
     dags: dict[str, list[dict[str, str]]] | None
-    targets: list[Target] | None
+    targets: list[prometheus.Target] | None
     patches: list[dict[str, str]]
     ready: bool
 
@@ -105,12 +105,12 @@ def dag_status(project: Project, settings: Mapping[str, str]) -> dict[str, list[
         return None
 
 
-def scrape_targets(settings: Mapping[str, str]) -> list[Target] | None:
+def scrape_targets(settings: Mapping[str, str]) -> list[prometheus.Target] | None:
     """Return the scrape targets of Prometheus; None while it does not answer or is off."""
     if "prometheus" not in page_urls(settings):
         return None
     try:
-        return Prometheus(local_url(settings, "prometheus")).targets()
+        return prometheus.connect(settings).targets()
     except StackError:
         return None
 

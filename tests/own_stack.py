@@ -1,7 +1,7 @@
 """A real stack for a folder of tests, on the compose files that users run, beside any live one.
 
-testcontainers starts it with the images, secrets and .env of `./ops/stack up`, as `docker compose up` by hand would.
-Then `./ops/stack up` itself must change nothing, and runs the pipeline.
+`./ops/stack up` starts it and sees the pipeline succeed. Or testcontainers starts it from what `up` decides (images,
+secrets, .env), as `docker compose up` by hand would; then `up` must find nothing to change.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from testcontainers.compose import DockerCompose
 from ops import settings_file
 from ops.commands.up import configure
 from ops.images.resolve import resolve_images
-from ops.project import ROOT
+from ops.project import ROOT, Project
 from ops.services import DEFAULT_PROFILES, PUBLISHED
-from tests.docker_session import session_name
+from tests.docker_session import remove_all, session_name
 from tests.failure_report import explanation
-from tests.stack import Stack
+from tests.stack import Stack, wait_until
 
 
 @contextmanager
@@ -36,6 +36,7 @@ def stack_for(
     dags: Path | None = None,
     profiles: Sequence[str] = DEFAULT_PROFILES,
     settings: Mapping[str, object] | None = None,
+    by_hand: bool = False,
 ) -> Iterator[Stack]:
     """Provide the stack that `--stack` names: one of the tests' own, or the running one, which is not changed.
 
@@ -47,6 +48,7 @@ def stack_for(
         dags: A folder of DAGs beside those of dags/.
         profiles: The profiles of the tests' own stack.
         settings: Further settings in its .env.
+        by_hand: Whether `docker compose up` starts it.
     """
     reports = ROOT / "reports" / request.node.path.relative_to(ROOT / "tests").parts[0]
     if request.config.getoption("--stack") == "running":
@@ -60,7 +62,7 @@ def stack_for(
     with ExitStack() as until_done:
         with shown():
             print(f"\nbringing up a stack of the tests' own ({state})", flush=True)
-            own = own_stack(state, dags=dags, profiles=profiles, settings=settings, reports=reports)
+            own = own_stack(state, reports, dags=dags, profiles=profiles, settings=settings, by_hand=by_hand)
             stack = until_done.enter_context(own)
         yield stack
         if request.session.testsfailed > failed_before:
@@ -71,20 +73,22 @@ def stack_for(
 @contextmanager
 def own_stack(
     state: Path,
-    *,
-    dags: Path | None = None,
-    profiles: Sequence[str] = DEFAULT_PROFILES,
-    settings: Mapping[str, object] | None = None,
     reports: Path,
+    *,
+    dags: Path | None,
+    profiles: Sequence[str],
+    settings: Mapping[str, object],
+    by_hand: bool,
 ) -> Iterator[Stack]:
     """Run a separate stack with its own name, ports, secrets and DAG folder, for the duration of the block.
 
     Args:
         state: An empty folder, for its .env, its secrets and its DAGs.
+        reports: The folder for logs of a failure.
         dags: A folder of DAGs beside those of dags/.
         profiles: The profiles to run.
         settings: Further settings in its .env.
-        reports: The folder for logs of a failure.
+        by_hand: Whether `docker compose up` starts it.
     """
     copied = copy_dags(state / "dags", dags)
     chosen = {
@@ -94,19 +98,16 @@ def own_stack(
         "DAGS_DIR": copied,
         "PLUGINS_DIR": copied / "plugins",
         "WORKER_STOP_GRACE": "1m",
-        **(settings or {}),
+        **settings,
     }
     (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in chosen.items()))
     state.chmod(0o755)  # pytest's folders are private, and containers read the DAGs as another user
     stack = Stack(state=state, dags=copied, reports=reports)
-    compose = DockerCompose(stack.project.compose_directory, env_file=str(stack.project.env_file), wait=False)
     started = time.time()
     try:
         try:
-            decided = settings_file.read(stack.project)
-            images = resolve_images(ROOT, print, settings_file.profiles(decided))
-            configure(stack.project, decided, images)
-            compose.start()
+            if by_hand:
+                start_by_hand(stack.project)
             stack.command("up", stdout=sys.stdout)
         except Exception as error:
             error.add_note(explanation(stack, "bring-up", started))
@@ -114,7 +115,16 @@ def own_stack(
             raise
         yield stack
     finally:
-        compose.stop(down=True)
+        # At once: nothing of it is kept, and a stop of every service in its order takes half a minute.
+        wait_until(lambda: not remove_all(session_name()), timeout=120, what="the stack is removed", interval=0)
+
+
+def start_by_hand(project: Project) -> None:
+    """Start a stack with `docker compose up`, after `./ops/stack up` has decided its images, secrets and .env."""
+    decided = settings_file.read(project)
+    images = resolve_images(ROOT, print, settings_file.profiles(decided))
+    configure(project, decided, images)
+    DockerCompose(project.compose_directory, env_file=str(project.env_file), wait=False).start()
 
 
 def copy_dags(target: Path, more: Path | None) -> Path:

@@ -77,4 +77,5 @@ def measure(target: Target, report: Report) -> Sample:
 
 def measure_mode(target: Target, report: Report) -> Sample:
     """Measure the figures of the benches against a stock Airflow that patches affect."""
-    return {**measure(target, report), **measure_slots(target, report)}
+    slots = {f"bench slots: {figure}": value for figure, value in measure_slots(target, report).items()}
+    return {**measure(target, report), **slots}

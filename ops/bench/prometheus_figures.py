@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ops import settings_file
-from ops.clients.prometheus import Prometheus
-from ops.services import local_url
+from ops.clients import prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,6 @@ def query_figures(settings: Mapping[str, str]) -> Sample:
     """Return the current figures; none without the profile `observability`."""
     if "observability" not in settings_file.profiles(settings):
         return {}
-    server = Prometheus(local_url(settings, "prometheus"))
+    server = prometheus.connect(settings)
     sample = {name: server.value(expression) for name, expression in EXPRESSIONS.items()}
     return {name: value for name, value in sample.items() if value is not None}

@@ -44,12 +44,15 @@ class Alertmanager:
 
     Args:
         url: Its base URL.
+        log_in: User and password.
         transport: Replaces the network in tests.
     """
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, log_in: tuple[str, str] | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(base_url=url, auth=log_in, timeout=TIMEOUT, transport=transport)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Return a successful response.
@@ -58,6 +61,7 @@ class Alertmanager:
             StackError: It does not answer, or refuses the request.
         """
         response = transport.request(self._http, "Alertmanager", method, path, **options)
+        transport.require_log_in(response, "Alertmanager")
         if response.is_error:
             raise StackError(
                 f"cannot call Alertmanager: {response.text.strip()[:200] or response.status_code}",
@@ -140,8 +144,13 @@ def parse_alert(entry: Mapping[str, Any]) -> Alert:
 
 
 def both(settings: Mapping[str, str]) -> list[Alertmanager]:
-    """Return the stack's two Alertmanagers."""
-    return [Alertmanager(local_address(settings, port)) for port in PORTS]
+    """Return the stack's two Alertmanagers.
+
+    Raises:
+        StackError: The password is not readable.
+    """
+    log_in = transport.page_log_in(settings)
+    return [Alertmanager(local_address(settings, port), log_in) for port in PORTS]
 
 
 def any_that_answers(candidates: list[Alertmanager]) -> Alertmanager:

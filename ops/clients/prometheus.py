@@ -39,12 +39,15 @@ class Prometheus:
 
     Args:
         url: Its base URL.
+        log_in: User and password.
         transport: Replaces the network in tests.
     """
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, log_in: tuple[str, str] | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(base_url=url, auth=log_in, timeout=TIMEOUT, transport=transport)
 
     def _get(self, path: str, **params: Any) -> Any:
         """Return the data of a response.
@@ -53,6 +56,7 @@ class Prometheus:
             StackError: Prometheus does not answer with JSON, or refuses the query.
         """
         response = transport.request(self._http, "Prometheus", "GET", f"/api/v1/{path}", params=params)
+        transport.require_log_in(response, "Prometheus")
         try:
             content = response.json()
         except ValueError as error:
@@ -125,8 +129,20 @@ class Prometheus:
         return float(series[0]["value"][1]) if series else None
 
 
+def connect(settings: Mapping[str, str]) -> Prometheus:
+    """Return a client of the stack's Prometheus.
+
+    Args:
+        settings: Of .env.
+
+    Raises:
+        StackError: The password is not readable.
+    """
+    return Prometheus(local_url(settings, "prometheus"), transport.page_log_in(settings))
+
+
 def is_settled(settings: Mapping[str, str]) -> bool:
     """Whether the stack has settled, no page fires, and no aftermath of an earlier fault is left."""
-    server = Prometheus(local_url(settings, "prometheus"))
+    server = connect(settings)
     active = server.query('ALERTS{alertstate="firing", severity="page"} or ALERTS{alertname="Aftermath"}')
     return not active and bool(server.query("airflow_stack_settled"))

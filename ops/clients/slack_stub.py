@@ -47,11 +47,13 @@ def messages(settings: Mapping[str, str]) -> list[Message]:
     """Return all its messages, oldest first.
 
     Raises:
-        StackError: It does not answer. With a real Slack there is no stub.
+        StackError: It does not answer, or refuses the log-in. With a real Slack there is no stub.
     """
     url = f"{local_url(settings, 'slack_stub')}/messages"
     try:
-        entries = httpx.get(url, timeout=SECONDS).raise_for_status().json()
+        answer = httpx.get(url, timeout=SECONDS, auth=transport.page_log_in(settings))
+        transport.require_log_in(answer, "the Slack stub")
+        entries = answer.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         hint = "check with ./ops/stack status whether slack-stub is healthy"
         raise transport.unreachable("the Slack stub", error, where=url, hint=hint) from error

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from ops import settings_file
-from ops.clients.prometheus import Prometheus
+from ops.clients import prometheus
 from ops.errors import StackError
 from ops.observability.metric_contract import DASHBOARDS
 from ops.project import current_project
 from ops.screen import console, escape, report
-from ops.services import local_url, page_urls
+from ops.services import page_urls
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -71,7 +71,7 @@ def dashboards(
     from ops.dashboards.render import unexpectedly_empty
 
     now = time.time()
-    server = Prometheus(local_url(settings, "prometheus"))
+    server = prometheus.connect(settings)
     boards = render_dashboards(server, folder, render, Span(now - seconds, now))
     for name, queries in unexpectedly_empty(boards).items():
         report(f"empty: {name}: {'; '.join(queries)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -39,6 +40,7 @@ from ops.services import (
     PROFILES,
     PUBLISHED,
     chosen_profile,
+    published_with,
     replicas_variable,
 )
 from ops.status_tables import print_urls
@@ -88,6 +90,7 @@ def up(
         settings |= {replicas_variable(service): str(count) for service, count in counts.items()}
         preflight.check(project, settings)
         warn_of_other_data(settings)
+        report_open_address(settings)
         report("Docker, settings, secrets, ports, memory and disk are checked")
         if advice := docker_daemon.advice():
             report(advice)
@@ -128,6 +131,17 @@ def warn_of_other_data(settings: dict[str, str]) -> None:
     for profile in set(settings_file.profiles(settings)).intersection(DATA_PROFILES):
         if warning := data_tier.left_behind(profile, name, compose.volumes(name)):
             report(warning)
+
+
+def report_open_address(settings: Mapping[str, str]) -> None:
+    """Report what other hosts reach, unless the ports are published on this host only."""
+    address = ipaddress.ip_address(settings["BIND_ADDRESS"])
+    if not address.is_loopback:
+        ports = ", ".join(settings[published.port] for published in published_with(settings_file.profiles(settings)))
+        report(
+            f"BIND_ADDRESS={address}: other hosts reach the ports {ports}, each with a log-in and without TLS; "
+            "put a TLS proxy in front and list it in TRUSTED_PROXIES"
+        )
 
 
 def start_all(project: Project, settings: dict[str, str]) -> None:

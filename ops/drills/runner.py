@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ops import compose, data_tier
-from ops.clients import slack_stub
-from ops.clients.prometheus import Prometheus, is_settled
+from ops.clients import prometheus, slack_stub
+from ops.clients.prometheus import is_settled
 from ops.dag_file import DagFile
 from ops.data_tier import is_in_sync
 from ops.drills import faults, ledger
 from ops.drills.evaluate import FaultTimes, Notification, Observation, evaluate
 from ops.errors import StackError
 from ops.project import ROOT
-from ops.services import POSTGRES_NODES, local_url
+from ops.services import POSTGRES_NODES
 from ops.status import all_ready
 from ops.waiting import wait
 
@@ -293,7 +293,7 @@ def blocked_slots(name: str, report: Callable[[str], None]) -> int:
 
 def pending_alerts(settings: Mapping[str, str]) -> frozenset[str]:
     """Return the alerts that fire or are pending: later notifications of them belong to an earlier fault."""
-    server = Prometheus(local_url(settings, "prometheus"))
+    server = prometheus.connect(settings)
     return frozenset(series["metric"]["alertname"] for series in server.query("ALERTS"))
 
 

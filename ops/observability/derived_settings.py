@@ -30,4 +30,5 @@ def derive_settings(settings: dict[str, str], images: Collection[str], secrets: 
             settings[published.image] = ""
     settings["TRACES"] = str(on)
     settings["OTLP_ENDPOINT"] = "http://otel-collector:4318" if on else ""
-    settings["ALERTMANAGERS"] = ",".join(f"http://{name}:9093" for name in ALERTMANAGERS) if on else ""
+    # Workers do not reach the Alertmanagers themselves: compose/gateway/haproxy.cfg.
+    settings["ALERTMANAGERS"] = ",".join(f"http://gateway:8081/{name}" for name in ALERTMANAGERS) if on else ""

@@ -1,7 +1,7 @@
 """The main process of a worker stores the results of its pool processes.
 
 So these need no log-in to the database, and tasks, which are forked from them, cannot find one in their memory
-(task_process/log_ins.py). A pool process writes a line to a pipe before it reports the end of a task. A thread of the
+(task_process/log_ins.py). A pool process writes a line to a pipe before it reports that a task is over. A thread of the
 main process stores it, with one connection. If the main process crashes in between, the result is lost; schedulers
 drop the task when they find it finished in the database (release_leaked_slots.py). Workers load this module
 (patches/loader.py).

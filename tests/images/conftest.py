@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -92,6 +93,22 @@ def volume():
     assert docker("volume", "create", name).status == 0
     yield name
     assert docker("volume", "rm", "--force", name).status == 0
+
+
+@pytest.fixture
+def readable(tmp_path: Path):
+    """Write a file that any user in a container may read."""
+
+    def write(name: str, content: str) -> Path:
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
+        path.chmod(0o644)
+        return path
+
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    return write
 
 
 @pytest.fixture

@@ -1,21 +1,24 @@
-"""The gateway's own configuration in containers, in front of servers that count requests and check passwords."""
+"""The doors' own configuration in containers: servers behind them count requests, check passwords, show headers."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 
+from ops.secrets_store import findings_door, userlist
 from tests.docker_session import session_name
 from tests.images.conftest import ROOT, docker
 
 SERVERS = ("api-server", "execution-api")
 PASSWORD = "the right one"
 SERVER = """
-import http.server, json, threading, time, urllib.parse
+import http.server, json, sys, threading, time, urllib.parse
 hits, running, most = {}, {}, {}
 lock = threading.Lock()
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,6 +45,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.endswith("/headers"):
             body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
             headers = {"Set-Cookie": "session=1; HttpOnly", "Access-Control-Allow-Origin": "*"}
+        elif path.endswith("/api/v2/alerts"):
+            seen = {"request": f"{self.command} {self.path}", "authorization": self.headers["Authorization"]}
+            body = json.dumps({**seen, "body": sent.decode()}).encode()
         elif path.startswith("/auth/token"):
             status = 201 if json.loads(sent).get("password") == "the right one" else 401
         elif path.startswith("/auth/login"):
@@ -53,17 +59,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-    do_POST = do_PUT = do_PATCH = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
     def log_message(self, *_): pass
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 200
-Server(("", 8080), Handler).serve_forever()
+for port in sys.argv[1:]:
+    threading.Thread(target=Server(("", int(port)), Handler).serve_forever).start()
 """
 SETTINGS = {
     **{"XCOM_LIMIT": "1m", "REQUEST_LIMIT": "256k", "LOG_IN_FAILURES": "10", "API_DOCS": "on"},
-    **{"TRUSTED_PROXIES": "", "PUBLIC_HOSTS": "", "CHECK_HOSTS": ""},
+    **{"TRUSTED_PROXIES": "", "PUBLIC_HOSTS": "", "CHECK_HOSTS": "", "METRICS_ADDRESS": "*"},
 }
-FILES = ("common.cfg", "haproxy.cfg")
+PLACE = "/usr/local/etc/haproxy"
+FINDINGS = ("monitoring", "the DAG's password")
+ALERTMANAGER_PASSWORD = "the Alertmanagers' password"
 PORTS = (8080, 8081, 8405)
 
 
@@ -102,10 +111,11 @@ class Gateway:
         """Wait until every backend has a server: HAProxy checks those of large requests every 3 s."""
         paths = [(8080, "/x"), (8080, "/logs/x"), (8080, "/logs/x?full_content=true"), (8081, "/execution/x")]
         paths += [(8080, "/dagSources/x"), (8081, "/execution/xcoms/x")]
+        paths += [(8081, f"/alertmanager-{number}/api/v2/alerts") for number in (1, 2)]
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
-                if all(self.client(port).get(path).status_code == 200 for port, path in paths):
+                if all(self.client(port).get(path, auth=FINDINGS).status_code == 200 for port, path in paths):
                     return
             time.sleep(0.3)
         raise AssertionError("a backend has no server after 30 s")
@@ -115,30 +125,117 @@ class Gateway:
 def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
     """Run the gateway with settings over SETTINGS, for the duration of the block."""
     name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
-    started = [name]
+    started = [name, f"{name}-alertmanager"]
     assert docker("network", "create", name).status == 0
+    folder = tempfile.TemporaryDirectory(prefix="gateway-")
+    passwords = Path(folder.name) / "findings.cfg"
+    passwords.write_text(findings_door(FINDINGS[1], ALERTMANAGER_PASSWORD))
+    passwords.chmod(0o644)
+    passwords.parent.chmod(0o755)
+    mounts = {
+        ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",
+        passwords: "/run/secrets/findings.cfg",
+        ROOT / "compose/gateway/haproxy.cfg": f"{PLACE}/haproxy.cfg",
+    }
     try:
+        aliases = [f"--network-alias=alertmanager-{number}" for number in (1, 2)]
+        run("--network", name, "--name", started[1], *aliases, "--entrypoint", "python3",
+            images["AIRFLOW_IMAGE"].reference, "-c", SERVER, "9093")  # fmt: skip
         servers: dict[str, list[str]] = {}
         for kind in SERVERS:
             for number in (1, 2):
                 servers.setdefault(kind, []).append(f"{name}-{kind}-{number}")
                 started.append(servers[kind][-1])
                 run("--network", name, "--name", started[-1], "--network-alias", kind, "--entrypoint", "python3",
-                    images["AIRFLOW_IMAGE"].reference, "-c", SERVER)  # fmt: skip
-        configuration = [option for file in FILES for option in ("-f", f"/usr/local/etc/haproxy/{file}")]
+                    images["AIRFLOW_IMAGE"].reference, "-c", SERVER, "8080")  # fmt: skip
         run(
             *("--network", name, "--name", name, "--user", "99:99", "--tmpfs", "/tmp", "--entrypoint", "haproxy"),
             *(f"--publish=127.0.0.1::{port}" for port in PORTS),
             *(f"--env={key}={value}" for key, value in {**SETTINGS, **settings}.items()),
-            *(f"--volume={ROOT}/compose/gateway/{file}:/usr/local/etc/haproxy/{file}:ro" for file in FILES),
+            *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
             f"--volume={ROOT}/compose/health/check-http.sh:/usr/local/bin/check-http.sh:ro",
-            *(images["GATEWAY_IMAGE"].reference, "-W", "-db", *configuration),
+            *(images["GATEWAY_IMAGE"].reference, "-W", "-db"),
+            *(option for target in mounts.values() for option in ("-f", target)),
         )
         running = Gateway(name, servers)
         running.wait_until_served()
         yield running
     finally:
         docker("rm", "--force", "--volumes", *started)
+        docker("network", "rm", name)
+        folder.cleanup()
+
+
+PAGES = {
+    "grafana": 3000, "flower": 5555, "slack-stub": 8025, "prometheus": 9090, "alertmanager-1": 9093,
+    "alertmanager-2": 9094,
+}  # fmt: skip
+"""The port of each page at the door. The server of both Alertmanagers is on 9093. Jaeger does not run."""
+PASSWORDS = {"flower": 'flower\'s "password"', "observability": "another $HOME 'password' #1"}
+
+
+class PagesDoor:
+    """The door to the pages, with one server for all of them behind it."""
+
+    def __init__(self, name: str) -> None:
+        self.address = {
+            port: docker("port", name, str(port)).output.strip().rsplit(":", 1)[1] for port in (*PAGES.values(), 16686)
+        }
+
+    def client(self, page: str, password: str | None = None, **headers: str) -> httpx.Client:
+        """Return a client with the page's password, with another one, or with none if it is empty."""
+        if password is None:
+            password = PASSWORDS["flower" if page == "flower" else "observability"]
+        url = f"http://127.0.0.1:{self.address[PAGES.get(page, 16686)]}"
+        return httpx.Client(base_url=url, auth=("admin", password) if password else None, timeout=20, headers=headers)
+
+    def wait_until_served(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                if all(self.client(page).get("/x").status_code == 200 for page in PAGES):
+                    return
+            time.sleep(0.3)
+        raise AssertionError("a page has no server after 30 s")
+
+
+@contextmanager
+def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[PagesDoor]:
+    """Run the pages' door for the duration of the block.
+
+    Args:
+        images: The fixture.
+        folder: For its file of passwords.
+        settings: Over SETTINGS.
+    """
+    name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
+    passwords = folder / "pages.cfg"
+    passwords.write_text("".join(userlist(users, text) for users, text in PASSWORDS.items()))
+    passwords.chmod(0o644)
+    mounts = {
+        ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",
+        passwords: "/run/secrets/pages.cfg",
+        ROOT / "compose/pages/haproxy.cfg": f"{PLACE}/haproxy.cfg",
+    }
+    assert docker("network", "create", name).status == 0
+    try:
+        aliases = [f"--network-alias={page}" for page in PAGES]
+        ports = sorted({"9093", *(str(port) for page, port in PAGES.items() if page != "alertmanager-2")})
+        run("--network", name, "--name", f"{name}-pages", *aliases, "--entrypoint", "python3",
+            images["AIRFLOW_IMAGE"].reference, "-c", SERVER, *ports)  # fmt: skip
+        run(
+            *("--network", name, "--name", name, "--user", "99:99", "--tmpfs", "/tmp", "--entrypoint", "haproxy"),
+            *(f"--publish=127.0.0.1::{port}" for port in (*PAGES.values(), 16686)),
+            *(f"--env={key}={value}" for key, value in {**SETTINGS, "CHECK_HOSTS": "on", **settings}.items()),
+            *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
+            *(images["GATEWAY_IMAGE"].reference, "-W", "-db"),
+            *(option for target in mounts.values() for option in ("-f", target)),
+        )
+        door = PagesDoor(name)
+        door.wait_until_served()
+        yield door
+    finally:
+        docker("rm", "--force", "--volumes", name, f"{name}-pages")
         docker("network", "rm", name)
 
 

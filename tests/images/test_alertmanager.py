@@ -215,7 +215,7 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
         folder = config.parents[1]
         command = compose_model()["services"]["alertmanager-1"]["command"]
-        own = ("--config.file", "--storage.path", "--cluster.listen-address", "--cluster.peer=")
+        own = ("--config.file", "--web.config.file", "--storage.path", "--cluster.listen-address", "--cluster.peer=")
         self.container = start(
             # The stub is a thread of this test, so the network is the host's; the user is the one who wrote the files.
             *("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/alertmanager:mode=1777"),

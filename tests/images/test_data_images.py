@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import pytest
 from tests.images.conftest import Answer, docker
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 DATABASE_USER = "999:999"
 CREATE_ROLE = "CREATE ROLE worker LOGIN PASSWORD 'w'; CREATE DATABASE results OWNER worker;"
@@ -23,22 +22,6 @@ def wait_for(container: str, *command: str, seconds: float = 90) -> Answer:
     while (answer := docker("exec", container, *command)).status:
         assert time.monotonic() < deadline, f"{command}: {answer.output}\n{docker('logs', container).output}"
     return answer
-
-
-@pytest.fixture
-def readable(tmp_path: Path):
-    """Write a file that any user in a container may read."""
-
-    def write(name: str, content: str) -> Path:
-        path = tmp_path / name
-        path.write_text(content, encoding="utf-8")
-        path.chmod(0o644)
-        return path
-
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    return write
 
 
 @pytest.fixture

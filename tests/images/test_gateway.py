@@ -42,6 +42,15 @@ def test_client_that_sends_60_mb_reads_the_413(gateway, port, path, limit):
 
 
 @pytest.mark.parametrize(("port", "path", "limit"), SIDES)
+def test_a_client_gets_its_next_answer_after_a_refused_body(gateway, port, path, limit):
+    """HAProxy 3.0 let one in ten hang while it kept the connection."""
+    with gateway.client(port) as client:
+        for _ in range(40):
+            assert client.post(path, content=b"x" * 4_000_000).status_code == 413
+            assert client.post(path, content=iter([b"x"])).status_code == 411
+
+
+@pytest.mark.parametrize(("port", "path", "limit"), SIDES)
 def test_body_without_a_length_gets_411(gateway, port, path, limit):
     with gateway.client(port) as client:
         assert client.post(path, content=iter([b"x", b"y"])).status_code == 411

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 import yaml
 
+from ops.secrets_store import web_config
 from tests.images.conftest import ROOT, docker, run_in
 from tests.images.test_data_images import wait_for
 
@@ -24,7 +27,7 @@ def test_the_collector_accepts_every_configuration(images, backend, jaeger):
         ["/otelcol-contrib", "validate", *files],
         *("--volume", f"{COMPOSE / 'otel-collector'}:/etc/otelcol:ro"),
         *("--tmpfs", "/var/lib/otelcol:uid=10001,gid=10001"),
-        *("--env", "OTLP_BACKEND_ENDPOINT=http://backend.test:4318"),
+        *("--env", "OTLP_BACKEND_ENDPOINT=http://backend.test:4318", "--env", "MONITORING_ADDRESS=127.0.0.1"),
     )
     assert (answer.status, answer.output) == (0, "")
 
@@ -71,6 +74,42 @@ def test_prometheus_with_our_configuration_is_healthy(images, volume, start):
     rules = docker("exec", container, "wget", "-q", "-O", "-", "http://127.0.0.1:9090/api/v1/rules").output
     assert '"status":"success"' in rules
     assert '"lastError"' not in rules
+
+
+@pytest.mark.parametrize(
+    ("key", "program", "port", "path"),
+    [
+        ("PROMETHEUS_IMAGE", "/bin/prometheus", 9090, "-/healthy"),
+        ("ALERTMANAGER_IMAGE", "/bin/alertmanager", 9093, "-/healthy"),
+        ("POSTGRES_EXPORTER_IMAGE", "/bin/postgres_exporter", 9187, "probe?target=127.0.0.1:1&auth_module=none"),
+    ],
+)
+def test_a_server_with_our_web_configuration_needs_its_password(images, start, readable, key, program, port, path):
+    configuration = readable("web.yaml", web_config('it\'s "secret" $HOME', key="k"))
+    more = {"PROMETHEUS_IMAGE": ["--storage.tsdb.path=/tmp/data"], "ALERTMANAGER_IMAGE": ["--storage.path=/tmp/data"]}
+    container = start(
+        *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp:mode=1777", "--entrypoint", program),
+        *("--volume", f"{configuration}:/run/secrets/web.yaml:ro"),
+        *("--volume", f"{COMPOSE}/health/check-log-in.sh:/usr/local/bin/check-log-in.sh:ro"),
+        *(images[key].reference, "--web.config.file=/run/secrets/web.yaml", *more.get(key, [])),
+    )
+    url = f"http://127.0.0.1:{port}/{path}"
+    wait_for(container, "sh", "/usr/local/bin/check-log-in.sh", url)
+    for password, status in (('it\'s "secret" $HOME', 0), ("wrong", 1)):
+        header = base64.b64encode(f"admin:{password}".encode()).decode()
+        get = ("wget", "-q", "-O", "-", "--header", f"Authorization: Basic {header}", url)
+        assert docker("exec", container, *get).status == status
+
+
+def test_a_server_without_a_log_in_is_unhealthy(images, start):
+    container = start(
+        *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp:mode=1777", "--entrypoint", "/bin/statsd_exporter"),
+        *("--volume", f"{COMPOSE}/health/check-log-in.sh:/usr/local/bin/check-log-in.sh:ro"),
+        images["STATSD_EXPORTER_IMAGE"].reference,
+    )
+    wait_for(container, "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:9102/-/healthy")
+    check = ("sh", "/usr/local/bin/check-log-in.sh", "http://127.0.0.1:9102/-/healthy")
+    assert docker("exec", container, *check).status != 0
 
 
 def test_cadvisor_measures_containers_without_dockers_socket(images, start):

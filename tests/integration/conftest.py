@@ -21,7 +21,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Provide a healthy stack with the DAGs of dags/ and of tests/integration/dags/."""
     # A limit that a test can reach without filling the machine's disk, above an ordinary file of 1.2 GB.
     settings = {"TASK_SCRATCH_LIMIT": "1500m"}
-    with stack_for(request, tmp_path_factory, dags=Path(__file__).parent / "dags", settings=settings) as stack:
+    dags = Path(__file__).parent / "dags"
+    with stack_for(request, tmp_path_factory, dags=dags, settings=settings, by_hand=True) as stack:
         yield stack
 
 

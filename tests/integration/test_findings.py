@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
+from airflow_ha.monitoring.checks import SCHEDULED_GRACE
 from ops.clients import slack_stub
 from tests.stack import Stack, wait_until
 
 FINDING_SECONDS = 120.0
+MONITORING = "/api/v2/dags/monitoring_dag"
 FAILING = [f"one_cause_{number}" for number in range(6)]
 POOLS = {"tests_narrow": 2, "tests_closed": 0}
 
 
 @pytest.fixture
 def findings(healthy_stack: Stack) -> Iterator[Stack]:
-    """Create two pools, and count a single failed run."""
+    """Create two pools, and count a single failed run; pause the checks, so that the next one finds all at once.
+
+    A check that saw only some DAGs fail would send these, and the others two minutes later (`group_interval`).
+    """
     http = healthy_stack.api.http
     for name, slots in POOLS.items():
         http.post("/api/v2/pools", json={"name": name, "slots": slots}).raise_for_status()
+    http.patch(MONITORING, json={"is_paused": True}).raise_for_status()
     http.post("/api/v2/variables", json={"key": "monitoring_min_ended_runs", "value": "1"}).raise_for_status()
     yield healthy_stack
+    http.patch(MONITORING, json={"is_paused": False}).raise_for_status()
     http.delete("/api/v2/variables/monitoring_min_ended_runs")
     for dag_id in FAILING:
         for run in healthy_stack.api.get(f"/dags/{dag_id}/dagRuns", limit=100)["dag_runs"]:
@@ -43,6 +51,13 @@ def active(stack: Stack, alert: str, dag_id: str) -> int:
     return len([each for each in labels if each["alertname"] == alert and each.get("dag_id") == dag_id])
 
 
+def scheduled(stack: Stack, dag_id: str, run: str, task_id: str, *, for_seconds: float) -> list[float]:
+    """Return when the instances of a task were scheduled that have been so for this long, in Unix seconds."""
+    instances = stack.api.in_state(dag_id, run, task_id, "scheduled")
+    moments = [datetime.fromisoformat(ti["scheduled_when"]).timestamp() for ti in instances if ti["scheduled_when"]]
+    return [moment for moment in moments if moment < time.time() - for_seconds]
+
+
 def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
     """Cause all findings before one check, and trigger this check."""
     stack, api, dag_id = findings, findings.api, "pools_that_never_take"
@@ -55,11 +70,10 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
     for name in FAILING:
         assert api.wait_for_run(name, runs[name], timeout=60) == "failed"
     wait_until(
-        lambda: len(api.in_state(dag_id, runs[dag_id], "missing", "scheduled")) == 40,
+        lambda: len(scheduled(stack, dag_id, runs[dag_id], "missing", for_seconds=SCHEDULED_GRACE)) == 40,
         timeout=60,
-        what="the tasks wait for their pools",
+        what=f"the tasks have waited for their pools for {SCHEDULED_GRACE:.0f} s",
     )
-    time.sleep(10)  # a task that has just been scheduled may wait for a pool that is created now
     stuck = time.time()
     api.trigger("monitoring_dag")
 
@@ -73,7 +87,7 @@ def test_findings_of_one_kind_are_one_message_with_the_reasons(findings: Stack):
     assert active(stack, "AirflowTasksUnschedulable", dag_id) == 3, "one alert a DAG and pool"
     wait_until(
         lambda: messages_about(stack, since, "AirflowDagRunsFailing", *FAILING),
-        timeout=2 * FINDING_SECONDS,  # a check that saw only some of them fail adds the others with the group's update
+        timeout=2 * FINDING_SECONDS,  # with the group's update, if an earlier failure has begun the group
         what="one message names every failing DAG",
     )
     assert len(messages_about(stack, since, "AirflowDagRunsFailing", FAILING[0])) <= 2

@@ -52,3 +52,4 @@ def test_the_monitoring_dag_succeeds_with_one_log_in(stack: Stack):
     log = stack.api.log("monitoring_dag", latest["dag_run_id"], "check")
     assert latest["state"] == "success", log
     assert "runs ended=" in log
+    assert "alertmanagers=2 of 2" in log

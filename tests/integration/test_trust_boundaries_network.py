@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from ops.services import local_address
 from tests.stack import Container, Stack, wait_until
 
 FAILURES = 10
@@ -110,3 +111,127 @@ def test_airflow_answers_with_security_headers(stack: Stack):
 def test_an_anonymous_body_of_60_mb_is_refused(stack: Stack):
     for path in ("/auth/token", "/auth/login/", "/api/v2/variables"):
         assert httpx.post(f"{stack.airflow_url}{path}", content=b"x" * 60_000_000, timeout=60).status_code == 413
+
+
+PAGES = {
+    "FLOWER_PORT": "/",
+    "PROMETHEUS_PORT": "/api/v1/query?query=up",
+    "ALERTMANAGER_PORT": "/api/v2/silences",
+    "ALERTMANAGER_2_PORT": "/api/v2/silences",
+    "SLACK_STUB_PORT": "/messages",
+}
+
+
+@pytest.mark.parametrize(("port", "path"), PAGES.items())
+def test_a_page_needs_a_log_in_and_its_own_host_name(stack: Stack, port: str, path: str):
+    secret = "flower_password" if port == "FLOWER_PORT" else "observability_password"
+    with httpx.Client(base_url=local_address(stack.settings, port), timeout=30) as http:
+        assert http.get(path).status_code == httpx.codes.UNAUTHORIZED
+        http.auth = ("admin", stack.secret(secret))
+        assert http.get(path).status_code == httpx.codes.OK
+        assert http.get(path, headers={"Host": "evil.example"}).status_code == 421
+        assert http.get("/debug/pprof/").status_code == httpx.codes.NOT_FOUND
+
+
+def test_another_site_makes_no_silence_with_the_users_log_in(stack: Stack):
+    silence = {
+        **{"startsAt": "2030-01-01T00:00:00Z", "endsAt": "2030-01-02T00:00:00Z"},
+        **{"createdBy": "another site", "comment": "another site"},
+        "matchers": [{"name": "alertname", "value": ".*", "isRegex": True}],
+    }
+    log_in = ("admin", stack.secret("observability_password"))
+    for port in ("ALERTMANAGER_PORT", "ALERTMANAGER_2_PORT"):
+        with httpx.Client(base_url=local_address(stack.settings, port), auth=log_in, timeout=30) as http:
+            for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+                made = http.post("/api/v2/silences", json=silence, headers=headers)
+                assert made.status_code == httpx.codes.FORBIDDEN
+            assert "another site" not in http.get("/api/v2/silences").text
+
+
+CONNECT = """
+import json, socket, sys
+def opens(host, port):
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+print(json.dumps([f"{host}:{port}" for host, port in json.loads(sys.argv[1]) if opens(host, port)]))
+"""
+RECEIVERS = [("statsd-exporter", 9125), ("otel-collector", 4317), ("otel-collector", 4318)]
+CLOSED = {
+    "statsd-exporter": [9102],
+    "otel-collector": [8888, 8889, 8890, 13133],
+    "gateway": [8405, 8406, 8407],
+    "prometheus": [9090],
+    "alertmanager-1": [9093, 9094],
+    "alertmanager-2": [9093, 9094],
+    "slack-stub": [8025],
+    "pages": [5555, 9090, 9093, 9094, 8025, 3000, 16686, 8405],
+    "postgres-exporter": [9187],
+    "redis-exporter": [9121],
+    "cadvisor": [8080],
+    "api-server": [8080],
+    "flower": [5555],
+}
+"""Ports that no task reaches: by the service's name, nor by an address of it."""
+
+
+@pytest.mark.parametrize("component", ["worker", "dag-processor", "triggerer"])
+def test_a_task_reaches_statsd_and_otlp_and_nothing_else(stack: Stack, component: str):
+    (source, *_) = stack.containers(component)
+    targets = [(service, port) for service, ports in CLOSED.items() for port in ports]
+    for service, ports in CLOSED.items():
+        for container in stack.containers(service):
+            targets += [(address, port) for address in container.ip.values() for port in ports]
+    reached = json.loads(source.execute("python", "-S", "-c", CONNECT, json.dumps([*RECEIVERS, *targets])).stdout)
+    assert reached == [f"{host}:{port}" for host, port in RECEIVERS]
+
+
+ASK = """
+import base64, json, sys, urllib.error, urllib.request
+url, log_in, method, content = json.loads(sys.argv[1])
+headers = {"Content-Type": "application/json"}
+if log_in:
+    headers["Authorization"] = "Basic " + base64.b64encode(log_in.encode()).decode()
+request = urllib.request.Request(url, content and content.encode(), headers, method=method)
+try:
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        print(json.dumps([answer.status, answer.read().decode()]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, ""]))
+"""
+
+
+def ask(container: Container, url: str, log_in: str = "", method: str = "GET", content: str = "") -> tuple[int, str]:
+    """Return the status and the text of the answer to a request from a container with Python."""
+    sent = json.dumps([url, log_in, method, content])
+    status, text = json.loads(container.execute("python", "-S", "-c", ASK, sent).stdout)
+    return status, text
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_task_gives_an_alertmanager_findings_only(stack: Stack, number: int):
+    (worker, *_) = stack.containers("worker")
+    log_in = f"monitoring:{stack.secret('airflow_monitoring_password')}"
+    door = f"http://gateway:8081/alertmanager-{number}"
+    assert ask(worker, f"{door}/api/v2/alerts")[0] == 401
+    status, alerts = ask(worker, f"{door}/api/v2/alerts?filter=alertname%3D%22Watchdog%22", log_in)
+    assert status == 200
+    assert {alert["labels"].get("source") for alert in json.loads(alerts)} <= {"monitoring_dag"}
+    forged = '[{"labels":{"alertname":"PostgresDown","source":"monitoring_dag"},"annotations":{},'
+    forged += '"startsAt":"2030-01-01T00:00:00Z","endsAt":"2040-01-01T00:00:00Z"}]'
+    assert ask(worker, f"{door}/api/v2/alerts", log_in, "POST", forged)[0] == 400
+    for method, path in (("POST", "/-/reload"), ("GET", "/api/v2/silences"), ("POST", "/api/v2/silences")):
+        assert ask(worker, door + path, log_in, method, "{}" if method == "POST" else "")[0] == 404
+
+
+def test_the_exporter_probes_for_prometheus_only(stack: Stack):
+    # A container that shares its network.
+    (neighbour,) = stack.containers("slack-stub")
+    probe = "http://postgres-exporter.monitoring:9187/probe?target=slack-stub:8025&auth_module=monitoring"
+    assert ask(neighbour, probe)[0] == 401
+    for url in ("http://prometheus:9090/api/v1/targets", "http://alertmanager-1:9093/api/v2/silences"):
+        assert ask(neighbour, url)[0] == 401
+    expression = 'up{job=~"postgres|prometheus|alertmanager"} == 1'
+    wait_until(lambda: len(stack.prometheus.query(expression)) == 4, timeout=60, what="all four targets are up")

@@ -14,7 +14,10 @@ INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks"}
 
 
 def test_status_shows_every_service_healthy(healthy_stack: Stack, pytestconfig: pytest.Config):
-    status = healthy_stack.status()
+    # Docker may report a restarted container later than the stack's own probe.
+    status = wait_until(
+        lambda: (now := healthy_stack.status())["ready"] and now, timeout=60, what="every service is healthy"
+    )
     assert set(status) == STATUS_KEYS
     services = {service["name"]: service for service in status["services"]}
     assert services["worker"]["wanted"] == services["worker"]["healthy"] == 2

@@ -1,5 +1,7 @@
 """The probe that Docker runs: `python -S -m airflow_ha.health {http PORT PATH | scheduler | job TYPE | worker}`.
 
+`http PORT PATH frontend` asks on the container's address with a route outside, where API servers and Flower listen.
+
 Every container runs it several times a minute, and the start of Python was most of its cost. So `-S` skips the scan of
 installed packages, and modules that a healthy result does not need are imported later.
 
@@ -36,6 +38,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["http", port, path]:
             probe_http(int(port), path)
+        case ["http", port, path, "frontend"]:
+            probe_http(int(port), path, outer_address())
         case ["scheduler"]:
             probe_scheduler()
         case ["job", job_type]:
@@ -52,10 +56,27 @@ def finish(code: int, reason: str) -> NoReturn:
     sys.exit(code)
 
 
-def http_status(port: int, path: str) -> int:
+def outer_address() -> str:
+    """Return this container's address on its network with a route outside; no packet is sent.
+
+    Raises:
+        OSError: no network has such a route.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as connection:
+        connection.connect(("192.0.2.1", 9))
+        address: str = connection.getsockname()[0]
+    return address
+
+
+def http_status(port: int, path: str, host: str = "127.0.0.1") -> int:
     """Return the status code of a GET on this container's port.
 
     It uses a plain socket: the import of http.client costs twice as much as the rest of the probe.
+
+    Args:
+        port: the port.
+        path: the path of the request.
+        host: the address on which the component listens.
 
     Raises:
         OSError: nothing listens, or no response arrived within TIMEOUT.
@@ -63,8 +84,8 @@ def http_status(port: int, path: str) -> int:
     """
     with socket.socket() as connection:  # socket.create_connection imports the codec of international names
         connection.settimeout(TIMEOUT)
-        connection.connect(("127.0.0.1", port))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        connection.connect((host, port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         status_line = connection.makefile("rb").readline(STATUS_LINE_BYTES)
     match status_line.split():
         case [protocol, status, *_] if protocol.startswith(b"HTTP/"):
@@ -72,10 +93,10 @@ def http_status(port: int, path: str) -> int:
     raise ValueError(f"the response is not HTTP: {status_line!r}")
 
 
-def probe_http(port: int, path: str) -> None:
+def probe_http(port: int, path: str, host: str = "127.0.0.1") -> None:
     """Exit unhealthy unless the component responds on its port, which shows that its event loop is alive."""
     try:
-        status = http_status(port, path)
+        status = http_status(port, path, host)
     except (OSError, ValueError) as error:
         finish(UNHEALTHY, f"GET :{port}{path}: {error!r}")
     if status != OK:

@@ -7,6 +7,7 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import alerts, check_state, checks, gauges, thresholds
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from airflow_ha.monitoring.observations import Observations
 
 CONNECTION = "airflow_api"
-"""The Airflow Connection to the REST API with the monitoring account; `airflow_ha.migrate` creates it."""
+"""The Airflow Connection with the monitoring account, for the REST API and the gateway's door to the Alertmanagers.
+
+`airflow_ha.migrate` creates it.
+"""
 
 ALERTMANAGERS = "AIRFLOW_HA_ALERTMANAGERS"
-"""The environment variable with the Alertmanagers' URLs, comma-separated. If empty, no alert is sent."""
+"""The environment variable with the Alertmanagers' URLs at the gateway, comma-separated. If empty, no alert is sent."""
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +68,14 @@ def check_airflow() -> dict[str, int]:
 
     connection = Connection.get(CONNECTION)
     url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
-    with closing(AirflowApi(Account(url, connection.login or "", connection.password or ""))) as api:
+    log_in = (connection.login or "", connection.password or "")
+    with closing(AirflowApi(Account(url, *log_in))) as api:
         ports = Ports(
             observe=lambda limits, at: observe(api, limits, at),
             get_variable=lambda name: Variable.get(name, default=None),
             set_variable=lambda name, text: Variable.set(name, text, description=check_state.DESCRIPTION),
             record=record_gauges,
-            send=deliver,
+            send=partial(deliver, log_in=log_in),
         )
         return check(
             ports,

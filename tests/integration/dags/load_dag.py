@@ -13,7 +13,10 @@ def load():
 
     @task
     def work(number: int) -> int:
-        time.sleep(get_current_context()["params"]["seconds"])
+        context = get_current_context()
+        params = context["params"]
+        is_retry = context["ti"].try_number > 1 and params["retry_seconds"] is not None
+        time.sleep(params["retry_seconds"] if is_retry else params["seconds"])
         return number
 
     work.expand(number=numbers())
@@ -28,7 +31,7 @@ for name in ("load", "parity"):
         is_paused_upon_creation=False,
         max_active_tasks=200,
         max_active_runs=8,
-        params={"tasks": 30, "seconds": 1.0},
+        params={"tasks": 30, "seconds": 1.0, "retry_seconds": None},
         default_args={"owner": "tests", "retries": 3, "retry_delay": timedelta(seconds=1)},
         tags=["tests"],
     )(load)()

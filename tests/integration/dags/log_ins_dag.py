@@ -1,4 +1,4 @@
-"""A task that looks for its worker's log-ins to Redis and Postgres, for test_trust_boundaries_broker.py."""
+"""A task that searches for its worker's log-ins to Redis and Postgres, for test_trust_boundaries_broker.py."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ from airflow.sdk import Context, dag, task
 )
 def finds_log_ins():
     @task
-    def look(**context: Context) -> dict[str, object]:
+    def search(**context: Context) -> dict[str, object]:
         """Return what this process can read, find in its memory and reach.
 
         The conf has each password in two halves, so that memory does not contain them as a whole.
@@ -63,7 +63,7 @@ def finds_log_ins():
             "redis": answer,
         }
 
-    look()
+    search()
 
 
 @dag(

@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from airflow_ha.monitoring.findings import DEPENDS_ON
+from airflow_ha.monitoring.findings import ALERT_NAMES, DEPENDS_ON
 from ops.commands.silence import known_alerts
 from ops.project import ROOT
 from tests.unit.alerting.alert_rules import ALERTS, causes, depends_on
@@ -81,3 +81,31 @@ def test_no_cause_inhibits_itself():
         targets = [match[2] for text in rule["target_matchers"] if (match := MATCHER.fullmatch(text))]
         if sources and len(rule["source_matchers"]) == 1:
             assert not any(re.fullmatch(target, sources[0]) for target in targets), rule
+
+
+def may_match(matchers: list[str], labels: dict[str, str]) -> bool:
+    """Return whether matchers match an alert with these labels; other labels may have any value."""
+    for name, operator, pattern in (re.fullmatch(r'(\w+)(=~|=)"(.*)"', text).groups() for text in matchers):
+        if name in labels and not re.fullmatch(pattern if operator == "=~" else re.escape(pattern), labels[name]):
+            return False
+    return True
+
+
+def test_no_finding_inhibits_an_alert_about_the_platform():
+    """A task may send any finding (compose/gateway/haproxy.cfg)."""
+    paths = [ROOT / "alerting/rules" / name for name in ("platform.yaml", "telemetry.yaml")]
+    groups = [group for path in paths for group in yaml.safe_load(path.read_text())["groups"]]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    platform = [{"alertname": rule["alert"], "source": "", **rule["labels"]} for rule in alerts]
+    assert {"PostgresDown", "GatewayDown", "AlertmanagerDown", "Watchdog"} <= {alert["alertname"] for alert in platform}
+    inhibited = {
+        (finding, alert["alertname"])
+        for rule in INHIBIT_RULES
+        for finding in ALERT_NAMES
+        for alert in platform
+        if may_match(rule["source_matchers"], {"alertname": finding, "source": "monitoring_dag"})
+        and may_match(rule["target_matchers"], alert)
+        and ("alertname" not in rule.get("equal", []) or finding == alert["alertname"])
+    }
+    assert inhibited == set()
+    assert may_match(['alertname="PostgresDown"'], {"alertname": "PostgresDown", "source": "monitoring_dag"})

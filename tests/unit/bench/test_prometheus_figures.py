@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 from ops.bench import prometheus_figures
 from ops.bench.prometheus_figures import CONNECTIONS, EXPRESSIONS, SERIES
 from ops.observability import metric_contract
 from ops.project import ROOT
 
-SETTINGS = {"COMPOSE_PROFILES": "data,observability", "BIND_ADDRESS": "127.0.0.1", "PROMETHEUS_PORT": "9090"}
+SETTINGS = {"COMPOSE_PROFILES": "data,observability"}
 
 
 def test_figure_without_a_value_is_dropped(monkeypatch):
     values = {EXPRESSIONS[CONNECTIONS]: 41.0}
 
-    class Prometheus:
-        def __init__(self, url):
-            assert url == "http://127.0.0.1:9090"
-
-        value = staticmethod(values.get)
-
-    monkeypatch.setattr(prometheus_figures, "Prometheus", Prometheus)
+    server = SimpleNamespace(value=values.get)
+    monkeypatch.setattr(prometheus_figures.prometheus, "connect", lambda settings: server)
     assert prometheus_figures.query_figures(SETTINGS) == {CONNECTIONS: 41.0}
     assert SERIES in EXPRESSIONS
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import (
+    ALERTMANAGERS,
+    GATEWAY,
+    PAGES_DOOR,
+    PAGES_DOOR_PROFILES,
+    POSTGRES_NODES,
+    PUBLISHED,
+    REDIS_NODES,
+    SENTINELS,
+    door,
+)
 from tests.unit.compose.model import COMPOSE, NO_SHELL, ONE_SHOTS, compose_model
 
 if TYPE_CHECKING:
@@ -95,18 +105,24 @@ def test_services_on_the_path_of_heartbeats_come_first():
     assert {name for name, weight in shares.items() if weight < default} == {"api-server"}
 
 
-def test_only_pages_publish_a_port_and_on_loopback_only():
+def test_only_the_doors_publish_ports_and_on_loopback_only():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {
-        "gateway": ["127.0.0.1:8080:8080"],
-        "flower": ["127.0.0.1:5555:5555"],
-        "prometheus": ["127.0.0.1:9090:9090"],
-        "alertmanager-1": ["127.0.0.1:9093:9093"],
-        "alertmanager-2": ["127.0.0.1:9094:9093"],
-        "slack-stub": ["127.0.0.1:8025:8025"],
-        "grafana": ["127.0.0.1:3000:3000"],
-        "jaeger": ["127.0.0.1:16686:16686"],
+    ports = {
+        each: sorted(f"127.0.0.1:{page.default_port}:{page.default_port}" for page in PUBLISHED if door(page) == each)
+        for each in (GATEWAY, PAGES_DOOR)
     }
+    assert {name: sorted(mappings) for name, mappings in published.items()} == ports
+
+
+def test_the_pages_door_knows_every_page_and_starts_after_it():
+    configuration = (COMPOSE / "pages/haproxy.cfg").read_text()
+    pages = [published for published in PUBLISHED if door(published) == PAGES_DOOR]
+    binds = re.findall(r"^    bind :(\d+)$", configuration, re.MULTILINE)
+    assert sorted(map(int, binds)) == sorted(published.default_port for published in pages)
+    servers = dict(re.findall(r"^    server (\S+) (\S+):\d+$", configuration, re.MULTILINE))
+    assert servers == {published.service: published.service for published in pages}
+    assert SERVICES[PAGES_DOOR]["depends_on"].keys() == servers.keys()
+    assert SERVICES[PAGES_DOOR]["profiles"] == sorted(PAGES_DOOR_PROFILES, reverse=True)
 
 
 def test_postgres_and_redis_are_on_internal_networks():
@@ -144,6 +160,84 @@ def test_a_data_network_has_only_clients_of_its_data():
     assert members["database"] == {"worker"} | postgres_services | airflow_with_database
     redis_services = {"redis", "redis-exporter", *REDIS_NODES, *SENTINELS}
     assert members["broker"] == {"scheduler", "worker", "flower"} | redis_services
+
+
+AIRFLOW = {"migrate", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker", "flower"}
+RECEIVERS = {"statsd-exporter", "otel-collector"}
+
+
+def members(network: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if network in service["networks"]}
+
+
+def test_tasks_share_a_network_with_two_receivers_of_telemetry_only():
+    observability = {name for name, service in SERVICES.items() if "observability" in service.get("profiles", [])}
+    exporters = {"postgres-exporter", "redis-exporter"}  # not on the addresses of those networks: the next test
+    for component in ("worker", "dag-processor", "triggerer"):
+        near = set().union(*(members(network) for network in SERVICES[component]["networks"]))
+        assert near & observability - exporters - ONE_SHOTS == RECEIVERS
+    assert members("telemetry") - AIRFLOW - ONE_SHOTS == RECEIVERS
+    assert MODEL["networks"]["telemetry"]["internal"] is MODEL["networks"]["monitoring"]["internal"] is True
+
+
+def test_monitoring_has_no_airflow_component_and_every_scraped_service():
+    assert not members("monitoring") & AIRFLOW
+    configuration = yaml.safe_load((COMPOSE / "prometheus/prometheus.yaml").read_text())
+    scraped = set(re.findall(r"([\w-]+):\d{4}\b", json.dumps(configuration))) - {"localhost"}
+    assert scraped | {"postgres-exporter", "redis-exporter"} <= members("monitoring")
+
+
+def test_metrics_are_served_on_the_network_monitoring_only():
+    bound = {
+        "gateway": SERVICES["gateway"]["environment"]["METRICS_ADDRESS"],
+        "pages": SERVICES["pages"]["environment"]["METRICS_ADDRESS"],
+        "otel-collector": SERVICES["otel-collector"]["environment"]["MONITORING_ADDRESS"],
+        **{
+            name: option.partition("=")[2].rpartition(":")[0]
+            for name in ("statsd-exporter", "postgres-exporter", "redis-exporter")
+            for option in SERVICES[name]["command"]
+            if option.startswith("--web.listen-address=")
+        },
+    }
+    scraped_on_two_networks = {n for n in members("monitoring") if len(SERVICES[n]["networks"]) > 1}
+    assert bound.keys() == scraped_on_two_networks - set(ALERTMANAGERS)
+    for name, address in bound.items():
+        assert SERVICES[name]["networks"]["monitoring"]["aliases"] == [address] == [f"{name}.monitoring"]
+    collector = (COMPOSE / "otel-collector/config.yaml").read_text()
+    assert set(re.findall(r"0\.0\.0\.0:(\d+)", collector)) == {"4317", "4318"}
+
+
+def test_prometheus_alertmanagers_and_the_probe_ask_for_a_password():
+    for name in ("prometheus", *ALERTMANAGERS, "postgres-exporter"):
+        (file,) = [option.partition("=")[2] for option in SERVICES[name]["command"] if "--web.config.file" in option]
+        assert file.removeprefix("/run/secrets/") in SERVICES[name]["secrets"]
+        assert "/usr/local/bin/check-log-in.sh" in SERVICES[name]["healthcheck"]["test"]
+    jobs = yaml.safe_load((COMPOSE / "prometheus/prometheus.yaml").read_text())
+    log_in = {"username": "admin", "password_file": "/run/secrets/observability_password"}
+    with_password = {job["job_name"] for job in jobs["scrape_configs"] if job.get("basic_auth") == log_in}
+    assert with_password == {"prometheus", "alertmanager", "postgres"}
+    assert [each["basic_auth"] for each in jobs["alerting"]["alertmanagers"]] == [log_in]
+
+
+def test_servers_with_passwords_of_users_listen_on_frontend_only():
+    for name, option in {"api-server": "--host", "flower": "--hostname"}.items():
+        service = SERVICES[name]
+        assert service["entrypoint"] == ["sh", "/usr/local/bin/listen-on-frontend.sh", option]
+        assert option not in service["command"]
+        assert service["healthcheck"]["test"][-1] == "frontend"
+        outer = [network for network in service["networks"] if not (MODEL["networks"][network] or {}).get("internal")]
+        assert outer == ["frontend"]
+    assert "worker" not in members("frontend")
+
+
+def test_the_gateway_takes_exactly_the_findings_of_the_dag():
+    from airflow_ha.monitoring.alertmanager_client import MAX_BODY
+    from airflow_ha.monitoring.findings import ALERT_NAMES
+
+    configuration = (COMPOSE / "gateway/haproxy.cfg").read_text()
+    (names,) = re.findall(r'"alertname":"\(([\w|]+)\)"', configuration)
+    assert names.split("|") == list(ALERT_NAMES)
+    assert f"req.hdr_val(Content-Length) gt {MAX_BODY}" in configuration
 
 
 def test_worker_and_flower_have_no_metadata_credentials():

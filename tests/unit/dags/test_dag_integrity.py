@@ -94,6 +94,7 @@ def parsed(tmp_path_factory):
     return dict(zip(DAG_FILES, in_forks("import airflow.sdk", scripts, AIRFLOW_HOME=home), strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("file", DAG_FILES, ids=lambda file: file.stem)
 def test_parsing_loads_no_ml_library_and_no_database(file, parsed):
     assert parsed[file] == "[] False"

@@ -15,6 +15,7 @@ from tests.unit.compose.model import ONE_SHOTS, compose_model
 
 SERVICES = compose_model()["services"]
 NO_TARGET = {
+    "pages": "drills read Prometheus and the Slack stub through it",
     "flower": "a UI that no other service asks",
     "slack-stub": "stands for Slack and receives the notifications that drills read",
     "cadvisor": "only its own metrics are missing; the alert drill `telemetry`",

@@ -33,7 +33,7 @@ def server():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         yield httpd.server_address[1]
         httpd.shutdown()
 
@@ -233,3 +233,43 @@ def test_consumer_that_takes_no_messages_consumes_no_queue(consumed_queues, brok
 
 def test_consumer_between_connections_consumes_no_queue(consumed_queues):
     assert consumed_queues(SimpleNamespace(connection=None, task_consumer=None)) == ()
+
+
+def test_server_of_another_address_is_asked_there(monkeypatch):
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setattr(probe, "outer_address", lambda: "127.0.0.2")
+        probe.main(["http", str(port), "/health", "frontend"])
+        thread.join(5)
+        with pytest.raises(SystemExit, match="1"):
+            probe.main(["http", str(port), "/health"])
+
+
+def test_outer_address_is_that_of_the_route_outside():
+    program = "from airflow_ha.health.__main__ import outer_address; print(outer_address())"
+    # A network of its own: the second interface has the route.
+    setup = (
+        "ip link add name inner type veth peer name outer && "
+        "ip addr add 10.1.0.2/24 dev inner && ip link set inner up && "
+        "ip addr add 10.2.0.2/24 dev outer && ip link set outer up && ip route add default dev outer"
+    )
+    script = f'{setup} && exec "$0" -S -c "{program}"'
+    result = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    if result.returncode != 0:
+        pytest.skip(f"no network namespace here: {result.stderr.strip()}")
+    assert result.stdout.strip() == "10.2.0.2"

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 
 from airflow_ha.monitoring import findings
-from airflow_ha.monitoring.alertmanager_client import AlertmanagersUnreachableError, alertmanager_urls, deliver
+from airflow_ha.monitoring.alertmanager_client import (
+    MAX_BODY,
+    AlertmanagersUnreachableError,
+    alertmanager_urls,
+    body,
+    deliver,
+)
 from airflow_ha.monitoring.alerts import alerts_to_send
 from airflow_ha.monitoring.findings import Finding
 from tests.unit.monitoring.conftest import NOON
 
 A, B = "http://a:9093", "http://b:9093"
+LOG_IN = ("monitoring", "p")
 MINUTE = timedelta(minutes=1)
 FINDING = Finding(findings.IMPORT_ERRORS, "data", "x.py does not import", "d", "airflow-overview", {"file": "x.py"})
 
@@ -36,6 +44,7 @@ class Cluster:
                 return httpx.Response(trouble, text="no")
             raise trouble
         assert request.url.path == "/api/v2/alerts"
+        assert request.headers["Authorization"] == httpx.BasicAuth(*LOG_IN)._auth_header
         if request.method == "GET":
             assert request.url.params["filter"] == 'source="monitoring_dag"'
             return httpx.Response(200, json=[a for a in self.held[host].values() if a["endsAt"] > self.now.isoformat()])
@@ -61,7 +70,7 @@ def check(cluster):
     def check(*findings_now):
         nonlocal kept
         alerts = alerts_to_send(findings_now, kept, [A, B], cluster.now)
-        delivery = deliver(alerts, [A, B], cluster.now, httpx.MockTransport(cluster))
+        delivery = deliver(alerts, [A, B], cluster.now, log_in=LOG_IN, transport=httpx.MockTransport(cluster))
         kept = delivery.alerts
         cluster.now += MINUTE
         return delivery
@@ -140,19 +149,42 @@ def test_no_alertmanager_reached_is_an_error_and_keeps_alerts(cluster, check):
 
 
 def test_active_alert_that_no_state_knows_is_resolved(cluster, check):
-    stale = {"labels": {"alertname": "Old", "source": "monitoring_dag"}, "annotations": {}}
+    labels = {"alertname": findings.WORKERS_FULL, "source": "monitoring_dag"}
+    stale = {"labels": labels, "annotations": {}}
     times = {"startsAt": "2026-09-01T11:00:00.000Z", "endsAt": "2026-09-01T12:04:00.000Z"}
     cluster.held["a"]["old"] = stale | times
     check()
     (alert,) = cluster.posts["a"][0]
-    assert (alert["labels"]["alertname"], alert["endsAt"]) == ("Old", NOON.isoformat())
+    assert (alert["labels"], alert["endsAt"]) == (labels, NOON.isoformat())
     assert cluster.posts["b"] == []
+
+
+def test_active_alert_of_another_version_is_left_to_expire(cluster, check):
+    labels = {"alertname": "Old", "source": "monitoring_dag"}
+    times = {"startsAt": "2026-09-01T11:00:00.000Z", "endsAt": "2026-09-01T12:04:00.000Z"}
+    cluster.held["a"]["old"] = {"labels": labels, "annotations": {}, **times}
+    assert check().reached == 2
+    assert cluster.posts == {"a": [], "b": []}
+
+
+def test_each_alert_is_a_request_in_the_form_of_the_gateway(cluster, check):
+    check(FINDING, replace(FINDING, labels={"file": "y.py"}))
+    assert [len(post) for post in cluster.posts["a"]] == [1, 1]
+    assert list(cluster.posts["a"][0][0]["labels"])[:2] == ["alertname", "source"]
+    assert list(cluster.posts["a"][0][0]) == ["labels", "annotations", "startsAt", "endsAt"]
+
+
+@pytest.mark.parametrize("text", ["x", '"' * 50_000, "\U0001f600" * 50_000])
+def test_long_text_is_cut_to_what_the_gateway_accepts(text):
+    content = body({"labels": {"source": "s", "alertname": "A"}, "annotations": {"summary": text, "description": text}})
+    assert len(content) <= MAX_BODY
+    assert json.loads(content)[0]["annotations"]["summary"][:1] == text[:1]
 
 
 @pytest.mark.parametrize("answer", ["no json", '{"x": 1}', '[{"labels": {}}]', "[1]"])
 def test_invalid_response_counts_as_unreachable(answer):
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text=answer))
-    delivery = deliver(alerts_to_send([FINDING], [], [A], NOON), [A], NOON, transport)
+    delivery = deliver(alerts_to_send([FINDING], [], [A], NOON), [A], NOON, transport=transport)
     assert delivery.reached == 0
 
 

@@ -207,9 +207,11 @@ def test_task_reads_connection_variables_and_slots_from_airflow(monkeypatch, tmp
     monkeypatch.setattr(
         check_run,
         "deliver",
-        lambda alerts, urls, at: sent_to.append(urls) or Delivery(alerts_to_keep(alerts, urls), {}, len(urls)),
+        lambda alerts, urls, at, log_in: (
+            sent_to.append((urls, log_in)) or Delivery(alerts_to_keep(alerts, urls), {}, len(urls))
+        ),
     )
     assert check_run.check_airflow() == {findings.IMPORT_ERRORS: 1}
-    assert sent_to == [[A, B]]
+    assert sent_to == [([A, B], ("monitoring", "p"))]
     assert list(written) == [check_state.VARIABLE]
     assert gauges.LAST_SUCCESS in {each.name for each in measured}

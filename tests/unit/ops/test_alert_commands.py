@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import stat
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +25,10 @@ ID = "6f1c0b5e-1f0a-4c53-8a50-5a8f6f4a8c11"
 @pytest.fixture
 def running(project, docker):
     """A running stack with two Alertmanagers and the Slack stub."""
-    project.env_file.write_text("AIRFLOW_IMAGE=a\nCOMPOSE_PROFILES=data,observability,slack-stub\n")
+    project.env_file.write_text(
+        f"AIRFLOW_IMAGE=a\nCOMPOSE_PROFILES=data,observability,slack-stub\nSECRETS_DIR={project.secrets}\n"
+    )
+    secrets_store.generate(project)
     names = ("alertmanager-1", "alertmanager-2", "slack-stub")
     containers = [container(name, 1, health="healthy") for name in names]
     docker.answer("ps --all", out="\n".join(each["Id"] for each in containers))
@@ -40,10 +41,15 @@ def server(running):
     """Alertmanager and Slack stub on one port: their responses by path, and the requests."""
     answers: dict[str, object] = {"GET /-/healthy": "ok", "GET /api/v2/silences": [], "GET /api/v2/alerts": []}
     requests: list[tuple[str, str, object]] = []
+    log_in = f"admin:{secrets_store.read(running, 'observability_password')}"
+    expected = f"Basic {base64.b64encode(log_in.encode()).decode()}"
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers["Authorization"] != expected:
+                self.send_error(401)
+                return
             requests.append((self.command, self.path, json.loads(body) if body else None))
             answer = answers.get(f"{self.command} {self.path}")
             content = json.dumps(answer).encode()
@@ -205,18 +211,6 @@ def test_without_a_stack_the_commands_are_refused(project, docker, command):
 # ---- slack
 
 
-def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `ops/stack slack` with this standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", "ops", "slack", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("given", "error"),
     [
@@ -230,7 +224,7 @@ def set_slack(given: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_an_invalid_webhook_changes_nothing(running, docker, given, error):
     before = sorted(running.state.rglob("*"))
-    result = set_slack(given)
+    result = run("slack", given=given)
     assert result.returncode == 2, result.stdout
     assert error in result.stderr
     assert not given.strip() or given.strip() not in result.stderr
@@ -241,7 +235,7 @@ def test_an_invalid_webhook_changes_nothing(running, docker, given, error):
 
 
 def test_a_webhook_without_a_stack_is_refused(project, docker):
-    result = set_slack(WEBHOOK)
+    result = run("slack", given=WEBHOOK)
     assert result.returncode == 2
     assert "no stack exists yet" in result.stderr
 

@@ -150,6 +150,12 @@ def test_scale_argument_is_a_service_and_a_number():
     assert parse_scale("worker=4") == ("worker", 4)
 
 
+@pytest.mark.parametrize("argument", ["worker", "nobody=2"])
+def test_scale_argument_without_a_number_or_service_is_refused(argument):
+    with pytest.raises(StackError):
+        parse_scale(argument)
+
+
 def test_second_up_waits_and_reports_the_lock_holder(project):
     reported: list[str] = []
     entered = threading.Event()

@@ -12,12 +12,20 @@ import pytest
 
 from ops import preflight, settings_file
 from ops.errors import StackError
+from ops.services import PUBLISHED
 
 
 @pytest.fixture
 def settings(project):
-    # Two pages only: other ports of this machine may be in use.
-    return settings_file.read(project) | {"COMPOSE_PROFILES": "data,flower"}
+    # Ports that are free: the default ones may be in use on this machine.
+    ports = {published.port: str(free_port()) for published in PUBLISHED}
+    return settings_file.read(project) | ports | {"COMPOSE_PROFILES": "data,flower"}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.mark.usefixtures("docker")
@@ -41,7 +49,7 @@ def test_port_in_use_by_a_container_is_refused_with_its_name(project, settings, 
         listener.listen()
         settings["FLOWER_PORT"] = str(listener.getsockname()[1])
         with pytest.raises(StackError, match=r"for flower: .*somebody-else-web-1"):
-            preflight.check_ports(project, settings, own=frozenset([8080]))
+            preflight.check_ports(project, settings, own=frozenset())
 
 
 def test_address_of_another_machine_is_refused(project, settings, docker):
@@ -55,7 +63,7 @@ def test_port_of_the_stacks_own_container_is_accepted(project, settings):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
-        preflight.check_ports(project, settings, own=frozenset([int(settings["AIRFLOW_PORT"]), 5555]))
+        preflight.check_ports(project, settings, own=frozenset([int(settings["AIRFLOW_PORT"])]))
 
 
 def test_running_stack_cannot_move_to_a_port_in_use(project, settings, docker):
@@ -64,7 +72,16 @@ def test_running_stack_cannot_move_to_a_port_in_use(project, settings, docker):
         listener.listen()
         settings["AIRFLOW_PORT"] = str(listener.getsockname()[1])
         with pytest.raises(StackError, match="for gateway"):
-            preflight.check_ports(project, settings, own=frozenset([8080, 5555]))
+            preflight.check_ports(project, settings, own=frozenset())
+
+
+def test_the_door_publishes_every_port_with_flower_alone(project, settings, docker):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        settings["GRAFANA_PORT"] = str(listener.getsockname()[1])
+        with pytest.raises(StackError, match="for grafana"):
+            preflight.check_ports(project, settings, own=frozenset())
 
 
 def test_port_of_an_inactive_profile_is_not_checked(project, settings):
@@ -72,7 +89,7 @@ def test_port_of_an_inactive_profile_is_not_checked(project, settings):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         settings |= {"FLOWER_PORT": str(listener.getsockname()[1]), "COMPOSE_PROFILES": "data"}
-        preflight.check_ports(project, settings, own=frozenset([8080]))
+        preflight.check_ports(project, settings, own=frozenset())
 
 
 def test_too_little_memory_is_refused_with_the_figures(monkeypatch):
@@ -139,6 +156,6 @@ def test_no_data_profile_requires_external_hosts(project, settings, variable):
 
 def test_two_pages_on_one_port_are_refused(project, settings):
     settings["FLOWER_PORT"] = settings["AIRFLOW_PORT"]
-    with pytest.raises(StackError, match=r"AIRFLOW_PORT and FLOWER_PORT: .*8080"):
-        preflight.check_ports(project, settings, own=frozenset([8080]))
-    preflight.check_ports(project, settings | {"COMPOSE_PROFILES": "data"}, own=frozenset([8080]))
+    with pytest.raises(StackError, match=r"AIRFLOW_PORT and FLOWER_PORT"):
+        preflight.check_ports(project, settings, own=frozenset())
+    preflight.check_ports(project, settings | {"COMPOSE_PROFILES": "data"}, own=frozenset())

@@ -8,7 +8,9 @@ import stat
 import time
 from urllib.parse import unquote, urlsplit
 
+import bcrypt
 import pytest
+import yaml
 from sqlalchemy import make_url
 
 from ops import secrets_store, settings_file
@@ -122,6 +124,28 @@ def owners(monkeypatch):
     monkeypatch.setattr(os, "chown", lambda path, uid, _: uids.__setitem__(path.name, uid))
     monkeypatch.setattr(secrets_store, "all_owned", lambda root, files: all((root / name).exists() for name in files))
     return uids
+
+
+def test_web_configuration_has_the_passwords_hash_and_stays_equal(made):
+    password = secrets_store.read(made, "observability_password")
+    files = secrets_store.mounted_files(made, settings_file.read(made))
+    webs = {files[f"{reader}_web.yaml"] for reader in ("prometheus/prometheus", "alertmanager/alertmanager",
+                                                       "postgres-exporter/postgres_exporter")}  # fmt: skip
+    (web,) = webs
+    (user, hashed) = next(iter(yaml.safe_load(web)["basic_auth_users"].items()))
+    assert (user, bcrypt.checkpw(password.encode(), hashed.encode())) == ("admin", True)
+    assert secrets_store.mounted_files(made, settings_file.read(made)) == files
+    assert secrets_store.web_config(password, key="other") != web
+
+
+def test_password_of_the_pages_has_at_most_72_bytes(made):
+    (made.secrets / "observability_password").write_text("\u00fc" * 37 + "\n")
+    with pytest.raises(StackError, match="more than 72 bytes"):
+        secrets_store.check(made, no_data)
+
+
+def test_password_with_quotes_is_quoted_for_haproxy(made):
+    assert secrets_store.userlist("pages", "it's") == "userlist pages\n    user admin insecure-password 'it'\\''s'\n"
 
 
 def test_each_mounted_file_belongs_to_its_reader(made, owners):

@@ -234,7 +234,7 @@ def test_slack_stub_runs_until_a_webhook_is_set(project, profiles, secrets, expe
     derive_settings(settings, set(), secrets)
     assert settings["COMPOSE_PROFILES"] == expected
     assert settings["ALERTMANAGERS"] == (
-        "http://alertmanager-1:9093,http://alertmanager-2:9093" if "observability" in profiles else ""
+        "http://gateway:8081/alertmanager-1,http://gateway:8081/alertmanager-2" if "observability" in profiles else ""
     )
 
 

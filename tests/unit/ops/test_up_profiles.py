@@ -122,3 +122,21 @@ def test_the_chosen_profiles_are_kept_before_images_are_built(project, steps, mo
     with pytest.raises(KeyboardInterrupt):
         up.start_all(project, settings_file.read(project))
     assert "COMPOSE_PROFILES=data,flower,observability" in project.env_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "profiles", "ports"),
+    [
+        ("127.0.0.1", "data,observability", None),
+        ("::1", "data,observability", None),
+        ("0.0.0.0", "data", "8080"),
+        ("192.0.2.7", "data,flower", "8080, 5555, 9090, 9093, 9094, 8025, 3000, 16686"),
+        ("::", "data,observability", "8080, 5555, 9090, 9093, 9094, 8025, 3000, 16686"),
+    ],
+)
+def test_up_reports_the_ports_that_other_hosts_reach(project, monkeypatch, address, profiles, ports):
+    lines: list[str] = []
+    monkeypatch.setattr(up, "report", lines.append)
+    up.report_open_address(settings_file.read(project) | {"BIND_ADDRESS": address, "COMPOSE_PROFILES": profiles})
+    assert len(lines) == (ports is not None)
+    assert all(f"the ports {ports}, each with a log-in and without TLS" in line for line in lines)

@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.forks import in_forks
 
+pytestmark = pytest.mark.processes
+
 IMPORTS = """
 import json, logging, os, socket
 from airflow.sdk.execution_time import supervisor

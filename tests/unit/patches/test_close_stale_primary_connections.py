@@ -35,7 +35,7 @@ def patroni():
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         server.primary = "localhost"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

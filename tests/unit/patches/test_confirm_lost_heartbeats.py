@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 
+from ops.project import ROOT
 from tests.unit.patches.loading import applied
 
 TIMEOUT = 35.0
@@ -31,7 +31,7 @@ def running(upstream):
     from sqlalchemy import update
 
     initdb()
-    run = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags["canary_dag"].test()
+    run = DagBag(dag_folder=str(ROOT / "dags/canary_dag.py")).dags["canary_dag"].test()
     tasks = [task.id for task in run.get_task_instances()]
     with create_session() as session:
         session.execute(update(TaskInstance).where(TaskInstance.id.in_(tasks)).values(state="running"))

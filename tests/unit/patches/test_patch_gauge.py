@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from airflow.observability import stats
 
 from airflow_ha.patches import patch_gauge
@@ -49,6 +50,7 @@ def test_error_is_only_logged(monkeypatch, caplog):
     assert "cannot send the state of the patches" in caplog.text
 
 
+@pytest.mark.processes
 def test_forks_of_a_reporting_process_end():
     process = subprocess.run(
         [sys.executable, "-c", REPORTING],

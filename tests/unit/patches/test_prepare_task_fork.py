@@ -63,10 +63,12 @@ def ready():
     return SimpleNamespace(patched=patched, upstream=upstream)
 
 
+@pytest.mark.processes
 def test_every_shared_object_is_ready_before_a_task(ready):
     assert ready.patched == "True True True True True True"
 
 
+@pytest.mark.processes
 def test_upstream_builds_decoders_for_each_task(ready):
     """If this fails, upstream is fixed: delete airflow_ha.patches.prepare_task_fork and this file."""
     assert ready.upstream == "False False False False False True"

@@ -540,6 +540,7 @@ print(event.contains(settings.get_engine(), "commit", scheduler_wake._notify))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("component", "is_attached"), [("execution-api", True), ("scheduler", False)])
 def test_only_api_servers_notify_on_commit(component, is_attached):
     done = subprocess.run(

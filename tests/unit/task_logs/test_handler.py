@@ -19,14 +19,20 @@ from tests.unit.patches.loading import applied
 LINES = 200_000
 
 
+@pytest.fixture(scope="module")
+def large_log():
+    """The text of a log of 26 MB."""
+    return "".join(line(number) for number in range(LINES))
+
+
 @pytest.fixture
-def reader(tmp_path, monkeypatch):
-    """A log reader on a folder with one log of 26 MB."""
+def reader(tmp_path, monkeypatch, large_log):
+    """A log reader on a folder with one large log."""
     reader = TaskLogReader()
     bounded = BoundedTaskHandler(str(tmp_path))
     monkeypatch.setattr(bounded, "_render_filename", lambda *_: "task.log")
     reader.__dict__["log_handler"] = bounded
-    (tmp_path / "task.log").write_text("".join(line(number) for number in range(LINES)))
+    (tmp_path / "task.log").write_text(large_log)
     with applied("task_log_stream"):
         yield reader
 

@@ -165,6 +165,7 @@ TASK = """
 """
 
 
+@pytest.mark.processes
 def test_worker_is_component_worker_and_its_task_is_task(exporter):
     environment = {**os.environ, "AIRFLOW_HA_COMPONENT": "worker"}
     done = subprocess.run(
