@@ -33,14 +33,14 @@ import sys
 from pathlib import Path
 import psycopg2
 url = Path("/run/secrets/celery_result_backend").read_text().strip().replace("db+postgresql+psycopg2", "postgresql")
-for attempt in sys.argv[1:]:
-    database, statement = attempt.split(":", 1)
+for action in sys.argv[1:]:
+    database, statement = action.split(":", 1)
     try:
         with psycopg2.connect(url.replace("/celery_results?", f"/{database}?")) as connection:
             connection.cursor().execute(statement)
-        print("allowed", attempt)
+        print("allowed", action)
     except psycopg2.Error as error:
-        print("denied" if "permission denied" in str(error) else error, attempt)
+        print("denied" if "permission denied" in str(error) else error, action)
 """
 DENIED_STATEMENTS = (
     "celery_results:SELECT * FROM results.celery_taskmeta",
@@ -102,7 +102,7 @@ def test_no_client_of_the_stack_is_denied_a_command(healthy_stack: Stack):
 def test_a_task_cannot_find_its_workers_log_ins(stack: Stack):
     run = stack.api.trigger("finds_log_ins", halves=halves_of_passwords(stack))
     assert stack.api.wait_for_run("finds_log_ins", run, timeout=90) == "success"
-    outcome = stack.api.xcom("finds_log_ins", run, "look")
+    outcome = stack.api.xcom("finds_log_ins", run, "search")
     outcome = json.loads(outcome) if isinstance(outcome, str) else outcome
     assert outcome["files"] == dict.fromkeys(NAMES, "Permission denied")
     assert outcome["in memory"] == 0
@@ -121,9 +121,9 @@ def test_a_workers_log_in_to_redis_has_the_least_rights(stack: Stack):
 
 def test_a_workers_log_in_to_postgres_may_only_store_results(stack: Stack):
     worker = stack.containers("worker")[0]
-    attempts = (*DENIED_STATEMENTS, "celery_results:SELECT results.store('tests', 'SUCCESS', NULL)")
-    output = worker.execute("python", "-c", PROBE_POSTGRES, *attempts).stdout
-    assert output.splitlines() == [*(f"denied {attempt}" for attempt in attempts[:-1]), f"allowed {attempts[-1]}"]
+    actions = (*DENIED_STATEMENTS, "celery_results:SELECT results.store('tests', 'SUCCESS', NULL)")
+    output = worker.execute("python", "-c", PROBE_POSTGRES, *actions).stdout
+    assert output.splitlines() == [*(f"denied {action}" for action in actions[:-1]), f"allowed {actions[-1]}"]
     limits = "SELECT rolconnlimit > 0, 'statement_timeout=30s' = ANY (rolconfig) FROM pg_roles"
     assert sql(stack, f"{limits} WHERE rolname = 'celery_results'") == "t|t"
 

@@ -75,7 +75,7 @@ def outage(number: int):
     def store(values: dict[str, Any]) -> None:
         calls.append(values)
         if len(calls) <= number:
-            raise sqlalchemy.exc.OperationalError("store", {}, OSError("the database is away"))
+            raise sqlalchemy.exc.OperationalError("store", {}, OSError("no connection"))
 
     return store, calls
 

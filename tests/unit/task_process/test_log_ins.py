@@ -30,7 +30,7 @@ held = [password, password.encode(), re.compile(f"a|{re.escape(password)}"), {"p
 
 
 def found_in_memory():
-    # Compare in pieces, so that the search does not contain what it looks for.
+    # Compare in pieces, so that the search does not contain what it searches.
     pieces = [piece.encode() for piece in sys.argv[2].split(",")]
     number = 0
     with open("/proc/self/mem", "rb", 0) as memory:
