@@ -7,15 +7,22 @@ the columns are text, and workers write by one function of the database (result_
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.backends.database import DatabaseBackend, retry, session_cleanup
 from celery.states import PROPAGATE_STATES
 from sqlalchemy import Column, DateTime, String, Text, text
 from sqlalchemy.orm import declarative_base
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SCHEMA = "results"
 STORE = text(f"SELECT {SCHEMA}.store(:task_id, :status, :traceback)")
+
+
+send: Callable[[dict[str, Any]], None] | None = None
+"""In a worker: hands a state to the process that stores it (result_channel.py)."""
 
 
 class TaskFailedError(Exception):
@@ -70,7 +77,11 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # Celery has no typ
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> None:
         del result, request
-        store(self, {"task_id": task_id, "status": state, "traceback": traceback})
+        values = {"task_id": task_id, "status": state, "traceback": None if traceback is None else str(traceback)}
+        if send is None:
+            store(self, values)
+        else:
+            send(values)
 
     def _unsupported(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError("cannot use groups or chords: their results are pickles")

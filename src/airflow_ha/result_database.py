@@ -16,8 +16,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 if TYPE_CHECKING:
     from pathlib import Path
 
-WORKER_CONNECTIONS: Final = 200
-"""The most connections of all workers: one per slot, and one per worker. Airflow keeps the other two thirds."""
+WORKER_CONNECTIONS: Final = 100
+"""The most connections of all workers: each has one, and a second for a moment. Airflow keeps the others."""
 
 WORKER_IS_OWNER: Final = text(
     "SELECT pg_get_userbyid(datdba) = 'celery_results' FROM pg_database WHERE datname = 'celery_results'"

@@ -1,12 +1,12 @@
 """Connections to a frozen Postgres primary are closed as soon as a new primary is elected.
 
 Problem: libpq has no read timeout, and the kernel of a frozen process keeps acknowledging data, so neither keepalives
-nor tcp_user_timeout detect it. A scheduler waits for the whole freeze although a new primary serves. A worker's slot
-waits with its task's result.
+nor tcp_user_timeout detect it. A scheduler waits for the whole freeze although a new primary serves. So do the
+results of a worker.
 Patch: a thread checks this process's connections to the metadata database and Celery's results. If an answer is
 overdue it queries Patroni for the primary and shuts connections to other nodes; their pool then reconnects. Slow
-queries on the primary and engines of DAG code are not affected. No thread runs without replicas. A worker's pool
-process, which forks each task, runs the thread only while a result connection is in use.
+queries on the primary and engines of DAG code are not affected. No thread runs without replicas. A worker's main
+process, which forks its pool, runs the thread only while it stores a result.
 Applies to: SQLAlchemy 2.0.54, by its events; psycopg2 and psycopg; the scheduler's health server (a fork) too.
 Upstream issue: none found; https://www.postgresql.org/docs/17/libpq-connect.html lists the existing timeouts.
 Remove when: libpq has a read timeout.

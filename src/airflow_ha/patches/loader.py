@@ -42,9 +42,11 @@ STARTS: Final = {
 WORKER_MODULES: Final = (
     "airflow_ha.health.consumption_record",
     "airflow_ha.queues.announcement",
+    "airflow_ha.result_channel",
+    "airflow_ha.task_process.log_ins",
     "airflow_ha.telemetry.worker_metrics",
 )
-"""Modules that add steps to a worker's Celery consumer. They are no patches, so PATCHES does not affect them."""
+"""Modules that use signals and steps of a worker's Celery. They are no patches, so PATCHES does not affect them."""
 NOT_REPORTING: Final = frozenset({"worker", "flower", "migrate"})
 """Services without a thread for the gauge. A worker sends it from its event loop, Flower cannot reach telemetry and
 `migrate` ends. `up` checks their image, and `status` queries Flower."""

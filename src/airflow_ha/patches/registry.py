@@ -132,7 +132,7 @@ PATCHES: Final[tuple[Patch, ...]] = (
         components=DATABASE_USERS | {"worker", "migrate"},
         early=DATABASE_USERS | {"migrate"},
         benefit="Connections to a frozen Postgres primary are closed as soon as a new primary is elected",
-        cost="One thread per process if Postgres has replicas; in a worker's pool only while a result is written",
+        cost="One thread per process if Postgres has replicas; in a worker only while a result is written",
         written_for=SQLALCHEMY,
         replaces={},
     ),

@@ -10,6 +10,7 @@ import yaml
 
 from airflow_ha import result_database
 from airflow_ha.task_process import suspension
+from ops.services import MAX_INSTANCES
 from ops.settings_file import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
@@ -70,16 +71,16 @@ def pool_limit(service) -> int:
 def test_all_pools_together_stay_under_max_connections(services):
     max_connections = re.search(r"^max_connections = (\d+)$", CONFIG_FILE_POSTGRES.read_text(), re.MULTILINE)
     assert max_connections
-    slots = int(environment(services["worker"], "AIRFLOW__CELERY__WORKER_CONCURRENCY"))
     connections = {
         name: instances(services[name]) * engines * pool_limit(services[name]) for name, engines in POOLED.items()
     }
-    # Celery's result backend: one for each slot, and a pool as large as SQLAlchemy's default in each scheduler.
-    connections["worker"] = instances(services["worker"]) * (slots + 1)
+    # Celery's result backend: a worker's main process stores the results, and may replace its connection; a scheduler
+    # has a pool of SQLAlchemy's default size.
+    connections["worker"] = instances(services["worker"]) * 2
     connections["results"] = instances(services["scheduler"]) * (5 + 10)
     assert sum(connections.values()) + RESERVED <= int(max_connections[1]), connections
-    # The role that tasks can reach has room for more workers, and leaves most connections to Airflow.
-    assert 4 * connections["worker"] <= result_database.WORKER_CONNECTIONS <= int(max_connections[1]) / 3
+    # The workers' role has room for two services of the most instances, and leaves most connections to Airflow.
+    assert 2 * MAX_INSTANCES * 2 <= result_database.WORKER_CONNECTIONS <= int(max_connections[1]) / 6
 
 
 def test_patroni_has_as_many_connections_as_a_single_postgres():
