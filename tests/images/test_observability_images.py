@@ -14,6 +14,7 @@ from tests.images.test_data_images import wait_for
 COLLECTOR = "10001:10001"
 NOBODY = "65534:65534"
 COMPOSE = ROOT / "compose"
+ALERTMANAGER = ["--storage.path=/tmp/data", "--cluster.listen-address="]
 SERVICES = yaml.safe_load((COMPOSE / "observability.yaml").read_text(encoding="utf-8"))["services"]
 
 
@@ -81,12 +82,12 @@ def test_prometheus_with_our_configuration_is_healthy(images, volume, start):
     [
         ("PROMETHEUS_IMAGE", "/bin/prometheus", 9090, "-/healthy"),
         ("ALERTMANAGER_IMAGE", "/bin/alertmanager", 9093, "-/healthy"),
-        ("POSTGRES_EXPORTER_IMAGE", "/bin/postgres_exporter", 9187, "probe?target=127.0.0.1:1&auth_module=none"),
+        ("POSTGRES_EXPORTER_IMAGE", "/bin/postgres_exporter", 9187, "metrics"),
     ],
 )
 def test_a_server_with_our_web_configuration_needs_its_password(images, start, readable, key, program, port, path):
     configuration = readable("web.yaml", web_config('it\'s "secret" $HOME', key="k"))
-    more = {"PROMETHEUS_IMAGE": ["--storage.tsdb.path=/tmp/data"], "ALERTMANAGER_IMAGE": ["--storage.path=/tmp/data"]}
+    more = {"PROMETHEUS_IMAGE": ["--storage.tsdb.path=/tmp/data"], "ALERTMANAGER_IMAGE": ALERTMANAGER}
     container = start(
         *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp:mode=1777", "--entrypoint", program),
         *("--volume", f"{configuration}:/run/secrets/web.yaml:ro"),
@@ -140,9 +141,9 @@ def test_an_exporter_reports_an_unreachable_server(images, start, key, service, 
     model = SERVICES[service]
     container = start(
         *("--network", "none", "--user", model["user"], "--env", environment),
+        *("--add-host", f"{service}.monitoring:127.0.0.1"),
         *("--entrypoint", model["entrypoint"][0], images[key].reference, model["command"][0]),
     )
     port = model["command"][0].rsplit(":", 1)[1]
-    wait_for(container, *model["healthcheck"]["test"][4:])
-    ask = f"wget -q -O - http://127.0.0.1:{port}/metrics | grep -x '{metric}'"
+    ask = f"wget -q -O - http://{service}.monitoring:{port}/metrics | grep -x '{metric}'"
     wait_for(container, "sh", "-c", ask, seconds=20)

@@ -20,12 +20,10 @@ from celery.events import EventReceiver
 from ops import redis_users, secrets_store, settings_file
 from ops.project import ROOT, Project
 from tests.images.conftest import docker
-from tests.images.test_data_images import DATABASE_USER, readable, wait_for
+from tests.images.test_data_images import DATABASE_USER, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["readable"]
 
 WORKER = """
 import os

@@ -13,13 +13,11 @@ from sqlalchemy import create_engine, text
 
 from airflow_ha import result_database
 from tests.images.conftest import ROOT, docker
-from tests.images.test_data_images import DATABASE_USER, readable, wait_for
+from tests.images.test_data_images import DATABASE_USER, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-__all__ = ["readable"]
 
 OLD_OWNER = "ALTER DATABASE celery_results OWNER TO celery_results"
 OLD_TABLE = """
