@@ -50,7 +50,6 @@ DEFAULT_QUEUE: Final = "default"
 CLOSE: Final = 0.9
 """Similarity from which an unknown name counts as misspelled: 0.96 for WORKR_MEMORY, 0.88 for WORKER_GPU_REPLICAS."""
 
-REFERENCE = re.compile(r"\$\{?(\w+)")
 OWN_WORKER = re.compile(r"WORKER_\w+_REPLICAS")
 HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -201,15 +200,15 @@ WRITTEN_BY_UP: Final = (
 """The settings that every `up` overwrites; their values are not checked."""
 
 
-def problems(settings: Mapping[str, str], limits: Mapping[str, str], override: str = "") -> list[Problem]:
+def problems(settings: Mapping[str, str], limits: Mapping[str, str], own: Collection[str] = ()) -> list[Problem]:
     """Return every setting whose value is not valid or whose name is misspelled, in the order of the settings.
 
     Args:
         settings: The settings of .env over the defaults.
         limits: The limits that the compose files read, with their defaults; see container_limits.defaults().
-        override: The text of compose.override.yaml, which may read settings of its own.
+        own: The names that compose.override.yaml adds.
     """
-    known = {*KINDS, *WRITTEN_BY_UP, *limits, *REFERENCE.findall(override)}
+    known = {*KINDS, *WRITTEN_BY_UP, *limits, *own}
     found = [problem for key, value in settings.items() if (problem := value_problem(key, value))]
     if all(problem.key != "WORKER_CONCURRENCY" for problem in found):
         found += [

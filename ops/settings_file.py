@@ -62,12 +62,12 @@ def read(project: Project) -> dict[str, str]:
     """
     shown = project.shown(project.env_file)
     numbered = entries(project.env_file, shown)
-    settings = defaults(project) | {key: value for _, key, value in numbered}
+    preset = defaults(project)
+    settings = preset | {key: value for _, key, value in numbered}
     lines = {key: number for number, key, _ in numbered}
-    override = compose_override.path(project)
-    text = override.read_text(encoding="utf-8", errors="replace") if override else ""
+    own = {*preset, *compose_override.own_settings(project)}
     limits = container_limits.defaults(project.compose_directory)
-    if problems := setting_checks.problems(settings, limits, text):
+    if problems := setting_checks.problems(settings, limits, own):
         raise refusal(settings, shown, lines, problems)
     check_profiles(profiles(settings), shown)
     return settings

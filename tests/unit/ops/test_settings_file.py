@@ -224,3 +224,9 @@ def test_name_that_the_override_file_reads_is_accepted(project):
     override = "services:\n  mine:\n    mem_limit: ${WORKERS_MEMORY:-1g}\n"
     (project.state / "compose.override.yaml").write_text(override)
     assert settings_file.read(project)["WORKERS_MEMORY"] == "8g"
+
+
+def test_replica_count_of_an_own_worker_is_no_misspelled_name(project):
+    override = "services:\n  workers:\n    extends: {file: airflow.yaml, service: worker}\n"
+    (project.state / "compose.override.yaml").write_text(override)
+    assert settings_file.read(project)["WORKERS_REPLICAS"] == "1"
