@@ -109,9 +109,10 @@ def failure(arguments: tuple[str, ...], lines: list[str]) -> StackError:
     """Return the error of a failed compose command, with the last lines of its output."""
     subcommand = next(argument for argument in arguments if not argument.startswith("-"))
     last = [line.strip() for line in lines if line.strip()][-ERROR_LINES:]
+    services_hint = "run ./ops/stack status, then ./ops/stack logs SERVICE for a service that is not healthy"
     return StackError(
         f"cannot run docker compose {subcommand}:\n" + "\n".join(last),
-        hint="run ./ops/stack status, then ./ops/stack logs SERVICE for a service that is not healthy",
+        hint="fix the setting in .env or compose.override.yaml" if subcommand == "config" else services_hint,
         code=FAILURE,
     )
 

@@ -6,6 +6,7 @@ compose/compose.override.example.yaml.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -25,6 +26,7 @@ NAMES: Final = (
 )
 """Compose's names for an override file beside compose.yaml, in its order: it reads the first that exists."""
 WORKER: Final = "worker"
+REFERENCE = re.compile(r"\$\{?(\w+)")
 COMPONENT: Final = "AIRFLOW_HA_COMPONENT"
 
 
@@ -66,6 +68,12 @@ def own_workers(project: Project) -> dict[str, str]:
                 hint=f"set it to {WORKER}-{component}",
             )
     return components
+
+
+def own_settings(project: Project) -> set[str]:
+    """Return the names of the settings that the override file reads from .env."""
+    file = path(project)
+    return set(REFERENCE.findall(file.read_text(encoding="utf-8"))) if file else set()
 
 
 def _extended_service(extends: Any) -> str | None:

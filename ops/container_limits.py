@@ -57,27 +57,27 @@ def _amount(text: str) -> int:
     return size(text) or int(text)
 
 
-def check_values(settings: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first limit that is not valid, and its valid values; None if all are valid.
+def refused_values(settings: Mapping[str, str], known: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each limit that is not valid, and its valid values.
 
     Args:
-        settings: The settings of .env.
+        settings: The settings of .env, with a valid WORKER_CONCURRENCY.
         known: The limits that the compose files read, with their defaults; see defaults().
     """
-    for key, value in settings.items():
-        if not key.endswith(("_MEMORY", "_PIDS")) or not value:
+    refused = []
+    for key, default in known.items():
+        value = settings.get(key)
+        if not value:
             continue
-        if key not in known:
-            return key, f"no value: no container has this limit. The limits are {', '.join(sorted(known))}"
         if key.endswith("_PIDS"):
-            if not value.isdecimal() or int(value) < int(known[key]):
-                return key, f"a number of processes, {known[key]} or more"
+            if not value.isdecimal() or int(value) < int(default):
+                refused.append((key, f"a number of processes, {default} or more"))
             continue
-        minimum = _worker_minimum(settings) if key == "WORKER_MEMORY" else _amount(known[key])
+        minimum = _worker_minimum(settings) if key == "WORKER_MEMORY" else _amount(default)
         if (size(value) or 0) < minimum:
             why = " with this WORKER_CONCURRENCY" if key == "WORKER_MEMORY" else ""
-            return key, f"a size such as 4g, at least {minimum // MIB}m{why}"
-    return None
+            refused.append((key, f"a size such as 4g, at least {minimum // MIB}m{why}"))
+    return refused
 
 
 def _worker_minimum(settings: Mapping[str, str]) -> int:

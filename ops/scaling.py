@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from ops import (
     compose,
@@ -14,6 +17,7 @@ from ops import (
 from ops.compose import expected_replicas
 from ops.errors import StackError
 from ops.observability import generated_config
+from ops.project import ROOT
 from ops.rollout import roll_out
 from ops.services import MAX_INSTANCES, SCALABLE, replicas_variable
 
@@ -80,20 +84,25 @@ def parse_scale(argument: str, own_workers: Collection[str] = ()) -> tuple[str, 
         own_workers: The worker services of compose.override.yaml, which scale too.
 
     Raises:
-        StackError: The argument is malformed, the service does not scale, or the count is out of range.
+        StackError: The argument is malformed, the service is unknown or does not scale, or the count is not valid.
     """
     service, equals, number = argument.partition("=")
     if not equals:
         raise StackError(f"cannot read {argument!r}: expected SERVICE=N", hint="write for example worker=4")
     known = (*SCALABLE, *own_workers)
     if service not in known:
+        reason = "the service does not scale" if service in all_services() else "unknown service"
+        raise StackError(f"cannot scale {service!r}: {reason}", hint=f"choose from: {', '.join(known)}")
+    is_integer = re.fullmatch(r"-?\d+", number, re.ASCII) is not None
+    if not is_integer or not 1 <= int(number) <= MAX_INSTANCES:
+        reason = "the number is out of range" if is_integer else "it is not a whole number"
         raise StackError(
-            f"cannot scale {service!r}: the service does not scale", hint=f"choose from: {', '.join(known)}"
-        )
-    if not number.isdecimal() or not 1 <= int(number) <= MAX_INSTANCES:
-        raise StackError(
-            f"cannot scale {service} to {number!r}: the number is out of range",
-            where=argument,
-            hint=f"choose 1 to {MAX_INSTANCES}",
+            f"cannot scale {service} to {number!r}: {reason}", where=argument, hint=f"choose 1 to {MAX_INSTANCES}"
         )
     return service, int(number)
+
+
+def all_services() -> set[str]:
+    """Return the services of the compose files, whatever the profiles: no stack need exist."""
+    files = [*(ROOT / "compose").glob("*.yaml")]
+    return {name for file in files for name in yaml.safe_load(file.read_text(encoding="utf-8")).get("services") or {}}

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from airflow_ha.patches import registry
-from airflow_ha.sizes import MIB
-from ops import compose_override, container_limits
+from ops import compose_override, container_limits, setting_checks
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.services import (
     DATA_PROFILES,
     DEFAULT_PROFILES,
-    MAX_INSTANCES,
     OPTIONAL,
     PROFILES,
     PUBLISHED,
@@ -24,44 +20,19 @@ from ops.services import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ops.project import Project
+    from ops.setting_checks import Problem
 
 HEADER = """\
 # Written by `./ops/stack up`, which keeps your changes: a value in this file wins over its default. `docker compose
 # up -d` in this folder reads it too. Every `up` rewrites the images. README.md describes every setting.
 """
-PORTS = (*(published.port for published in PUBLISHED), "POSTGRES_PORT", "REDIS_PORT")
-HOSTS = ("POSTGRES_HOST", "REDIS_HOST")
-MAX_SLOTS = 64
-"""Slots of one worker; for more slots, add workers."""
-SIZES = {"TASK_MEMORY_LIMIT": 512 * MIB, "TASK_SCRATCH_LIMIT": MIB, "TASK_DISK_RESERVE": MIB}
-"""Optional sizes with their minimum: the memory and scratch space of a task's process before it does any work."""
-TASK_PIDS = (32, 1_000_000)
-"""The lowest and highest TASK_PIDS_LIMIT; optional."""
-SUSPENSION_SECONDS = (10, 600)
-"""The shortest and longest suspension: the task's token expires after about 660 s (compose/airflow.yaml)."""
-ADDRESSES = ("AIRFLOW_URL", "GRAFANA_URL", "RUNBOOK_BASE_URL")
-"""The bases of the links in messages; optional: by default derived from BIND_ADDRESS and the ports."""
-TRUSTED_PROXIES = "TRUSTED_PROXIES"
-PUBLIC_HOSTS = "PUBLIC_HOSTS"
-LOG_IN_FAILURES = (3, 1000)
-SESSION_MINUTES = (5, 43200)
-REQUEST_LIMITS = ("XCOM_LIMIT", "REQUEST_LIMIT")
-"""The largest request bodies that the gateway accepts; optional, with defaults in compose/airflow.yaml."""
-REQUEST_LIMIT_BYTES = (100_000, 50_000_000)
-"""The smallest limit still admits Airflow's own requests; above the largest the servers run out of memory."""
-
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 # The syntax of docker compose: quoted, or unquoted up to a comment. https://docs.docker.com/compose/how-tos/environment-variables/
 VALUE = re.compile(r"""'(?P<single>[^']*)'\s*(#.*)?|"(?P<double>[^"]*)"\s*(#.*)?|(?P<plain>[^'"#]?.*?)(\s+#.*)?""")
-ADDRESS = re.compile(r"https?://[^\s/<>|{}\"][^\s<>|{}\"]*")
-DEFAULT_QUEUE = "default"
-QUEUES = re.compile(r"[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*")
-FACTOR = re.compile(r"\d{1,2}(\.\d+)?", re.ASCII)
-HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def defaults(project: Project) -> dict[str, str]:
@@ -87,15 +58,18 @@ def read(project: Project) -> dict[str, str]:
     """Return the settings of .env over the defaults.
 
     Raises:
-        StackError: .env cannot be read, a line is not KEY=VALUE, or a value is not valid.
+        StackError: .env cannot be read, a line is not KEY=VALUE, or a value or name is not valid.
     """
     shown = project.shown(project.env_file)
     numbered = entries(project.env_file, shown)
-    settings = defaults(project) | {key: value for _, key, value in numbered}
+    preset = defaults(project)
+    settings = preset | {key: value for _, key, value in numbered}
     lines = {key: number for number, key, _ in numbered}
-    check(settings, shown, lines)
-    if refused := container_limits.check_values(settings, container_limits.defaults(project.compose_directory)):
-        raise refusal(settings, shown, lines, *refused)
+    own = {*preset, *compose_override.own_settings(project)}
+    limits = container_limits.defaults(project.compose_directory)
+    if problems := setting_checks.problems(settings, limits, own):
+        raise refusal(settings, shown, lines, problems)
+    check_profiles(profiles(settings), shown)
     return settings
 
 
@@ -142,129 +116,14 @@ def assignment(line: str) -> tuple[str, str] | None:
     return match[1], next(text for text in (value["single"], value["double"], value["plain"]) if text is not None)
 
 
-def check(settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None = None) -> None:
-    """Refuse a value that is not valid.
-
-    Args:
-        settings: The settings to check.
-        shown: The path of the file, for messages.
-        lines: The line number of each key in the file.
-
-    Raises:
-        StackError: A value is not valid; the error names the key, its line and the valid values.
-    """
-    checks = (refused_topology, refused_address, refused_access, refused_scheduling, refused_task_limit, check_patches)
-    for find_refusal in checks:
-        if refused := find_refusal(settings):
-            raise refusal(settings, shown, lines, *refused)
-    check_profiles(profiles(settings), shown)
-
-
-def refused_topology(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first invalid port, replica count or project name, and its valid values; None if all are valid."""
-    for key in PORTS:
-        if not is_integer(settings[key], 1, 65535):
-            return key, "a port, 1 to 65535"
-    for key in settings:
-        if key.endswith("_REPLICAS") and not is_integer(settings[key], 1, MAX_INSTANCES):
-            return key, f"a number of instances, 1 to {MAX_INSTANCES}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", settings["COMPOSE_PROJECT_NAME"]):
-        return "COMPOSE_PROJECT_NAME", "lower-case letters, digits, dashes and underscores"
-    return None
-
-
-def refused_address(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first invalid address or request limit, and its valid values; None if all are valid."""
-    try:
-        ipaddress.ip_address(settings["BIND_ADDRESS"])
-    except ValueError:
-        return "BIND_ADDRESS", "an IP address, such as 127.0.0.1 or 0.0.0.0"
-    for key in HOSTS:
-        if not HOST.fullmatch(settings[key]):
-            return key, "a host name or an IP address, in [brackets] for IPv6"
-    for key in REQUEST_LIMITS:
-        if settings.get(key) and not is_request_limit(settings[key]):
-            return key, "a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)"
-    for key in ADDRESSES:
-        if settings.get(key) and not ADDRESS.fullmatch(settings[key]):
-            return key, "an address that begins with https:// or http://"
-    return None
-
-
-def refused_access(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first invalid setting of proxies, names or log-ins, and its valid values; None if all are valid."""
-    for proxy in settings.get(TRUSTED_PROXIES, "").split(" "):
-        try:
-            ipaddress.ip_network(proxy or "::1", strict=False)
-        except ValueError:
-            return TRUSTED_PROXIES, "addresses or networks, separated by spaces, such as 192.0.2.7 or 10.0.0.0/8"
-    if not all(HOST.fullmatch(host) for host in settings.get(PUBLIC_HOSTS, "").split()):
-        return PUBLIC_HOSTS, "host names without ports, separated by spaces, such as airflow.example.com"
-    if not is_integer(settings.get("LOG_IN_FAILURES") or "10", *LOG_IN_FAILURES):
-        return "LOG_IN_FAILURES", "a number of failed log-ins, 3 to 1000"
-    if not is_integer(settings.get("SESSION_MINUTES") or "1440", *SESSION_MINUTES):
-        return "SESSION_MINUTES", "a number of minutes, 5 to 43200"
-    if settings.get("API_DOCS", "on") not in ("on", "off", ""):
-        return "API_DOCS", "on or off"
-    return None
-
-
-def refused_scheduling(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first invalid setting of queues, slots or schedulers, and its valid values; None if all are valid."""
-    if not QUEUES.fullmatch(settings["WORKER_QUEUES"]) or DEFAULT_QUEUE not in settings["WORKER_QUEUES"].split(","):
-        return (
-            "WORKER_QUEUES",
-            f"names separated by commas, without spaces, with {DEFAULT_QUEUE!r} among them for tasks that set no queue",
-        )
-    if settings.get("PARALLELISM") and not re.fullmatch(r"[1-9]\d{0,5}", settings["PARALLELISM"]):
-        return "PARALLELISM", "a number of tasks, 1 or more"
-    if settings.get("SCHEDULER_REST_FACTOR") and not FACTOR.fullmatch(settings["SCHEDULER_REST_FACTOR"]):
-        return "SCHEDULER_REST_FACTOR", "a number from 0 to 99, such as 1.5"
-    if settings.get("FLOWER_READ_ONLY", "") not in ("true", "false", ""):
-        return "FLOWER_READ_ONLY", "true or false"
-    if not is_integer(settings.get("WORKER_CONCURRENCY") or "1", 1, MAX_SLOTS):
-        return "WORKER_CONCURRENCY", f"how many tasks a worker runs at once, 1 to {MAX_SLOTS}"
-    return None
-
-
-def refused_task_limit(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the first invalid limit of a task, and its valid values; None if all are valid."""
-    for key, minimum in SIZES.items():
-        if settings.get(key) and (container_limits.size(settings[key]) or 0) < minimum:
-            return key, f"a size such as 2g or 1500m, of at least {minimum >> 20}m"
-    fewest, most = TASK_PIDS
-    if not is_integer(settings.get("TASK_PIDS_LIMIT") or str(most), fewest, most):
-        return "TASK_PIDS_LIMIT", f"how many processes and threads a task may have, {fewest} or more"
-    if settings.get("TASK_SUSPENSION", "on") not in ("on", "off", ""):
-        return "TASK_SUSPENSION", "on or off"
-    shortest, longest = SUSPENSION_SECONDS
-    if not is_integer(settings.get("TASK_SUSPENSION_LIMIT") or str(longest), shortest, longest):
-        return "TASK_SUSPENSION_LIMIT", f"for how long a task may be suspended, {shortest} to {longest} seconds"
-    return None
-
-
 def refusal(
-    settings: Mapping[str, str], shown: str, lines: Mapping[str, int] | None, key: str, takes: str
+    settings: Mapping[str, str], shown: str, lines: Mapping[str, int], problems: Sequence[Problem]
 ) -> StackError:
-    """Return the error of a value that is not valid, with its line in .env if it has one."""
-    where = f"{shown}, line {lines[key]}" if lines and key in lines else shown
-    return StackError(
-        f"cannot use {key}={settings[key]}: the value is not valid", where=where, hint=f"set {key} to {takes}"
-    )
-
-
-def is_integer(text: str, minimum: int, maximum: int) -> bool:
-    """Return whether a text is a decimal number within the bounds."""
-    return text.isdecimal() and minimum <= int(text) <= maximum
-
-
-def is_request_limit(text: str) -> bool:
-    """Return whether a text is a size within REQUEST_LIMIT_BYTES, in the gateway's syntax."""
-    parts = re.fullmatch(r"(\d{1,9})([km]?)", text, re.ASCII)
-    if parts is None:
-        return False
-    smallest, largest = REQUEST_LIMIT_BYTES
-    return smallest <= int(parts[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[parts[2]] <= largest
+    """Return one error of all settings that are not valid, with their lines in .env."""
+    numbers = [str(lines[problem.key]) for problem in problems if problem.key in lines]
+    where = f"{shown}, line{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else shown
+    what = "; ".join(f"{problem.key}={settings[problem.key]}: {problem.reason}" for problem in problems)
+    return StackError(f"cannot use {what}", where=where, hint="; ".join(problem.correction for problem in problems))
 
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
@@ -338,16 +197,3 @@ def image_origins(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the reference and the origin of each image in .env, by its key."""
     origins = dict(pair.split("=", 1) for pair in settings.get("STACK_IMAGES_ORIGIN", "").split(",") if "=" in pair)
     return {key: {"reference": settings[key], "origin": origin} for key, origin in origins.items() if key in settings}
-
-
-def check_patches(settings: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the patch setting that is not valid, and its valid values; None if both are valid."""
-    patches, disabled = settings.get("PATCHES", ""), settings.get("PATCHES_DISABLED", "")
-    for key, values in (("PATCHES", (patches, "")), ("PATCHES_DISABLED", ("", disabled))):
-        try:
-            registry.validate(*values)
-        except ValueError as error:
-            return key, str(error).partition("; ")[2].replace("valid values are", "one of").replace(
-                "known patches are", "names of"
-            )
-    return None

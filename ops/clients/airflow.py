@@ -15,7 +15,7 @@ import httpx
 from ops.clients import transport
 from ops.errors import FAILURE, StackError
 from ops.project import ADMIN
-from ops.services import local_url
+from ops.services import local_url, page_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,7 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 """The longest time between two progress reports."""
 
+NO_DAG = "Airflow has no DAG of this name"
 ENDED = ("success", "failed")
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
 """Start of the traceback's line with the exception; notes may follow it."""
@@ -57,6 +58,7 @@ class AirflowClient:
 
     Args:
         url: The gateway's base URL.
+        page_url: The base URL by which users open Airflow; `url` by default.
         user: The account that logs in.
         password: Its password.
         report: Receives progress lines while Airflow does not answer.
@@ -69,10 +71,12 @@ class AirflowClient:
         user: str,
         password: str,
         *,
+        page_url: str = "",
         report: Callable[[str], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url
+        self._page_url = page_url or url
         self._report = report or (lambda _: None)
         self._credentials = {"username": user, "password": password}
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport)
@@ -176,17 +180,12 @@ class AirflowClient:
         """Start one run of a DAG, and unpause the DAG if it is paused: its run would never start.
 
         Raises:
-            StackError: The DAG does not exist; the hint lists the existing ones.
+            StackError: The DAG does not exist, or its file does not import; the hint lists the existing ones.
         """
         path = dag_path(dag_id)
         response = self._call("GET", path)
         if response.status_code == httpx.codes.NOT_FOUND:
-            raise StackError(
-                f"cannot find DAG {dag_id!r}",
-                where=self.url,
-                hint=f"use one of: {', '.join(self.dag_ids()) or 'none yet'}. ./ops/stack status lists files that do "
-                "not import",
-            )
+            raise self._not_runnable(dag_id, NO_DAG)
         if self._accepted(response).json()["is_paused"]:
             self._json("PATCH", path, json={"is_paused": False})
         # The client sets the id: if the response is lost, the retry cannot start a second run.
@@ -195,7 +194,25 @@ class AirflowClient:
         response = self._call("POST", f"{path}/dagRuns", json=body)
         if response.status_code == httpx.codes.CONFLICT:
             return self.run(dag_id, run_id)
+        # Airflow keeps the record of a DAG that is no longer in a file: the request above finds it.
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise self._not_runnable(dag_id, NO_DAG)
+        if response.status_code == httpx.codes.BAD_REQUEST and "has import errors" in response.text:
+            raise self._not_runnable(dag_id, "its file does not import")
         return parse_run(self._accepted(response).json())
+
+    def _not_runnable(self, dag_id: str, reason: str) -> StackError:
+        """Return the error of a DAG that is in no file, or whose file does not import."""
+        try:
+            errors = [f"{error['file']} does not import: {error['error']}" for error in self.import_errors()]
+        except StackError:
+            errors = []
+        return StackError(
+            f"cannot run {dag_id}: {reason}",
+            where="; ".join(errors) or self.url,
+            hint=f"use one of: {', '.join(self.dag_ids()) or 'none yet'}; a new file appears within 30 s; "
+            "./ops/stack status shows files that do not import",
+        )
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return the current state of a run."""
@@ -281,7 +298,7 @@ class AirflowClient:
 
     def run_url(self, run: Run) -> str:
         """Return the URL of a run's page."""
-        return f"{self.url}/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
+        return f"{self._page_url}/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
 
 
 def dag_path(dag_id: str) -> str:
@@ -341,4 +358,4 @@ def connect(
             where=project.shown(path),
             hint="run this as the user who ran ./ops/stack up, which creates it",
         ) from error
-    return AirflowClient(local_url(settings), ADMIN, password, report=report)
+    return AirflowClient(local_url(settings), ADMIN, password, page_url=page_urls(settings)["airflow"], report=report)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 (typer reads it)
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from ops.observability.metric_contract import DASHBOARDS
 from ops.project import current_project
 from ops.screen import console, escape, report
 from ops.services import page_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -31,6 +35,18 @@ def parse_range(text: str) -> float:
     if not match:
         raise StackError(f"cannot parse the range {text!r}", where="--range", hint="write for instance 30m, 6h or 2d")
     return float(match[1]) * UNITS[match[2]]
+
+
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Turn a failed write in a folder into the error of a command."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or folder
+        raise StackError(
+            f"cannot write {path}: {error.strerror}", where="--render", hint="name a folder that you may write to"
+        ) from error
 
 
 def dashboards(
@@ -72,7 +88,8 @@ def dashboards(
 
     now = time.time()
     server = prometheus.connect(settings)
-    boards = render_dashboards(server, folder, render, Span(now - seconds, now))
+    with write_errors(render):
+        boards = render_dashboards(server, folder, render, Span(now - seconds, now))
     for name, queries in unexpectedly_empty(boards).items():
         report(f"empty: {name}: {'; '.join(queries)}")
     report(f"rendered {len(boards)} dashboards: {render / 'index.html'}")

@@ -124,14 +124,17 @@ def create(project: Project, alert: str | None, duration: str, why: str, labels:
         raise StackError("cannot create a silence: the alert's name is missing", hint=names_hint)
     if alert not in known:
         raise StackError(f"cannot find the alert {alert!r}", hint=names_hint)
+    length = parse_duration(duration)
     if not why:
         hint = f"run ./ops/stack silence {alert} --for {duration} --why TEXT"
         raise StackError("cannot create a silence: the reason is missing", hint=hint)
-    length = parse_duration(duration)
     matchers = {"alertname": alert, **dict(map(parse_label, labels))}
     api = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))
+    matches_now = any(matchers.items() <= each["labels"].items() for each in api.alerts())
     start = datetime.now(tz=UTC)
     identity = api.silence(matchers, start, start + length, getpass.getuser(), why)
     until = (start + length).strftime("%Y-%m-%d %H:%M:%S")
     report(f"silence {identity}: {' '.join(f'{n}={v}' for n, v in matchers.items())} until {until} UTC")
+    if not matches_now:
+        report("no alert has these labels now: the silence applies to alerts that begin before its end")
     report(f"to expire it sooner: ./ops/stack silence --end {identity}")

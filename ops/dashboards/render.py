@@ -106,11 +106,12 @@ def render(server: Prometheus, folder: Path, out: Path, span: Span) -> tuple[Boa
 
     Raises:
         StackError: Prometheus did not respond, or refused a query.
+        OSError: A file cannot be written.
     """
     from ops.dashboards.draw import draw_board  # imports matplotlib, which takes a second
 
-    boards = read_boards(folder, server, span)
     out.mkdir(parents=True, exist_ok=True)
+    boards = read_boards(folder, server, span)
     pictures = {}
     for board in boards:
         image = io.BytesIO()

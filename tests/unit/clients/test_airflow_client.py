@@ -7,9 +7,11 @@ import json
 import httpx
 import pytest
 
+from ops import settings_file
 from ops.clients import airflow
 from ops.clients.airflow import AirflowClient, Run
 from ops.errors import StackError
+from ops.project import ROOT, Project
 
 RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": "2026-01-01T00:00:00Z", "duration": None}
 
@@ -73,9 +75,40 @@ def test_a_wrong_password_is_reported_with_its_file():
 
 def test_an_unknown_dag_is_refused_with_the_existing_ones():
     known = {"/api/v2/dags": {"dags": [{"dag_id": "canary_dag"}], "total_entries": 1}}
-    with pytest.raises(StackError, match="'nope'") as refused:
+    with pytest.raises(StackError, match="cannot run nope: Airflow has no DAG of this name") as refused:
         client(answering(known)).trigger("nope")
     assert "canary_dag" in refused.value.hint
+    assert "30 s" in refused.value.hint
+
+
+BROKEN = {"import_errors": [{"filename": "mine.py", "stack_trace": "ImportError: no"}], "total_entries": 1}
+
+
+@pytest.mark.parametrize(
+    ("posted", "reason"),
+    [
+        (httpx.Response(404, json={"detail": "Dag with dag_id: 'd' not found"}), "Airflow has no DAG of this name"),
+        (httpx.Response(400, json={"detail": "Dag with dag_id: 'd' has import errors"}), "its file does not import"),
+    ],
+)
+def test_a_dag_that_does_not_import_is_refused_with_its_file(posted, reason):
+    answers = {"/dags/d": {"is_paused": False}, "/dags": {"dags": [], "total_entries": 0}, "/importErrors": BROKEN}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return posted if request.method == "POST" and request.url.path != "/auth/token" else known(request)
+
+    known = answering(answers)
+    with pytest.raises(StackError, match=f"cannot run d: {reason}") as refused:
+        client(handle).trigger("d")
+    assert "mine.py does not import: ImportError: no" in refused.value.where
+
+
+def test_a_run_has_the_url_that_users_open(tmp_path):
+    project = Project(ROOT, tmp_path)
+    project.secrets.mkdir()
+    (project.secrets / "airflow_admin_password").write_text("x")
+    api = airflow.connect(project, settings_file.read(project))
+    assert api.run_url(Run("d", "r", "running", 0.0, None)) == "http://localhost:8080/dags/d/runs/r"
 
 
 def test_a_call_is_retried_until_the_gateway_has_a_server(monkeypatch):
@@ -158,7 +191,7 @@ def test_a_run_whose_response_was_lost_is_not_started_twice():
 
 def test_a_dag_id_cannot_lead_to_another_path():
     seen: list[str] = []
-    with pytest.raises(StackError, match="cannot find DAG"):
+    with pytest.raises(StackError, match="cannot run"):
         client(answering({"/api/v2/dags": {"dags": [], "total_entries": 0}}, seen)).trigger("../variables")
     assert "GET /api/v2/variables" not in seen
 

@@ -11,7 +11,7 @@ import yaml
 from airflow_ha import result_database
 from airflow_ha.task_process import suspension
 from ops.services import MAX_INSTANCES
-from ops.settings_file import SUSPENSION_SECONDS
+from ops.setting_checks import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
 GIB = 1024**3

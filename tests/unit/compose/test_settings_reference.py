@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ops import settings_file
-from ops.observability.alertmanager_config import EMAIL_SETTINGS, EMAIL_USER
+from ops import container_limits, setting_checks, settings_file
 from ops.project import ROOT, Project
 from tests.unit.compose.model import COMPOSE, COMPOSE_FILES
 
@@ -22,20 +21,17 @@ INTERPOLATED = {
 }
 
 
-def known_settings() -> set[str]:
-    """Return the settings that ops/settings_file.py writes or checks, and those of e-mail."""
-    source = (ROOT / "ops/settings_file.py").read_text()
-    return (
-        {name for name, _ in INTERPOLATED}
-        | settings_file.defaults(Project(ROOT, ROOT / "nowhere")).keys()
-        | set(settings_file.PORTS)
-        | set(re.findall(r'"([A-Z]+(?:_[A-Z0-9]+)*)"', source))
-        | {*EMAIL_SETTINGS, EMAIL_USER}
-    )
-
-
 def test_the_reference_lists_every_setting_once_and_no_other():
-    assert sorted(LISTED) == sorted(known_settings())
+    read_by_compose = {name for name, _ in INTERPOLATED}
+    known = {*setting_checks.KINDS, *setting_checks.WRITTEN_BY_UP, *read_by_compose}
+    assert sorted(LISTED) == sorted(known | settings_file.defaults(Project(ROOT, ROOT / "nowhere")).keys())
+
+
+def test_every_setting_of_the_reference_is_checked():
+    limits = container_limits.defaults(COMPOSE)
+    assert set(LISTED) - {*setting_checks.KINDS, *setting_checks.WRITTEN_BY_UP, *limits} == set()
+    free_text = {name for name, kind in setting_checks.KINDS.items() if kind is setting_checks.TEXT}
+    assert free_text == {"ALERT_EMAIL_USER", "COMPOSE_PROFILES"}, "COMPOSE_PROFILES has a check of its own"
 
 
 def test_the_reference_gives_the_defaults_of_compose():

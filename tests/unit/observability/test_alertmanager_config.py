@@ -265,12 +265,9 @@ def test_email_logs_in_as_the_sender_or_the_named_user():
 @pytest.mark.parametrize(
     ("settings", "secrets", "error"),
     [
-        ({}, {SMTP}, "ALERT_EMAIL_SMARTHOST, ALERT_EMAIL_FROM, ALERT_EMAIL_TO is missing"),
+        ({}, {SMTP}, "ALERT_EMAIL_SMARTHOST, ALERT_EMAIL_FROM, ALERT_EMAIL_TO are missing"),
         (EMAIL, set(), "the secret smtp_password is missing"),
         (EMAIL | {"ALERT_EMAIL_TO": ""}, {SMTP}, "ALERT_EMAIL_TO is missing"),
-        (EMAIL | {"ALERT_EMAIL_SMARTHOST": "mail.test"}, {SMTP}, "ALERT_EMAIL_SMARTHOST=mail.test"),
-        (EMAIL | {"ALERT_EMAIL_SMARTHOST": "mail.test:0"}, {SMTP}, "ALERT_EMAIL_SMARTHOST=mail.test:0"),
-        (EMAIL | {"ALERT_EMAIL_TO": "me"}, {SMTP}, "ALERT_EMAIL_TO=me"),
     ],
 )
 def test_incomplete_email_settings_are_refused(settings, secrets, error):

@@ -109,6 +109,7 @@ def test_known_alerts_are_those_of_rules_and_runbooks():
         (["PostgressDown", "--why", "x"], "'PostgressDown'"),
         (["Aftermath"], "--why"),
         (["Aftermath", "--why", " "], "--why"),
+        (["Aftermath", "--for", "5x"], "'5x': it is not a duration"),
         (["Aftermath", "--why", "x", "--for", "soon"], "'soon'"),
         (["Aftermath", "--why", "x", "--label", "worker"], "'worker'"),
         (["--end", "x"], "'x'"),
@@ -139,6 +140,16 @@ def test_a_silence_prints_its_end_and_id(server):
     (body,) = [body for method, _, body in requests if method == "POST"]
     assert isinstance(body, dict)
     assert body["comment"] == "upgrade"
+
+
+@pytest.mark.parametrize(("label", "matches"), [("depends_on=redis", True), ("depends_on=x", False), ("no=x", False)])
+def test_a_silence_that_matches_no_alert_reports_it(server, label, matches):
+    answers, _ = server
+    answers["POST /api/v2/silences"] = {"silenceID": ID}
+    answers["GET /api/v2/alerts"] = [alert_entry("Aftermath", silencedBy=[])]
+    result = run("silence", "Aftermath", "--why", "upgrade", "--label", label)
+    assert result.returncode == 0, result.stderr
+    assert ("no alert has these labels now" in result.stdout) is not matches
 
 
 def test_a_silence_expires_by_its_id(server):

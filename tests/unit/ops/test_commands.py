@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -49,14 +50,29 @@ def test_unknown_profile_is_refused_with_the_known_profiles(refused):
     assert "flower" in error
 
 
-@pytest.mark.parametrize("argument", ["worker=0", "worker=-1", "worker=x", "worker=", "worker=99", "worker=1.5"])
-def test_replica_count_out_of_range_is_refused_with_the_range(refused, argument):
-    assert "1 to 20" in refused("up", "--scale", argument)
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("worker=0", "out of range"),
+        ("worker=99", "out of range"),
+        *((f"worker={number}", "not a whole number") for number in ("x", "", "1.5", "²")),
+        ("worker=-1", "out of range"),
+    ],
+)
+def test_invalid_replica_count_is_refused_with_the_range(refused, argument, reason):
+    error = refused("up", "--scale", argument)
+    assert reason in error
+    assert "1 to 20" in error
 
 
 def test_scale_of_unknown_service_is_refused_with_the_choices(refused):
-    error = refused("up", "--scale", "postgres=2")
+    error = refused("up", "--scale", "wrker=2")
+    assert "unknown service" in error
     assert all(service in error for service in SCALABLE)
+
+
+def test_scale_of_a_service_with_one_instance_is_refused(refused):
+    assert "the service does not scale" in refused("up", "--scale", "postgres=2")
 
 
 def test_scale_before_up_is_refused_with_the_command_to_run(refused):
@@ -79,6 +95,60 @@ def test_logs_of_two_services_reach_docker_compose(project, docker):
     docker.answer("config", out='{"name": "airflow-ha", "services": {"worker": {}, "scheduler": {}}}')
     assert run("logs", "scheduler", "worker", "--follow", "--tail", "20").returncode == 0
     assert docker.calls()[-1][-5:] == ["logs", "--tail=20", "--follow", "scheduler", "worker"]
+
+
+def test_logs_of_one_container_reach_docker_compose(project, docker):
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("config", out='{"name": "airflow-ha", "services": {"worker": {}, "alertmanager-1": {}}}')
+    assert run("logs", "worker-2").returncode == 0
+    assert docker.calls()[-1][-2:] == ["--index=2", "worker"]
+    assert run("logs", "alertmanager-1").returncode == 0
+    assert docker.calls()[-1][-2:] == ["--tail=100", "alertmanager-1"]
+
+
+def test_logs_of_a_container_with_others_are_refused(refused, project, docker):
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("config", out='{"name": "airflow-ha", "services": {"worker": {}, "scheduler": {}}}')
+    assert "name the service worker" in refused("logs", "worker-1", "scheduler")
+
+
+LOGGED = "\x1b[2Kworker-1  | \x1b[1;31mred\x1b[0m [2K] é\n"
+
+
+@pytest.fixture
+def logged(project, docker):
+    project.env_file.write_text("AIRFLOW_IMAGE=a\n")
+    docker.answer("config", out='{"name": "airflow-ha", "services": {"worker": {}}}')
+    docker.answer("logs", out=LOGGED, code=3)
+
+
+@pytest.mark.usefixtures("logged")
+def test_logs_in_a_pipe_have_no_escape_sequences():
+    result = run("logs", "worker")
+    assert result.stdout == "worker-1  | red [2K] é\n"
+    assert result.returncode == 3
+
+
+@pytest.mark.usefixtures("logged")
+def test_logs_in_a_terminal_keep_their_colours():
+    terminal, stdout = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-m", "ops", "logs", "worker"]
+    assert subprocess.run(command, cwd=ROOT, stdout=stdout, env=environment, check=False).returncode == 3
+    os.close(stdout)
+    assert "\x1b[1;31mred" in os.read(terminal, 1000).decode()
+    os.close(terminal)
+
+
+@pytest.mark.usefixtures("logged")
+def test_logs_into_a_closed_pipe_end_silently():
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-m", "ops", "logs", "worker"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_malformed_env_file_is_refused_with_its_line(refused, project):

@@ -142,3 +142,10 @@ def test_pause_fails_after_its_last_try(monkeypatch):
     with pytest.raises(StackError, match="unable to freeze"):
         compose.pause([str(number) for number in range(compose.PAUSE_TRIES + 1)])
     assert fake.misses == 1000 - compose.PAUSE_TRIES
+
+
+def test_model_that_compose_refuses_hints_at_the_settings(project, docker):
+    docker.answer("config", err="decoding failed", code=15)
+    with pytest.raises(StackError, match="decoding failed") as refused:
+        compose.config(project)
+    assert ".env" in refused.value.hint

@@ -38,3 +38,28 @@ def test_render_without_prometheus_is_refused(project, tmp_path):
     result = CliRunner().invoke(app, ["dashboards", "--render", str(tmp_path)])
     assert isinstance(result.exception, StackError)
     assert "Prometheus does not run" in str(result.exception)
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "/proc/nowhere"])
+def test_render_into_no_folder_is_refused_before_any_query(project, tmp_path, monkeypatch, folder):
+    project.env_file.write_text("COMPOSE_PROFILES=observability\n")
+    project.secrets.mkdir()
+    (project.secrets / "observability_password").write_text("x")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("ops.dashboards.render.read_boards", lambda *_: pytest.fail("queried"))
+    result = CliRunner().invoke(app, ["dashboards", "--render", str(tmp_path / folder)])
+    assert isinstance(result.exception, StackError)
+    assert "cannot write" in result.exception.what
+    assert folder in result.exception.what
+    assert result.exception.code == 2
+
+
+def test_picture_that_cannot_be_written_is_reported(project, tmp_path, monkeypatch):
+    project.env_file.write_text("COMPOSE_PROFILES=observability\n")
+    project.secrets.mkdir()
+    (project.secrets / "observability_password").write_text("x")
+    (tmp_path / "out/index.html").mkdir(parents=True)
+    monkeypatch.setattr("ops.dashboards.render.read_boards", lambda *_: ())
+    result = CliRunner().invoke(app, ["dashboards", "--render", str(tmp_path / "out")])
+    assert isinstance(result.exception, StackError)
+    assert "index.html: Is a directory" in result.exception.what

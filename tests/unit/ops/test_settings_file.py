@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops import settings_file
+from ops import setting_checks, settings_file
 from ops.errors import StackError
 
 
@@ -117,6 +117,22 @@ def test_binary_env_file_is_refused(project):
         ("TASK_SUSPENSION_LIMIT=8m", "10 to 600 seconds"),
         ("TASK_SUSPENSION_LIMIT=0", "10 to 600 seconds"),
         ("TASK_SUSPENSION_LIMIT=1200", "10 to 600 seconds"),
+        ("WORKER_STOP_GRACE=banana", "a duration"),
+        ("WORKER_STOP_GRACE=90", "a duration"),
+        ("WORKER_STOP_GRACE=1d", "a duration"),
+        ("PROMETHEUS_RETENTION=abc", "15d"),
+        ("PROMETHEUS_RETENTION=15", "15d"),
+        ("PROMETHEUS_RETENTION_SIZE=abc", "5GB"),
+        ("PROMETHEUS_RETENTION_SIZE=5g", "5GB"),
+        ("OTLP_BACKEND_ENDPOINT=foo", "https://"),
+        ("STATSD_ON=maybe", "True or False"),
+        ("BUNDLE_CLEANUP_INTERVAL=x", "seconds"),
+        ("CALLBACK_PATHS='a b'", "import paths"),
+        ("DAGS_DIR=dags", "a path"),
+        ("SECRETS_DIR=", "a path"),
+        ("ALERT_EMAIL_SMARTHOST=mail.test", "HOST:PORT"),
+        ("ALERT_EMAIL_SMARTHOST=mail.test:0", "HOST:PORT"),
+        ("ALERT_EMAIL_TO=me", "an e-mail address"),
     ],
 )
 def test_invalid_value_is_refused_with_the_valid_values(project, line, takes):
@@ -141,3 +157,76 @@ def test_proxies_and_host_names_are_lists_separated_by_spaces(project, line):
     project.env_file.write_text(line + "\n")
     key, _, value = line.partition("=")
     assert settings_file.read(project)[key] == value
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WORKER_STOP_GRACE=1h30m",
+        "PROMETHEUS_RETENTION=1d12h",
+        "PROMETHEUS_RETENTION_SIZE=512MB",
+        "PROMETHEUS_RETENTION=0",
+        "PROMETHEUS_RETENTION_SIZE=0",
+        "OTLP_BACKEND_ENDPOINT=http://otlp.example:4318",
+        "STATSD_ON=false",
+        "BUNDLE_CLEANUP_INTERVAL=1800",
+        "CALLBACK_PATHS=shared.callbacks.,shared.notify.on_miss",
+        "DAGS_DIR=/srv/dags",
+        "ALERT_EMAIL_SMARTHOST=mail.test:587",
+        "ALERT_EMAIL_USER=any text",
+    ],
+)
+def test_valid_value_is_accepted(project, line):
+    project.env_file.write_text(line + "\n")
+    key, _, value = line.partition("=")
+    assert settings_file.read(project)[key] == value
+
+
+def test_every_optional_setting_may_be_empty(project):
+    optional = [name for name, kind in setting_checks.KINDS.items() if not kind.is_required]
+    project.env_file.write_text("".join(f"{name}=\n" for name in optional))
+    assert {settings_file.read(project)[name] for name in optional} == {""}
+
+
+def test_all_invalid_settings_are_refused_at_once(project):
+    project.env_file.write_text("AIRFLOW_PORT=0\nSTATSD_ON=maybe\nREDIS_MEMORY=1m\nLOGIN_FAILURES=5\n")
+    with pytest.raises(StackError) as refused:
+        settings_file.read(project)
+    assert all(name in refused.value.what for name in ("AIRFLOW_PORT=0", "STATSD_ON=maybe", "REDIS_MEMORY=1m"))
+    assert "LOGIN_FAILURES=5" in refused.value.what
+    assert refused.value.where.endswith("lines 1, 2, 3, 4")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LOGIN_FAILURES", "LOG_IN_FAILURES"),
+        ("WORKER_CONCURENCY", "WORKER_CONCURRENCY"),
+        ("WORKR_MEMORY", "WORKER_MEMORY"),
+        ("SCHEDULERS_REPLICAS", "SCHEDULER_REPLICAS"),
+        ("WORKER_GPU_REPLICAS", None),
+        ("WORKER_X_REPLICAS", None),
+        ("COMPOSE_FILE", None),
+    ],
+)
+def test_misspelled_name_is_refused_with_the_right_one(project, name, meant):
+    project.env_file.write_text(f"{name}=5\n")
+    if meant is None:
+        assert settings_file.read(project)[name] == "5"
+        return
+    with pytest.raises(StackError, match=f"{name}=5: no setting") as refused:
+        settings_file.read(project)
+    assert meant in refused.value.hint
+
+
+def test_name_that_the_override_file_reads_is_accepted(project):
+    project.env_file.write_text("WORKERS_MEMORY=8g\n")
+    override = "services:\n  mine:\n    mem_limit: ${WORKERS_MEMORY:-1g}\n"
+    (project.state / "compose.override.yaml").write_text(override)
+    assert settings_file.read(project)["WORKERS_MEMORY"] == "8g"
+
+
+def test_replica_count_of_an_own_worker_is_no_misspelled_name(project):
+    override = "services:\n  workers:\n    extends: {file: airflow.yaml, service: worker}\n"
+    (project.state / "compose.override.yaml").write_text(override)
+    assert settings_file.read(project)["WORKERS_REPLICAS"] == "1"
