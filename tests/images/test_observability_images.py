@@ -14,7 +14,7 @@ from tests.images.test_data_images import wait_for
 COLLECTOR = "10001:10001"
 NOBODY = "65534:65534"
 COMPOSE = ROOT / "compose"
-ALERTMANAGER = ["--storage.path=/tmp/data", "--cluster.listen-address="]
+ALERTMANAGER = ["--config.file=/run/secrets/routes.yaml", "--storage.path=/tmp/data", "--cluster.listen-address="]
 SERVICES = yaml.safe_load((COMPOSE / "observability.yaml").read_text(encoding="utf-8"))["services"]
 
 
@@ -87,10 +87,11 @@ def test_prometheus_with_our_configuration_is_healthy(images, volume, start):
 )
 def test_a_server_with_our_web_configuration_needs_its_password(images, start, readable, key, program, port, path):
     configuration = readable("web.yaml", web_config('it\'s "secret" $HOME', key="k"))
+    routes = readable("routes.yaml", "{route: {receiver: nobody}, receivers: [{name: nobody}]}")
     more = {"PROMETHEUS_IMAGE": ["--storage.tsdb.path=/tmp/data"], "ALERTMANAGER_IMAGE": ALERTMANAGER}
     container = start(
         *("--network", "none", "--user", NOBODY, "--tmpfs", "/tmp:mode=1777", "--entrypoint", program),
-        *("--volume", f"{configuration}:/run/secrets/web.yaml:ro"),
+        *("--volume", f"{configuration}:/run/secrets/web.yaml:ro", "--volume", f"{routes}:/run/secrets/routes.yaml:ro"),
         *("--volume", f"{COMPOSE}/health/check-log-in.sh:/usr/local/bin/check-log-in.sh:ro"),
         *(images[key].reference, "--web.config.file=/run/secrets/web.yaml", *more.get(key, [])),
     )

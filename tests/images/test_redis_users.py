@@ -63,9 +63,13 @@ DENIED = {
 class Server:
     """A running Redis with the stack's users; the password of each is the name of its secret."""
 
-    port: int
+    container: str
     crash: Callable[[], None]
-    container: str = ""
+
+    @property
+    def port(self) -> int:
+        """The published port, which changes when the container starts again."""
+        return int(docker("port", self.container, "6379").output.strip().rpartition(":")[2])
 
     def client(self, user: str) -> redis.Redis:
         return redis.Redis(port=self.port, username=user, password=redis_users.secret_name(user), decode_responses=True)
@@ -103,7 +107,7 @@ def server(images, start, readable, tmp_path) -> Iterator[Server]:
         docker("start", container)
         wait_for(container, *check)
 
-    yield Server(int(docker("port", container, "6379").output.strip().rpartition(":")[2]), crash, container)
+    yield Server(container, crash)
     docker("exec", container, "sh", "-c", "rm -r /data/*")
 
 
