@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,7 +126,8 @@ def create(project: Project, alert: str | None, duration: str, why: str, labels:
     if alert not in known:
         raise StackError(f"cannot find the alert {alert!r}", hint=names_hint)
     if not why:
-        hint = f"run ./ops/stack silence {alert} --for {duration} --why TEXT"
+        given = ["silence", alert, *(part for label in labels for part in ("--label", label)), "--for", duration]
+        hint = f"run ./ops/stack {shlex.join(given)} --why TEXT"
         raise StackError("cannot create a silence: the reason is missing", hint=hint)
     length = parse_duration(duration)
     matchers = {"alertname": alert, **dict(map(parse_label, labels))}

@@ -125,6 +125,11 @@ def test_invalid_arguments_create_no_silence(server, arguments, error):
     assert {method for method, _, _ in requests} <= {"GET"}
 
 
+def test_without_a_reason_the_hint_repeats_the_arguments(server):
+    result = run("silence", "Aftermath", "--label", "cause=RedisDown", "--label", "file=a b.py", "--for", "3h")
+    assert "silence Aftermath --label cause=RedisDown --label 'file=a b.py' --for 3h --why TEXT" in result.stderr
+
+
 def test_an_unknown_alert_is_refused_with_the_existing_ones(server):
     assert "Aftermath" in run("silence", "X", "--why", "y").stderr
 
