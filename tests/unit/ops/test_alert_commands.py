@@ -164,6 +164,7 @@ def alert_entry(name: str, severity: str = "page", **state: list[str]) -> dict:
         "labels": {"alertname": name, "severity": severity, "team": "platform", "depends_on": "redis"},
         "annotations": {"summary": f"{name} [in] brackets"},
         "startsAt": "2026-01-01T00:00:00.000Z",
+        "fingerprint": f"fingerprint of {name}",
         "status": {"silencedBy": [], "inhibitedBy": [], **state},
     }
 
@@ -190,6 +191,21 @@ def test_alerts_are_grouped_by_state(server):
     assert "Watchdog" not in shown
     assert "[FIRING] 11" in shown
     assert "depends_on" not in shown
+
+
+def test_an_inhibited_alert_names_what_inhibits_it(server):
+    answers, _ = server
+    answers["GET /api/v2/alerts"] = [
+        alert_entry("ApiErrors", inhibitedBy=["fingerprint of Aftermath"]),
+        alert_entry("ApiSlow", inhibitedBy=["fingerprint of an alert that has ended"]),
+        alert_entry("Aftermath", "none"),
+    ]
+    report = json.loads(run("alerts", "--json").stdout)
+    assert {alert["labels"]["alertname"]: alert["inhibited_by"] for alert in report["inhibited"]} == {
+        "ApiErrors": ["Aftermath"],
+        "ApiSlow": [],
+    }
+    assert "Aftermath" in run("alerts").stdout
 
 
 def test_without_an_alert_alerts_succeeds(server):
