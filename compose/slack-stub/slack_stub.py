@@ -234,6 +234,7 @@ def page(messages: list[Message], watchdog: dict[str, float | int | None]) -> st
     """Return the newest messages as HTML; their content is escaped."""
     rows = "".join(_row(message) for message in reversed(messages[-SHOWN:]))
     last = watchdog["last"]
+    number = f"{len(messages)} message{'s' if len(messages) != 1 else ''}"
     ping = f"Last ping of the Watchdog: {_clock(last)}." if last else "No ping of the Watchdog yet."
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=10>"
@@ -241,8 +242,8 @@ def page(messages: list[Message], watchdog: dict[str, float | int | None]) -> st
         "article{border-left:4px solid #999;padding:.2em 1em;margin:1em 0}.danger{border-color:#d33}"
         ".warning{border-color:#da2}.good{border-color:#3a5}pre{white-space:pre-wrap;font:inherit}small{color:#666}"
         "</style><h1>Messages to Slack</h1>"
-        f"<p>{len(messages)} messages stored. {ping} To set a real webhook, run <code>./ops/stack slack</code>.</p>"
-        f"{rows or '<p>No messages yet: no alert has fired.</p>'}"
+        f"<p>{number} stored. {ping} To set a real webhook, run <code>./ops/stack slack</code>.</p>"
+        f"{rows or '<p>No messages yet.</p>'}"
     )
 
 

@@ -20,13 +20,18 @@ PORTS = tuple(published.port for published in PUBLISHED if published.service in 
 
 
 class Alert(TypedDict):
-    """An alert. `state` is firing, silenced or inhibited; `since` is its start in Alertmanager's format."""
+    """An alert.
+
+    `state` is firing, silenced or inhibited; `since` is its start in Alertmanager's format; `silences` has ids, and
+    `inhibited_by` the names of alerts.
+    """
 
     labels: dict[str, str]
     annotations: dict[str, str]
     state: str
     since: str
     silences: list[str]
+    inhibited_by: list[str]
 
 
 class Silence(TypedDict):
@@ -76,10 +81,10 @@ class Alertmanager:
 
     def alerts(self) -> list[Alert]:
         """Return all its alerts, by name and start."""
-        alerts = self._request("GET", "/api/v2/alerts").json()
-        return sorted(
-            map(parse_alert, alerts), key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"])
-        )
+        entries = self._request("GET", "/api/v2/alerts").json()
+        names = {entry["fingerprint"]: entry["labels"].get("alertname", "") for entry in entries}
+        alerts = [parse_alert(entry, names) for entry in entries]
+        return sorted(alerts, key=lambda alert: (alert["labels"].get("alertname", ""), alert["since"]))
 
     def silences(self) -> list[Silence]:
         """Return the silences that have not expired."""
@@ -130,8 +135,13 @@ class Alertmanager:
         return total("alertmanager_notifications_total"), total("alertmanager_notifications_failed_total")
 
 
-def parse_alert(entry: Mapping[str, Any]) -> Alert:
-    """Return an alert from an entry of the API's response."""
+def parse_alert(entry: Mapping[str, Any], names: Mapping[str, str]) -> Alert:
+    """Return an alert from an entry of the API's response.
+
+    Args:
+        entry: The entry.
+        names: The name of each alert by its fingerprint.
+    """
     status = entry["status"]
     state = "silenced" if status["silencedBy"] else "inhibited" if status["inhibitedBy"] else "firing"
     return Alert(
@@ -140,6 +150,7 @@ def parse_alert(entry: Mapping[str, Any]) -> Alert:
         state=state,
         since=entry["startsAt"],
         silences=status["silencedBy"],
+        inhibited_by=sorted({names[each] for each in status["inhibitedBy"] if each in names}),
     )
 
 

@@ -96,7 +96,10 @@ def show(report: Report) -> None:
             others = " ".join(f"{name}={value}" for name, value in sorted(labels.items()) if name not in OWN)
             name, severity = labels.get("alertname", ""), labels.get("severity", "")
             summary = alert["annotations"].get("summary", "")
-            table.add_row(*map(escape, (name, severity, others, alert["state"], clock(alert["since"]), summary)))
+            state, sources = alert["state"], ", ".join(alert["inhibited_by"])
+            if state == "inhibited" and sources:
+                state = f"inhibited by {sources}"
+            table.add_row(*map(escape, (name, severity, others, state, clock(alert["since"]), summary)))
         console.print(table)
     else:
         console.print("No alert fires.")

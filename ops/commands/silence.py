@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,8 @@ def create(project: Project, alert: str | None, duration: str, why: str, labels:
         raise StackError(f"cannot find the alert {alert!r}", hint=names_hint)
     length = parse_duration(duration)
     if not why:
-        hint = f"run ./ops/stack silence {alert} --for {duration} --why TEXT"
+        given = ["silence", alert, *(part for label in labels for part in ("--label", label)), "--for", duration]
+        hint = f"run ./ops/stack {shlex.join(given)} --why TEXT"
         raise StackError("cannot create a silence: the reason is missing", hint=hint)
     matchers = {"alertname": alert, **dict(map(parse_label, labels))}
     api = alertmanager.any_that_answers(alertmanager.both(running_settings(project)))

@@ -119,9 +119,8 @@ def links(airflow: str, grafana: str, runbooks: str, silences: str) -> str:
     dashboard = f"<{grafana}{{{{ . }}}}|Dashboard>" if grafana else "Dashboard: `./ops/stack dashboards --render DIR`"
     page = ""
     if silences:
-        # A filter in Alertmanager's own form: {alertname="X"}.
-        page = f"<{silences}/#/silences/new?filter=%7Balertname%3D%22{{{{ .Labels.alertname }}}}%22%7D|Silence> or "
-    command = '`./ops/stack silence {{ .Labels.alertname }} --for 2h --why "…"`'
+        page = f'<{silences}/#/silences/new?filter=%7B{{{{ template "silence.filter" . }}}}%7D|Silence> or '
+    command = '`./ops/stack silence {{ .alertname }}{{ template "slack.silence_options" . }} --for 2h --why "…"`'
     silence = f"{page}{command}" if page else f"Silence: {command}"
     definitions = {
         "base.airflow": airflow,

@@ -10,6 +10,7 @@ import email.policy
 import http.server
 import json
 import os
+import shlex
 import socket
 import socketserver
 import subprocess
@@ -333,7 +334,7 @@ def test_a_message_has_title_time_severity_and_links(start_alertmanagers, slack)
         "All 2 of &lt;AirflowComponentGone&gt; &amp; more are down.",
         f"Since {started} UTC",
         f"<{sent['title_link']}|Runbook> · <http://localhost:3000/d/overview|Dashboard> · "
-        'Silence: `./ops/stack silence AirflowComponentGone --for 2h --why "…"`',
+        'Silence: `./ops/stack silence AirflowComponentGone --label component=worker --for 2h --why "…"`',
     ]
     assert {field["title"]: field["value"] for field in sent["fields"]} == {
         "Alert": "AirflowComponentGone",
@@ -420,6 +421,7 @@ def test_several_alerts_of_a_group_are_one_message(start_alertmanagers, slack):
     assert sent["color"] == "warning"
     assert [number for number in range(12) if f" t{number}" not in sent["text"]] == []
     assert sent["text"].count("|Runbook>") == 1
+    assert "`./ops/stack silence AirflowTasksFailing --label dag_id=sales --for 2h" in sent["text"]
 
 
 SLACK_TEXT = 40_000
@@ -500,6 +502,17 @@ def test_a_finding_links_its_run_in_airflow(start_alertmanagers, slack):
     (sent,) = attachments(slack)
     assert "<http://localhost:8080/dags/sales/runs/manual__2026-01-01T00:00:00+00:00|Run>" in sent["text"]
     assert {"title": "Labels", "value": "dag_id=sales source=monitoring_dag", "short": False} in sent["fields"]
+    assert "`./ops/stack silence AirflowDagRunsFailing --label dag_id=sales --for 2h" in sent["text"]
+
+
+def test_a_silence_command_quotes_labels_for_a_shell(start_alertmanagers, slack):
+    (server,) = start_alertmanagers(1)
+    server.post(alert("AirflowImportErrors", severity="ticket", team="data", file="it's <$(id)>.py"))
+    until(lambda: titles(slack), 10, server.log)
+    (sent,) = attachments(slack)
+    text = sent["text"].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    command = text.rpartition("`./ops/stack ")[2].partition("`")[0]
+    assert shlex.split(command)[:4] == ["silence", "AirflowImportErrors", "--label", "file=it's <$(id)>.py"]
 
 
 def test_one_cause_sends_one_message(start_alertmanagers, slack):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import findings
 from airflow_ha.monitoring.check_state import WORKERS_KEY, overdue_key, pool_key, queued_key
-from airflow_ha.monitoring.findings import Finding, dag_page, run_page, task_page
+from airflow_ha.monitoring.findings import Finding, dag_page, run_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -95,16 +95,12 @@ def failing_dags(observed: Observations, thresholds: Thresholds) -> Iterator[Fin
 
 
 def failing_tasks(tasks: Iterable[FailingTask]) -> str:
-    """Return a sentence with each failing task, its count and the page of its latest failure."""
-    listed = [
-        f"{task.dag_id}.{task.task_id} {task.failed} times "
-        f"(latest: {task_page(task.dag_id, task.latest_run, task.task_id)})"
-        for task in tasks
-    ]
+    """Return a sentence with each failing task and its number of failures."""
+    listed = [f"{task.dag_id}.{task.task_id} {task.failed}" for task in tasks]
     if not listed:
         return "None of its tasks failed: the runs timed out or were marked as failed."
     more = f" and {len(listed) - MAX_LISTED} more tasks" if len(listed) > MAX_LISTED else ""
-    return f"Failed tasks: {', '.join(listed[:MAX_LISTED])}{more}."
+    return f"Failures by task: {', '.join(listed[:MAX_LISTED])}{more}."
 
 
 def silent_jobs(jobs: Iterable[Job], at: datetime, thresholds: Thresholds) -> Iterator[Finding]:

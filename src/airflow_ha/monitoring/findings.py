@@ -86,8 +86,3 @@ def dag_page(dag_id: str) -> str:
 def run_page(dag_id: str, run_id: str) -> str:
     """Return the path of a run's page."""
     return f"{dag_page(dag_id)}/runs/{quote(run_id, safe='')}"
-
-
-def task_page(dag_id: str, run_id: str, task_id: str) -> str:
-    """Return the path of a task's page in a run."""
-    return f"{run_page(dag_id, run_id)}/tasks/{quote(task_id, safe='')}"

@@ -37,12 +37,11 @@ class Runs:
 
 @dataclass(frozen=True)
 class FailingTask:
-    """A task with failed instances in the window, and the run of the latest failure."""
+    """A task with failed instances in the window."""
 
     dag_id: str
     task_id: str
     failed: int
-    latest_run: str
 
 
 @dataclass(frozen=True)

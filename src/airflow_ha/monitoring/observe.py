@@ -156,14 +156,9 @@ def count_runs(api: AirflowApi, dag_id: str, since: str) -> Runs:
 
 
 def failing_tasks(instances: Iterable[dict[str, Any]]) -> tuple[FailingTask, ...]:
-    """Group failed task instances, sorted by the latest first, by DAG and task."""
-    count: Counter[tuple[str, str]] = Counter()
-    latest: dict[tuple[str, str], str] = {}
-    for instance in instances:
-        key = (instance["dag_id"], instance["task_id"])
-        count[key] += 1
-        latest.setdefault(key, instance["dag_run_id"])
-    return tuple(FailingTask(*key, failed=number, latest_run=latest[key]) for key, number in count.most_common())
+    """Count failed task instances by DAG and task; the most failures first."""
+    count = Counter((instance["dag_id"], instance["task_id"]) for instance in instances)
+    return tuple(FailingTask(*key, failed=number) for key, number in count.most_common())
 
 
 def jobs(entries: Iterable[dict[str, Any]]) -> Iterable[Job]:

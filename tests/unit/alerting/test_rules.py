@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import asdict
 
 import pytest
 import yaml
 
+from airflow_ha.monitoring import thresholds
 from airflow_ha.monitoring.findings import ALERT_NAMES
 from ops.dashboards.all_boards import DASHBOARDS
 from ops.project import ROOT
@@ -74,6 +76,16 @@ def test_every_runbook_has_the_four_sections_on_one_page():
     assert {name: titles for name, titles in sections.items() if titles != SECTIONS} == {}
     assert [name for name, lines in texts.items() if lines[0] != f"# {name}"] == []
     assert [name for name, lines in texts.items() if len(lines) >= RUNBOOK_LINES] == []
+
+
+def test_variables_named_in_runbooks_have_the_given_default():
+    text = "\n".join(path.read_text() for path in RUNBOOKS.values())
+    named = set(re.findall(r"`(monitoring_\w+)`", text)) - {"monitoring_dag"}
+    given = set(re.findall(r"`(monitoring_\w+)`\s\(([\d.]+)\)", text))
+    defaults = {f"{thresholds.PREFIX}{name}": value for name, value in asdict(thresholds.Thresholds()).items()}
+    assert named <= set(defaults)
+    assert given
+    assert {name: float(value) for name, value in given} == {name: defaults[name] for name, _ in given}
 
 
 @pytest.mark.parametrize("path", RUNBOOKS.values(), ids=lambda path: path.stem)

@@ -157,6 +157,14 @@ def test_page_escapes_html_in_messages(stub):
     assert shown.index("plain") < shown.index("&lt;script&gt;"), "the newest is first"
 
 
+def test_page_counts_messages(stub):
+    assert "0 messages stored" in stub.get("/").text
+    stub.post(HOOK, json=MESSAGE)
+    assert "1 message stored" in stub.get("/").text
+    stub.post(HOOK, json=MESSAGE)
+    assert "2 messages stored" in stub.get("/").text
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("POST", "/x"), ("PUT", "/x"), ("DELETE", "/x")])
 def test_unknown_path_is_404(stub, method, path):
     assert stub.request(method, path, json={}).status_code == 404

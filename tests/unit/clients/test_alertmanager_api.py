@@ -16,6 +16,7 @@ ENTRY = {
     "labels": {"alertname": "PostgresDown", "severity": "page"},
     "annotations": {"summary": "Postgres is down"},
     "startsAt": "2026-01-01T00:00:00.000Z",
+    "fingerprint": "f",
     "status": {"silencedBy": [], "inhibitedBy": []},
 }
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -41,7 +41,7 @@ def test_only_the_official_alertmanager_has_a_silence_link(project, origin, has_
     }
     text = generated_config.links(settings)
     assert ("http://localhost:9093/#/silences/new" in text) is has_page
-    assert "./ops/stack silence {{ .Labels.alertname }}" in text
+    assert "./ops/stack silence {{ .alertname }}" in text
 
 
 def test_generated_files_are_readable_and_rewritten_on_change(project):

@@ -126,6 +126,11 @@ def test_invalid_arguments_create_no_silence(server, arguments, error):
     assert {method for method, _, _ in requests} <= {"GET"}
 
 
+def test_without_a_reason_the_hint_repeats_the_arguments(server):
+    result = run("silence", "Aftermath", "--label", "cause=RedisDown", "--label", "file=a b.py", "--for", "3h")
+    assert "silence Aftermath --label cause=RedisDown --label 'file=a b.py' --for 3h --why TEXT" in result.stderr
+
+
 def test_an_unknown_alert_is_refused_with_the_existing_ones(server):
     assert "Aftermath" in run("silence", "X", "--why", "y").stderr
 
@@ -170,6 +175,7 @@ def alert_entry(name: str, severity: str = "page", **state: list[str]) -> dict:
         "labels": {"alertname": name, "severity": severity, "team": "platform", "depends_on": "redis"},
         "annotations": {"summary": f"{name} [in] brackets"},
         "startsAt": "2026-01-01T00:00:00.000Z",
+        "fingerprint": f"fingerprint of {name}",
         "status": {"silencedBy": [], "inhibitedBy": [], **state},
     }
 
@@ -196,6 +202,21 @@ def test_alerts_are_grouped_by_state(server):
     assert "Watchdog" not in shown
     assert "[FIRING] 11" in shown
     assert "depends_on" not in shown
+
+
+def test_an_inhibited_alert_names_what_inhibits_it(server):
+    answers, _ = server
+    answers["GET /api/v2/alerts"] = [
+        alert_entry("ApiErrors", inhibitedBy=["fingerprint of Aftermath"]),
+        alert_entry("ApiSlow", inhibitedBy=["fingerprint of an alert that has ended"]),
+        alert_entry("Aftermath", "none"),
+    ]
+    report = json.loads(run("alerts", "--json").stdout)
+    assert {alert["labels"]["alertname"]: alert["inhibited_by"] for alert in report["inhibited"]} == {
+        "ApiErrors": ["Aftermath"],
+        "ApiSlow": [],
+    }
+    assert "Aftermath" in run("alerts").stdout
 
 
 def test_without_an_alert_alerts_succeeds(server):
