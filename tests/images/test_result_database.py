@@ -11,7 +11,7 @@ import sqlalchemy
 from celery import Celery
 from sqlalchemy import create_engine, text
 
-from airflow_ha import result_database
+from airflow_ha import result_backend, result_database
 from tests.images.conftest import ROOT, docker
 from tests.images.test_data_images import DATABASE_USER, wait_for
 
@@ -41,6 +41,12 @@ REFUSED = (
     "SET ROLE airflow",
 )
 """What the role that tasks can reach may not do."""
+
+
+@pytest.fixture(autouse=True)
+def storing_process(monkeypatch) -> None:
+    """Store results here: a test of workers in the same process may have imported result_channel.py."""
+    monkeypatch.setattr(result_backend, "send", None)
 
 
 @pytest.fixture
