@@ -24,7 +24,7 @@ CLIENTS: Final = {"scheduler": "scheduler", "worker": "celery", "flower": "flowe
 EXPORTER: Final = "exporter"
 
 SENTINEL_TIMEOUTS: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
-"""Seconds for the answer of one Sentinel before the client asks the next."""
+"""Seconds for the answer of one Sentinel before the client queries the next Sentinel."""
 
 
 def secret_name(user: str) -> str:

@@ -58,18 +58,15 @@ def is_allowed(path: str, dag_file: str, bundle: str) -> bool:
         dag_file: The DAG file's path in its bundle.
         bundle: The bundle's folder; empty without one.
     """
-    if NOTIFIER.fullmatch(path) or any(path == allowed or path.startswith(prefix(allowed)) for allowed in ALLOWED):
+    if NOTIFIER.fullmatch(path) or any(
+        path == allowed or (allowed.endswith(".") and path.startswith(allowed)) for allowed in ALLOWED
+    ):
         return True
     module, _, name = path.rpartition(".")
     plugins = conf.get("core", "plugins_folder", fallback="")
     roots = [Path(folder).resolve() for folder in (bundle, plugins) if folder]
     file = Path(bundle, dag_file) if module.startswith(UNUSUAL_MODULE_PREFIX) else module_file(module)
     return file is not None and is_in(file, roots) and defines(file, name)
-
-
-def prefix(allowed: str) -> str:
-    """Return an entry of CALLBACK_PATHS that is a prefix; for a full path, a text that no path starts with."""
-    return allowed if allowed.endswith(".") else " "
 
 
 def module_file(module: str) -> Path | None:

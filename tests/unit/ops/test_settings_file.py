@@ -151,17 +151,6 @@ def test_invalid_value_is_refused_with_the_valid_values(project, line, takes):
         "TRUSTED_PROXIES=192.0.2.7 10.0.0.0/8 2001:db8::/32",
         "PUBLIC_HOSTS=airflow.example.com other",
         "LOG_IN_FAILURES=1000",
-    ],
-)
-def test_proxies_and_host_names_are_lists_separated_by_spaces(project, line):
-    project.env_file.write_text(line + "\n")
-    key, _, value = line.partition("=")
-    assert settings_file.read(project)[key] == value
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
         "WORKER_STOP_GRACE=1h30m",
         "PROMETHEUS_RETENTION=1d12h",
         "PROMETHEUS_RETENTION_SIZE=512MB",
