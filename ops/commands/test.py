@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ops.errors import FAILURE
 from ops.project import ROOT
-from ops.screen import console, heading
+from ops.screen import console, escape, heading, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 BIN = Path(sys.executable).parent
 
@@ -48,19 +54,19 @@ def checks() -> dict[str, list[str]]:
 
 
 CHECKS = "checks"
+UNIT = "unit"
+IMAGES = "images and processes"
+INTEGRATION = "integration"
+RESILIENCE = "resilience"
 SUITES = {
     # These tests need no containers and run in two processes. A file stays in one process, because its tests share rows
     # in Airflow's database that cannot be created twice.
-    "unit": ["tests/unit", "-m", "not processes", "--numprocesses=2", "--dist=loadfile"],
-    # Tests of images mostly wait for a timer of Alertmanager; unit tests that start processes of Airflow use the cores
-    # meanwhile. Tests that share containers stay in one process.
-    "images and processes": [
-        *("tests/images", "tests/unit", "-m", "images or processes"),
-        *("--numprocesses=4", "--dist=loadgroup"),
-    ],
-    "integration": ["tests/integration"],
+    UNIT: ["tests/unit", "-m", "not processes", "--numprocesses=2", "--dist=loadfile"],
+    # Tests that share containers stay in one process.
+    IMAGES: ["tests/images", "tests/unit", "-m", "images or processes", "--numprocesses=2", "--dist=loadgroup"],
+    INTEGRATION: ["tests/integration"],
     # The drills of every push; --drills=all runs all.
-    "resilience": ["tests/resilience"],
+    RESILIENCE: ["tests/resilience"],
 }
 
 
@@ -78,10 +84,8 @@ def test(
     if arguments and arguments != [CHECKS]:
         raise typer.Exit(pytest(arguments))
     failed = run_checks()
-    for name, suite in ({} if arguments else SUITES).items():
-        heading(f"tests: {name}")
-        if pytest(suite) != 0:
-            failed.append(f"tests: {name}")
+    if not arguments:
+        failed += run_suites()
     if failed:
         console.print(f"\n[red]failed: {', '.join(failed)}[/]")
         raise typer.Exit(FAILURE)
@@ -109,11 +113,83 @@ def run_check(command: list[str]) -> tuple[bool, str, float]:
     return result.returncode == 0, result.stdout, time.monotonic() - started
 
 
+def run_suites() -> list[str]:
+    """Run every suite, and return the names of what failed."""
+    failed = run_suite(UNIT)
+    heading("images")
+    if not obtain_images():
+        return [*failed, "images"]
+    # The tests of images mostly wait for a timer, and get the CPU that the integration tests leave. Nothing runs beside
+    # drills, which assert deadlines.
+    with in_background(SUITES[IMAGES]) as finish_images:
+        failed += run_suite(INTEGRATION)
+        heading(f"tests: {IMAGES}, which ran meanwhile")
+        if finish_images() != 0:
+            failed.append(f"tests: {IMAGES}")
+    return failed + run_suite(RESILIENCE)
+
+
+def run_suite(name: str) -> list[str]:
+    """Run a suite, and return its name if it failed."""
+    heading(f"tests: {name}")
+    return [] if pytest(SUITES[name]) == 0 else [f"tests: {name}"]
+
+
+def obtain_images() -> bool:
+    """Pull or build every image, so that suites which run at the same time find them; return whether all are there."""
+    from ops.images.resolve import ImageError, resolve_images
+    from ops.services import PROFILES
+
+    try:
+        resolve_images(ROOT, report, PROFILES)
+    except ImageError as error:
+        console.print(escape(str(error)))
+        return False
+    return True
+
+
+@contextmanager
+def in_background(arguments: list[str]) -> Iterator[Callable[[], int]]:
+    """Run pytest at a low priority, without a terminal's input, for the duration of the block.
+
+    Yields:
+        Waits for pytest to end, prints its output, and returns its exit code.
+    """
+    command = ["nice", "--adjustment=10", sys.executable, "-m", "pytest", *arguments]
+    with tempfile.TemporaryFile("w+") as output:
+        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+
+        def finish() -> int:
+            status = wait_for(child)
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout)
+            sys.stdout.flush()
+            return status
+
+        try:
+            yield finish
+        finally:
+            wait_for(child)
+
+
 def pytest(arguments: list[str]) -> int:
     """Run pytest in the repository and return its exit code."""
-    child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    return wait_for(subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT))
+
+
+def wait_for(child: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a pytest, once it has ended.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed. pytest receives it too, and has removed its stack.
+    """
+    interrupted = False
     while True:
         try:
-            return child.wait()
+            status = child.wait()
         except KeyboardInterrupt:
-            continue  # pytest receives Ctrl-C too, and needs time to remove its stack
+            interrupted = True
+            continue
+        if interrupted:
+            raise KeyboardInterrupt
+        return status

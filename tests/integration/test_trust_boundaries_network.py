@@ -144,13 +144,16 @@ def test_another_site_makes_no_silence_with_the_users_log_in(stack: Stack):
 
 CONNECT = """
 import json, socket, sys
-def opens(host, port):
+from concurrent.futures import ThreadPoolExecutor
+def opens(target):
     try:
-        socket.create_connection((host, port), timeout=1).close()
+        socket.create_connection(target, timeout=2).close()
     except OSError:
         return False
     return True
-print(json.dumps([f"{host}:{port}" for host, port in json.loads(sys.argv[1]) if opens(host, port)]))
+targets = [tuple(target) for target in json.loads(sys.argv[1])]
+with ThreadPoolExecutor(16) as pool:
+    print(json.dumps([f"{host}:{port}" for (host, port), open in zip(targets, pool.map(opens, targets)) if open]))
 """
 RECEIVERS = [("statsd-exporter", 9125), ("otel-collector", 4317), ("otel-collector", 4318)]
 CLOSED = {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from typer.testing import CliRunner
@@ -279,18 +280,40 @@ def test_interrupted_up_exits_with_130_and_names_up(project, docker):
 @pytest.mark.parametrize(
     ("arguments", "ran", "code"),
     [
-        ([], ["checks", "tests/unit", "tests/images", "tests/integration", "tests/resilience"], FAILURE),
+        ([], ["checks", "tests/unit", "images", "tests/images", "tests/integration", "tests/resilience"], FAILURE),
         (["checks"], ["checks"], FAILURE),
         (["tests/unit/ml", "-k", "row"], ["tests/unit/ml"], 0),
     ],
 )
 def test_failed_check_does_not_skip_the_other_checks(monkeypatch, arguments, ran, code):
     seen = []
+
+    @contextmanager
+    def in_background(arguments):
+        seen.append(arguments[0])
+        yield lambda: 0
+
     monkeypatch.setattr(test_command, "checks", lambda: seen.append("checks") or {"bad": ["false"], "good": ["true"]})
+    monkeypatch.setattr(test_command, "obtain_images", lambda: seen.append("images") or True)
     monkeypatch.setattr(test_command, "pytest", lambda arguments: seen.append(arguments[0]) or 0)
+    monkeypatch.setattr(test_command, "in_background", in_background)
     result = CliRunner().invoke(app, ["test", *arguments])
     assert (seen, result.exit_code) == (ran, code)
     assert ("good: passed" in result.output) == ("checks" in ran)
+
+
+def test_suite_in_the_background_prints_its_output_at_the_end(capfd):
+    with test_command.in_background(["--version"]) as finish:
+        assert finish() == 0
+    assert "pytest" in capfd.readouterr().out
+
+
+def test_image_that_cannot_be_obtained_skips_the_suites_with_containers(monkeypatch):
+    ran = []
+    monkeypatch.setattr(test_command, "obtain_images", lambda: False)
+    monkeypatch.setattr(test_command, "pytest", lambda arguments: ran.append(arguments[0]) or 0)
+    assert test_command.run_suites() == ["images"]
+    assert ran == ["tests/unit"]
 
 
 def test_benches_are_listed_without_a_stack():
