@@ -185,6 +185,19 @@ def test_a_task_reaches_statsd_and_otlp_and_nothing_else(stack: Stack, component
     assert reached == [f"{host}:{port}" for host, port in RECEIVERS]
 
 
+def test_a_dag_file_reaches_no_api(stack: Stack):
+    (source,) = stack.containers("dag-processor")
+    services = [("gateway", 8080), ("gateway", 8081), ("api-server", 8080), ("execution-api", 8080)]
+    addresses = [
+        (address, port)
+        for service, port in services
+        for each in stack.containers(service)
+        for address in each.ip.values()
+    ]
+    reached = source.execute("python", "-S", "-c", CONNECT, json.dumps([*services, *addresses])).stdout
+    assert json.loads(reached) == []
+
+
 ASK = """
 import base64, json, sys, urllib.error, urllib.request
 url, log_in, method, content = json.loads(sys.argv[1])
