@@ -31,7 +31,7 @@ ACCESS = {
 BY_COLUMN = (
     "test_a_task_accesses_exactly_its_column",
     "test_a_dag_file_accesses_exactly_its_column",
-    "test_a_dag_file_reaches_no_api",
+    "test_a_dag_file_has_no_access_to_an_api",
     "test_each_role_accesses_exactly_its_column",
 )
 """The tests of all rows of ACCESS; the last one has the columns from Viewer to neighbour."""
@@ -46,6 +46,14 @@ BOUNDARIES = {
     "read metrics and the Slack stub, past the pages": (
         "no no no no no no yes no",
         "test_a_task_reaches_statsd_and_otlp_and_nothing_else",
+        "test_only_the_doors_publish_ports_and_only_on_loopback",
+        "test_a_host_user_reaches_these_ports_without_a_log_in",
+    ),
+    "silence alerts": (
+        "no no no no no no yes no",
+        "test_a_task_reaches_statsd_and_otlp_and_nothing_else",
+        "test_a_task_gives_an_alertmanager_findings_only",
+        "test_each_role_accesses_exactly_its_column",
         "test_only_the_doors_publish_ports_and_only_on_loopback",
         "test_a_host_user_reaches_these_ports_without_a_log_in",
     ),
@@ -95,8 +103,8 @@ def table() -> list[str]:
     rows = [("", *WHO, "test"), ("---",) * (len(WHO) + 2)]
     rows += [(access, *cells.split(), "1") for access, cells in ACCESS.items()]
     for access, (cells, *tests) in BOUNDARIES.items():
-        notes += [note for test in tests if (note := f"`{test}`") not in notes]
-        numbers = sorted(notes.index(f"`{test}`") + 1 for test in tests)
+        notes += [note for test in tests if test not in BY_COLUMN and (note := f"`{test}`") not in notes]
+        numbers = sorted(1 if test in BY_COLUMN else notes.index(f"`{test}`") + 1 for test in tests)
         rows.append((access, *cells.split(), ", ".join(map(str, numbers))))
     listed = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return [*(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows), "", *listed]

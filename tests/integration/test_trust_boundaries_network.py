@@ -185,19 +185,6 @@ def test_a_task_reaches_statsd_and_otlp_and_nothing_else(stack: Stack, component
     assert reached == [f"{host}:{port}" for host, port in RECEIVERS]
 
 
-def test_a_dag_file_reaches_no_api(stack: Stack):
-    (source,) = stack.containers("dag-processor")
-    services = [("gateway", 8080), ("gateway", 8081), ("api-server", 8080), ("execution-api", 8080)]
-    addresses = [
-        (address, port)
-        for service, port in services
-        for each in stack.containers(service)
-        for address in each.ip.values()
-    ]
-    reached = source.execute("python", "-S", "-c", CONNECT, json.dumps([*services, *addresses])).stdout
-    assert json.loads(reached) == []
-
-
 ASK = """
 import base64, json, sys, urllib.error, urllib.request
 url, log_in, method, content = json.loads(sys.argv[1])
@@ -218,6 +205,21 @@ def ask(container: Container, url: str, log_in: str = "", method: str = "GET", c
     sent = json.dumps([url, log_in, method, content])
     status, text = json.loads(container.execute("python", "-S", "-c", ASK, sent).stdout)
     return status, text
+
+
+def test_a_dag_file_has_no_access_to_an_api(stack: Stack):
+    """It shares networks with the Execution API servers, which refuse it without a token."""
+    (source,) = stack.containers("dag-processor")
+    targets = [("gateway", 8080), ("gateway", 8081), ("api-server", 8080)]
+    targets += [
+        (address, port)
+        for service, port in targets
+        for each in stack.containers(service)
+        for address in each.ip.values()
+    ]
+    reached = source.execute("python", "-S", "-c", CONNECT, json.dumps(targets)).stdout
+    assert json.loads(reached) == []
+    assert ask(source, "http://execution-api:8080/execution/variables/any")[0] == 401
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -136,7 +136,7 @@ PROBES: dict[str, Callable[[Visitor], bool]] = {
     ),
     "manage users and roles": lambda visitor: visitor.may(
         ("GET", "/auth/fab/v1/users", None),
-        ("POST", "/auth/fab/v1/users", account("tests-new", "Admin", "p" * 24)),
+        ("POST", "/auth/fab/v1/users", account("tests-new", "Viewer", secrets.token_urlsafe(24))),
         ("DELETE", "/auth/fab/v1/users/tests-new", None),
         ("POST", "/auth/fab/v1/roles", {"name": "tests-new", "actions": []}),
         ("DELETE", "/auth/fab/v1/roles/tests-new", None),
@@ -226,7 +226,7 @@ def test_a_task_accesses_exactly_its_column(stack: Stack, run: str, outcomes: di
 
 
 def test_a_dag_file_accesses_exactly_its_column(stack: Stack, run: str):
-    """By the database; test_a_dag_file_reaches_no_api shows that it has no other way."""
+    """By the database; test_a_dag_file_has_no_access_to_an_api shows that it has no other way."""
     path = "/dags/accesses_everything/details"
 
     def parsed() -> set[str]:
