@@ -10,6 +10,7 @@ import typer
 from ops.commands.alerts import alerts
 from ops.commands.bench import bench
 from ops.commands.dashboards import dashboards
+from ops.commands.doctor import doctor
 from ops.commands.down import down
 from ops.commands.drill import drill
 from ops.commands.failover import failover
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(status)
+app.command()(doctor)
 app.command()(scale)
 app.command()(trigger)
 app.command()(failover)

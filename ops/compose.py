@@ -32,6 +32,9 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 SUSPENDED = re.compile(r"^suspended tasks: (\d+)$", re.MULTILINE)
 REFUSED = re.compile(r"^refused log-ins: (\d+) addresses, (\d+) users$", re.MULTILINE)
 
+NEVER = "0001-01-01T00:00:00Z"
+"""Docker's time of the start of a container that has not started."""
+
 ANSWER_SECONDS = 5.0
 """Timeout of `docker inspect` for one container."""
 PAUSE_TRIES = 20
@@ -53,6 +56,9 @@ class Instance:
         suspended_tasks: Worker slots that a suspended task occupies, from the last health check.
         refused_addresses: Addresses whose log-ins the gateway or the pages' door refuses, from the last health check.
         refused_users: Users whose log-ins it refuses from new addresses.
+        started: Time of the last start, seconds since the epoch; 0 if it never started.
+        restarts: Restarts by Docker since the creation.
+        was_out_of_memory: Whether it last ended at its memory limit.
     """
 
     id: str
@@ -63,6 +69,9 @@ class Instance:
     suspended_tasks: int = 0
     refused_addresses: int = 0
     refused_users: int = 0
+    started: float = 0.0
+    restarts: int = 0
+    was_out_of_memory: bool = False
 
     @property
     def is_healthy(self) -> bool:
@@ -222,6 +231,9 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
         suspended_tasks=suspended_tasks(log),
         refused_addresses=refused_addresses,
         refused_users=refused_users,
+        started=max(0.0, datetime.fromisoformat(state.get("StartedAt", NEVER)).timestamp()),
+        restarts=container.get("RestartCount", 0),
+        was_out_of_memory=state.get("OOMKilled", False),
     )
 
 

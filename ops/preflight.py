@@ -6,6 +6,7 @@ import errno
 import shutil
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from ops.services import DATA_PROFILES, POSTGRES_NODES, published_with
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ops.project import Project
 
@@ -33,6 +34,7 @@ MEMORY_NEEDED = 4 * GIB
 """Available memory for a first start: the idle stack takes 2.9 GiB, a pipeline run some hundreds of MiB more."""
 REPLICAS_MEMORY = 1 * GIB
 """Further memory for profile data-ha: the second Postgres, etcd, the Redis replicas and the Sentinels."""
+DOCKER_SECONDS = 30.0
 DISK_NEEDED = 8 * GIB
 """Free space for Docker's data: 1.7 GiB of images, twice that of build caches, and room for logs and the database."""
 
@@ -44,21 +46,41 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
         StackError: The first failed check.
     """
     check_docker()
-    check_dags(project, settings)
+    for run in checks(project, settings):
+        run()
+
+
+def problems(project: Project, settings: Mapping[str, str]) -> list[StackError]:
+    """Return the error of every failed check, on a machine where this user can use Docker."""
+    found = []
+    for run in checks(project, settings):
+        try:
+            run()
+        except StackError as error:
+            found.append(error)
+    return found
+
+
+def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """Yield the checks that follow that of Docker; each raises StackError."""
+    yield partial(check_dags, project, settings)
     external = not set(profiles(settings)).intersection(DATA_PROFILES)
     if external:
-        check_external(project, settings)
+        yield partial(check_external, project, settings)
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
     own_ports = frozenset[int]().union(*(instance.ports for each in by_service.values() for instance in each))
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
-    secrets_store.check(project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external)
-    alertmanager_config.check_email(settings, secrets_store.optional(project), project.shown(project.env_file))
-    check_ports(project, settings, own=own_ports)
-    container_limits.check_machine(project, settings, machine_memory())
+    yield partial(
+        secrets_store.check, project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external
+    )
+    optional, env_file = secrets_store.optional(project), project.shown(project.env_file)
+    yield partial(alertmanager_config.check_email, settings, optional, env_file)
+    yield partial(check_ports, project, settings, own=own_ports)
+    yield partial(container_limits.check_machine, project, settings, machine_memory())
     if not compose.in_state(by_service, "running"):
-        check_memory(MEMORY_NEEDED + (REPLICAS_MEMORY if "data-ha" in profiles(settings) else 0))
-        check_disk()
+        yield partial(check_memory, MEMORY_NEEDED + (REPLICAS_MEMORY if "data-ha" in profiles(settings) else 0))
+        yield check_disk
 
 
 def check_docker() -> None:
@@ -69,9 +91,14 @@ def check_docker() -> None:
             hint="run this as root on Debian or Ubuntu to install Docker, or follow "
             "https://docs.docker.com/engine/install/",
         )
-    result = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
-    )
+    version = ["docker", "version", "--format", "{{.Server.Version}}"]
+    try:
+        result = subprocess.run(version, capture_output=True, text=True, check=False, timeout=DOCKER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise StackError(
+            f"cannot use Docker: the daemon has not answered for {DOCKER_SECONDS:.0f} s",
+            hint="run sudo systemctl restart docker",
+        ) from None
     stderr = result.stderr.strip()
     if "permission denied" in stderr.lower():
         raise StackError(
