@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,22 +22,41 @@ from ops.commands.scale import scale
 from ops.commands.silence import silence
 from ops.commands.slack import slack
 from ops.commands.status import status
+from ops.commands.support_bundle import support_bundle
 from ops.commands.test import test
 from ops.commands.trigger import trigger
 from ops.commands.up import up
 from ops.errors import INTERRUPTED, StackError
+from ops.project import ROOT, version
 from ops.screen import error_console
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="./ops/stack",
-    help="Operate Airflow HA: an Airflow on Celery that survives the loss of any one container.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def show_version(is_given: bool) -> None:
+    """Print the version and exit."""
+    if is_given:
+        typer.echo(version(ROOT))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Operate Airflow HA: an Airflow on Celery that survives the loss of any one container."""
+
+
 app.command()(up)
 app.command()(status)
 app.command()(doctor)
@@ -48,6 +68,7 @@ app.command()(alerts)
 app.command()(silence)
 app.command()(slack)
 app.command()(patches)
+app.command()(support_bundle)
 app.command()(restart)
 app.command()(dashboards)
 app.command()(drill)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -65,6 +66,11 @@ def current_project() -> Project:
     """Return the project of STACK_STATE_DIR, by default that of compose/."""
     state = os.environ.get("STACK_STATE_DIR")
     return Project(root=ROOT, state=Path(state).resolve() if state else ROOT / "compose")
+
+
+def version(root: Path) -> str:
+    """Return the project's version; pyproject.toml is its only place."""
+    return str(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
 
 
 def dags_folder(project: Project, settings: Mapping[str, str]) -> Path:

@@ -17,7 +17,8 @@ SECRETS: Final = Path("/run/secrets")
 """The mount point of a container's secrets."""
 MIN_LINE: Final = 16
 """The least characters for which a line of a multi-line secret, such as a key, is masked separately."""
-PASSWORD_NAME: Final = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+PASSWORD_NAME: Final = re.compile(r"pass|pwd|secret|token|key|credential|signature|webhook|dsn", re.IGNORECASE)
+"""Names whose values are secrets."""
 
 
 def forms(secret: str) -> list[str]:

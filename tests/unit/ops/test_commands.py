@@ -209,7 +209,21 @@ def test_status_before_up_exits_with_1_and_names_up(project, docker):
     assert "./ops/stack up" in result.stdout
 
 
-COMMANDS = ("up", "status", "scale", "restart", "trigger", "logs", "alerts", "silence", "slack", "test", "down")
+COMMANDS = (
+    "up",
+    "status",
+    "doctor",
+    "support-bundle",
+    "scale",
+    "restart",
+    "trigger",
+    "logs",
+    "alerts",
+    "silence",
+    "slack",
+    "test",
+    "down",
+)
 
 
 def test_help_names_every_command():

@@ -16,7 +16,8 @@ import pytest
 from ops.project import ROOT
 
 
-def test_compiled_python_is_kept_in_the_projects_folder(tmp_path):
+@pytest.mark.parametrize("command", ["--help", "--version", "doctor", "support-bundle"])
+def test_compiled_python_is_kept_in_the_projects_folder(tmp_path, command):
     shutil.copytree(ROOT / "ops/bootstrap", tmp_path / "ops/bootstrap")
     shutil.copy(ROOT / "ops/stack", tmp_path / "ops/stack")
     python = tmp_path / ".venv/bin/python"
@@ -28,9 +29,10 @@ def test_compiled_python_is_kept_in_the_projects_folder(tmp_path):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, 0))
 
+    # These need no Docker: this one does not answer.
     done = subprocess.run(
-        [tmp_path / "ops/stack", "--help"],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        [tmp_path / "ops/stack", command],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin", "DOCKER_HOST": "tcp://127.0.0.1:1"},
         capture_output=True,
         text=True,
         check=True,
