@@ -93,6 +93,7 @@ def test_transaction_that_blocks_others_is_urgent_with_its_end(stack: Stack):
     postgres(stack).execute("psql", "-U", "postgres", "-d", "airflow", "-c", "DROP TABLE tests_doctor")
 
 
+@pytest.mark.nightly
 def test_queue_without_a_worker_is_found_with_the_setting(stack: Stack):
     redis(stack, "lpush", QUEUE, "message")
     try:
@@ -105,6 +106,7 @@ def test_queue_without_a_worker_is_found_with_the_setting(stack: Stack):
         redis(stack, "del", QUEUE)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("service", ["triggerer", "postgres"])
 def test_service_that_is_down_is_urgent(healthy_stack: Stack, service: str):
     (container,) = healthy_stack.containers(service)
