@@ -114,6 +114,7 @@ URL: Final = matching(r'https?://[^\s/<>|{}"][^\s<>|{}"]*', "an address that beg
 # Compose takes any other beginning for the name of a volume.
 MOUNTED_PATH: Final = matching(r"[./][^:]*", "a path that begins with /, ./ or ../, without a colon")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+", "an e-mail address")
+DAYS: Final = integer(0, 36500, "a number of days, 0 to keep everything")
 REQUEST_LIMIT: Final = Kind("a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)", is_request_limit)
 
 KINDS: Final[dict[str, Kind]] = {
@@ -170,6 +171,15 @@ KINDS: Final[dict[str, Kind]] = {
     "TASK_SUSPENSION_LIMIT": integer(
         *SUSPENSION_SECONDS, "for how long a task may be suspended, {} to {} seconds".format(*SUSPENSION_SECONDS)
     ),
+    "MAINTENANCE_HOUR": integer(0, 23, "an hour in UTC, 0 to 23"),
+    "RETENTION_RUNS_DAYS": DAYS,
+    "RETENTION_MONITORING_DAYS": DAYS,
+    "RETENTION_AUDIT_DAYS": DAYS,
+    "RETENTION_LOGS_DAYS": DAYS,
+    "RETENTION_LOGS_SIZE": matching(r"0|[1-9]\d{0,8}[mgt]", "a size such as 500m or 20g, or 0 for no limit"),
+    "RETENTION_DISK_PERCENT": integer(50, 100, "a percentage, 50 to 100"),
+    "RETENTION_ARTIFACTS_DAYS": DAYS,
+    "RETENTION_MODELS": integer(0, 1_000_000, "a number of models, 0 to keep all"),
     "PATCHES": matching("|".join(registry.MODES), f"one of {', '.join(registry.MODES)}"),
     "PATCHES_DISABLED": Kind(
         f"names of {', '.join(sorted(registry.NAMES))}",

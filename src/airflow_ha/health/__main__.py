@@ -1,4 +1,6 @@
-"""The probe that Docker runs: `python -S -m airflow_ha.health {http PORT PATH | scheduler | job TYPE | worker}`.
+"""The probe that Docker runs: `python -S -m airflow_ha.health PROBE`.
+
+PROBE is `http PORT PATH`, `scheduler`, `job TYPE`, `worker` or `maintenance`.
 
 `http PORT PATH frontend` asks on the container's address with a route outside, where API servers and Flower listen.
 
@@ -16,7 +18,13 @@ import socket
 import sys
 import time
 
-from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_MAX_AGE, JOB_MAX_AGE
+from airflow_ha.health.freshness import (
+    CONSUMPTION_FILE,
+    CONSUMPTION_MAX_AGE,
+    JOB_MAX_AGE,
+    MAINTENANCE_FILE,
+    MAINTENANCE_MAX_AGE,
+)
 
 TYPE_CHECKING = False  # the import of `typing` is among the slowest
 if TYPE_CHECKING:
@@ -46,6 +54,8 @@ def main(arguments: list[str]) -> None:
             probe_job(job_type)
         case ["worker"]:
             probe_worker()
+        case ["maintenance"]:
+            probe_maintenance()
         case _:
             finish(UNHEALTHY, __doc__ or "")
 
@@ -165,6 +175,20 @@ def probe_worker() -> None:
     if age > CONSUMPTION_MAX_AGE:
         reason = f"consumed its queues {age:.0f} s ago" if age != float("inf") else "has not consumed its queues yet"
         finish(UNHEALTHY if dependencies().is_broker_up() else DEPENDENCY_DOWN, reason)
+
+
+def probe_maintenance() -> None:
+    """Exit unhealthy unless maintenance worked or waited recently; print what it waits for."""
+    try:
+        with open(MAINTENANCE_FILE) as file:  # noqa: PTH123 (without pathlib)
+            reason = file.read()
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        finish(UNHEALTHY, "has not started yet")
+    if age > MAINTENANCE_MAX_AGE:
+        finish(UNHEALTHY, f"worked {age:.0f} s ago")
+    if reason:
+        print(f"maintenance: {reason}")
 
 
 if __name__ == "__main__":

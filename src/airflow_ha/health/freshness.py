@@ -11,3 +11,9 @@ CONSUMPTION_MAX_AGE = 30.0
 
 JOB_MAX_AGE = 30.0
 """Seconds without a heartbeat after which a job is unhealthy: six missed heartbeats of 5 s."""
+
+MAINTENANCE_FILE = "/tmp/maintenance"  # noqa: S108
+"""Its modification time is the last time at which maintenance worked or waited; its content is what holds it."""
+
+MAINTENANCE_MAX_AGE = 6 * 3600.0
+"""Seconds after which maintenance counts as hung: VACUUM of a large table is one statement."""

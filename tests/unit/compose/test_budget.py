@@ -14,10 +14,10 @@ from ops.services import MAX_INSTANCES
 from ops.setting_checks import SUSPENSION_SECONDS
 from tests.unit.compose.model import COMPOSE, CONFIG_FILE_POSTGRES, ONE_SHOTS, compose_model
 
-GIB = 1024**3
+GIB, MIB = 1024**3, 1024**2
 
 MEMORY_BUDGET = {
-    ("data", "flower"): 14 * GIB,
+    ("data", "flower"): 14 * GIB + 256 * MIB,
     ("data", "flower", "observability"): 16 * GIB,
     ("data-ha", "flower", "observability"): 18 * GIB,
 }

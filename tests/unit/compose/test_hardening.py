@@ -102,7 +102,7 @@ def test_services_on_the_path_of_heartbeats_come_first():
     assert first == {"gateway", "execution-api", "postgres", "redis"} | {
         name for name, service in SERVICES.items() if service.get("profiles") == ["data-ha"]
     }
-    assert {name for name, weight in shares.items() if weight < default} == {"api-server"}
+    assert {name for name, weight in shares.items() if weight < default} == {"api-server", "maintenance"}
 
 
 def test_only_the_doors_publish_ports_and_on_loopback_only():
@@ -154,6 +154,7 @@ def test_a_data_network_has_only_clients_of_its_data():
         "scheduler",
         "dag-processor",
         "triggerer",
+        "maintenance",
     }
     # The worker uses Celery's results.
     postgres_services = {"postgres", "postgres-exporter", *POSTGRES_NODES, *ETCD}
@@ -162,7 +163,10 @@ def test_a_data_network_has_only_clients_of_its_data():
     assert members["broker"] == {"scheduler", "worker", "flower"} | redis_services
 
 
-AIRFLOW = {"migrate", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker", "flower"}
+AIRFLOW = {
+    *("migrate", "api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker", "flower"),
+    "maintenance",
+}
 RECEIVERS = {"statsd-exporter", "otel-collector"}
 
 
@@ -246,7 +250,7 @@ def test_worker_and_flower_have_no_metadata_credentials():
         assert "no-access@" in service["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
-def test_only_components_that_run_dag_code_have_dags_and_write_logs():
+def test_only_dag_code_has_dags_and_only_maintenance_its_logs_too():
     def mounting(target: str) -> dict[str, bool]:
         """Return the services with a mount at a folder, and whether it is read-only."""
         mounts = [
@@ -256,7 +260,7 @@ def test_only_components_that_run_dag_code_have_dags_and_write_logs():
 
     run_dag_code = {"worker", "dag-processor", "triggerer"}
     assert mounting("/opt/airflow/dags") == dict.fromkeys(run_dag_code, True)
-    assert mounting("/opt/airflow/logs") == dict.fromkeys(run_dag_code, False) | {"api-server": True}
+    assert mounting("/opt/airflow/logs") == dict.fromkeys({*run_dag_code, "maintenance"}, False) | {"api-server": True}
 
 
 def test_no_component_serves_logs():
@@ -276,12 +280,12 @@ def test_flower_refuses_every_operation_by_default():
     assert [handler for handler, post in writers.items() if "options.read_only:" not in inspect.getsource(post)] == []
 
 
-def test_only_migrate_has_the_superuser_and_only_schedulers_read_results():
+def test_only_migrate_has_the_superuser_and_no_dag_code_reads_results():
     def readers(secret: str) -> set[str]:
         return {name for name, service in SERVICES.items() if secret in service.get("secrets", [])}
 
     assert readers("postgres_superuser_conn") == {"migrate"}
-    assert readers("celery_results_owner") == {"migrate", "scheduler"}
+    assert readers("celery_results_owner") == {"migrate", "scheduler", "maintenance"}
     assert readers("celery_result_backend") == {"migrate", "worker"}
 
 

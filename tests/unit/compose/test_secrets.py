@@ -14,6 +14,7 @@ SECURITY = ROOT / ".github/SECURITY.md"
 ALERTMANAGER = [ROOT / "alerting/alertmanager"]
 READ_ELSEWHERE = {
     "migrate": [ROOT / "src/airflow_ha/migrate.py", ROOT / "src/airflow_ha/result_database.py"],
+    "maintenance": [ROOT / "src/airflow_ha/maintenance/__main__.py"],
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
     # ./ops/stack runs redis-cli in these.

@@ -18,6 +18,7 @@ NO_TARGET = {
     "pages": "drills read Prometheus and the Slack stub through it",
     "flower": "a UI that no other service asks",
     "slack-stub": "stands for Slack and receives the notifications that drills read",
+    "maintenance": "no other service waits for it; a crash of it is a test of images",
     "cadvisor": "only its own metrics are missing; the alert drill `telemetry`",
     "postgres-exporter": "as cadvisor",
     "redis-exporter": "as cadvisor",

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_ha.health import __main__ as probe
 from airflow_ha.health import blocked_slots, dependencies
-from ops.compose import suspended_tasks
+from ops.compose import suspended_tasks, waits_for
 from ops.project import ROOT
 
 
@@ -273,3 +273,17 @@ def test_outer_address_is_that_of_the_route_outside():
     if result.returncode != 0:
         pytest.skip(f"no network namespace here: {result.stderr.strip()}")
     assert result.stdout.strip() == "10.2.0.2"
+
+
+@pytest.mark.parametrize(("age", "code"), [(60, 0), (7 * 3600, 1), (None, 1)])
+def test_maintenance_is_healthy_while_it_works_or_waits(monkeypatch, tmp_path, capsys, age, code):
+    """The output has the form that `./ops/stack status` parses."""
+    file = tmp_path / "maintenance"
+    monkeypatch.setattr(probe, "MAINTENANCE_FILE", str(file))
+    if age is not None:
+        file.write_text("waits for approval")
+        os.utime(file, (time.time() - age,) * 2)
+    assert verdict("maintenance") == code
+    if code == 0:
+        log = [{"Output": capsys.readouterr().out}]
+        assert waits_for(log) == "waits for approval"
