@@ -16,6 +16,7 @@ from ops.commands.down import down
 from ops.commands.drill import drill
 from ops.commands.failover import failover
 from ops.commands.logs import logs
+from ops.commands.maintenance import maintenance
 from ops.commands.patches import patches
 from ops.commands.restart import restart
 from ops.commands.scale import scale
@@ -70,6 +71,7 @@ app.command()(slack)
 app.command()(patches)
 app.command()(support_bundle)
 app.command()(restart)
+app.command()(maintenance)
 app.command()(dashboards)
 app.command()(drill)
 app.command()(bench)

@@ -30,6 +30,7 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """The name that Docker gives to an anonymous volume."""
 
 SUSPENDED = re.compile(r"^suspended tasks: (\d+)$", re.MULTILINE)
+MAINTENANCE = re.compile(r"^maintenance: (.+)$", re.MULTILINE)
 REFUSED = re.compile(r"^refused log-ins: (\d+) addresses, (\d+) users$", re.MULTILINE)
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -59,6 +60,7 @@ class Instance:
         started: Time of the last start, seconds since the epoch; 0 if it never started.
         restarts: Restarts by Docker since the creation.
         was_out_of_memory: Whether it last ended at its memory limit.
+        waits_for: What maintenance waits for, from the last health check.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Instance:
     started: float = 0.0
     restarts: int = 0
     was_out_of_memory: bool = False
+    waits_for: str = ""
 
     @property
     def is_healthy(self) -> bool:
@@ -234,6 +237,7 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
         started=max(0.0, datetime.fromisoformat(state.get("StartedAt", NEVER)).timestamp()),
         restarts=container.get("RestartCount", 0),
         was_out_of_memory=state.get("OOMKilled", False),
+        waits_for=waits_for(log),
     )
 
 
@@ -253,6 +257,16 @@ def suspended_tasks(log: Sequence[Mapping[str, Any]]) -> int:
     """
     match = SUSPENDED.search(log[-1].get("Output", "")) if log else None
     return int(match[1]) if match else 0
+
+
+def waits_for(log: Sequence[Mapping[str, Any]]) -> str:
+    """Return what maintenance waits for, which its last health check printed; empty for nothing.
+
+    Args:
+        log: Docker's record of the last checks, the newest at the end.
+    """
+    match = MAINTENANCE.search(log[-1].get("Output", "")) if log else None
+    return match[1] if match else ""
 
 
 def refused_log_ins(log: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

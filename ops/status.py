@@ -23,7 +23,7 @@ class InstanceStatus(TypedDict):
     """One container.
 
     `suspended_tasks` is the number of worker slots that suspended tasks occupy; `refused_addresses` and `refused_users`
-    are those whose log-ins the gateway refuses after too many failures.
+    are those whose log-ins the gateway refuses after too many failures; `waits_for` is what maintenance waits for.
     """
 
     id: str
@@ -32,6 +32,7 @@ class InstanceStatus(TypedDict):
     suspended_tasks: int
     refused_addresses: int
     refused_users: int
+    waits_for: str
 
 
 class ServiceStatus(TypedDict):
@@ -79,6 +80,7 @@ def service_statuses(model: Mapping[str, Any]) -> list[ServiceStatus]:
                     suspended_tasks=instance.suspended_tasks,
                     refused_addresses=instance.refused_addresses,
                     refused_users=instance.refused_users,
+                    waits_for=instance.waits_for,
                 )
                 for instance in by_service.get(name, [])
             ],

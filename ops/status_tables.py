@@ -38,6 +38,7 @@ def print_status(status: Status) -> None:
             f"{instance['id']}  [{HEALTH_COLOURS[instance['health']]}]{instance['state']}, {instance['health']}[/]"
             + (f"[yellow], suspended tasks: {suspended}[/]" if (suspended := instance["suspended_tasks"]) else "")
             + refused_log_ins(instance)
+            + (f"[yellow], {escape(waits)}[/]" if (waits := instance["waits_for"]) else "")
             for instance in service["instances"]
         )
         colour = "green" if is_ready(service) else "red"

@@ -45,7 +45,7 @@ def test_stack_with_all_replicas_healthy_is_ready(stack):
     assert status_now["services"][1]["wanted"] == status_now["services"][1]["healthy"] == 2
     assert status_now["services"][1]["instances"][0] == {
         "id": "scheduler100", "state": "running", "health": "healthy", "suspended_tasks": 0,
-        "refused_addresses": 0, "refused_users": 0,
+        "refused_addresses": 0, "refused_users": 0, "waits_for": "",
     }  # fmt: skip
     assert status_now["images"] == {"AIRFLOW_IMAGE": {"reference": "airflow-ha/airflow:1", "origin": "airgap"}}
     assert status_now["urls"]["airflow"] == "http://localhost:8080"
@@ -69,6 +69,14 @@ def test_refused_log_ins_come_from_the_gateways_health_check(stack):
     (instance,) = next(service for service in now["services"] if service["name"] == "gateway")["instances"]
     assert (instance["refused_addresses"], instance["refused_users"]) == (2, 1)
     assert refused_log_ins(instance) == "[yellow], log-ins refused: 2 addresses, 1 users[/]"
+
+
+def test_what_maintenance_waits_for_comes_from_its_health_check(stack):
+    service = container("maintenance", 1, health="healthy")
+    service["State"]["Health"]["Log"] = [{"Output": "maintenance: waits for approval: run ./ops/stack maintenance\n"}]
+    now = stack(service, MIGRATED)
+    (instance,) = next(each for each in now["services"] if each["name"] == "maintenance")["instances"]
+    assert instance["waits_for"] == "waits for approval: run ./ops/stack maintenance"
 
 
 @pytest.mark.parametrize(
