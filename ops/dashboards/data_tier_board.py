@@ -92,10 +92,27 @@ DATA_TIER = Dashboard(
         (
             Panel(
                 "Postgres: size",
-                "How fast does each database grow? `airflow db clean` deletes old runs.",
+                "How fast does each database grow? Maintenance keeps it steady after RETENTION_RUNS_DAYS.",
                 "lines",
                 (Query('pg_database_size_bytes{datname!~"template.*"}', "{{datname}}"),),
                 unit="bytes",
+            ),
+            Panel(
+                "Maintenance: since the last success",
+                "Were old rows, logs and artifacts removed last night? After three days without success they pile up.",
+                "value",
+                (Query("time() - max(airflow_ha_maintenance_last_success_timestamp_seconds)"),),
+                unit="s",
+                steps=((None, "green"), (2 * 86400, "orange"), (3 * 86400, "red")),
+                width=4,
+                runbook="MaintenanceOverdue",
+            ),
+            Panel(
+                "Maintenance: removed a day",
+                "What goes: rows, files and versions? A jump follows a lower limit, or a load that ended long ago.",
+                "lines",
+                (Query("sum by (kind) (increase(airflow_ha_maintenance_removed_total[1d])) > 0", "{{kind}}"),),
+                width=8,
             ),
             Panel(
                 "Postgres: deadlocks",
@@ -105,6 +122,8 @@ DATA_TIER = Dashboard(
                 steps=NONE_IS_GOOD,
                 width=4,
             ),
+        ),
+        (
             Panel(
                 "Redis: commands and clients",
                 "How high is the broker's load, and are clients connected? Every worker and scheduler has a few "
@@ -114,7 +133,7 @@ DATA_TIER = Dashboard(
                     Query("rate(redis_commands_processed_total[$__rate_interval])", "commands a second"),
                     Query("redis_connected_clients", "clients"),
                 ),
-                width=8,
+                width=16,
             ),
             Panel(
                 "Redis: rejected clients",
@@ -122,7 +141,6 @@ DATA_TIER = Dashboard(
                 "value",
                 (Query("increase(redis_rejected_connections_total[$__range])"),),
                 steps=NONE_IS_GOOD,
-                width=4,
             ),
         ),
         (

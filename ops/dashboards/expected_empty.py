@@ -6,6 +6,7 @@ from typing import Final
 
 EXPECTED_EMPTY: Final = {
     ("airflow-overview", "Failed tries a minute, by DAG"): "only while tries fail",
+    ("airflow-data-tier", "Maintenance: removed a day"): "only after something old was removed",
     ("airflow-dags-and-tasks", "Failed tries, by task"): "only if tries failed in the selected time",
     ("airflow-dags-and-tasks", "Failure rate, by task"): "only tasks that failed in the last hour",
     ("airflow-schedulers-and-workers", "Tasks starved by a full pool"): "only while a pool is full",
