@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from airflow_ha.sizes import MIB
-from ops.bench import cgroup_usage, telemetry_cost
+from ops.bench import cgroup_usage, maintenance_load, telemetry_cost
 from ops.bench.statistics import by_service, percentile
 from ops.bench.targets import OURS, STOCK
 from ops.bench.ui_load import CLIENTS, LOAD_SECONDS, TIMEOUT, ui_traffic
@@ -269,5 +269,14 @@ GOALS = (
         1.05,
         variant=telemetry_cost.ON,
         base=telemetry_cost.OFF,
+    ),
+    Goal(
+        maintenance_load.NAME,
+        f"the delay of a first task, p95, s, {maintenance_load.DURING} maintenance, against {maintenance_load.BEFORE}",
+        maintenance_load.DELAY,
+        "ratio",
+        1.5,
+        variant=maintenance_load.DURING,
+        base=maintenance_load.BEFORE,
     ),
 )

@@ -11,6 +11,7 @@ from ops.bench import (
     commit_rate,
     dag_file_scaling,
     instance_scaling,
+    maintenance_load,
     memory_load,
     patch_switches,
     setting_comparison,
@@ -92,6 +93,7 @@ COMPARISONS = (
             patch_switches.measure,
         ),
     ),
+    Comparison(maintenance_load.NAME, maintenance_load.SUMMARY, maintenance_load.BEFORE, maintenance_load.compare),
     # The telemetry bench is last, because it fails on a stack without telemetry.
     Comparison(telemetry_cost.NAME, telemetry_cost.SUMMARY, telemetry_cost.OFF, telemetry_cost.compare),
 )

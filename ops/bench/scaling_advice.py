@@ -132,11 +132,11 @@ ADVICE: Final = (
         (Quote("workers", ONE_WORKER, CONNECTIONS), Quote("workers", ALL_WORKERS, CONNECTIONS)),
     ),
     Advice(
-        "**Rows.** Airflow deletes no rows by itself. Each try adds rows (task instance, rendered fields, XCom, log), "
-        "and the queries of schedulers and pages slow down with the size of the tables, not with the load. Run "
-        "`airflow db clean` in small batches every night. It does not reach Celery's results: run `delete from "
-        "celery_taskmeta where date_done < …` in their database. Then raise Postgres' `shared_buffers` until the live "
-        "rows fit.",
+        "**Rows.** Each try adds rows (task instance, rendered fields, XCom, log), and the queries of schedulers and "
+        "pages slow down with the size of the tables, not with the load. "
+        "[Maintenance](../README.md) removes old ones every night: with more load lower "
+        "`RETENTION_RUNS_DAYS` and `RETENTION_AUDIT_DAYS`. Then raise Postgres' `shared_buffers` until the live rows "
+        "fit.",
     ),
     Advice(
         "**StatsD series.** statsd-exporter keeps the counters and histograms of every DAG, task and file until it "

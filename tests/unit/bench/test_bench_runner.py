@@ -261,6 +261,7 @@ def test_missing_telemetry_is_refused(monkeypatch):
                 "patches",
                 "patch-modes",
                 "scheduler-rest",
+                "maintenance",
                 "telemetry",
             ],
         ),
