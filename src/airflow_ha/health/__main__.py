@@ -24,6 +24,7 @@ from airflow_ha.health.freshness import (
     JOB_MAX_AGE,
     MAINTENANCE_FILE,
     MAINTENANCE_MAX_AGE,
+    STOPPING_FILE,
 )
 
 TYPE_CHECKING = False  # the import of `typing` is among the slowest
@@ -162,12 +163,16 @@ def probe_worker() -> None:
 
     A worker can respond to `inspect ping` and consume nothing (https://github.com/apache/airflow/issues/63580), so the
     record comes from the consumer. In an outage of Redis no worker consumes, and a restart would end running tasks.
-    Suspended tasks are reported but do not make a worker unhealthy: a restart would lose them.
+    Suspended tasks are reported but do not make a worker unhealthy: a restart would lose them. Nor is a worker
+    unhealthy that finishes its tasks before it stops.
     """
     from airflow_ha.health.blocked_slots import blocked_slots
 
     if suspended := blocked_slots():
         print(f"suspended tasks: {suspended}")
+    if os.path.exists(STOPPING_FILE):  # noqa: PTH110 (without pathlib)
+        print("stops as soon as its tasks have ended")
+        return
     try:
         age = time.time() - os.stat(CONSUMPTION_FILE).st_mtime  # noqa: PTH116 (without pathlib)
     except FileNotFoundError:

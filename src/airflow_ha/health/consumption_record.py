@@ -3,16 +3,21 @@
 Every CONSUMPTION_INTERVAL seconds a timer in the worker's event loop checks the consumer: connected to the broker,
 subscribed to its queues, and its channel polled by the loop. A hung loop writes no record. Nor does a consumer that
 reconnected without its queues (https://github.com/apache/airflow/issues/63580).
+
+A worker that stops consumes nothing for as long as its tasks take. It records that too: the guard of its
+container would kill it after two minutes (compose/health/restart-when-unhealthy.sh).
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, current_app
+from celery.signals import worker_shutting_down
 
-from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_INTERVAL
+from airflow_ha.health.freshness import CONSUMPTION_FILE, CONSUMPTION_INTERVAL, CONSUMPTION_MAX_AGE, STOPPING_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +39,16 @@ def record(consumer: Any) -> None:
     """Write the consumed queues to CONSUMPTION_FILE if there are any."""
     if queues := consumed_queues(consumer):
         Path(CONSUMPTION_FILE).write_text("\n".join(queues) + "\n")
+
+
+def record_stop(**_: Any) -> None:
+    """Create STOPPING_FILE, unless the worker had stopped to consume: then the guard ends it, and may kill it."""
+    try:
+        age = time.time() - Path(CONSUMPTION_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return
+    if age <= CONSUMPTION_MAX_AGE:
+        Path(STOPPING_FILE).touch()
 
 
 class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -58,3 +73,4 @@ class ConsumptionRecord(bootsteps.StartStopStep):  # type: ignore[misc]  # Celer
 
 
 current_app.steps["consumer"].add(ConsumptionRecord)
+worker_shutting_down.connect(record_stop, weak=False)

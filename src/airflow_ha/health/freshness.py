@@ -3,6 +3,9 @@
 CONSUMPTION_FILE = "/tmp/consumption"  # noqa: S108 (the container's own tmpfs, of one user)
 """Its modification time is the time of the last record; its content is the consumed queues."""
 
+STOPPING_FILE = "/tmp/stopping"  # noqa: S108
+"""Exists while a worker finishes its tasks before it stops; start.sh removes it."""
+
 CONSUMPTION_INTERVAL = 5.0
 """Seconds between two records."""
 

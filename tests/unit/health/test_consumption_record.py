@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from types import SimpleNamespace
 
 import pytest
+from celery.signals import worker_shutting_down
 from kombu.asynchronous.timer import Timer
 
 from airflow_ha.health import consumption_record
@@ -70,6 +72,17 @@ def test_worker_that_lost_its_connection_writes_no_record(file):
     assert not run_next(worker.timer)
     assert not file.exists()
     step.stop(worker)  # Celery calls it again when the worker stops
+
+
+@pytest.mark.parametrize(("age", "recorded"), [(5.0, True), (31.0, False), (None, False)])
+def test_stop_is_recorded_only_by_a_worker_that_consumed(file, monkeypatch, tmp_path, age, recorded):
+    stopping = tmp_path / "stopping"
+    monkeypatch.setattr(consumption_record, "STOPPING_FILE", stopping)
+    if age is not None:
+        file.touch()
+        os.utime(file, (0, time.time() - age))
+    worker_shutting_down.send(sender="worker@host", sig="SIGTERM", how="Warm", exitcode=0)
+    assert stopping.exists() is recorded
 
 
 def test_celery_starts_the_record_after_the_queues():

@@ -163,6 +163,13 @@ def test_worker_not_consuming_is_unhealthy_unless_redis_is_down(consumption, mon
     assert verdict("worker") == code
 
 
+def test_worker_that_finishes_its_tasks_is_healthy(consumption, monkeypatch, tmp_path):
+    consumed(consumption, 31)
+    (tmp_path / "stopping").touch()
+    monkeypatch.setattr(probe, "STOPPING_FILE", str(tmp_path / "stopping"))
+    assert verdict("worker") == 0
+
+
 def test_worker_that_never_consumed_is_unhealthy(consumption, monkeypatch, capsys):
     monkeypatch.setattr(dependencies, "is_broker_up", lambda: True)
     assert verdict("worker") == 1
