@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ops import compose_override, settings_file
 from ops.child_process import ChildFailedError, run_with_progress
 from ops.errors import FAILURE, StackError
+from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 PROGRESS = re.compile(
     r"\s*(?P<kind>Container|Volume|Network)\s+(?P<name>\S+)\s+(?P<state>Created|Started|Waiting|Healthy|Exited|Stopping|Removed)"
 )
+
+RECREATED = re.compile(r"Container (\S+)\s+Recreate\b")
+"""The line of `up` about a container that differs from its service."""
 
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """The name that Docker gives to an anonymous volume."""
@@ -41,6 +45,11 @@ ANSWER_SECONDS = 5.0
 PAUSE_TRIES = 20
 ERROR_LINES = 8
 """Output lines of a failed command that its error quotes."""
+GUARD = "/usr/local/bin/restart-when-unhealthy.sh"
+"""The script that health checks run; its arguments are a limit and the probe."""
+PROBE_SECONDS = "8"
+KILL_SECONDS = 30.0
+"""Longest time that Docker takes to kill a container that has not stopped in time."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +327,84 @@ def published(container: Mapping[str, Any]) -> Iterator[int]:
     for bindings in (container.get("NetworkSettings", {}).get("Ports") or {}).values():
         for binding in bindings or []:
             yield int(binding["HostPort"])
+
+
+def probe_succeeds(container: str) -> bool:
+    """Run the probe of a container's health check now, without the script that restarts after several failures.
+
+    Docker runs the first one 5 to 20 s after the start, and the next one as much later. A container whose check is not
+    the guard's counts as not healthy.
+    """
+    for details in inspect([container]):
+        test = details["Config"].get("Healthcheck", {}).get("Test", [])
+        if GUARD in test:
+            probe = test[test.index(GUARD) + 2 :]
+            run_probe = ["docker", "exec", container, "timeout", PROBE_SECONDS, *probe]
+            return subprocess.run(run_probe, capture_output=True, check=False).returncode == 0
+    return False
+
+
+def outdated(project: Project) -> set[str]:
+    """Return the ids of the containers that `docker compose up` would recreate because of their settings or image.
+
+    Its dry run also lists the containers that depend on these; they need no new container.
+
+    Raises:
+        StackError: The command failed.
+    """
+    arguments = ("--dry-run", "up", "--no-start")
+    result = subprocess.run(
+        command(project, *arguments), capture_output=True, text=True, check=False, env=environment(project)
+    )
+    if result.returncode != 0:
+        raise failure(arguments, result.stderr.splitlines())
+    listed = inspect(sorted(set(RECREATED.findall(result.stdout + result.stderr))))
+    hashes = dict(line.split() for line in output(project, "config", "--hash", "*").splitlines()) if listed else {}
+    return {details["Id"][:12] for details in listed if not is_up_to_date(details, hashes)}
+
+
+def is_up_to_date(details: Mapping[str, Any], hashes: Mapping[str, str]) -> bool:
+    """Return whether a container has the settings of its service, and the image that has its image's name now.
+
+    Args:
+        details: Output of `docker inspect`.
+        hashes: The hash of each service's settings.
+    """
+    labels = details["Config"]["Labels"]
+    if labels.get("com.docker.compose.config-hash") != hashes.get(labels["com.docker.compose.service"], ""):
+        return False
+    try:
+        image = docker("image", "inspect", "--format={{.Id}}", details["Config"]["Image"])
+    except StackError:  # no image has the name any more
+        return False
+    return image.strip() == str(details["Image"])
+
+
+def stop(containers: Sequence[str], seconds: int, what: str, report: Callable[[str], None]) -> None:
+    """Stop containers side by side, and report while they finish their work.
+
+    Args:
+        containers: Docker's ids.
+        seconds: Time after which Docker kills those that still run.
+        what: Their name in the progress.
+        report: Prints a line of progress.
+
+    Raises:
+        StackError: The command failed.
+    """
+    if not containers:
+        return
+    with subprocess.Popen(
+        ["docker", "stop", f"--time={seconds}", *containers],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        has_ended = f"{what} has finished its work"
+        wait(lambda: child.poll() is not None, seconds + KILL_SECONDS, has_ended, report, poll_seconds=0.2)
+        if child.returncode != 0:
+            raise docker_failure("stop", child.stderr.read() if child.stderr else "")
 
 
 def docker(*arguments: str) -> str:

@@ -19,7 +19,7 @@ import pytest
 from testcontainers.compose import DockerCompose
 
 from ops import settings_file
-from ops.commands.up import configure
+from ops.deployment import configure
 from ops.images.resolve import resolve_images
 from ops.project import ROOT, Project
 from ops.services import DEFAULT_PROFILES, PUBLISHED

@@ -29,8 +29,6 @@ from ops.status import InstanceStatus, service_statuses
 T = TypeVar("T")
 
 TERMINAL = ("success", "failed")
-GUARD = "/usr/local/bin/restart-when-unhealthy.sh"
-PROBE_SECONDS = "8"
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float, what: str, interval: float = 0.5) -> T:
@@ -92,19 +90,8 @@ def compose_model(project: Project, _files: tuple[bytes, ...]) -> dict[str, Any]
 def is_healthy(instance: InstanceStatus) -> bool:
     """Return whether Docker reports a container as healthy, or its own probe does after its start."""
     if instance["health"] == "starting":
-        return instance["state"] == "running" and probe_succeeds(instance["id"])
+        return instance["state"] == "running" and compose.probe_succeeds(instance["id"])
     return instance["health"] != "unhealthy"
-
-
-def probe_succeeds(container: str) -> bool:
-    """Run a container's health probe, without the script that restarts it after several failures."""
-    try:
-        command = json.loads(docker("inspect", "--format={{json .Config.Healthcheck.Test}}", container))
-        probe = command[command.index(GUARD) + 2 :]  # after the script and its limit
-        docker("exec", container, "timeout", PROBE_SECONDS, *probe)
-    except subprocess.CalledProcessError:
-        return False
-    return True
 
 
 def docker(*arguments: str) -> str:

@@ -11,6 +11,7 @@ from ops.compose import running_settings
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
+from ops.rolling import in_order
 from ops.screen import report
 from ops.waiting import wait
 
@@ -64,24 +65,6 @@ def long_running(
         for name, instances in by_service.items()
         if model["services"].get(name, {}).get("restart") == "always"
     }
-
-
-def in_order(model: Mapping[str, Any], names: list[str]) -> list[str]:
-    """Return the services, each after its direct and indirect dependencies.
-
-    A service is thus restarted after everything that it connects to, and ends with fresh connections.
-    """
-    ordered: list[str] = []
-
-    def visit(name: str) -> None:
-        for dependency in sorted(model["services"].get(name, {}).get("depends_on", {})):
-            visit(dependency)
-        if name in names and name not in ordered:
-            ordered.append(name)
-
-    for name in ["postgres", "redis", *sorted(names)]:
-        visit(name)
-    return ordered
 
 
 def refuse_unhealthy_services(by_service: Mapping[str, list[compose.Instance]], chosen: list[str]) -> None:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ops import secrets_store, settings_file
+from ops import rolling, secrets_store, settings_file
 from ops.commands import restart, slack
 from ops.commands.silence import known_alerts, parse_duration, parse_label
 from ops.errors import StackError
@@ -380,7 +380,7 @@ MODEL = {
 
 def test_dependencies_are_restarted_first():
     names = ["gateway", "postgres", "redis", "scheduler", "worker"]
-    assert restart.in_order(MODEL, names) == ["postgres", "redis", "gateway", "scheduler", "worker"]
+    assert rolling.in_order(MODEL, names) == ["postgres", "redis", "gateway", "scheduler", "worker"]
 
 
 @pytest.fixture

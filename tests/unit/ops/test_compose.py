@@ -149,3 +149,38 @@ def test_model_that_compose_refuses_hints_at_the_settings(project, docker):
     with pytest.raises(StackError, match="decoding failed") as refused:
         compose.config(project)
     assert ".env" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("config_hash", "image", "code", "is_outdated"),
+    [("h1", "sha256:1", 0, False), ("h2", "sha256:1", 0, True), ("h1", "sha256:2", 0, True), ("h1", "", 1, True)],
+    ids=["only its dependency is outdated", "other settings", "other image", "no such image"],
+)
+def test_outdated_containers_have_other_settings_or_images(project, docker, config_hash, image, code, is_outdated):
+    listed = container("worker", 1) | {"Image": "sha256:1"}
+    listed["Config"]["Image"] = "airflow"
+    listed["Config"]["Labels"]["com.docker.compose.config-hash"] = config_hash
+    dry_run = " DRY-RUN MODE -  Container x-worker-1  Recreate\n DRY-RUN MODE -  Container x-worker-1  Recreated\n"
+    docker.answer("--dry-run", err=f"{dry_run} DRY-RUN MODE -  Container x-redis-1  Running\n")
+    docker.answer("config --hash", out="worker h1\nredis h9\n")
+    docker.answer("image inspect", out=image, code=code)
+    docker.answer("inspect x-worker-1", out=json.dumps([listed]))
+    assert compose.outdated(project) == ({listed["Id"][:12]} if is_outdated else set())
+
+
+def test_failed_stop_is_an_error(docker, monkeypatch):
+    docker.answer("stop --time=7 a b", err="no such container", code=1)
+    with pytest.raises(StackError, match="no such container"):
+        compose.stop(["a", "b"], 7, "two workers", print)
+    compose.stop([], 7, "none", print)
+    assert len(docker.calls()) == 1
+
+
+@pytest.mark.parametrize(("code", "guarded", "succeeds"), [(0, True, True), (1, True, False), (0, False, False)])
+def test_probe_of_a_health_check_runs_without_its_guard(docker, code, guarded, succeeds):
+    guard = ["sh", compose.GUARD, "3"] if guarded else []
+    details = container("worker", 1) | {"Config": {"Healthcheck": {"Test": ["CMD", *guard, "probe", "worker"]}}}
+    docker.answer("inspect", out=json.dumps([details]))
+    docker.answer("exec", code=code)
+    assert compose.probe_succeeds("worker1") is succeeds
+    assert not guarded or docker.calls()[-1] == ["exec", "worker1", "timeout", "8", "probe", "worker"]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ops import pipeline, rollout, settings_file
+from ops import deployment, pipeline, rollout, settings_file
 from ops.clients.airflow import Run
 from ops.commands import up
 from ops.errors import StackError
@@ -39,13 +39,13 @@ def stack(project, docker, monkeypatch):
 
 
 def call_of(docker, subcommand: str) -> list[str]:
-    (call,) = [call for call in docker.calls() if subcommand in call]
+    (call,) = [call for call in docker.calls() if subcommand in call and "--dry-run" not in call]
     return call
 
 
 def test_service_whose_profile_is_off_is_stopped(project, docker, stack, monkeypatch):
     stack(container("worker", 1, health="healthy"), container("flower", 1, health="healthy"))
-    monkeypatch.setattr(up, "roll_out", lambda *_, **__: None)
+    monkeypatch.setattr(deployment, "roll_out", lambda *_, **__: None)
     up.start(project, SETTINGS)
     assert call_of(docker, "rm")[-3:] == ["--stop", "--force", "flower"]
 
@@ -79,7 +79,7 @@ def test_new_webhook_recreates_only_the_alertmanagers_in_turn(project, docker, s
     with_a_secret(docker, *names, reader="alertmanager")
     mark_written(project, "alertmanager")
     up.start(project, SETTINGS)
-    ups = [call for call in docker.calls() if "up" in call]
+    ups = [call for call in docker.calls() if "up" in call and "--dry-run" not in call]
     assert [call[-1] for call in ups] == [*names, "--remove-orphans"]
     assert all({"--no-deps", "--force-recreate", "--wait"} <= set(call) for call in ups[:2])
 
@@ -250,3 +250,14 @@ def test_alerts_expect_the_smaller_count_during_a_rollout(project, docker, monke
     for count in ("4", "3"):
         scale.scale([f"worker={count}"])
     assert steps == ["2", "rolled out", "4", "3", "rolled out", "3"]
+
+
+@pytest.mark.parametrize(("health", "is_rolling"), [("healthy", True), ("unhealthy", False), (None, True)])
+def test_up_replaces_one_at_a_time_only_where_all_are_healthy(project, stack, monkeypatch, health, is_rolling):
+    """An unhealthy container may wait for another one that this `up` repairs."""
+    replaced: list[str] = []
+    stack(container("worker", 1, health="healthy"), container("worker", 2, health=health))
+    monkeypatch.setattr(deployment, "roll_out", lambda *_, **__: None)
+    monkeypatch.setattr(deployment.rolling, "replace_outdated", lambda *_: replaced.append("rolling"))
+    up.start(project, SETTINGS)
+    assert bool(replaced) is is_rolling

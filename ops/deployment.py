@@ -1,0 +1,157 @@
+"""The deployment of a version: its settings and configuration are written, and its services start."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ops import (
+    compose,
+    container_limits,
+    data_tier,
+    patch_report,
+    preflight,
+    redis_users,
+    rolling,
+    secrets_store,
+    settings_file,
+    worker_slots,
+)
+from ops.errors import FAILURE, StackError
+from ops.images.versions import known_faults
+from ops.observability import generated_config
+from ops.observability.derived_settings import derive_settings
+from ops.rollout import recreate, roll_out
+from ops.screen import report
+from ops.services import ALERTMANAGERS, OBSERVABILITY, PUBLISHED, chosen_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from ops.images.resolve import ResolvedImage
+    from ops.project import Project
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Turn an ImageError into the error of a command."""
+    from ops.images.resolve import ImageError
+
+    try:
+        yield
+    except ImageError as error:
+        raise StackError(str(error), hint="fix the cause above, then run this again", code=FAILURE) from error
+
+
+def configure(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:
+    """Write everything that `docker compose up` reads: settings, secrets, rules and routes.
+
+    Raises:
+        StackError: An image would skip patches, or a file cannot be written.
+    """
+    machine = preflight.machine_memory()
+    settings |= container_limits.size_workers(settings, machine)
+    settings |= {key: image.reference for key, image in images.items()}
+    derive_settings(settings, set(images), secrets_store.optional(project))
+    # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
+    settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
+    settings["REDIS_EXPORTER_USER"] = redis_users.EXPORTER if settings_file.has_own_data(settings) else ""
+    settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
+    origins = sorted({image.origin for image in images.values()})
+    report(f"images: {len(images)}, {' and '.join(origins)}")
+    official = {key: image.reference for key, image in images.items() if image.origin == "official"}
+    for fault in known_faults(project.root, official):
+        report(f"{fault}; hint: set the version in compose/images.env")
+
+    if created := secrets_store.generate(project):
+        report(f"created {len(created)} secrets in {project.shown(project.secrets)}")
+    secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    if settings_file.write(project, settings):
+        report(f"settings: {project.shown(project.env_file)}")
+    model = compose.config(project)
+    patch_report.check_images(model, settings)
+    if generated_config.write(project, settings):
+        report(f"rules and routes: {project.shown(project.generated)}")
+    report(container_limits.summary(settings, container_limits.total(model), machine))
+
+
+def core_services(model: Mapping[str, Any]) -> list[str]:
+    """Return the services of a compose model that run without the profile `observability`."""
+    observability = {published.profile for published in PUBLISHED if chosen_profile(published) == OBSERVABILITY}
+    return [
+        name for name, service in model["services"].items() if observability.isdisjoint(service.get("profiles", []))
+    ]
+
+
+def start(project: Project, settings: Mapping[str, str], services: list[str] | None = None) -> None:
+    """Start services, stop those whose profile is off, and wait until all are healthy.
+
+    Args:
+        project: The stack.
+        settings: Its settings.
+        services: Start only these and stop none; None for all.
+
+    Raises:
+        StackError: A service does not become healthy.
+    """
+    name = settings["COMPOSE_PROJECT_NAME"]
+    running = compose.instances(name)
+    model = compose.config(project)
+    if warning := worker_slots.shortage(model):
+        report(warning)
+    if services is None:
+        stop_surplus(project, model, running)
+    # Compose does not notice a secret file with new content; a container keeps the one that it started with.
+    outdated = outdated_services(model, running, secrets_store.mounted_since(project))
+    if outdated and outdated <= set(ALERTMANAGERS):
+        recreate(project, report, sorted(outdated))
+        outdated = set()
+    if not outdated and has_healthy_services(model, running):
+        rolling.replace_outdated(project, report, services or ())
+    options = [*([] if services else ["--remove-orphans"]), *(["--force-recreate"] if outdated else [])]
+    roll_out(project, report, *options, services=services or ())
+    generated_config.load(project, name)
+    if "data-ha" in settings_file.profiles(settings):
+        data_tier.apply_cluster_settings(project, name, report)
+
+
+def has_healthy_services(model: Mapping[str, Any], running: Mapping[str, list[compose.Instance]]) -> bool:
+    """Return whether the stack runs and is healthy, so that no container waits for another that is to be repaired.
+
+    Services of the model that have no container yet do not count.
+    """
+    instances = [instance for name in model["services"] for instance in running.get(name, [])]
+    return any(instance.state == "running" for instance in instances) and all(
+        instance.is_healthy for instance in instances
+    )
+
+
+def stop_surplus(project: Project, model: Mapping[str, Any], running: Mapping[str, list[compose.Instance]]) -> None:
+    """Remove the containers of services whose profile is off, which compose leaves running."""
+    if surplus := running.keys() - model["services"].keys():
+        known = compose.config(project, "--profile=*")["services"].keys()
+        if off := sorted(surplus & known):
+            report(f"stopped, because their profile is off: {', '.join(off)}")
+            compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
+
+
+def outdated_services(
+    model: Mapping[str, Any], by_service: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
+) -> set[str]:
+    """Return the services with a container that is older than a secret that it reads.
+
+    Args:
+        model: The compose model.
+        by_service: The containers.
+        since: When the secret files of each reader were written, in seconds since the epoch.
+    """
+    outdated = set()
+    for name, instances in by_service.items():
+        used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
+        readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
+        newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)
+        if any(instance.created < newest for instance in instances):
+            outdated.add(name)
+    return outdated
