@@ -27,6 +27,7 @@ from ops.commands.support_bundle import support_bundle
 from ops.commands.test import test
 from ops.commands.trigger import trigger
 from ops.commands.up import up
+from ops.commands.upgrade import upgrade
 from ops.errors import INTERRUPTED, StackError
 from ops.project import ROOT, version
 from ops.screen import error_console
@@ -59,6 +60,7 @@ def options(
 
 
 app.command()(up)
+app.command()(upgrade)
 app.command()(status)
 app.command()(doctor)
 app.command()(scale)

@@ -23,6 +23,7 @@ from ops.services import (
     replicas_variable,
 )
 from ops.status_tables import print_urls
+from ops.upgrade import journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,7 @@ def up(
     names = chosen_profiles(profile or [], ha=ha)
     with when_interrupted("run ./ops/stack up again to finish it"), stack_lock(project, "up", report):
         heading("Pre-flight: no impact yet")
+        journal.refuse_unfinished(project, "up")
         settings = settings_file.read(project)
         if names:
             report_stopped_profiles(settings, names)

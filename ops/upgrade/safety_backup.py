@@ -1,0 +1,42 @@
+"""The backup that an upgrade makes before it changes the database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+from ops.errors import StackError
+from ops.settings_file import profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ops.project import Project
+
+PROFILE: Final = "backup"
+
+
+def require(settings: Mapping[str, str]) -> None:
+    """Refuse a stack that makes no backups.
+
+    Raises:
+        StackError: The profile is off.
+    """
+    if PROFILE not in profiles(settings):
+        raise StackError(
+            "cannot upgrade without a backup: the upgrade changes the database, and the profile backup is off",
+            hint=f"turn on --profile {PROFILE}, or add --without-backup if the database is backed up elsewhere",
+        )
+
+
+def make(project: Project) -> None:
+    """Make a backup now, by the command of the version that runs; it takes the stack's lock itself.
+
+    Raises:
+        StackError: It failed.
+    """
+    environment = {**os.environ, "STACK_STATE_DIR": str(project.state)}
+    command = [str(project.root / "ops/stack"), "backup", "now"]
+    if subprocess.run(command, env=environment, check=False).returncode != 0:
+        raise StackError("cannot make a backup: see the lines above", hint="fix the cause, then run this again")
