@@ -56,6 +56,8 @@ STARVATION_ALERTS: Final = (
 
 LOAD: Final = {"short": 150, "short_seconds": 1.0, "long": 4, "long_seconds": 45.0}
 """Parameters of the load's DAG (drill_dag.py): how many short and long tasks, and how long each takes."""
+REPLACEMENT_LOAD: Final = {"short": 800, "short_seconds": 2.0, "long": 4, "long_seconds": 90.0}
+"""The load while every Airflow container is replaced twice, which takes five to six minutes on 2 cores."""
 LONG_TASKS: Final = 12
 """Long tasks of a load without short ones: some on each worker, with free slots for those that run again."""
 
@@ -111,7 +113,7 @@ class Drill:
 
     Attributes:
         name: The name on the command line.
-        targets: All get the fault at the same time; empty where the target is the machine.
+        targets: All get the fault at the same time; empty where the target is the machine, or every Airflow container.
         fault: The kind of fault.
         duration: Seconds until the fault is reverted.
         measure: How recovery is measured.
@@ -168,6 +170,8 @@ class Drill:
         """The load's parameters. Where no container goes down, long tasks run for as long as the fault lasts."""
         if self.long_tasks_only:
             return {**LOAD, "short": 0, "long": LONG_TASKS}
+        if self.fault == "replace":
+            return REPLACEMENT_LOAD
         if self.targets:
             return LOAD
         return {**LOAD, "long_seconds": max(LOAD["long_seconds"], self.duration)}
@@ -175,7 +179,8 @@ class Drill:
     @property
     def sentence(self) -> str:
         """The fault in one phrase, such as `freeze one worker for 30 s`."""
-        targets = " + ".join(target.display_name for target in self.targets) or "the machine"
+        machine = "every Airflow container" if self.fault == "replace" else "the machine"
+        targets = " + ".join(target.display_name for target in self.targets) or machine
         parts = (
             f"{self.fault} {targets}",
             " with a large AOF" if self.large_aof else "",
@@ -382,6 +387,8 @@ DRILLS: tuple[Drill, ...] = (
         allowed_alerts=STARVATION_ALERTS,
         forbids_container_exits=True,
     ),
+    # What `upgrade` does where the schema stays; while a worker finishes its tasks, the other one has half the slots.
+    Drill("containers-replaced", (), "replace", 0, "interruption", 10),
     # Faults that happen together.
     Drill("primaries-gone", (*primary("patroni"), *primary("redis")), "kill", 45, "interruption", PRIMARY_FAILOVER),
     Drill(

@@ -133,7 +133,11 @@ def prepare_stock(
 
 def exists_on_stock(drill: Drill) -> bool:
     """Return whether a stock Airflow has all targets of a drill."""
-    return not drill.large_aof and all(stock_target(target) for target in (*drill.targets, *drill.lagging))
+    return (
+        not drill.large_aof
+        and drill.fault != "replace"
+        and all(stock_target(target) for target in (*drill.targets, *drill.lagging))
+    )
 
 
 def stock_drill(drill: Drill) -> Drill:

@@ -13,7 +13,7 @@ from ops.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow", "starve"]
+FaultKind = Literal["crash", "kill", "stop", "freeze", "cut", "slow", "starve", "replace"]
 
 MEANING: dict[FaultKind, str] = {
     "crash": "SIGKILL to the main process; Docker restarts the container at once",
@@ -23,6 +23,7 @@ MEANING: dict[FaultKind, str] = {
     "cut": "the container loses all its networks",
     "slow": "each packet that the container sends is delayed by 200 ms, and 5% of them are lost",
     "starve": "another container takes 90% of the machine's CPU",
+    "replace": "containers are replaced one at a time by those of another image of the same version, and back",
 }
 NETEM_OPTIONS = ("delay", "200ms", "loss", "5%")
 STARVED_FRACTION = 0.9
@@ -91,6 +92,8 @@ def inject(kind: FaultKind, containers: Sequence[str], image: str = "") -> Calla
         case "starve":
             burner = _start_cpu_burner(image)
             return lambda: _remove(burner)
+        case "replace":
+            raise ValueError("it needs the stack: ops/drills/image_change.py")
 
 
 def netem_error() -> str:

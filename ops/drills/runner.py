@@ -12,7 +12,7 @@ from ops.clients import prometheus, slack_stub
 from ops.clients.prometheus import is_settled
 from ops.dag_file import DagFile
 from ops.data_tier import is_in_sync
-from ops.drills import faults, ledger
+from ops.drills import faults, image_change, ledger
 from ops.drills.evaluate import FaultTimes, Notification, Observation, evaluate
 from ops.errors import StackError
 from ops.project import ROOT
@@ -187,7 +187,10 @@ def inject_and_revert(
     with replicas_lagging(drill, environment, run):
         began, began_here = environment.ledger.now(), time.time()
         environment.report(f"{drill.sentence}: {', '.join(targets)}" if targets else drill.sentence)
-        revert = faults.inject(drill.fault, targets, environment.settings.get("POSTGRES_IMAGE", ""))
+        if drill.fault == "replace":
+            revert = image_change.replace_containers(environment.project, environment.report)
+        else:
+            revert = faults.inject(drill.fault, targets, environment.settings.get("POSTGRES_IMAGE", ""))
         injected = environment.ledger.now()
     try:
         ends = time.monotonic() + drill.duration

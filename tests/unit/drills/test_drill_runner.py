@@ -202,3 +202,14 @@ def test_container_exit_breaks_a_promise_only_where_forbidden(stack):
 def test_load_has_the_drills_parameters(stack):
     run(stack, STARVED)
     assert stack.load == {**STARVED.load, "ledger": "ledger"}
+
+
+def test_replaced_containers_are_replaced_back(stack, monkeypatch):
+    def replace(project, report):
+        stack.steps.append("replace")
+        return lambda: stack.steps.append("back")
+
+    monkeypatch.setattr(runner.image_change, "replace_containers", replace)
+    outcome = run(stack, Drill("replaced", (), "replace"))
+    assert stack.steps == ["trigger", "replace", "back"]
+    assert outcome.sentence == "replace every Airflow container"
