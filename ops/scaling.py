@@ -52,8 +52,10 @@ def scale(project: Project, replicas: Mapping[str, int], report: Callable[[str],
     refuse_fixed_numbers(model, replicas)
     if warning := worker_slots.shortage(model):
         report(warning)
-    # --no-deps: `migrate`, on which every service depends, need not run again.
+    # --no-deps: `migrate`, on which every service depends, need not run again. But a container that is created with it
+    # has a hash without the dependencies, so that the next `up` would recreate it.
     with compose.without_leftover_volumes(name):
+        compose.run(project, report, "up", "--no-start", "--no-recreate", *replicas)
         roll_out(project, report, "--no-deps", "--no-recreate", *replicas)
     generated_config.write(project, settings | new)
     generated_config.load(project, name)

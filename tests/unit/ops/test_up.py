@@ -196,7 +196,9 @@ def test_scale_keeps_the_count_and_starts_only_that_service(project, docker):
     result = run("scale", "worker=1")
     assert result.returncode == 0, result.stderr
     assert settings_file.read(project)["WORKER_REPLICAS"] == "1"
-    assert call_of(docker, "up")[-4:] == ["--detach", "--no-deps", "--no-recreate", "worker"]
+    creates, starts = [call for call in docker.calls() if "up" in call]
+    assert creates[-3:] == ["--no-start", "--no-recreate", "worker"]
+    assert starts[-4:] == ["--detach", "--no-deps", "--no-recreate", "worker"]
 
 
 def test_trigger_without_a_stack_is_refused(project, docker):
