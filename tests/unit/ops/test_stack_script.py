@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -84,3 +85,22 @@ def test_every_package_manager_of_the_bootstrap_checks_hashes():
     installs = re.findall(r"^.*pip(?:\"|) (?:install|sync) .*$", text, re.MULTILINE)
     assert len(installs) == 3
     assert [line for line in installs if "--require-hashes" not in line] == []
+
+
+def test_script_runs_its_own_code_in_the_root_of_another_checkout(tmp_path):
+    own, other = (tmp_path / name for name in ("own", "other"))
+    shutil.copytree(ROOT / "ops/bootstrap", own / "ops/bootstrap")
+    shutil.copy(ROOT / "ops/stack", own / "ops/stack")
+    (own / ".venv/bin").mkdir(parents=True)
+    (own / ".venv/bin/python").symlink_to(sys.executable)
+    for name in ("uv.lock", "pyproject.toml"):
+        (own / name).touch()
+    (own / ".venv/.synced-ops").touch()
+    os.utime(own / "uv.lock", (0, 0))
+    os.utime(own / "pyproject.toml", (0, 0))
+    for root in (own, other):
+        (root / "ops").mkdir(parents=True, exist_ok=True)
+        (root / "ops/__init__.py").touch()
+        (root / "ops/__main__.py").write_text(f"print('{root.name}')\n")
+    done = subprocess.run([own / "ops/stack", "--help"], cwd=other, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("own\n", "")
