@@ -17,7 +17,7 @@ from airflow_ha.telemetry.measurement import Measurement
 from airflow_ha.telemetry.otel import record_gauge, record_gauges, recording
 
 LIMIT = 0.3
-SLACK = 2.0
+SLACK = 10.0
 """Seconds of delay that a loaded machine may add."""
 
 
