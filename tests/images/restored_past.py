@@ -57,12 +57,18 @@ def main() -> None:
 
 
 def create_trigger(session: Any) -> int:
+    """A trigger of a task, whose id is returned, and one that watches an asset."""
+    from airflow.models.asset import AssetModel, AssetWatcherModel
     from airflow.models.trigger import Trigger
+    from sqlalchemy import select
 
-    trigger = Trigger(classpath="some.Trigger", kwargs={"a": 1}, queue="own")
-    session.add(trigger)
+    of_task = Trigger(classpath="of a task", kwargs={"a": 1}, queue="own")
+    of_asset = Trigger(classpath="of an asset", kwargs={})
+    session.add_all([of_task, of_asset])
     session.flush()
-    return trigger.id
+    asset = session.scalar(select(AssetModel.id))
+    session.add(AssetWatcherModel(name="watcher", asset_id=asset, trigger_id=of_asset.id))
+    return of_task.id
 
 
 def set_states(session: Any, trigger: int) -> None:

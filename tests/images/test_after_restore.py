@@ -25,7 +25,8 @@ from tests.images.test_data_images import DATABASE_USER, wait_for
 KEY = Fernet.generate_key().decode()
 TIMEOUT = "SELECT trigger_timeout FROM task_instance WHERE task_id = 'deferred'"
 DEADLINE = "SELECT deadline_time FROM deadline"
-QUEUE = "SELECT queue FROM trigger"
+QUEUES = "SELECT classpath, queue FROM trigger"
+HELD_QUEUES = {"of a task": f"{hold.QUEUE}own", "of an asset": hold.QUEUE}
 RESULTS = """
 CREATE SCHEMA results; CREATE TABLE results.celery_taskmeta (task_id varchar(155) PRIMARY KEY, status varchar(50));
 INSERT INTO results.celery_taskmeta VALUES ('message-of-queued', 'SUCCESS'), ('another', 'SUCCESS');
@@ -162,7 +163,7 @@ def test_hold_pauses_dags_and_settles_unfinished_tasks(server, held):
     }
     assert held.value("SELECT external_executor_id FROM task_instance WHERE task_id = 'queued'") is None
     assert held.rows("SELECT task_id, status FROM results.celery_taskmeta") == {"another": "SUCCESS"}
-    assert held.value(QUEUE) == f"{hold.QUEUE}own"
+    assert held.rows(QUEUES) == HELD_QUEUES
     assert held.value("SELECT last_scheduling_decision FROM dag_run WHERE dag_id = 'work'") is None
 
 
@@ -170,7 +171,7 @@ def test_a_second_hold_loses_nothing(server, held):
     timeout = held.value(TIMEOUT)
     expected = {**server.report, "held": ["canary", *server.report["held"]], "ended_callbacks": 0, "ended_sessions": 0}
     assert held.restored("hold") == expected
-    assert (held.value(TIMEOUT), held.value(QUEUE)) == (timeout, f"{hold.QUEUE}own")
+    assert (held.value(TIMEOUT), held.rows(QUEUES)) == (timeout, HELD_QUEUES)
 
 
 def test_unpausing_a_held_dag_anywhere_releases_it(copy, server):
@@ -180,7 +181,7 @@ def test_unpausing_a_held_dag_anywhere_releases_it(copy, server):
     held.run("UPDATE dag SET is_paused = false WHERE dag_id = 'work'")
     for query in (TIMEOUT, DEADLINE):  # an hour was left at the restored point, three days ago
         assert timedelta(days=3) <= held.value(query) - past.value(query) < timedelta(days=4)
-    assert held.value(QUEUE) == "own"
+    assert held.rows(QUEUES) == {"of a task": "own", "of an asset": None}
     assert "work" not in held.rows("SELECT * FROM airflow_ha_held_dag")
 
 
@@ -205,7 +206,7 @@ def test_missed_runs_are_listed_with_what_the_release_starts(held):
     report = held.restored("missed")
     rows = {row["dag_id"]: row for row in report["dags"]}
     midnights = (datetime.now(UTC).date() - datetime.fromisoformat(report["since"]).date()).days
-    assert {dag_id: (row["missed"], row["started_at_release"]) for dag_id, row in rows.items()} == {
+    assert {dag_id: (row["missed"], row["starts"]) for dag_id, row in rows.items()} == {
         "daily": (midnights, 1),
         "replayed": (midnights, midnights),
         "canary": (midnights, 1),
@@ -217,8 +218,8 @@ def test_missed_runs_are_listed_with_what_the_release_starts(held):
 
 def test_hold_refuses_a_running_airflow_and_another_schema(past):
     url = "postgresql://airflow:airflow@127.0.0.1/restored"
-    docker("exec", "--detach", past.container, "psql", url, "-c", "SELECT pg_sleep(60)")
-    wait_for(past.container, "psql", url, "-c", "SELECT 1 / count(*) FROM pg_stat_activity WHERE query ~ 'sleep.60'")
+    docker("exec", "--detach", past.container, "psql", url, "-c", "SELECT pg_sleep(600)")
+    wait_for(past.container, "psql", url, "-c", "SELECT 1 / count(*) FROM pg_stat_activity WHERE query ~ 'sleep.600'")
     assert "other connections use Airflow's database" in past.restored("hold", code=1)
     past.run("UPDATE alembic_version SET version_num = '0123456789ab'")
     assert "0123456789ab" in past.restored("hold", code=1)
@@ -228,7 +229,7 @@ def test_hold_refuses_a_running_airflow_and_another_schema(past):
 def test_check_counts_rows_and_lists_what_the_key_does_not_decrypt(past):
     report = past.restored("check")
     assert report["problems"] == []
-    assert (report["rows"]["dag"], report["encrypted"], report["amcheck"]) == (6, 4, False)
+    assert (report["rows"]["dag"], report["encrypted"], report["amcheck"]) == (6, 5, False)
     other = replace(past, key=Fernet.generate_key().decode())
     problems = "\n".join(other.restored("check", code=1)["problems"])
     for value in ("password of connection shop", "extra of connection shop", "variable answer", "arguments of trigger"):

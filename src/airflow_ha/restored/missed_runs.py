@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 MOST_RUNS: Final = 10_000
 """Runs of one DAG that are counted: a week of a DAG that runs every minute."""
 
-CATCHUP: Final = (
-    "the release starts all of them. If they must not run twice, set catchup=False in the DAG file before the release"
-)
-NO_CATCHUP: Final = (
-    "the release starts {started}; airflow backfill create starts others that did not run before the loss"
-)
+CATCHUP: Final = "the release starts all; if they must not run twice, set catchup=False in the DAG file before"
+NO_CATCHUP: Final = "the release starts {started}; start others that did not run before the loss by a backfill"
 NOTHING: Final = "nothing: no run was scheduled"
 ASSETS: Final = "asset events since then are not restored: trigger the DAG if its assets changed"
 
 
 def missed_runs(session: Session, dags: Collection[str], since: datetime) -> list[dict[str, Any]]:
     """Return a row for each DAG that has a schedule, with the first and last missed run.
+
+    `starts` is the number of runs that the release starts.
 
     Args:
         session: Of the metadata database.
@@ -66,9 +64,9 @@ def missed_runs_of(session: Session, dag_id: str, since: datetime) -> dict[str, 
         "schedule": dag.timetable.summary,
         "catchup": dag.catchup,
         "missed": len(missed),
-        "first": missed[0].isoformat() if missed else None,
-        "last": missed[-1].isoformat() if missed else None,
-        "started_at_release": len(started),
+        "first": missed[0].isoformat(timespec="minutes") if missed else None,
+        "last": missed[-1].isoformat(timespec="minutes") if missed else None,
+        "starts": len(started),
         "assets": assets,
         "todo": what_to_do(dag.catchup, len(missed), len(started), assets),
     }
