@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ops.commands.alerts import alerts
+from ops.commands.backup import backup
 from ops.commands.bench import bench
 from ops.commands.dashboards import dashboards
 from ops.commands.doctor import doctor
@@ -74,6 +75,7 @@ app.command()(patches)
 app.command()(support_bundle)
 app.command()(restart)
 app.command()(maintenance)
+app.command()(backup)
 app.command()(dashboards)
 app.command()(drill)
 app.command()(bench)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops import (
+    backup_config,
     compose,
     container_limits,
     data_tier,
@@ -53,7 +54,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     """
     machine = preflight.machine_memory()
     settings |= container_limits.size_workers(settings, machine)
-    settings |= {key: image.reference for key, image in images.items()}
+    settings |= {key: image.reference for key, image in images.items()} | backup_config.derived(settings, images)
     derive_settings(settings, set(images), secrets_store.optional(project))
     # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"

@@ -14,6 +14,7 @@ import psutil
 
 from airflow_ha.sizes import GIB
 from ops import (
+    backup_config,
     compose,
     container_limits,
     secrets_store,
@@ -69,13 +70,28 @@ def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[
         yield partial(check_external, project, settings)
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
-    own_ports = frozenset[int]().union(*(instance.ports for each in by_service.values() for instance in each))
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
     yield partial(
         secrets_store.check, project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external
     )
+    if backup_config.is_on(settings):
+        yield partial(check_backup, project, settings)
     optional, env_file = secrets_store.optional(project), project.shown(project.env_file)
     yield partial(alertmanager_config.check_email, settings, optional, env_file)
+    yield from machine_checks(project, settings, by_service)
+
+
+def machine_checks(
+    project: Project, settings: Mapping[str, str], by_service: Mapping[str, list[compose.Instance]]
+) -> Iterator[Callable[[], None]]:
+    """Yield the checks of the machine: ports, and memory and disk for a first start.
+
+    Args:
+        project: The stack.
+        settings: The settings of .env.
+        by_service: Its containers.
+    """
+    own_ports = frozenset[int]().union(*(instance.ports for each in by_service.values() for instance in each))
     yield partial(check_ports, project, settings, own=own_ports)
     yield partial(container_limits.check_machine, project, settings, machine_memory())
     if not compose.in_state(by_service, "running"):
@@ -144,6 +160,24 @@ def check_external(project: Project, settings: Mapping[str, str]) -> None:
                 "external host",
                 where=env_file,
                 hint=f"set {variable} in {env_file}, or add --profile {DATA_PROFILES[0]}",
+            )
+
+
+def check_backup(project: Project, settings: Mapping[str, str]) -> None:
+    """Refuse backups that nobody could read, or into a folder that the containers cannot write.
+
+    The operator cannot copy a passphrase that does not exist, so it is generated here.
+    """
+    if not (project.secrets / backup_config.PASSPHRASE).exists():
+        secrets_store.generate(project)
+    backup_config.check_passphrase_is_stored(project, settings)
+    if folder := settings.get("BACKUP_FOLDER"):
+        path = (project.compose_directory / folder).resolve()
+        if not path.is_dir() or path.stat().st_mode & 0o1777 != 0o1777:
+            raise StackError(
+                "cannot write backups: BACKUP_FOLDER is no folder that each of the two backup users can write",
+                where=str(path),
+                hint=f"run: sudo install --directory --mode=1777 {path}",
             )
 
 

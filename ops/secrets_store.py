@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
-from ops import redis_users
+from ops import backup_config, redis_users
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
@@ -76,6 +76,7 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "flower_password": password,
     "grafana_admin_password": password,
     LOGIN: password,
+    backup_config.PASSPHRASE: password,
 }
 """The generator of each secret of the operator."""
 
@@ -93,6 +94,8 @@ READERS: Final = {
     "gateway": 99,
     "pages": 99,
     "prometheus": 65534,
+    "backup": 999,
+    "backup-files": 50000,
 }
 """The uid of each image's user, as in compose/*.yaml."""
 
@@ -323,7 +326,8 @@ def exporter_login(password: str) -> str:
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """Return the text of each file that the containers mount, by its path under secrets/mounted/."""
     value = {name: read(project, name) for name in GENERATORS}
-    alertmanager = mounted_secrets({name: read(project, name) for name in optional(project)})
+    chosen = {name: read(project, name) for name in optional(project)}
+    alertmanager = mounted_secrets(chosen)
     # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
     postgres = replicated_postgres if "data-ha" in profiles(settings) else single_postgres
@@ -342,6 +346,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         # Empty for an external Postgres, whose superuser is unknown.
         "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
         **redis_users.mounted_files(project, settings, value),
+        **backup_config.mounted_files(settings, value | chosen),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],

@@ -13,18 +13,28 @@ PROFILES: Final = {
     "data-ha": "replicated Postgres and Redis with automatic failover, instead of `data`",
     "flower": "Flower, the web page of Celery's workers and queues",
     "observability": "metrics (StatsD, OpenTelemetry, Prometheus), alerts, traces and dashboards",
+    "backup": "backups of the database and the files, with restore to a point in time",
 }
 """The compose profiles that `up --profile` takes, and what each adds to the core."""
 DEFAULT_PROFILES: Final = ("data", "flower", "observability")
 DATA_PROFILES: Final = ("data", "data-ha")
 """The profiles with Postgres and Redis; at most one is active, and without them both are external."""
 OBSERVABILITY: Final = "observability"
+BACKUP: Final = "backup"
+BACKUP_PROFILES: Final = {"data": "backup-data", "data-ha": "backup-data-ha"}
+"""The compose profile of the backup services of each data tier, which `up` turns on with BACKUP."""
 SLACK_STUB_PROFILE: Final = "slack-stub"
 """The compose profile of the Slack stub, which `up` turns on while no real webhook is set."""
 
 POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
 REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
 SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
+BACKUP_NODES: Final = {"data": ("backup",), "data-ha": ("backup-1", "backup-2")}
+"""The services that back up Postgres, by data tier; only the one beside the primary acts."""
+BACKUP_VOLUME: Final = "backup-repository"
+"""The volume of the backups, unless BACKUP_FOLDER names a folder of the host."""
+BACKUP_FILES: Final = "backup-files"
+"""The service that backs up files."""
 ALERTMANAGERS: Final = ("alertmanager-1", "alertmanager-2")
 """Both receive every alert; their cluster sends each notification once."""
 

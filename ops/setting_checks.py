@@ -198,13 +198,21 @@ KINDS: Final[dict[str, Kind]] = {
     "ALERT_EMAIL_FROM": EMAIL,
     "ALERT_EMAIL_TO": EMAIL,
     "ALERT_EMAIL_USER": TEXT,
+    "BACKUP_PASSPHRASE_STORED": matching("[0-9A-Fa-f]{8}", "the first 8 characters of the passphrase file's sha256sum"),
+    "BACKUP_FOLDER": MOUNTED_PATH,
+    "BACKUP_FULL_DAYS": integer(1, 90, "a number of days, 1 to 90"),
+    "BACKUP_INCREMENTAL_HOURS": integer(1, 720, "a number of hours, 1 to 720"),
+    "BACKUP_KEEP": integer(1, 1000, "how many full backups are kept, 1 to 1000"),
+    "BACKUP_WAL_SECONDS": integer(10, 3600, "a number of seconds, 10 to 3600"),
+    "BACKUP_WAL_LIMIT": matching(r"[1-9]\d{0,5}(MiB|GiB|TiB)", "a size such as 512MiB or 8GiB"),
 }
 """The settings that users choose, in the order of compose/README.md, without the limits of containers."""
 
 WRITTEN_BY_UP: Final = (
     *("STACK_IMAGES_ORIGIN", "DATA_TIER", "REDIS_EXPORTER_USER", "TRACES", "OTLP_ENDPOINT", "ALERTMANAGERS"),
+    "BACKUP_REPOSITORY",
     *("PATRONI_IMAGE", "POSTGRES_EXPORTER_IMAGE", "POSTGRES_IMAGE", "REDIS_EXPORTER_IMAGE", "REDIS_IMAGE"),
-    *("AIRFLOW_IMAGE", "CADVISOR_IMAGE", "OTEL_COLLECTOR_IMAGE", "STATSD_EXPORTER_IMAGE"),
+    *("AIRFLOW_IMAGE", "BACKUP_IMAGE", "CADVISOR_IMAGE", "OTEL_COLLECTOR_IMAGE", "STATSD_EXPORTER_IMAGE"),
     *(published.image for published in PUBLISHED),
 )
 """The settings that every `up` overwrites; their values are not checked."""

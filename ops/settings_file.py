@@ -9,6 +9,8 @@ from ops import compose_override, container_limits, setting_checks
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.services import (
+    BACKUP,
+    BACKUP_PROFILES,
     DATA_PROFILES,
     DEFAULT_PROFILES,
     OPTIONAL,
@@ -128,7 +130,7 @@ def refusal(
 
 def profiles(settings: Mapping[str, str]) -> list[str]:
     """Return the profiles that the operator chose, without those that `up` adds."""
-    added = (*(published.profile for published in OPTIONAL), SLACK_STUB_PROFILE)
+    added = (*(published.profile for published in OPTIONAL), SLACK_STUB_PROFILE, *BACKUP_PROFILES.values())
     return [name for name in settings["COMPOSE_PROFILES"].split(",") if name and name not in added]
 
 
@@ -154,6 +156,12 @@ def check_profiles(names: list[str], where: str) -> None:
             f"cannot use the profiles {' and '.join(both)} together: each starts its own Postgres and Redis",
             where=where,
             hint=f"choose one of them, for example --profile {both[-1]}",
+        )
+    if BACKUP in names and not both:
+        raise StackError(
+            f"cannot use profile {BACKUP} without {' or '.join(DATA_PROFILES)}: it backs up the stack's Postgres only",
+            where=where,
+            hint=f"leave out {BACKUP}, or add --profile {DATA_PROFILES[0]}",
         )
 
 

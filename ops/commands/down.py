@@ -12,6 +12,7 @@ from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import console, report
+from ops.services import BACKUP_VOLUME
 
 if TYPE_CHECKING:
     from ops.project import Project
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 def down(
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="Also delete the data: database, queues, logs, artifacts.")
+        bool, typer.Option("--volumes", help="Also delete the data: database, queues, logs, artifacts. Not backups.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="No confirmation before data is deleted.")] = False,
 ) -> None:
     """Stop the stack and remove its containers.
 
     Workers finish their tasks first, and the data is kept. With --volumes the data is deleted and workers are stopped
-    after 5 s. Secrets and .env are always kept.
+    after 5 s. Secrets, .env and backups are always kept.
 
     Example: ./ops/stack down --volumes --yes
     """
@@ -41,9 +42,13 @@ def down(
             remove(project, name)
             report(f"stopped; the data stays in {', '.join(compose.volumes(name)) or 'no volume'}")
         else:
-            confirm_deletion(compose.volumes(name), is_confirmed=yes)
-            remove(project, name, "--volumes", "--timeout=5")
-            report(f"stopped; the data is deleted. {project.shown(project.secrets)} and .env stay for the next up")
+            data = [volume for volume in compose.volumes(name) if volume != f"{name}_{BACKUP_VOLUME}"]
+            confirm_deletion(data, is_confirmed=yes)
+            remove(project, name, "--timeout=5")
+            if data:
+                compose.docker("volume", "rm", *data)
+            kept = [*compose.volumes(name), project.shown(project.secrets), ".env"]
+            report(f"stopped; the data is deleted. {' and '.join(kept)} stay for the next up")
 
 
 def refuse_lost_settings(project: Project, name: str) -> None:

@@ -43,9 +43,18 @@ UV_REQUIREMENTS = "ops/bootstrap/uv-requirements.txt"
 PATRONI_IMAGE = "PATRONI_IMAGE"
 PATRONI_REPOSITORY = "airflow-ha/patroni"
 PATRONI_FOLDER = "compose/images/patroni"
+BACKUP_IMAGE = "BACKUP_IMAGE"
+BACKUP_REPOSITORY = "airflow-ha/backup"
+BACKUP_FOLDER = "compose/images/backup"
 DEBIAN_IMAGE = "DEBIAN_IMAGE"
 # The images that we build, and what they are built on.
-BUILT_ON = {AIRFLOW_IMAGE: (AIRFLOW_BASE_IMAGE,), PATRONI_IMAGE: ("POSTGRES_IMAGE", "ETCD_IMAGE")}
+BUILT_ON = {
+    AIRFLOW_IMAGE: (AIRFLOW_BASE_IMAGE,),
+    PATRONI_IMAGE: ("POSTGRES_IMAGE", "ETCD_IMAGE"),
+    BACKUP_IMAGE: ("POSTGRES_IMAGE",),
+}
+# The repository and the folder of the images whose only input is a folder.
+BUILT_FROM = {PATRONI_IMAGE: (PATRONI_REPOSITORY, PATRONI_FOLDER), BACKUP_IMAGE: (BACKUP_REPOSITORY, BACKUP_FOLDER)}
 # No service runs these as they are: the image that we build on each of them.
 BASES = {AIRFLOW_BASE_IMAGE: AIRFLOW_IMAGE, "ETCD_IMAGE": PATRONI_IMAGE}
 
@@ -98,9 +107,9 @@ def resolve_images(
         answer_seconds: How long a registry may take for its first answer.
 
     Returns:
-        An image for AIRFLOW_IMAGE, for PATRONI_IMAGE with the profile data-ha, and for every key of images.env that is
-        the image of a service in these profiles; none for Grafana and Jaeger where theirs cannot be pulled, which is
-        reported.
+        An image for AIRFLOW_IMAGE, for PATRONI_IMAGE with the profile data-ha, for BACKUP_IMAGE with the profiles data
+        and backup, and for every key of images.env that is the image of a service in these profiles; none for Grafana
+        and Jaeger where theirs cannot be pulled, which is reported.
 
     Raises:
         ImageError: An image can neither be pulled nor built.
@@ -140,7 +149,7 @@ def plan_images(
     """
     choice = images_choice(environ)
     official = needed_references(root, profiles, environ)
-    sources = ImageSources(root, environ, choice, official)
+    sources = ImageSources(root, environ, choice, official, built_images(profiles))
     local = sources.local_images()
     missing = [key for key in official if key not in local and BASES.get(key) not in local]
     to_ask = sources.images_to_request(missing, local)
@@ -206,10 +215,15 @@ class ImagePlan:
 
     def expected_images(self) -> dict[str, ResolvedImage]:
         known = self.local | self.planned
-        for key, bases in BUILT_ON.items():
-            if key not in known and all(base in known for base in bases):
-                known[key] = self.sources.built_image(key, {base: known[base] for base in bases})
-        order = [AIRFLOW_IMAGE, *(key for key in self.sources.official if key not in BASES), PATRONI_IMAGE]
+        for key in self.sources.built:
+            if key not in known and all(base in known for base in BUILT_ON[key]):
+                known[key] = self.sources.built_image(key, {base: known[base] for base in BUILT_ON[key]})
+        order = [
+            AIRFLOW_IMAGE,
+            *(key for key in self.sources.official if key not in BASES),
+            PATRONI_IMAGE,
+            BACKUP_IMAGE,
+        ]
         return {key: known[key] for key in order if key in known}
 
     def obtain(self, keys: Collection[str]) -> dict[str, ResolvedImage]:
@@ -271,7 +285,7 @@ class ImagePlan:
         return pull(self.sources.official[key], self.progress.reporter(image_name(key)), self.answer_seconds)
 
     def build(self, key: str) -> ResolvedImage:
-        """Build Airflow's or Patroni's image on its bases, if an image on these bases is not on this machine."""
+        """Build one of our images on its bases, if an image on these bases is not on this machine."""
         # Etcd's first: another caller builds Postgres' meanwhile.
         bases = {base: image for base in reversed(BUILT_ON[key]) if (image := self.image(base))}
         built = self.sources.built_image(key, bases)
@@ -302,6 +316,8 @@ class ImageSources:
     choice: Choice
     official: Mapping[str, str]
     """The official images by key, of the active profiles only."""
+    built: Collection[str] = tuple(BUILT_ON)
+    """The keys of the images that we build for the active profiles."""
 
     def candidates(self, key: str) -> list[ResolvedImage]:
         """Return the images that may be used, the preferred one first."""
@@ -318,8 +334,7 @@ class ImageSources:
 
     def local_images(self) -> dict[str, ResolvedImage]:
         """Return the images that are on this machine, by key."""
-        built = [key for key, bases in BUILT_ON.items() if all(base in self.official for base in bases)]
-        keys = [*self.official, *built]
+        keys = [*self.official, *self.built]
 
         def local_image(key: str) -> ResolvedImage | None:
             return next((image for image in self.candidates(key) if is_local(image.reference)), None)
@@ -328,18 +343,18 @@ class ImageSources:
             return {key: image for key, image in zip(keys, pool.map(local_image, keys), strict=True) if image}
 
     def built_image(self, key: str, bases: Mapping[str, ResolvedImage]) -> ResolvedImage:
-        """Return Airflow's or Patroni's image on these bases; it may not be on this machine."""
+        """Return an image that we build on these bases; it may not be on this machine."""
         references = [bases[base].reference for base in BUILT_ON[key]]
         origin: Origin = "official" if all(base.origin == "official" for base in bases.values()) else "airgap"
         if key == AIRFLOW_IMAGE:
             return ResolvedImage(airflow_reference(self.root, references[0]), origin)
-        return ResolvedImage(patroni_reference(self.root, references), origin)
+        return ResolvedImage(built_reference(self.root, key, references), origin)
 
     def build_of(self, key: str, reference: str, bases: Mapping[str, ResolvedImage]) -> Build:
         arguments = {base: image.reference for base, image in bases.items()}
         if key == AIRFLOW_IMAGE:
             return Build(reference, self.root / AIRFLOW_DOCKERFILE, self.root, arguments)
-        folder = self.root / PATRONI_FOLDER
+        folder = self.root / BUILT_FROM[key][1]
         return Build(reference, folder / "Dockerfile", folder, arguments)
 
     def images_to_request(self, missing: list[str], local: Mapping[str, ResolvedImage]) -> list[str]:
@@ -387,6 +402,12 @@ def needed_references(root: Path, profiles: Collection[str], environ: Mapping[st
     return {key: value for key, value in references.items() if key not in PROFILES or PROFILES[key] in profiles}
 
 
+def built_images(profiles: Collection[str]) -> tuple[str, ...]:
+    """Return the keys of the images that we build for these profiles."""
+    needs = {PATRONI_IMAGE: {"data-ha"}, BACKUP_IMAGE: {"data", "backup"}}
+    return tuple(key for key in BUILT_ON if needs.get(key, set()) <= set(profiles))
+
+
 def images_choice(environ: Mapping[str, str]) -> Choice:
     """Return the value of STACK_IMAGES, `auto` if it is not set.
 
@@ -414,9 +435,10 @@ def airflow_reference(root: Path, base: str) -> str:
     return f"{AIRFLOW_REPOSITORY}:{content_tag(root, inputs, [base])}"
 
 
-def patroni_reference(root: Path, bases: list[str]) -> str:
-    """Return the name of the Patroni image on these bases; its tag changes with its packages and the bases."""
-    return f"{PATRONI_REPOSITORY}:{content_tag(root, [root / PATRONI_FOLDER], bases)}"
+def built_reference(root: Path, key: str, bases: list[str]) -> str:
+    """Return the name of an image of BUILT_FROM on these bases; its tag changes with its folder and the bases."""
+    repository, folder = BUILT_FROM[key]
+    return f"{repository}:{content_tag(root, [root / folder], bases)}"
 
 
 # ---- small helpers -----------------------------------------------------------------------------------------

@@ -13,7 +13,16 @@ from ops import container_limits, preflight, secrets_store
 from ops.commands.test import checks
 from ops.images.resolve import read_images_env
 from ops.project import ROOT, Project
-from ops.services import MAX_INSTANCES, OPTIONAL, PROFILES, SCALABLE, SLACK_STUB_PROFILE, replicas_variable
+from ops.services import (
+    BACKUP,
+    BACKUP_PROFILES,
+    MAX_INSTANCES,
+    OPTIONAL,
+    PROFILES,
+    SCALABLE,
+    SLACK_STUB_PROFILE,
+    replicas_variable,
+)
 from ops.settings_file import defaults
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
 
@@ -32,7 +41,8 @@ TRACKED = [
 
 
 def test_profiles_of_up_are_those_of_the_compose_files():
-    known = set(PROFILES) | {published.profile for published in OPTIONAL} | {SLACK_STUB_PROFILE}
+    added = {SLACK_STUB_PROFILE, *BACKUP_PROFILES.values()}
+    known = set(PROFILES) | {published.profile for published in OPTIONAL} | added
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == known
 
 
@@ -66,14 +76,15 @@ def test_mounted_secret_belongs_to_the_uid_of_its_service():
 
 
 def test_first_start_requires_40_percent_of_the_limits():
-    """Workers count with their idle memory, because their limits are for their tasks."""
+    """Workers count with their idle memory, because their limits are for their tasks; backups are off."""
+    backups = {BACKUP, *BACKUP_PROFILES.values()}
 
     def limits(without: str) -> int:
         return sum(
             int(model["deploy"].get("replicas", 1))
             * (container_limits.WORKER_BASE if name == "worker" else model["deploy"]["resources"]["limits"]["memory"])
             for name, model in SERVICES.items()
-            if name not in ONE_SHOTS and without not in model.get("profiles", [])
+            if name not in ONE_SHOTS and backups.union({without}).isdisjoint(model.get("profiles", []))
         )
 
     assert limits(without="data-ha") * 0.4 <= preflight.MEMORY_NEEDED

@@ -13,7 +13,8 @@ import yaml
 
 COMPOSE = Path(__file__).parents[3] / "compose"
 CONFIG_FILE_POSTGRES = COMPOSE / "postgres" / "airflow-ha.conf"
-COMPOSE_FILES = [COMPOSE / f"{name}.yaml" for name in ("compose", "airflow", "data", "data-ha", "observability")]
+COMPOSE_NAMES = ("compose", "airflow", "data", "data-ha", "observability", "backup")
+COMPOSE_FILES = [COMPOSE / f"{name}.yaml" for name in COMPOSE_NAMES]
 """compose.yaml and the files that it includes."""
 
 INTERPOLATION = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")

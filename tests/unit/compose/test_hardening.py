@@ -11,6 +11,8 @@ import yaml
 
 from ops.services import (
     ALERTMANAGERS,
+    BACKUP_FILES,
+    BACKUP_NODES,
     GATEWAY,
     PAGES_DOOR,
     PAGES_DOOR_PROFILES,
@@ -102,7 +104,8 @@ def test_services_on_the_path_of_heartbeats_come_first():
     assert first == {"gateway", "execution-api", "postgres", "redis"} | {
         name for name, service in SERVICES.items() if service.get("profiles") == ["data-ha"]
     }
-    assert {name for name, weight in shares.items() if weight < default} == {"api-server", "maintenance"}
+    backups = {node for nodes in BACKUP_NODES.values() for node in nodes} | {BACKUP_FILES}
+    assert {name for name, weight in shares.items() if weight < default} == {"api-server", "maintenance"} | backups
 
 
 def test_only_the_doors_publish_ports_and_on_loopback_only():
@@ -157,7 +160,8 @@ def test_a_data_network_has_only_clients_of_its_data():
         "maintenance",
     }
     # The worker uses Celery's results.
-    postgres_services = {"postgres", "postgres-exporter", *POSTGRES_NODES, *ETCD}
+    backups = {node for nodes in BACKUP_NODES.values() for node in nodes}
+    postgres_services = {"postgres", "postgres-exporter", *POSTGRES_NODES, *ETCD, *backups}
     assert members["database"] == {"worker"} | postgres_services | airflow_with_database
     redis_services = {"redis", "redis-exporter", *REDIS_NODES, *SENTINELS}
     assert members["broker"] == {"scheduler", "worker", "flower"} | redis_services
@@ -202,6 +206,7 @@ def test_metrics_are_served_on_the_network_monitoring_only():
             for option in SERVICES[name]["command"]
             if option.startswith("--web.listen-address=")
         },
+        **{node: SERVICES[node]["environment"]["METRICS_ADDRESS"] for nodes in BACKUP_NODES.values() for node in nodes},
     }
     scraped_on_two_networks = {n for n in members("monitoring") if len(SERVICES[n]["networks"]) > 1}
     assert bound.keys() == scraped_on_two_networks - set(ALERTMANAGERS)
@@ -340,7 +345,7 @@ def test_every_mounted_file_exists():
     mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
     files = {mount.split(":")[0] for mount in mounts if mount.startswith(".")}
     # `up` writes these.
-    files -= {"./generated/rules", "./generated/alertmanager"}
+    files -= {"./generated/rules", "./generated/alertmanager", "./secrets/.."}
     assert files
     assert [file for file in files if not (COMPOSE / file).exists()] == []
 

@@ -21,6 +21,8 @@ READ_ELSEWHERE = {
     **{name: [ROOT / "ops/data_tier.py"] for name in ("redis", *REDIS_NODES, *SENTINELS)},
 }
 """Files of a service that read secrets and are not mounted."""
+OF_THE_OPERATOR = {"./secrets/..:/set/state:ro"}
+"""Mounts without code of the service."""
 
 
 def held(name: str) -> set[str]:
@@ -30,7 +32,11 @@ def held(name: str) -> set[str]:
 def text_of(name: str) -> str:
     """Return the settings and commands of a service, and the text of the files that it mounts."""
     service = {key: value for key, value in SERVICES[name].items() if key != "secrets"}
-    mounts = [volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("./")]
+    mounts = [
+        volume.split(":")[0]
+        for volume in service.get("volumes", [])
+        if volume.startswith("./") and volume not in OF_THE_OPERATOR
+    ]
     places = [*(COMPOSE / mount for mount in mounts), *READ_ELSEWHERE.get(name, [])]
     files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*"))]
     return json.dumps(service) + "".join(file.read_text() for file in files if file.is_file())

@@ -24,6 +24,8 @@ NO_TARGET = {
     "redis-exporter": "as cadvisor",
     "jaeger": "runs only where it can be pulled",
     "grafana": "runs only where it can be pulled",
+    "backup": "off by default; tests/images/test_backup_ha.py has a failover",
+    "backup-files": "as backup",
 }
 """Services without a drill, and why."""
 

@@ -13,7 +13,7 @@ import yaml
 from ops.images import fallback_images
 from ops.images.build import BuildSteps, content_tag, values_tag
 from ops.images.dockerfile_stages import parse_stages
-from ops.images.resolve import BASES, OPTIONAL, PROFILES, airflow_reference, patroni_reference
+from ops.images.resolve import BASES, OPTIONAL, PATRONI_IMAGE, PROFILES, airflow_reference, built_reference
 from ops.images.versions import read_images_env, repository_and_tag, software_version
 from ops.services import PROFILES as COMPOSE_PROFILES
 
@@ -157,13 +157,13 @@ def test_every_image_has_a_contract_and_a_fallback_if_required():
 
 def test_other_packages_or_bases_change_the_patroni_images_tag(tmp_path):
     bases = [["postgres:1", "etcd:1"], ["postgres:2", "etcd:1"], ["postgres:1", "etcd:2"]]
-    assert len({patroni_reference(ROOT, pair) for pair in bases}) == 3
+    assert len({built_reference(ROOT, PATRONI_IMAGE, pair) for pair in bases}) == 3
     folder = tmp_path / "compose/images/patroni"
     folder.mkdir(parents=True)
     (folder / "requirements.txt").write_text("patroni==1\n")
-    before = patroni_reference(tmp_path, bases[0])
+    before = built_reference(tmp_path, PATRONI_IMAGE, bases[0])
     (folder / "requirements.txt").write_text("patroni==2\n")
-    assert patroni_reference(tmp_path, bases[0]) != before
+    assert built_reference(tmp_path, PATRONI_IMAGE, bases[0]) != before
 
 
 def test_images_belong_to_existing_profiles():

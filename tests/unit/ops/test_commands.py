@@ -164,13 +164,14 @@ def test_down_volumes_without_a_terminal_is_refused(refused, project, docker):
     assert "--yes" in refused("down", "--volumes")
 
 
-def test_down_volumes_lists_the_volumes_that_it_deletes(project, docker):
+def test_down_volumes_deletes_what_it_lists_but_no_backup(project, docker):
     project.env_file.write_text("AIRFLOW_IMAGE=a\n")
-    docker.answer("volume ls", out="airflow-ha_postgres-data\nairflow-ha_redis-data\n")
+    docker.answer("volume ls", out="airflow-ha_postgres-data\nairflow-ha_redis-data\nairflow-ha_backup-repository\n")
     result = run("down", "--volumes", "--yes")
     assert result.returncode == 0
     assert "airflow-ha_postgres-data, airflow-ha_redis-data" in result.stdout
-    assert any("--volumes" in call for call in docker.calls())
+    assert ["volume", "rm", "airflow-ha_postgres-data", "airflow-ha_redis-data"] in docker.calls()
+    assert not any("--volumes" in call for call in docker.calls()), "backups survive the deletion of the data"
 
 
 def test_down_keeps_the_data(project, docker):

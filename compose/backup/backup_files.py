@@ -1,0 +1,114 @@
+"""Backs up files with restic after each backup of the database, under the same label, and removes those of lost labels.
+
+    backup_files.py               the service
+    backup_files.py now LABEL     back up the files of a label now, unless that is done
+
+A set is a backup of the database and the files of the same label: secrets, .env, compose.override.yaml, DAGs, plugins,
+logs and artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from backup_service import RETRY_SECONDS, EngineError, Service, existing_labels, log, loop
+
+SECRETS: Final = Path("/run/secrets/stack_secrets.json")
+FOLDERS: Final = ("dags", "plugins", "logs", "artifacts")
+STATE_FILES: Final = (".env", "compose.override.yaml", "compose.override.yml")
+SET: Final = Path("/set")
+NO_REPOSITORY: Final = 10
+"""restic's exit code: https://restic.readthedocs.io/en/stable/075_scripting.html."""
+INCOMPLETE: Final = 3
+"""restic's exit code of a backup that lacks files: some could not be read, or were removed meanwhile."""
+# No cache: the repository is local, or its index is small.
+RESTIC: Final = ("restic", "--no-cache", "--retry-lock=1m")
+
+
+def sources() -> list[str]:
+    """Return the files and folders of a set that exist."""
+    state = [SET / "state" / name for name in STATE_FILES]
+    return [str(path) for path in (SECRETS, *(SET / name for name in FOLDERS), *state) if path.exists()]
+
+
+def by_label(text: str) -> dict[str, list[str]]:
+    """Return the snapshots of each label, the oldest first, from `restic snapshots --json`."""
+    snapshots: dict[str, list[str]] = {}
+    for snapshot in json.loads(text or "[]"):
+        for label in snapshot.get("tags") or []:
+            snapshots.setdefault(label, []).append(snapshot["id"])
+    return snapshots
+
+
+class Files:
+    """The snapshots of files."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.retry_at = 0.0
+        self.known: dict[str, list[str]] | None = None
+
+    def snapshots(self) -> dict[str, list[str]]:
+        """Return the snapshots of each label; create the repository before the first one."""
+        try:
+            return by_label(self.service.run(*RESTIC, "snapshots", "--json").stdout)
+        except EngineError as error:
+            if f"(exit {NO_REPOSITORY})" not in str(error):
+                raise
+        self.service.run(*RESTIC, "init")
+        return {}
+
+    def make(self, label: str) -> None:
+        """Back up the files of a label; the repository exists."""
+        started = time.monotonic()
+        arguments = (f"--tag={label}", "--host=airflow-ha", "--group-by=host", "--quiet")
+        result = self.service.run(*RESTIC, "backup", *arguments, *sources(), allowed=(0, INCOMPLETE))
+        lacks_files = result.returncode == INCOMPLETE
+        self.service.metrics["airflow_ha_backup_files_incomplete"] = float(lacks_files)
+        log(f"{label}: files saved in {time.monotonic() - started:.1f} s")
+        if lacks_files:
+            log(f"{label}: these files could not be read:\n{result.stderr.strip()}")
+
+    def remove_lost(self, snapshots: dict[str, list[str]], labels: list[str]) -> None:
+        """Remove the files of sets whose backup of the database is gone."""
+        if lost := [identity for label, known in snapshots.items() if label not in labels for identity in known]:
+            self.service.run(*RESTIC, "forget", "--prune", *lost)
+
+    def tick(self) -> None:
+        """Back up the files of the newest label, unless that is done."""
+        labels = existing_labels()
+        is_done = self.known is not None and (not labels or labels[-1] in self.known)
+        if is_done or time.monotonic() < self.retry_at:
+            return
+        self.retry_at = time.monotonic() + RETRY_SECONDS
+        self.service.metrics["airflow_ha_backup_files_up"] = 0.0
+        snapshots = self.snapshots()
+        if labels and labels[-1] not in snapshots:
+            self.make(labels[-1])
+            self.remove_lost(snapshots, labels)
+            snapshots = self.snapshots()
+        self.known, self.retry_at = snapshots, 0.0
+        self.service.metrics["airflow_ha_backup_files_up"] = 1.0
+
+
+def make_now(label: str) -> int:
+    """Make the backup of a label's files, and return the exit code."""
+    files = Files(Service())
+    try:
+        if label not in files.snapshots():
+            files.make(label)
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["now"]:
+        sys.exit(make_now(sys.argv[2]))
+    service = Service()
+    loop(service, Files(service).tick)

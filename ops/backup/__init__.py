@@ -1,0 +1,1 @@
+"""Backups and their restore: the repository, its sets, and the change to a restored database."""

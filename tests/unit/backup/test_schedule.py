@@ -1,0 +1,115 @@
+"""When a backup is due, and how the services read what the engines report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backup_database import Backup, Database, Plan, Repository, due, measured, overdue, parse_database, parse_repository
+from backup_files import by_label
+from backup_service import existing_labels, exposition, reason, write_labels
+
+DAY = 86400
+PLAN = Plan(full=7 * DAY, incremental=DAY)
+NOW = 100.0 * DAY
+
+
+def made(kind: str, days_ago: float, timeline: int = 1) -> Backup:
+    return Backup(f"{kind}{days_ago}", kind, int(NOW - days_ago * DAY), timeline, is_damaged=False, size=1)
+
+
+@pytest.mark.parametrize(
+    ("backups", "kind"),
+    [
+        ([], "full"),
+        ([made("full", 7.1), made("incr", 0.1)], "full"),
+        ([made("full", 6.9), made("incr", 1.1)], "incr"),
+        ([made("full", 0.9)], None),
+        ([made("full", 6.9), made("incr", 0.9)], None),
+        ([made("incr", 0.1)], "full"),
+    ],
+)
+def test_a_backup_is_due_by_the_age_of_the_newest_ones(backups, kind):
+    assert due(backups, 1, NOW, PLAN) == kind
+
+
+def test_a_new_timeline_gets_a_backup_at_once():
+    assert due([made("full", 0.1, timeline=1)], 2, NOW, PLAN) == "incr"
+
+
+@pytest.mark.parametrize(
+    ("backups", "seconds"),
+    [
+        ([], 60.0),
+        ([made("full", 1)], 0.0),
+        ([made("full", 2)], DAY),
+        ([made("full", 8), made("incr", 0.5)], DAY),
+    ],
+)
+def test_a_backup_is_overdue_from_the_age_at_which_it_is_due(backups, seconds):
+    assert overdue(backups, NOW, PLAN, started=NOW - 60) == seconds
+
+
+def information(code: int = 0, message: str = "ok", backups: tuple[dict, ...] = ()) -> str:
+    return json.dumps([{"repo": [{"status": {"code": code, "message": message}}], "backup": list(backups)}])
+
+
+ENTRY = {
+    "label": "20261129-201659F",
+    "type": "full",
+    "timestamp": {"start": 1, "stop": 2},
+    "archive": {"start": "0000000A0000000000000003"},
+    "error": True,
+    "info": {"repository": {"size": 7}},
+}
+
+
+def test_backups_are_read_with_their_timeline():
+    assert parse_repository(information(backups=(ENTRY,))) == Repository(
+        [Backup("20261129-201659F", "full", 2, 10, is_damaged=True, size=7)], ""
+    )
+
+
+def test_a_repository_without_backups_is_usable():
+    assert parse_repository(information(1, "missing stanza path")) == Repository([], "", is_new=True)
+    assert parse_repository(information(2, "no valid backups")) == Repository([], "")
+
+
+def test_an_unreadable_repository_has_a_problem_of_one_line():
+    text = information(99, "[FormatError] unable to load info file\nHINT: a").replace("load", "lo\x1cad")
+    assert parse_repository(text).problem.startswith("[FormatError]")
+
+
+def test_the_state_of_postgres_is_read():
+    assert parse_database("f|3|12.5\n") == Database(is_replica=False, timeline=3, archive_lag=12.5)
+
+
+def test_metrics_have_the_newest_backup_of_each_kind():
+    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""), Database(False, 1, 3.0))
+    name = "airflow_ha_backup_last_success_timestamp_seconds"
+    assert metrics[f'{name}{{kind="full"}}'] == NOW - 2 * DAY
+    assert metrics[f'{name}{{kind="any"}}'] == NOW - DAY
+    assert exposition({"b": 1.0, "a": 0.5}) == "a 0.5\nb 1.0\n"
+
+
+def test_labels_pass_from_the_database_to_the_files(tmp_path):
+    path = tmp_path / "state/database.json"
+    assert existing_labels(path) == []
+    write_labels(["a", "b"], path)
+    assert existing_labels(path) == ["a", "b"]
+
+
+def test_snapshots_are_grouped_by_their_label():
+    snapshots = [{"id": "1", "tags": ["a"]}, {"id": "2", "tags": ["a"]}, {"id": "3"}]
+    assert by_label(json.dumps(snapshots)) == {"a": ["1", "2"]}
+    assert by_label("") == {}
+
+
+def test_a_failed_engine_gives_its_error_and_no_hint_alone():
+    output = (
+        "P00   INFO: begin\nP00  ERROR: [082]: WAL segment was not archived\n  HINT: a\n  HINT: b\n HINT: c\n HINT: d\n"
+    )
+    assert reason(output).startswith("P00  ERROR: [082]: WAL segment was not archived | HINT: a")
+    assert reason("one\n\ntwo\n") == "one | two"
+    assert reason("") == "no output"

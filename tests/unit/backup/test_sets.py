@@ -1,0 +1,89 @@
+"""The sets of a repository, and the one that a restore starts from."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ops.backup.sets import BackupSet, choose, parse, parse_time
+from ops.errors import StackError
+
+NOW = datetime(2026, 11, 29, 20, 0, tzinfo=UTC)
+
+
+def made(label: str, hours_ago: float) -> BackupSet:
+    stopped = NOW - timedelta(hours=hours_ago)
+    return BackupSet(label, "full", stopped - timedelta(minutes=1), stopped, size=10, stored=5)
+
+
+SETS = [made("a", 48), made("b", 24)]
+
+
+def entry(label: str, database: int) -> dict:
+    return {
+        "label": label,
+        "type": "full",
+        "timestamp": {"start": 100, "stop": 200},
+        "info": {"size": 10, "repository": {"size": 5}},
+        "database": {"id": database},
+    }
+
+
+def information(code: int = 0, message: str = "ok") -> str:
+    status = {"code": code, "message": message}
+    databases = [{"id": 1, "system-id": 11, "version": "17"}, {"id": 2, "system-id": 22, "version": "18"}]
+    stanza = {"repo": [{"status": status}], "db": databases, "backup": [entry("old", 1), entry("new", 2)]}
+    return json.dumps([stanza])
+
+
+def test_a_set_has_the_files_of_its_label():
+    contents = parse(information(), json.dumps([{"id": "f", "tags": ["new"]}]))
+    assert [(each.label, each.files) for each in contents.sets] == [("new", "f")]
+    assert (contents.system_id, contents.version) == ("22", "18"), "the newest database only"
+
+
+@pytest.mark.parametrize("message", ["[FormatError] a\nb", "[CryptoError] unable to flush"])
+def test_another_passphrase_is_named_as_the_cause(message):
+    with pytest.raises(StackError, match="another passphrase"):
+        parse(information(99, message), "")
+
+
+def test_an_unreachable_repository_is_refused_with_its_reason():
+    with pytest.raises(StackError, match="Permission denied"):
+        parse(information(99, "[PathOpenError] Permission denied\nHINT: a"), "")
+
+
+def test_an_empty_repository_is_refused():
+    with pytest.raises(StackError, match="cannot find a backup"):
+        parse(information(1, "missing stanza path"), "")
+
+
+@pytest.mark.parametrize(("hours_ago", "label"), [(47, "a"), (24, "b"), (1, "b")])
+def test_a_time_starts_from_the_newest_set_before_it(hours_ago, label):
+    assert choose(SETS, NOW - timedelta(hours=hours_ago), None, NOW).label == label
+
+
+def test_without_a_time_the_newest_set_is_taken():
+    assert choose(SETS, None, None, NOW).label == "b"
+    assert choose(SETS, None, "a", NOW).label == "a"
+
+
+@pytest.mark.parametrize(
+    ("at", "label", "reason"),
+    [
+        (NOW - timedelta(hours=49), None, "oldest backup"),
+        (NOW + timedelta(hours=1), None, "future"),
+        (None, "c", "none of this id"),
+    ],
+)
+def test_what_no_backup_reaches_is_refused(at, label, reason):
+    with pytest.raises(StackError, match=reason):
+        choose(SETS, at, label, NOW)
+
+
+def test_a_time_without_a_zone_is_in_utc():
+    assert parse_time("2026-11-29T20:00:00") == parse_time("2026-11-29 21:00:00+01:00") == NOW
+    with pytest.raises(StackError, match="not a time"):
+        parse_time("yesterday")
