@@ -6,6 +6,7 @@ read new files.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from ops import (
@@ -17,7 +18,7 @@ from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
 from ops.observability import alertmanager_config, container_names, expected_replicas
 from ops.project import RUNBOOK_BASE_URL
-from ops.services import ALERTMANAGERS, page_urls
+from ops.services import ALERTMANAGERS, BACKUP, BACKUP_FILES, BACKUP_NODES, page_urls
 from ops.settings_file import image_origins
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 READERS: Final = {"rules": ("prometheus",), "alertmanager": ALERTMANAGERS}
 """The services that read each folder."""
+BACKUP_PORT: Final = 9854
+"""The port of the page of each backup service (compose/backup/backup_service.py)."""
 TO_LOAD: Final = ".to-load"
 """File with the folders that changed and are not loaded yet: it survives an interrupted `up`."""
 
@@ -48,9 +51,23 @@ def texts(
     """
     return {
         "rules/wanted.yaml": expected_replicas.rules(settings, own_workers),
+        "rules/backup.json": backup_targets(settings),
         "alertmanager/alertmanager.yaml": alertmanager_config.render(folder, settings, secrets),
         "alertmanager/links.tmpl": links(settings),
     }
+
+
+def backup_targets(settings: Mapping[str, str]) -> str:
+    """Return the backup services that Prometheus scrapes, none without the profile `backup`."""
+    active = set(settings.get("COMPOSE_PROFILES", "").split(","))
+    on = [nodes for tier, nodes in BACKUP_NODES.items() if {BACKUP, tier} <= active]
+    return json.dumps(
+        [
+            {"targets": [f"{node}:{BACKUP_PORT}"], "labels": {"instance": node}}
+            for nodes in on
+            for node in (*nodes, BACKUP_FILES)
+        ]
+    )
 
 
 def links(settings: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ MetricType = Literal["counter", "gauge", "timer"]
 MAPPING: Final = "compose/statsd-exporter/mapping.yaml"
 RULES: Final = ("compose/prometheus/rules", "alerting/rules")
 DASHBOARDS: Final = "ops/dashboards/generated"
-SOURCES: Final = ("src", "dags")
+SOURCES: Final = ("src", "dags", "compose/backup")
 
 _OWN: Final = re.compile(r"airflow_ha_[a-z0-9_]+")
 

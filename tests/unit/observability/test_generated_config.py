@@ -52,6 +52,7 @@ def test_generated_files_are_readable_and_rewritten_on_change(project):
     assert sorted(str(path.relative_to(project.generated)) for path in files) == [
         "alertmanager/alertmanager.yaml",
         "alertmanager/links.tmpl",
+        "rules/backup.json",
         "rules/wanted.yaml",
     ]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
