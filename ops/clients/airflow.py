@@ -232,6 +232,11 @@ class AirflowClient:
         response = self._call("GET", f"/dags/{dag_id}")
         return response.is_success and not response.json().get("is_stale", False)
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Whether the DAG is paused; false if Airflow does not know it."""
+        response = self._call("GET", f"/dags/{dag_id}")
+        return response.is_success and bool(response.json()["is_paused"])
+
     def task_states(self, run: Run) -> list[tuple[str, str]]:
         """Return name and state of each task instance of a run; a mapped one is `task[3]`."""
         return [(instance_name(instance), instance["state"] or "none") for instance in self.task_instances(run)]

@@ -104,9 +104,10 @@ def mark_written(project, reader: str) -> None:
 class FakeAirflow:
     """An Airflow with at most one successful pipeline run; records triggered runs."""
 
-    def __init__(self, newest: Run | None, ends: str = "success") -> None:
+    def __init__(self, newest: Run | None, ends: str = "success", *, paused: bool = False) -> None:
         self.newest = newest
         self.ends = ends
+        self.paused = paused
         self.triggered: list[str] = []
 
     def newest_success(self, dag_id: str) -> Run | None:
@@ -114,6 +115,9 @@ class FakeAirflow:
 
     def has_dag(self, dag_id: str) -> bool:
         return True
+
+    def is_paused(self, dag_id: str) -> bool:
+        return self.paused
 
     def trigger(self, dag_id: str) -> Run:
         self.triggered.append(dag_id)
@@ -154,6 +158,14 @@ def test_pipeline_run_newer_than_the_containers_is_enough(project, monkeypatch, 
     monkeypatch.setattr(pipeline, "connect", lambda *_: airflow)
     verify_pipeline(project, settings_file.read(project))
     assert airflow.triggered == triggered
+
+
+@pytest.mark.usefixtures("healthy_stack")
+def test_a_paused_pipeline_is_not_run(project, monkeypatch):
+    airflow = FakeAirflow(None, paused=True)
+    monkeypatch.setattr(pipeline, "connect", lambda *_: airflow)
+    verify_pipeline(project, settings_file.read(project))
+    assert airflow.triggered == []
 
 
 @pytest.mark.usefixtures("healthy_stack")
