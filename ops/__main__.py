@@ -20,6 +20,7 @@ from ops.commands.logs import logs
 from ops.commands.maintenance import maintenance
 from ops.commands.patches import patches
 from ops.commands.restart import restart
+from ops.commands.restore import restore
 from ops.commands.scale import scale
 from ops.commands.silence import silence
 from ops.commands.slack import slack
@@ -76,6 +77,7 @@ app.command()(support_bundle)
 app.command()(restart)
 app.command()(maintenance)
 app.command()(backup)
+app.command()(restore)
 app.command()(dashboards)
 app.command()(drill)
 app.command()(bench)

@@ -488,6 +488,13 @@ def volumes(name: str) -> list[str]:
     return sorted(docker("volume", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").splitlines())
 
 
+def create_volume(name: str, volume: str) -> str:
+    """Create a volume of a compose project as compose does, unless it exists, and return its whole name."""
+    labels = (f"--label=com.docker.compose.project={name}", f"--label=com.docker.compose.volume={volume}")
+    docker("volume", "create", *labels, f"{name}_{volume}")
+    return f"{name}_{volume}"
+
+
 def running_settings(project: Project, hint: str = "run ./ops/stack up") -> dict[str, str]:
     """Return the settings of a running stack.
 

@@ -1,0 +1,206 @@
+"""`restore`: bring the stack back to a backup, or to a point in time."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ops import backup_config, compose, preflight, restored, secrets_store, settings_file
+from ops.backup import new_stack, repository, restoration, restored_database, saved_files
+from ops.backup.restoration import Restoration
+from ops.backup.sets import choose, parse_time
+from ops.deployment import image_errors
+from ops.errors import StackError, when_interrupted
+from ops.lock import stack_lock
+from ops.notification_secrets import OPTIONAL_SECRETS
+from ops.project import current_project
+from ops.screen import console, heading, report
+from ops.status_tables import print_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ops.backup.repository import Repository
+    from ops.images.resolve import ResolvedImage
+    from ops.project import Project
+
+
+SHOW, RELEASE = "show", "release"
+
+
+def restore(
+    after: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar=f"[{SHOW}|{RELEASE} [DAG]...]",
+            help=f"After a restore: `{SHOW}` what waits, or `{RELEASE}` what is held, all or some DAGs.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Restore this point in time; UTC if it has no zone.", show_default=False),
+    ] = None,
+    backup: Annotated[
+        str | None, typer.Option(metavar="ID", help="Restore this backup, without what came after.", show_default=False)
+    ] = None,
+    to_new_stack: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Restore into a new stack beside this one.", show_default=False),
+    ] = None,
+    with_files: Annotated[
+        bool, typer.Option("--with-files", help="Also missing DAGs, logs and artifacts, as on an empty machine.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="No confirmation before the database is replaced.")] = False,
+) -> None:
+    """Restore the database from the backups, by default everything that they have.
+
+    On an empty machine it needs the repository, the passphrase in compose/secrets/backup_passphrase, and BACKUP_FOLDER
+    in compose/.env, and restores the files too. The stack runs on until the restored database is complete. All DAGs
+    are then held: nothing runs until you release it.
+
+    Example: ./ops/stack restore --at 2026-11-29T20:15:00+01:00
+    """
+    project = current_project()
+    if after:
+        if at or backup or to_new_stack:
+            raise StackError(f"cannot combine {after[0]} with a target: it follows a restore", hint="leave it out")
+        after_restore(project, after[0], after[1:])
+        return
+    if at and backup:
+        raise StackError("cannot use --at with --backup: each names a target", hint="leave out one of them")
+    hint = "run ./ops/stack restore again; ./ops/stack up starts the stack on the database that it has"
+    with when_interrupted(hint), stack_lock(project, "restore", report):
+        heading("Pre-flight: no impact yet")
+        planned, system_id = plan(project, at, backup, to_new_stack)
+        current = restoration.current_database(planned)
+        planned = replace(planned, with_files=with_files or not current)
+        restoration.check_same_database(planned, current, system_id)
+        describe(planned)
+        if current:
+            confirm(is_confirmed=yes)
+
+        heading("Restoring")
+        restoration.restore_database(planned)
+        restoration.restore_files(planned)
+        images = resolve(planned.project, settings_file.profiles(planned.settings))
+        held: dict[str, Any] = {}
+        restoration.change(planned, images, lambda: held.update(restored.hold(planned.project)))
+        restored.print_report(held)
+        print_urls(planned.project, planned.settings)
+        report(f"DAGs are held; run {shown_command(project, planned.project)} restore show, then restore release")
+
+
+def after_restore(project: Project, action: str, dags: list[str]) -> None:
+    """Show what waits after a restore, or release DAGs.
+
+    Raises:
+        StackError: The action is unknown, the stack does not run, or a DAG is not held.
+    """
+    if action not in (SHOW, RELEASE) or (action == SHOW and dags):
+        raise StackError(
+            f"cannot restore {' '.join([action, *dags])!r}: it is not {SHOW} or {RELEASE}",
+            hint=f"use --at or --backup for a target, {SHOW} alone, or {RELEASE} with DAGs",
+        )
+    compose.running_settings(project)
+    if action == RELEASE:
+        restored.print_report(restored.release(project, dags))
+        return
+    restored.print_report(restored.show(project))
+    restored.print_report(restored.missed(project))
+
+
+def shown_command(project: Project, target: Project) -> str:
+    """Return the command line of the stack that was restored."""
+    return "./ops/stack" if target == project else f"STACK_STATE_DIR={target.state} ./ops/stack"
+
+
+def plan(project: Project, at: str | None, backup: str | None, new_name: str | None) -> tuple[Restoration, str]:
+    """Check everything that a restore needs, and return what it will do and the identifier of the saved database.
+
+    Raises:
+        StackError: A check failed; nothing was changed.
+    """
+    preflight.check_docker()
+    target = parse_time(at) if at else None
+    settings = settings_file.read(project)
+    source = readable_repository(project, settings)
+    contents = repository.contents(source)
+    chosen = choose(contents.sets, target, backup, datetime.now(UTC))
+    saved = saved_files.saved_settings(source, chosen.files) if chosen.files else {}
+    left_out: tuple[str, ...] = ()
+    if new_name is not None:
+        project, settings = new_stack.prepare(project, settings | saved, new_name)
+        # Its alerts would reach the on-call engineers of the other stack.
+        left_out = tuple(OPTIONAL_SECRETS)
+    else:
+        written = settings_file.parse(project.env_file, project.shown(project.env_file))
+        settings |= {key: value for key, value in saved.items() if key not in written}
+        # Whoever restores has the passphrase.
+        settings[backup_config.STORED] = backup_config.digest(project)
+    if not settings_file.has_own_data(settings):
+        raise StackError(
+            "cannot restore: Postgres is external",
+            where=project.shown(project.env_file),
+            hint="restore it with its own tools",
+        )
+    for check in preflight.machine_checks(project, settings, compose.instances(settings["COMPOSE_PROJECT_NAME"])):
+        check()
+    is_exact = backup is not None
+    planned = Restoration(project, settings, source, chosen, target, is_exact, report, left_out)
+    return planned, contents.system_id
+
+
+def readable_repository(project: Project, settings: dict[str, str]) -> Repository:
+    """Return the repository and an image that reads it, which is pulled or built if none is on this machine."""
+    passphrase = project.secrets / backup_config.PASSPHRASE
+    if not passphrase.exists():
+        raise StackError(
+            "cannot read the backups: their passphrase is missing",
+            where=project.shown(passphrase),
+            hint="write the passphrase that you stored outside the machine into this file, then run: "
+            f"chmod 600 {project.shown(passphrase)}",
+        )
+    secrets_store.check_file(project, passphrase)
+    image = settings.get("BACKUP_IMAGE")
+    if not image or not compose.docker("image", "ls", "--quiet", image).strip():
+        image = resolve(project, ("data", "backup"))["BACKUP_IMAGE"].reference
+    return repository.of_stack(project, settings, image)
+
+
+def resolve(project: Project, profiles: Collection[str]) -> dict[str, ResolvedImage]:
+    """Return the images of the profiles, once they are on this machine."""
+    from ops.images.progress_table import image_progress
+    from ops.images.resolve import plan_images
+
+    with image_errors(), image_progress(report) as progress:
+        images = plan_images(project.root, progress, profiles)
+        return images.core() | images.rest()
+
+
+def describe(planned: Restoration) -> None:
+    """Print what will be restored, and check the disk."""
+    point = f"{planned.at:%Y-%m-%d %H:%M:%S} UTC" if planned.at else "everything in the repository"
+    report(f"backup {planned.chosen.label}, to {'the backup itself' if planned.is_exact else point}")
+    volume = f"{planned.name}_{planned.tier.restored}"
+    if volume in compose.volumes(planned.name):
+        restored_database.check_room(planned.source.image, volume, planned.chosen)
+
+
+def confirm(*, is_confirmed: bool) -> None:
+    """Ask for confirmation before a database is replaced, unless it was given.
+
+    Raises:
+        StackError: There is no terminal for the question.
+        typer.Abort: The user declined.
+    """
+    if is_confirmed:
+        return
+    console.print("This stops the stack and replaces its database; what was written since the target is lost.")
+    if not sys.stdin.isatty():
+        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
+    typer.confirm("Continue?", abort=True)

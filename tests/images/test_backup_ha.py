@@ -1,0 +1,119 @@
+"""The profile `backup` beside the replicated Postgres, as the compose files run it, without Airflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from ops import compose, data_tier, settings_file
+from ops.backup import repository, restoration, restored_database
+from ops.backup.restoration import Restoration
+from ops.backup.sets import BackupSet, choose
+from ops.errors import StackError
+from ops.project import Project
+from ops.services import BACKUP_NODES, POSTGRES_NODES
+from tests.images.conftest import docker
+from tests.images.test_backup import backup_project
+
+ETCD = ("etcd-1", "etcd-2", "etcd-3")
+BACKUPS = (*BACKUP_NODES["data-ha"], "backup-files")
+
+
+@pytest.fixture(scope="module")
+def project(images, tmp_path_factory) -> Iterator[Project]:
+    """Two Patroni nodes with their backup services."""
+    state = tmp_path_factory.mktemp("state")
+    profiles = "data-ha,backup,backup-data-ha"
+    with backup_project(state, images, profiles, (*ETCD, *POSTGRES_NODES, *BACKUPS)) as project:
+        yield project
+
+
+@pytest.fixture
+def settings(project) -> dict[str, str]:
+    return settings_file.read(project)
+
+
+def wait(condition: Callable[[], object], seconds: float = 120) -> object:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    return value
+
+
+def members(settings) -> dict[str, str]:
+    """Return the role of each node that Patroni reaches."""
+    name = settings["COMPOSE_PROJECT_NAME"]
+    return {member["service"]: member["role"] for member in data_tier.members(name) if "patroni" in member["service"]}
+
+
+def in_sync(settings) -> bool:
+    return sorted(members(settings).values()) == ["primary", "sync replica"]
+
+
+def primary(settings) -> str:
+    return next(node for node, role in members(settings).items() if role == "primary")
+
+
+def sets(project, settings) -> tuple[BackupSet, ...]:
+    try:
+        place = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
+        return repository.contents(place).sets
+    except StackError:
+        return ()
+
+
+def query(settings, sql: str) -> str:
+    container = data_tier.running(settings["COMPOSE_PROJECT_NAME"])[primary(settings)]
+    result = data_tier.execute(container, "psql", "-U", "postgres", "-Atqc", sql, "airflow")
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_only_the_service_beside_the_primary_backs_up(project, settings):
+    wait(lambda: in_sync(settings))
+    (first,) = wait(lambda: sets(project, settings), 180)
+    assert first.kind == "full"
+
+
+def test_after_a_failover_the_other_service_backs_up(project, settings):
+    wait(lambda: in_sync(settings))
+    before, old = sets(project, settings), primary(settings)
+    container = data_tier.running(settings["COMPOSE_PROJECT_NAME"])[old]
+    os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container).output), signal.SIGKILL)
+    wait(lambda: primary_or_none(settings) not in (None, old))
+    wait(lambda: len(sets(project, settings)) > len(before), 180)
+    wait(lambda: in_sync(settings))
+
+
+def primary_or_none(settings) -> str | None:
+    return next((node for node, role in members(settings).items() if role == "primary"), None)
+
+
+def test_a_point_in_time_replaces_both_nodes(project, settings):
+    query(settings, "CREATE TABLE past AS SELECT 1 AS n")
+    time.sleep(1.1)
+    at = datetime.now(UTC)
+    time.sleep(1.1)
+    query(settings, "INSERT INTO past VALUES (2)")
+    place = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
+    chosen = choose(sets(project, settings), at, None, datetime.now(UTC))
+    plan = Restoration(project, settings, place, chosen, at, is_exact=False, report=print)
+    restoration.restore_database(plan)
+
+    compose.output(project, "rm", "--stop", "--force", *ETCD, *POSTGRES_NODES, *BACKUPS)
+    for volume in plan.tier.copied:
+        plan.in_volume(volume, restored_database.SET_ASIDE)
+    plan.in_volume(plan.tier.restored, restored_database.SWITCH)
+    restoration.empty(plan)
+    compose.output(project, "up", "--detach", "--wait", plan.tier.primary)
+    restoration.set_passwords(plan)
+    restoration.start_archive(plan)
+    compose.output(project, "up", "--detach", "--wait", *POSTGRES_NODES, *BACKUPS)
+    wait(lambda: in_sync(settings))
+    assert query(settings, "SELECT count(*) FROM past") == "1"

@@ -1,0 +1,159 @@
+"""The steps of a restore that need no container: targets, secrets, files, a new stack, and the way back."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from ops import compose, deployment, secrets_store, settings_file
+from ops.backup import new_stack, restoration, restored_database, saved_files
+from ops.backup.repository import Repository
+from ops.backup.restoration import Restoration
+from ops.backup.sets import BackupSet
+from ops.errors import StackError
+from ops.project import ROOT, Project
+
+NOW = datetime(2026, 11, 29, 20, 0, tzinfo=UTC)
+SOURCE = Repository("volume", "image", "configuration", "passphrase")
+CHOSEN = BackupSet("20261129-201659F", "full", NOW, NOW, size=1, stored=1, files="snapshot")
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(ROOT, tmp_path / "state")
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The files of the snapshot, by path."""
+    files: dict[str, bytes] = {}
+    monkeypatch.setattr(saved_files, "saved", lambda _source, _snapshot, path: files.get(path, b""))
+    return files
+
+
+def test_a_target_always_names_the_set_to_start_from():
+    at = datetime(2026, 11, 29, 20, 15, tzinfo=UTC)
+    options = restored_database.target_options
+    assert options(CHOSEN, None, is_exact=False) == ["--set=20261129-201659F"]
+    assert options(CHOSEN, None, is_exact=True)[1:] == ["--type=immediate", "--target-action=promote"]
+    assert options(CHOSEN, at, is_exact=False)[1:3] == ["--type=time", "--target=2026-11-29 20:15:00.000000+00"]
+
+
+def test_only_missing_secrets_are_restored(project, saved):
+    saved[saved_files.SECRETS] = json.dumps({"postgres_airflow_password": "old", "smtp_password": "mail"}).encode()
+    secrets_store.generate(project)
+    before = secrets_store.read(project, "postgres_airflow_password")
+    assert saved_files.restore_secrets(project, SOURCE, "s") == ["smtp_password"]
+    assert secrets_store.read(project, "postgres_airflow_password") == before
+    assert (project.secrets / "smtp_password").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_stack_gets_no_receiver_of_alerts(project, saved):
+    saved[saved_files.SECRETS] = json.dumps({"slack_webhook_url": "https://a.example"}).encode()
+    assert saved_files.restore_secrets(project, SOURCE, "s", left_out=("slack_webhook_url",)) == []
+
+
+def test_an_older_fernet_key_is_kept_beside_the_current_one(project, saved):
+    saved[saved_files.SECRETS] = json.dumps({"fernet_key": "older"}).encode()
+    secrets_store.generate(project)
+    current = secrets_store.read(project, "fernet_key")
+    assert saved_files.restore_secrets(project, SOURCE, "s") == ["fernet_key"]
+    assert secrets_store.read(project, "fernet_key") == f"{current},older"
+    assert saved_files.restore_secrets(project, SOURCE, "s") == [], "a second restore changes nothing"
+
+
+def test_keys_of_tokens_are_new_and_others_stay(project):
+    secrets_store.generate(project)
+    before = {name: secrets_store.read(project, name) for name in secrets_store.GENERATORS}
+    saved_files.renew_token_secrets(project)
+    changed = {name for name, text in before.items() if secrets_store.read(project, name) != text}
+    assert changed == {"jwt_secret", "api_secret_key"}
+
+
+def test_only_missing_files_of_a_folder_are_restored(project, saved, tmp_path):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as files:
+        for name in ("a.py", "deep/b.py"):
+            member = tarfile.TarInfo(f"/set/dags/{name}")
+            member.size, member.mode = 3, 0o644
+            files.addfile(member, io.BytesIO(b"old"))
+    saved["/set/dags"] = archive.getvalue()
+    (tmp_path / "a.py").write_text("new")
+    assert saved_files.restore_folder(SOURCE, "s", "/set/dags", tmp_path) == 1
+    assert ((tmp_path / "a.py").read_text(), (tmp_path / "deep/b.py").read_text()) == ("new", "old")
+
+
+def test_saved_settings_lack_those_of_a_machine(saved):
+    saved["/set/state/.env"] = b"WORKER_REPLICAS=3\nSECRETS_DIR=/a\nAIRFLOW_IMAGE=b\n"
+    assert saved_files.saved_settings(SOURCE, "s") == {"WORKER_REPLICAS": "3"}
+
+
+def test_a_new_stack_has_ports_and_folders_of_its_own(project, monkeypatch):
+    monkeypatch.setattr(compose, "docker", lambda *_: "")
+    settings = settings_file.defaults(project) | {"COMPOSE_PROFILES": "data,backup", "BACKUP_KEEP": "2"}
+    new, own = new_stack.prepare(project, settings, "past")
+    assert new.state == project.state / "stacks/past"
+    assert (own["COMPOSE_PROJECT_NAME"], own["COMPOSE_PROFILES"]) == ("past", "data")
+    assert own["AIRFLOW_PORT"] != settings["AIRFLOW_PORT"]
+    assert "BACKUP_KEEP" not in own
+    with pytest.raises(StackError, match="cannot name"):
+        new_stack.prepare(project, settings, "Not A Name")
+
+
+@pytest.fixture
+def steps(monkeypatch, project) -> list[str]:
+    """The steps of a change, without Docker."""
+    taken: list[str] = []
+    running = {"postgres": [compose.Instance("a", "running", "healthy", 0.0)]}
+    monkeypatch.setattr(compose, "instances", lambda _: running)
+    monkeypatch.setattr(compose, "volumes", lambda _: ["s_redis-data", "s_postgres-data"])
+    monkeypatch.setattr(compose, "docker", lambda *arguments: taken.append(" ".join(arguments[:2])) or "")
+    monkeypatch.setattr(compose, "run", lambda *_: taken.append("stop"))
+    monkeypatch.setattr(deployment, "configure", lambda *_: taken.append("configure"))
+    monkeypatch.setattr(deployment, "start", lambda _p, _s, services=None: taken.append(f"start {services or 'all'}"))
+    monkeypatch.setattr(restored_database, "in_volume", lambda _i, _v, script: taken.append(NAMES[script]))
+    monkeypatch.setattr(restoration, "query", lambda _r, statements: taken.append(statements.split()[0].lower()))
+    monkeypatch.setattr(saved_files, "restore_volumes", lambda *_: taken.append("volumes"))
+    secrets_store.generate(project)
+    return taken
+
+
+NAMES = {restored_database.SWITCH: "switch", restored_database.UNDO: "undo"}
+IMAGES = {"AIRFLOW_IMAGE": SimpleNamespace(reference="airflow")}
+
+
+def planned(project) -> Restoration:
+    settings = {"COMPOSE_PROJECT_NAME": "s", "COMPOSE_PROFILES": "data"}
+    return Restoration(project, settings, SOURCE, CHOSEN, None, is_exact=False, report=lambda _: None)
+
+
+def test_dags_are_held_before_anything_but_the_data_tier_runs(project, steps):
+    restoration.change(planned(project), IMAGES, lambda: steps.append("hold"))
+    assert steps[steps.index("stop") :] == [
+        *("stop", "switch", "volume rm", "start ['postgres']", "set", "start ['redis', 'migrate']", "hold"),
+        *("alter", "start all"),
+    ]
+
+
+def test_a_failed_hold_brings_the_former_database_back(project, steps):
+    def fails() -> None:
+        raise StackError("cannot hold")
+
+    with pytest.raises(StackError, match="cannot hold"):
+        restoration.change(planned(project), IMAGES, fails)
+    assert steps[-4:] == ["stop", "undo", "volume rm", "start all"]
+    assert "alter" not in steps, "the archive has nothing of the timeline that was given up"
+
+
+def test_an_interrupt_brings_the_former_database_back(project, steps):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(StackError, match="interrupted"):
+        restoration.change(planned(project), IMAGES, interrupted)
+    assert "undo" in steps
