@@ -87,8 +87,10 @@ app.command()(down)
 
 def main() -> None:
     """Run a command; print a StackError in three lines instead of a traceback."""
-    # SIGTERM acts like Ctrl-C, so that child processes are terminated and the hint is printed.
+    # SIGTERM and a lost terminal act like Ctrl-C: child processes are terminated, and a change is reverted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         app(prog_name="./ops/stack")
     except StackError as error:

@@ -39,6 +39,13 @@ class StackError(Exception):
         return "\n".join(lines)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the reason of a failure in one line."""
+    if isinstance(error, StackError):
+        return error.what
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+
+
 @contextlib.contextmanager
 def when_interrupted(hint: str) -> Iterator[None]:
     """Turn Ctrl-C in the block into a StackError with a hint for the unfinished change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -15,8 +16,12 @@ _started = time.monotonic()
 
 
 def report(line: str) -> None:
-    """Print one line of progress, without redrawing, so that a CI log equals the terminal."""
-    console.print(f"[dim]{time.monotonic() - _started:6.1f} s[/dim]  {escape(line)}", soft_wrap=True)
+    """Print one line of progress, without redrawing, so that a CI log equals the terminal.
+
+    A reader that is gone, as after `up | head`, does not end a change halfway. Rich turns that into SystemExit.
+    """
+    with contextlib.suppress(OSError, SystemExit):
+        console.print(f"[dim]{time.monotonic() - _started:6.1f} s[/dim]  {escape(line)}", soft_wrap=True)
 
 
 def heading(line: str) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ops import compose, data_tier, deployment, secrets_store
 from ops.backup import restored_database, saved_files
-from ops.errors import FAILURE, StackError
+from ops.errors import FAILURE, StackError, reason_of
 from ops.project import dags_folder, plugins_folder
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.settings_file import profiles
@@ -154,7 +154,7 @@ def restore_files(restoration: Restoration) -> None:
         "dags": dags_folder(project, restoration.settings),
         "plugins": plugins_folder(project, restoration.settings),
     }
-    for folder, target in folders.items():
+    for folder, target in folders.items() if restoration.with_files else ():
         if number := saved_files.restore_folder(restoration.source, snapshot, f"/set/{folder}", target):
             restoration.report(f"{folder} from the backup: {number} files that were missing in {project.shown(target)}")
 
@@ -178,13 +178,13 @@ def change(restoration: Restoration, images: Mapping[str, ResolvedImage], hold: 
         saved_files.restore_volumes(restoration.source, restoration.chosen.files, restoration.name, airflow)
     saved_files.renew_token_secrets(project)
     deployment.configure(project, settings, images)
-    stop(restoration)
     with exchanged(restoration, was_running=was_running):
         deployment.start(project, settings, [tier.primary])
         set_passwords(restoration)
         deployment.start(project, settings, [*tier.others, "migrate"])
         hold()
         start_archive(restoration)
+    finish(restoration)
     deployment.start(project, settings)
 
 
@@ -197,33 +197,38 @@ def stop(restoration: Restoration) -> None:
 
 @contextmanager
 def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
-    """Exchange the databases, and back if the block fails.
+    """Stop the stack and exchange the databases, and back if that or the block fails.
 
     Raises:
-        StackError: The block failed; the former database is back.
+        StackError: It failed; the former database is back.
     """
     tier = restoration.tier
-    restoration.in_volume(tier.restored, restored_database.SWITCH)
     try:
+        stop(restoration)
+        restoration.in_volume(tier.restored, restored_database.SWITCH)
         for volume in tier.copied:
             restoration.in_volume(volume, restored_database.SET_ASIDE)
         empty(restoration)
         yield
-    except (StackError, KeyboardInterrupt) as error:
+    except BaseException as error:  # no failure may leave the stack stopped on half a restore
         restoration.report("a step failed: the former database comes back")
         stop(restoration)
-        restoration.in_volume(tier.restored, restored_database.UNDO)
-        for volume in tier.copied:
-            restoration.in_volume(volume, restored_database.BRING_BACK)
+        for volume in (tier.restored, *tier.copied):
+            restoration.in_volume(volume, restored_database.UNDO)
         empty(restoration)
         if was_running:
             deployment.start(restoration.project, restoration.settings)
-        reason = error.what if isinstance(error, StackError) else "interrupted"
         raise StackError(
-            f"cannot start on the restored database: {reason}",
+            f"cannot start on the restored database: {reason_of(error)}",
             hint="the stack has its former database again; fix the cause, then run this again",
             code=FAILURE,
         ) from error
+
+
+def finish(restoration: Restoration) -> None:
+    """Give up the way back: the stack stays on the restored database."""
+    for volume in (restoration.tier.restored, *restoration.tier.copied):
+        restoration.in_volume(volume, restored_database.FINISH)
 
 
 def empty(restoration: Restoration) -> None:

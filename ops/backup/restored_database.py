@@ -1,7 +1,9 @@
 """The database in a volume: restored beside the current one, then exchanged with it in one step, and back.
 
 In the volume, Postgres has its data in `pgdata`. A restore writes `restored`, and the exchange keeps the former data in
-`replaced` until the next restore.
+`replaced` until the next restore. The file `unfinished` exists from the exchange until the stack runs on the restored
+database: as long as it does, `replaced` is the database to return to, also for a restore that follows a killed one.
+The file has text if there was no database before.
 """
 
 from __future__ import annotations
@@ -23,17 +25,21 @@ if TYPE_CHECKING:
 ROOM: Final = 1.25
 """Disk space that a restore needs, in sizes of the database: the log since the backup comes on top."""
 TARGET_MISSED: Final = b"recovery ended before configured recovery target was reached"
-SWITCH: Final = """
-rm -rf replaced
-if [ -d pgdata ]; then mv --exchange --no-target-directory restored pgdata; mv restored replaced
-else mv restored pgdata; fi
+SET_ASIDE: Final = """
+if [ -s unfinished ] || { [ -e unfinished ] && [ -d replaced ]; }; then rm -rf pgdata
+elif [ -d pgdata ]; then rm -rf replaced; : > unfinished; mv -T pgdata replaced
+else echo empty > unfinished
+fi
 """
+SWITCH: Final = f"{SET_ASIDE}mv -T restored pgdata\n"
 UNDO: Final = """
-if [ -d replaced ]; then mv --exchange --no-target-directory replaced pgdata; rm -rf replaced
-else rm -rf pgdata; fi
+[ -e unfinished ] || exit 0
+if [ -s unfinished ]; then rm -rf pgdata
+elif [ -d replaced ]; then rm -rf pgdata; mv -T replaced pgdata
+fi
+rm -f unfinished
 """
-SET_ASIDE: Final = "if [ -d pgdata ]; then rm -rf replaced; mv pgdata replaced; fi"
-BRING_BACK: Final = "if [ -d replaced ]; then rm -rf pgdata; mv replaced pgdata; fi"
+FINISH: Final = "rm -f unfinished"
 
 
 def target_options(chosen: BackupSet, at: datetime | None, *, is_exact: bool) -> list[str]:
@@ -109,14 +115,14 @@ def system_id(image: str, volume: str) -> str:
     return next((line.split()[-1] for line in lines if line.startswith("Database system identifier")), "")
 
 
-def check_room(image: str, volume: str, chosen: BackupSet) -> None:
-    """Refuse a restore that would fill the disk of the volume.
+def check_room(image: str, volume: str, chosen: BackupSet, nodes: int) -> None:
+    """Refuse a restore that would fill the disk of the volume, which replicas share.
 
     Raises:
         StackError: The disk has too little free space.
     """
     free = int(in_volume(image, volume, "df --output=avail --block-size=1 .").split()[-1])
-    needed = int(chosen.size * ROOM)
+    needed = int(chosen.size * ROOM * nodes)
     if free < needed:
         raise StackError(
             f"cannot restore: {needed / 2**30:.1f} GiB of disk space are required beside the current database, "

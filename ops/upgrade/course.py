@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ops import compose, data_tier, rolling, settings_file
 from ops.clients.airflow import connect
 from ops.deployment import configure, start
-from ops.errors import FAILURE, StackError
+from ops.errors import FAILURE, StackError, reason_of
 from ops.pipeline import verify_pipeline
 from ops.rollout import roll_out
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
@@ -118,13 +118,6 @@ def run(upgrade: Upgrade, record: Journal) -> None:
     if upgrade.migrates and settings_file.has_own_data(upgrade.settings):
         database_copy.discard(upgrade.name)
     report(f"upgraded in {time.monotonic() - started:.0f} s")
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the reason of a failure in one line."""
-    if isinstance(error, StackError):
-        return error.what
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
 
 
 def go_back(project: Project, report: Callable[[str], None]) -> float:

@@ -123,7 +123,7 @@ def steps(monkeypatch, project) -> list[str]:
     return taken
 
 
-NAMES = {restored_database.SWITCH: "switch", restored_database.UNDO: "undo"}
+NAMES = {restored_database.SWITCH: "switch", restored_database.UNDO: "undo", restored_database.FINISH: "finish"}
 IMAGES = {"AIRFLOW_IMAGE": SimpleNamespace(reference="airflow")}
 
 
@@ -136,7 +136,7 @@ def test_dags_are_held_before_anything_but_the_data_tier_runs(project, steps):
     restoration.change(planned(project), IMAGES, lambda: steps.append("hold"))
     assert steps[steps.index("stop") :] == [
         *("stop", "switch", "volume rm", "start ['postgres']", "set", "start ['redis', 'migrate']", "hold"),
-        *("alter", "start all"),
+        *("alter", "finish", "start all"),
     ]
 
 
@@ -157,3 +157,15 @@ def test_an_interrupt_brings_the_former_database_back(project, steps):
     with pytest.raises(StackError, match="interrupted"):
         restoration.change(planned(project), IMAGES, interrupted)
     assert "undo" in steps
+
+
+def test_a_failed_exchange_starts_the_stack_again(project, steps, monkeypatch):
+    def fails(_image: str, _volume: str, script: str) -> None:
+        steps.append(NAMES[script])
+        if script == restored_database.SWITCH:
+            raise ValueError("no room")
+
+    monkeypatch.setattr(restored_database, "in_volume", fails)
+    with pytest.raises(StackError, match="no room"):
+        restoration.change(planned(project), IMAGES, lambda: None)
+    assert steps[-3:] == ["undo", "volume rm", "start all"]
