@@ -20,6 +20,7 @@ from ops.notification_secrets import OPTIONAL_SECRETS
 from ops.project import current_project
 from ops.screen import console, heading, report
 from ops.status_tables import print_urls
+from ops.upgrade import journal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -76,6 +77,7 @@ def restore(
     hint = "run ./ops/stack restore again; ./ops/stack up starts the stack on the database that it has"
     with when_interrupted(hint), stack_lock(project, "restore", report):
         heading("Pre-flight: no impact yet")
+        journal.refuse_unfinished(project, "restore")
         planned, system_id = plan(project, at, backup, to_new_stack)
         current = restoration.current_database(planned)
         planned = replace(planned, with_files=with_files or not current)
@@ -188,7 +190,7 @@ def describe(planned: Restoration) -> None:
     report(f"backup {planned.chosen.label}, to {'the backup itself' if planned.is_exact else point}")
     volume = f"{planned.name}_{planned.tier.restored}"
     if volume in compose.volumes(planned.name):
-        restored_database.check_room(planned.source.image, volume, planned.chosen)
+        restored_database.check_room(planned.source.image, volume, planned.chosen, nodes=1 + len(planned.tier.copied))
 
 
 def confirm(*, is_confirmed: bool) -> None:

@@ -19,6 +19,7 @@ from ops.errors import StackError
 from ops.lock import stack_lock
 from ops.project import ROOT, Project, current_project, dags_folder, plugins_folder
 from ops.screen import heading, report
+from ops.services import POSTGRES_NODES
 from ops.upgrade import checks, course, journal, revision, safety_backup
 from ops.upgrade.course import Upgrade
 from ops.upgrade.image_facts import airflow_facts
@@ -58,13 +59,13 @@ def upgrade(
     if checkout:  # this process runs the code of the new version: see run_new_version
         project = Project(root=checkout, state=project.state)
     with stack_lock(project, "upgrade", report):
-        settings = running_settings(project)
         if journal.read(project):
             seconds = course.go_back(project, report)
             raise StackError(
                 f"an upgrade that was interrupted is reverted: the version before runs again after {seconds:.0f} s",
                 hint="run ./ops/stack upgrade again",
             )
+        settings = running_settings(project)
         if to and not checkout:
             run_new_version(project, to, without_backup=without_backup)
         heading("Pre-flight: no impact yet")
@@ -75,6 +76,7 @@ def upgrade(
     if needs_backup:
         safety_backup.make(project)
     with stack_lock(project, "upgrade", report):
+        journal.refuse_unfinished(project, "upgrade")  # of another process, while the lock was free
         heading("Upgrading")
         before = revision.current(project.root) if to else ""
         started = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -140,7 +142,8 @@ def preflight_checks(project: Project, settings: dict[str, str], version: str, f
     migrates = checks.needs_migration(old_facts, new_facts)
     report(f"DAG files import as before: {len(old_facts.import_errors)} with errors without a database in both")
     if migrates and settings_file.has_own_data(settings):
-        checks.refuse_full_disk(settings["COMPOSE_PROJECT_NAME"])
+        nodes = len(POSTGRES_NODES) if "data-ha" in settings_file.profiles(settings) else 1
+        checks.refuse_full_disk(settings["COMPOSE_PROJECT_NAME"], nodes)
     way = "the schema changes, so Airflow stops for it" if migrates else "the schema stays, so nothing stops"
     report(f"Airflow {old_facts.version} to {new_facts.version}: {way}")
     return Upgrade(project, version, images, migrates, report)

@@ -116,11 +116,12 @@ def refuse_server_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Non
             )
 
 
-def refuse_full_disk(name: str) -> None:
+def refuse_full_disk(name: str, nodes: int) -> None:
     """Refuse a disk without room for the copy of the database.
 
     Args:
         name: The compose project's name.
+        nodes: The number of Postgres servers, which all get the copy.
 
     Raises:
         StackError: The error states the required and the free space.
@@ -129,7 +130,7 @@ def refuse_full_disk(name: str) -> None:
     # Docker Desktop keeps its data inside its virtual machine.
     if not data.exists():
         return
-    needed, free = database_copy.size(name) + DISK_RESERVE, shutil.disk_usage(data).free
+    needed, free = database_copy.size(name) * nodes + DISK_RESERVE, shutil.disk_usage(data).free
     if free < needed:
         raise StackError(
             f"cannot copy the database: {needed / GIB:.1f} GiB of disk space are required, {free / GIB:.1f} GiB are "

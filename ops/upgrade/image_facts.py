@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SCRIPT: Final = Path(__file__).with_name("facts_in_image.py")
 SECONDS: Final = 600.0
+CLIENT_SECONDS: Final = 30.0
+"""Docker's time to start and remove a container."""
 """Timeout for one image. A thousand DAG files take a minute or two."""
 NO_DATABASE: Final = "no-access@127.0.0.1:1/none"
 ENVIRONMENT: Final = {
@@ -54,7 +56,9 @@ def airflow_facts(image: str, dags: Path, plugins: Path) -> AirflowFacts:
     """
     mounts = (f"--volume={dags}:/opt/airflow/dags:ro", f"--volume={plugins}:/opt/airflow/plugins:ro")
     settings = (f"--env={key}={value}" for key, value in ENVIRONMENT.items())
-    command = ["docker", "run", "--interactive", *ISOLATED, *mounts, *settings, "--entrypoint=python", image, "-"]
+    # The limit is inside, since a client that is killed leaves its container running.
+    limited = ("--entrypoint=timeout", image, "--kill-after=5", f"{SECONDS:.0f}", "python", "-")
+    command = ["docker", "run", "--interactive", *ISOLATED, *mounts, *settings, *limited]
     try:
         result = subprocess.run(
             command,
@@ -62,7 +66,7 @@ def airflow_facts(image: str, dags: Path, plugins: Path) -> AirflowFacts:
             capture_output=True,
             text=True,
             check=False,
-            timeout=SECONDS,
+            timeout=SECONDS + CLIENT_SECONDS,
         )
         facts: dict[str, Any] = json.loads(result.stdout)
     except (ValueError, subprocess.TimeoutExpired) as error:
@@ -85,8 +89,8 @@ def server_version(image: str, program: str) -> tuple[int, ...]:
     Raises:
         StackError: The image does not report it.
     """
-    command = ["docker", "run", *ISOLATED, f"--entrypoint={program}", image, "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    limited = ["docker", "run", *ISOLATED, "--entrypoint=timeout", image, f"{CLIENT_SECONDS:.0f}", program, "--version"]
+    result = subprocess.run(limited, capture_output=True, text=True, check=False)
     match = re.search(r"(?:PostgreSQL\) |v=)(\d+(?:\.\d+)*)", result.stdout)
     if not match:
         raise StackError(

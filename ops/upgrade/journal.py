@@ -103,5 +103,6 @@ def refuse_unfinished(project: Project, command: str) -> None:
         raise StackError(
             f"cannot run {command}: the upgrade to {journal.target} of {journal.started} has not ended",
             where=project.shown(folder(project) / RECORD),
-            hint="run ./ops/stack upgrade, which first returns to the version before",
+            hint="run ./ops/stack upgrade, which first returns to the version before; if it cannot, delete this file "
+            "to stay on this version",
         )
