@@ -14,18 +14,19 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from backup_service import RETRY_SECONDS, EngineError, Service, log, loop, write_labels
+from backup_service import QUERY_SECONDS, RETRY_SECONDS, EngineError, Service, log, loop, write_labels
 
 PASSWORD: Final = Path("/run/secrets/postgres_superuser_password")
 REPLICA: Final = 75
 MISSING_STANZA: Final = (1, 2)
 """pgBackRest's status codes of a repository without this database, or without a backup of it."""
 STATE_QUERY: Final = """
-SELECT pg_is_in_recovery(), (SELECT timeline_id FROM pg_control_checkpoint()),
+SELECT (SELECT system_identifier FROM pg_control_system()), pg_is_in_recovery(),
+       (SELECT timeline_id FROM pg_control_checkpoint()),
        (SELECT coalesce(extract(epoch FROM now() - min(modification)), 0)
           FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready')
 """
@@ -54,11 +55,16 @@ class Backup:
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository: its backups, the oldest first, and its problem, empty if it is usable."""
+    """The repository: its backups, the oldest first, and its problem, empty if it is usable.
+
+    Attributes:
+        system_id: The identifier of the database that it belongs to; empty if it is new.
+    """
 
     backups: list[Backup]
     problem: str
     is_new: bool = False
+    system_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,13 @@ class Database:
     """The state of Postgres.
 
     Attributes:
+        system_id: Its identifier, which stays for the life of a database.
         is_replica: Whether it is a replica.
         timeline: Its timeline.
         archive_lag: For how many seconds the oldest finished segment of the log has waited for the archive.
     """
 
+    system_id: str
     is_replica: bool
     timeline: int
     archive_lag: float
@@ -101,14 +109,27 @@ def parse_repository(text: str) -> Repository:
         for backup in stanza["backup"]
     ]
     if status["code"] in MISSING_STANZA:
-        return Repository(backups, "", is_new=status["code"] == MISSING_STANZA[0])
-    return Repository(backups, "" if status["code"] == 0 else status["message"].splitlines()[0])
+        problem = ""
+    else:
+        problem = "" if status["code"] == 0 else status["message"].splitlines()[0]
+    system_id = str(stanza["db"][-1]["system-id"]) if stanza["db"] else ""
+    return Repository(backups, problem, status["code"] == MISSING_STANZA[0], system_id)
 
 
 def parse_database(text: str) -> Database:
     """Return the state of Postgres from the answer to STATE_QUERY."""
-    recovery, timeline, lag = text.strip().split("|")
-    return Database(recovery == "t", int(timeline), float(lag))
+    system_id, recovery, timeline, lag = text.strip().split("|")
+    return Database(system_id, recovery == "t", int(timeline), float(lag))
+
+
+def checked(repository: Repository, database: Database) -> Repository:
+    """Return the repository, with a problem if it belongs to another database, such as the one before `down --volumes`.
+
+    Its backups stay, and can be restored into a new stack.
+    """
+    if repository.problem or repository.system_id in ("", database.system_id):
+        return repository
+    return replace(repository, problem="it has the backups of another database; set BACKUP_FOLDER to an empty folder")
 
 
 def due(backups: list[Backup], timeline: int, now: float, plan: Plan) -> str | None:
@@ -169,19 +190,24 @@ class Backups:
         """Return the state of Postgres."""
         query = " ".join(STATE_QUERY.split())
         psql = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={query}")
-        return parse_database(self.service.run(*psql, environment=self.environment).stdout)
+        return parse_database(self.service.run(*psql, environment=self.environment, seconds=QUERY_SECONDS).stdout)
 
-    def repository(self) -> Repository:
+    def repository(self, database: Database) -> Repository:
         """Return the repository, which may have a problem."""
-        return parse_repository(self.service.run("pgbackrest", "info", "--output=json").stdout)
+        try:
+            answer = self.service.run("pgbackrest", "info", "--output=json", seconds=QUERY_SECONDS).stdout
+        except EngineError:
+            self.service.metrics["airflow_ha_backup_repository_up"] = 0.0
+            raise
+        return checked(parse_repository(answer), database)
 
-    def make(self, kind: str, repository: Repository) -> str:
+    def make(self, kind: str, repository: Repository, database: Database) -> str:
         """Make a backup and return its label."""
         if repository.is_new:
             self.service.run("pgbackrest", "stanza-create", environment=self.environment)
         started = time.monotonic()
         self.service.run("pgbackrest", "backup", f"--type={kind}", environment=self.environment)
-        labels = [backup.label for backup in self.repository().backups]
+        labels = [backup.label for backup in self.repository(database).backups]
         write_labels(labels)
         log(f"{labels[-1]}: made in {time.monotonic() - started:.1f} s")
         return labels[-1]
@@ -199,7 +225,7 @@ class Backups:
             # The series of a former primary end: the other service has them now.
             self.service.metrics = {"airflow_ha_backup_active": 0.0}
             return
-        repository = self.repository()
+        repository = self.repository(database)
         self.measure(repository, database)
         if repository.problem:
             raise EngineError(f"cannot use the repository: {repository.problem}")
@@ -207,23 +233,24 @@ class Backups:
         if kind is None or time.monotonic() < self.retry_at:
             return
         try:
-            self.make(kind, repository)
+            self.make(kind, repository, database)
         except EngineError:
             self.retry_at = time.monotonic() + RETRY_SECONDS
             raise
-        self.measure(self.repository(), database)
+        self.measure(self.repository(database), database)
 
 
 def make_now(kind: str) -> int:
     """Make a backup, print its label, and return the exit code."""
     backups = Backups(Service())
     try:
-        if backups.database().is_replica:
+        database = backups.database()
+        if database.is_replica:
             return REPLICA
-        repository = backups.repository()
+        repository = backups.repository(database)
         if repository.problem:
             raise EngineError(f"cannot use the repository: {repository.problem}")
-        print(backups.make(kind, repository))
+        print(backups.make(kind, repository, database))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1

@@ -28,6 +28,9 @@ STATE: Final = Path("/var/lib/backup/state/database.json")
 TICK_SECONDS: Final = 15.0
 STALLED_SECONDS: Final = 120.0
 LAST_LINES: Final = 4
+BACKUP_SECONDS: Final = 86400.0
+QUERY_SECONDS: Final = 60.0
+"""Time limits, such as for a repository whose disk hangs: of a backup, and of a question."""
 RETRY_SECONDS: Final = 300.0
 """The wait after a failed backup: its cause, such as a full disk, rarely ends sooner."""
 
@@ -55,12 +58,16 @@ class Service:
         return self.engines > 0 or time.monotonic() - self.ticked < STALLED_SECONDS
 
     def run(
-        self, *command: str, allowed: tuple[int, ...] = (0,), environment: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        allowed: tuple[int, ...] = (0,),
+        environment: Mapping[str, str] | None = None,
+        seconds: float = BACKUP_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run an engine to its end.
 
         Raises:
-            EngineError: It exited with another code than the allowed ones.
+            EngineError: It exited with another code than the allowed ones, or ran for longer than `seconds`.
         """
         self.engines += 1
         try:
@@ -72,7 +79,10 @@ class Service:
                 errors="replace",
                 check=False,
                 env={**os.environ, **(environment or {})},
+                timeout=seconds,
             )
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"{command[0]} did not end within {seconds:.0f} s") from error
         finally:
             self.engines -= 1
             self.ticked = time.monotonic()

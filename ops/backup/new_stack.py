@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ops import compose, settings_file
 from ops.errors import StackError
@@ -13,6 +13,9 @@ from ops.setting_checks import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+NOT_TAKEN: Final = ("BACKUP_", "ALERT_EMAIL_", "OTLP_BACKEND_")
+"""The beginnings of settings by which the new stack would write to the repository, or reach on-call engineers."""
 
 
 def prepare(project: Project, saved: Mapping[str, str], name: str) -> tuple[Project, dict[str, str]]:
@@ -52,7 +55,7 @@ def prepare(project: Project, saved: Mapping[str, str], name: str) -> tuple[Proj
         "PLUGINS_DIR": str(new.state / "dags/plugins"),
         **{published.port: str(port) for published, port in ports},
     }
-    return new, {key: value for key, value in saved.items() if not key.startswith("BACKUP_")} | own
+    return new, {key: value for key, value in saved.items() if not key.startswith(NOT_TAKEN)} | own
 
 
 def free_ports(number: int) -> list[int]:

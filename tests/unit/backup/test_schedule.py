@@ -6,9 +6,20 @@ import json
 
 import pytest
 
-from backup_database import Backup, Database, Plan, Repository, due, measured, overdue, parse_database, parse_repository
+from backup_database import (
+    Backup,
+    Database,
+    Plan,
+    Repository,
+    checked,
+    due,
+    measured,
+    overdue,
+    parse_database,
+    parse_repository,
+)
 from backup_files import by_label
-from backup_service import existing_labels, exposition, reason, write_labels
+from backup_service import EngineError, Service, existing_labels, exposition, reason, write_labels
 
 DAY = 86400
 PLAN = Plan(full=7 * DAY, incremental=DAY)
@@ -52,7 +63,9 @@ def test_a_backup_is_overdue_from_the_age_at_which_it_is_due(backups, seconds):
 
 
 def information(code: int = 0, message: str = "ok", backups: tuple[dict, ...] = ()) -> str:
-    return json.dumps([{"repo": [{"status": {"code": code, "message": message}}], "backup": list(backups)}])
+    database = [{"system-id": 7}] if backups else []
+    status = {"code": code, "message": message}
+    return json.dumps([{"repo": [{"status": status}], "backup": list(backups), "db": database}])
 
 
 ENTRY = {
@@ -67,8 +80,21 @@ ENTRY = {
 
 def test_backups_are_read_with_their_timeline():
     assert parse_repository(information(backups=(ENTRY,))) == Repository(
-        [Backup("20261129-201659F", "full", 2, 10, is_damaged=True, size=7)], ""
+        [Backup("20261129-201659F", "full", 2, 10, is_damaged=True, size=7)], "", system_id="7"
     )
+
+
+@pytest.mark.parametrize(("system_id", "is_usable"), [("", True), ("7", True), ("8", False)])
+def test_a_repository_of_another_database_is_not_used(system_id, is_usable):
+    database = Database("7", is_replica=False, timeline=1, archive_lag=0.0)
+    repository = checked(Repository([], "", system_id=system_id), database)
+    assert (repository.problem == "") == is_usable
+    assert measured(repository, database)["airflow_ha_backup_repository_up"] == float(is_usable)
+
+
+def test_an_engine_that_hangs_is_an_error():
+    with pytest.raises(EngineError, match="did not end"):
+        Service().run("sleep", "60", seconds=0.1)
 
 
 def test_a_repository_without_backups_is_usable():
@@ -82,11 +108,11 @@ def test_an_unreadable_repository_has_a_problem_of_one_line():
 
 
 def test_the_state_of_postgres_is_read():
-    assert parse_database("f|3|12.5\n") == Database(is_replica=False, timeline=3, archive_lag=12.5)
+    assert parse_database("7|f|3|12.5\n") == Database("7", is_replica=False, timeline=3, archive_lag=12.5)
 
 
 def test_metrics_have_the_newest_backup_of_each_kind():
-    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""), Database(False, 1, 3.0))
+    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""), Database("7", False, 1, 3.0))
     name = "airflow_ha_backup_last_success_timestamp_seconds"
     assert metrics[f'{name}{{kind="full"}}'] == NOW - 2 * DAY
     assert metrics[f'{name}{{kind="any"}}'] == NOW - DAY
