@@ -96,6 +96,8 @@ class Redactor:
             }
         if isinstance(value, list | tuple):
             return [self.redact_tree(inner) for inner in value]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value if self.is_clean(str(value)) else REMOVED
         return self.redact(value) if isinstance(value, str) else value
 
     def is_clean(self, text: str) -> bool:
