@@ -11,6 +11,7 @@ from ops import compose, preflight, settings_file
 from ops.doctor import (
     before_up,
     broker,
+    changes,
     containers,
     database,
     firing_alerts,
@@ -48,6 +49,7 @@ class Source:
 SOURCES: Final = (
     Source("host", "host", host.gather, (host.memory, host.pressure, host.disk_space, host.clock)),
     Source("pre-flight", "Docker", before_up.gather, (before_up.refusals, before_up.advice)),
+    Source("changes", "host", changes.gather, (changes.unfinished_upgrade, changes.maintenance, changes.backups)),
     Source("containers", "a running stack", containers.gather, (containers.restarts, containers.killed)),
     Source(
         "status",

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from ops import secrets_store
+from ops.doctor.diagnosis import SOURCES
 from ops.notification_secrets import OPTIONAL_SECRETS
 from tests.stack import Container, Stack, docker, wait_until
 
@@ -75,7 +76,7 @@ def test_healthy_stack_has_no_urgent_finding(healthy_stack: Stack):
         what="nothing is urgent",
     )
     read = json.loads(healthy_stack.command("doctor", "--json", check=False).stdout)["read"]
-    assert read == ["host", "pre-flight", "containers", "status", "Postgres", "tasks", "Redis", "metrics", "alerts"]
+    assert read == [source.name for source in SOURCES]
 
 
 def test_transaction_that_blocks_others_is_urgent_with_its_end(stack: Stack):

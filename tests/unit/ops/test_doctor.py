@@ -12,6 +12,7 @@ from ops.compose import Instance
 from ops.doctor import (
     before_up,
     broker,
+    changes,
     containers,
     database,
     diagnosis,
@@ -21,8 +22,9 @@ from ops.doctor import (
     service_health,
     tasks,
 )
-from ops.doctor.finding import Finding, Urgency
+from ops.doctor.finding import Examined, Finding, Urgency
 from ops.errors import StackError
+from ops.upgrade import journal
 from tests.unit.stack_fakes import container, run
 
 GIB = 1 << 30
@@ -52,6 +54,24 @@ def test_memory_pressure_is_found_and_missing_psi_is_a_note():
         ("urgent", "host")
     ]
     assert found(host.pressure, host_with(pressure=None)) == [("note", "host")]
+
+
+def test_unfinished_changes_are_found(project):
+    record = journal.Journal(version="main", target="v2", started="today")
+    journal.folder(project).mkdir(parents=True)
+    journal.write(project, record)
+    waiting = Instance("a", "running", "healthy", 0.0, waits_for="waits for approval")
+    settings = {"COMPOSE_PROFILES": "data"}
+    facts = changes.gather(Examined(project, settings, {"maintenance": [waiting]}))
+    assert found(changes.unfinished_upgrade, facts) == [("urgent", "upgrade")]
+    assert found(changes.maintenance, facts) == [("soon", "maintenance")]
+    assert found(changes.backups, facts) == [("note", "backups")]
+
+
+def test_stack_with_backups_and_no_change_has_no_finding(project):
+    facts = changes.gather(Examined(project, {"COMPOSE_PROFILES": "data,backup"}))
+    every = (changes.unfinished_upgrade, changes.maintenance, changes.backups)
+    assert [found(check, facts) for check in every] == [[], [], []]
 
 
 def test_pressure_is_read_from_the_kernel(tmp_path):
