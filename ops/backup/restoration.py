@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from ops import compose, data_tier, deployment, secrets_store
 from ops.backup import restored_database, saved_files
 from ops.errors import FAILURE, StackError, reason_of
+from ops.notification_secrets import OPTIONAL_SECRETS
 from ops.project import dags_folder, plugins_folder
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.settings_file import profiles
@@ -92,7 +93,8 @@ class Restoration:
         at: The time to restore; None for the end of the log, or the set itself.
         is_exact: Whether to restore the set itself.
         report: Prints a line of progress.
-        left_out: Secrets that the stack does not get.
+        is_new_stack: Whether it is a new stack beside the one of the backup, which gets no override file and none of
+            the secrets by which alerts reach on-call engineers.
         with_files: Whether DAGs, plugins, logs and artifacts that are missing come from the set too.
     """
 
@@ -103,7 +105,7 @@ class Restoration:
     at: datetime | None
     is_exact: bool
     report: Callable[[str], None]
-    left_out: tuple[str, ...] = ()
+    is_new_stack: bool = False
     with_files: bool = True
 
     @property
@@ -148,8 +150,12 @@ def restore_files(restoration: Restoration) -> None:
     if not snapshot:
         restoration.report("this backup has no files: secrets, settings and DAGs are those of this machine")
         return
-    if names := saved_files.restore_secrets(project, restoration.source, snapshot, left_out=restoration.left_out):
+    left_out = OPTIONAL_SECRETS if restoration.is_new_stack else ()
+    if names := saved_files.restore_secrets(project, restoration.source, snapshot, left_out=left_out):
         restoration.report(f"secrets from the backup: {', '.join(names)}")
+    takes_override = restoration.with_files and not restoration.is_new_stack
+    if takes_override and (name := saved_files.restore_override(project, restoration.source, snapshot)):
+        restoration.report(f"{name} from the backup")
     folders = {
         "dags": dags_folder(project, restoration.settings),
         "plugins": plugins_folder(project, restoration.settings),

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, secrets_store, settings_file
+from ops import compose, compose_override, secrets_store, settings_file
 from ops.atomic_file import write_atomically
 from ops.backup import repository
 
@@ -74,6 +74,15 @@ def restore_secrets(project: Project, source: Repository, snapshot: str, left_ou
     for name, text in new.items():
         write_atomically(project.secrets / name, text + "\n", secrets_store.OWNER_ONLY)
     return sorted(new)
+
+
+def restore_override(project: Project, source: Repository, snapshot: str) -> str:
+    """Write the operator's override file if the stack has none, and return its name; empty if nothing was written."""
+    for name in () if compose_override.path(project) else compose_override.NAMES:
+        if content := saved(source, snapshot, f"{STATE}/{name}"):
+            write_atomically(project.state / name, content.decode())
+            return name
+    return ""
 
 
 def renew_token_secrets(project: Project) -> None:

@@ -16,7 +16,6 @@ from ops.backup.sets import choose, parse_time
 from ops.deployment import image_errors
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
-from ops.notification_secrets import OPTIONAL_SECRETS
 from ops.project import current_project
 from ops.screen import console, heading, report
 from ops.status_tables import print_urls
@@ -134,11 +133,8 @@ def plan(project: Project, at: str | None, backup: str | None, new_name: str | N
     contents = repository.contents(source)
     chosen = choose(contents.sets, target, backup, datetime.now(UTC))
     saved = saved_files.saved_settings(source, chosen.files) if chosen.files else {}
-    left_out: tuple[str, ...] = ()
     if new_name is not None:
         project, settings = new_stack.prepare(project, settings | saved, new_name)
-        # Its alerts would reach the on-call engineers of the other stack.
-        left_out = tuple(OPTIONAL_SECRETS)
     else:
         written = settings_file.parse(project.env_file, project.shown(project.env_file))
         settings |= {key: value for key, value in saved.items() if key not in written}
@@ -153,7 +149,9 @@ def plan(project: Project, at: str | None, backup: str | None, new_name: str | N
     for check in preflight.machine_checks(project, settings, compose.instances(settings["COMPOSE_PROJECT_NAME"])):
         check()
     is_exact = backup is not None
-    planned = Restoration(project, settings, source, chosen, target, is_exact, report, left_out)
+    planned = Restoration(
+        project, settings, source, chosen, target, is_exact, report, is_new_stack=new_name is not None
+    )
     return planned, contents.system_id
 
 

@@ -67,6 +67,13 @@ def test_an_older_fernet_key_is_kept_beside_the_current_one(project, saved):
     assert saved_files.restore_secrets(project, SOURCE, "s") == [], "a second restore changes nothing"
 
 
+def test_an_override_file_is_restored_only_where_none_is(project, saved):
+    saved[f"{saved_files.STATE}/compose.override.yaml"] = b"services: {}\n"
+    project.state.mkdir()
+    assert saved_files.restore_override(project, SOURCE, "s") == "compose.override.yaml"
+    assert saved_files.restore_override(project, SOURCE, "s") == "", "the one that exists stays"
+
+
 def test_keys_of_tokens_are_new_and_others_stay(project):
     secrets_store.generate(project)
     before = {name: secrets_store.read(project, name) for name in secrets_store.GENERATORS}
