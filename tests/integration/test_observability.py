@@ -175,6 +175,12 @@ def test_tasks_run_as_ever_without_telemetry(healthy_stack: Stack, how: str):
 
 RIGHTLY_ABSENT = {
     "airflow_component_gone": "only while one is",
+    "airflow_ha_backup_archive_lag_seconds": "only with the profile backup",
+    "airflow_ha_backup_damaged": "only with the profile backup",
+    "airflow_ha_backup_files_incomplete": "only with the profile backup",
+    "airflow_ha_backup_files_up": "only with the profile backup",
+    "airflow_ha_backup_overdue_seconds": "only with the profile backup",
+    "airflow_ha_backup_repository_up": "only with the profile backup",
     "airflow_ha_container_oom_kills": "only after one",
     "airflow_ha_container_oom_kills_total": "only after one",
     "airflow_ha_failed_callbacks": "only after one",
