@@ -10,7 +10,7 @@ from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
 STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "patches", "data", "ready"}
-INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks", "refused_addresses", "refused_users"}
+INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks", "refused_addresses", "refused_users", "waits_for"}
 
 
 def test_status_shows_every_service_healthy(healthy_stack: Stack, pytestconfig: pytest.Config):

@@ -27,12 +27,12 @@ def memory_quota():
 
     @task
     def leak() -> None:
-        """Leak in many small processes, 400 MB each second."""
+        """Leak in many small processes, 200 MB each second: the limit is checked every 2 s."""
         import os
 
-        for _ in range(100):
+        for _ in range(200):
             if not os.fork():
-                kept = bytearray(100_000_000)
+                kept = bytearray(50_000_000)
                 time.sleep(60)
                 os._exit(len(kept) % 2)
             time.sleep(0.25)

@@ -175,7 +175,7 @@ class Task:
         self.theirs.close()
 
 
-def wait_until(condition, condition_name: str, seconds: float = 5.0) -> bool:
+def wait_until(condition, condition_name: str, seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition_name}"
