@@ -163,6 +163,7 @@ def test_a_point_in_time_is_restored_beside_the_running_database(project, settin
     assert query(settings, "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'airflow'") == "f", "nothing can run yet"
     restoration.set_passwords(plan)
     restoration.start_archive(plan)
+    restoration.finish(plan)
     assert query(settings, "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'airflow'") == "t"
 
 

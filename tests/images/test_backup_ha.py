@@ -114,6 +114,7 @@ def test_a_point_in_time_replaces_both_nodes(project, settings):
     compose.output(project, "up", "--detach", "--wait", plan.tier.primary)
     restoration.set_passwords(plan)
     restoration.start_archive(plan)
+    restoration.finish(plan)
     compose.output(project, "up", "--detach", "--wait", *POSTGRES_NODES, *BACKUPS)
     wait(lambda: in_sync(settings))
     assert query(settings, "SELECT count(*) FROM past") == "1"
