@@ -28,11 +28,25 @@ from ops.screen import report
 from ops.services import ALERTMANAGERS, OBSERVABILITY, PUBLISHED, chosen_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
+
+
+def obtain_images(root: Path, profiles: Collection[str]) -> dict[str, ResolvedImage]:
+    """Return the images of the profiles for the files of a folder, once they are on this machine.
+
+    Raises:
+        StackError: An image can neither be pulled nor built.
+    """
+    from ops.images.progress_table import image_progress
+    from ops.images.resolve import plan_images
+
+    with image_errors(), image_progress(report) as progress:
+        plan = plan_images(root, progress, profiles)
+        return plan.core() | plan.rest()
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import time
 
 from rich.console import Console
 
+from ops.errors import StackError
+
 # A file and a CI log have no width of their own; 140 columns keep the tables complete.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 error_console = Console(stderr=True, highlight=False)
@@ -27,6 +29,20 @@ def report(line: str) -> None:
 def heading(line: str) -> None:
     """Print the heading of a part of a command."""
     console.print(f"\n[bold]{escape(line)}[/bold]")
+
+
+def ask_to_confirm(question: str) -> None:
+    """Ask a question, and end the command unless the answer is yes.
+
+    Raises:
+        StackError: There is no terminal for the question.
+        typer.Abort: The user declined.
+    """
+    import typer
+
+    if not sys.stdin.isatty():
+        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
+    typer.confirm(question, abort=True)
 
 
 def escape(text: str) -> str:

@@ -28,6 +28,7 @@ SLACK_STUB_PROFILE: Final = "slack-stub"
 
 POSTGRES_NODES: Final[tuple[str, ...]] = ("patroni-1", "patroni-2")
 REDIS_NODES: Final[tuple[str, ...]] = ("redis-1", "redis-2", "redis-3")
+ETCD_NODES: Final[tuple[str, ...]] = ("etcd-1", "etcd-2", "etcd-3")
 SENTINELS: Final[tuple[str, ...]] = ("sentinel-1", "sentinel-2", "sentinel-3")
 BACKUP_NODES: Final = {"data": ("backup",), "data-ha": ("backup-1", "backup-2")}
 """The services that back up Postgres, by data tier; only the one beside the primary acts."""

@@ -22,7 +22,7 @@ from ops.backup import restored_database, saved_files
 from ops.errors import FAILURE, StackError, reason_of
 from ops.notification_secrets import OPTIONAL_SECRETS
 from ops.project import dags_folder, plugins_folder
-from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import ETCD_NODES, POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.settings_file import profiles
 from ops.waiting import wait
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
-ETCD: Final = ("etcd-1", "etcd-2", "etcd-3")
 STOP_SECONDS: Final = 60
 """The time that services have to stop: Postgres writes a checkpoint. The work of running tasks is lost in any case."""
 PASSWORDS: Final = {
@@ -76,7 +75,7 @@ REPLICATED: Final = Tier(
     POSTGRES_NODES[0],
     f"{POSTGRES_NODES[0]}-data",
     tuple(f"{node}-data" for node in POSTGRES_NODES[1:]),
-    tuple(f"{node}-data" for node in (*ETCD, *REDIS_NODES, *SENTINELS)),
+    tuple(f"{node}-data" for node in (*ETCD_NODES, *REDIS_NODES, *SENTINELS)),
     (*POSTGRES_NODES[1:], *REDIS_NODES, *SENTINELS),
 )
 

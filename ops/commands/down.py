@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ from ops import compose, settings_file
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
-from ops.screen import console, report
+from ops.screen import ask_to_confirm, console, report
 from ops.services import BACKUP_VOLUME
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ def confirm_deletion(volumes: list[str], *, is_confirmed: bool) -> None:
     console.print(f"This deletes permanently: {', '.join(volumes) or 'no volume, there is none'}", soft_wrap=True)
     if is_confirmed:
         return
-    if not sys.stdin.isatty():
-        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
-    typer.confirm("Continue?", abort=True)
+    ask_to_confirm("Continue?")
 
 
 def remove(project: Project, name: str, *options: str) -> None:

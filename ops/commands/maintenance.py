@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from ops.compose import running_settings
-from ops.errors import StackError, when_interrupted
+from ops.errors import when_interrupted
 from ops.maintenance import run, running_container
 from ops.project import current_project
-from ops.screen import console
+from ops.screen import ask_to_confirm, console
 
 
 def maintenance(
@@ -33,17 +32,5 @@ def maintenance(
         if dry_run:
             return
         if not yes:
-            confirm()
+            ask_to_confirm("Remove it permanently, now and from now on every night?")
         run(container, "run")
-
-
-def confirm() -> None:
-    """Ask for confirmation.
-
-    Raises:
-        StackError: There is no terminal for the question.
-        typer.Abort: The user declined.
-    """
-    if not sys.stdin.isatty():
-        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
-    typer.confirm("Remove it permanently, now and from now on every night?", abort=True)

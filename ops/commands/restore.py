@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,19 +12,16 @@ from ops import backup_config, compose, preflight, restored, secrets_store, sett
 from ops.backup import new_stack, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
 from ops.backup.sets import choose, parse_time
-from ops.deployment import image_errors
+from ops.deployment import obtain_images
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
-from ops.screen import console, heading, report
+from ops.screen import ask_to_confirm, console, heading, report
 from ops.status_tables import print_urls
 from ops.upgrade import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from ops.backup.repository import Repository
-    from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
 
@@ -88,7 +84,7 @@ def restore(
         heading("Restoring")
         restoration.restore_database(planned)
         restoration.restore_files(planned)
-        images = resolve(planned.project, settings_file.profiles(planned.settings))
+        images = obtain_images(planned.project.root, settings_file.profiles(planned.settings))
         held: dict[str, Any] = {}
         restoration.change(planned, images, lambda: held.update(restored.hold(planned.project)))
         restored.print_report(held)
@@ -168,18 +164,8 @@ def readable_repository(project: Project, settings: dict[str, str]) -> Repositor
     secrets_store.check_file(project, passphrase)
     image = settings.get("BACKUP_IMAGE")
     if not image or not compose.docker("image", "ls", "--quiet", image).strip():
-        image = resolve(project, ("data", "backup"))["BACKUP_IMAGE"].reference
+        image = obtain_images(project.root, ("data", "backup"))["BACKUP_IMAGE"].reference
     return repository.of_stack(project, settings, image)
-
-
-def resolve(project: Project, profiles: Collection[str]) -> dict[str, ResolvedImage]:
-    """Return the images of the profiles, once they are on this machine."""
-    from ops.images.progress_table import image_progress
-    from ops.images.resolve import plan_images
-
-    with image_errors(), image_progress(report) as progress:
-        images = plan_images(project.root, progress, profiles)
-        return images.core() | images.rest()
 
 
 def describe(planned: Restoration) -> None:
@@ -201,6 +187,4 @@ def confirm(*, is_confirmed: bool) -> None:
     if is_confirmed:
         return
     console.print("This stops the stack and replaces its database; what was written since the target is lost.")
-    if not sys.stdin.isatty():
-        raise StackError("cannot ask for confirmation: standard input is not a terminal", hint="add --yes")
-    typer.confirm("Continue?", abort=True)
+    ask_to_confirm("Continue?")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import preflight, settings_file
+from ops import patch_report, preflight, settings_file
 from ops.compose import running_settings
-from ops.deployment import image_errors
+from ops.deployment import obtain_images
 from ops.errors import StackError
 from ops.lock import stack_lock
 from ops.project import ROOT, Project, current_project, dags_folder, plugins_folder
@@ -28,7 +28,6 @@ from ops.upgrade.journal import Journal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ops.images.resolve import ResolvedImage
 
 THIS_CHECKOUT = "this checkout"
 TOOLS = ".bootstrap"
@@ -129,10 +128,10 @@ def preflight_checks(project: Project, settings: dict[str, str], version: str, f
     checks.refuse_unhealthy(project)
     preflight.check(project, settings)
     report("the stack is healthy; settings, secrets and DAG files are checked")
-    images = new_images(files, settings)
+    images = obtain_images(files, settings_file.profiles(settings))
     new = settings | {key: image.reference for key, image in images.items()}
     checks.refuse_server_changes(settings, new)
-    checks.refuse_skipped_patches(new["AIRFLOW_IMAGE"], settings)
+    patch_report.check_image(new["AIRFLOW_IMAGE"], settings)
     report("every patch fits the new image")
     plugins = plugins_folder(project, settings)
     old_facts = airflow_facts(settings["AIRFLOW_IMAGE"], dags_folder(project, settings), plugins)
@@ -147,16 +146,6 @@ def preflight_checks(project: Project, settings: dict[str, str], version: str, f
     way = "the schema changes, so Airflow stops for it" if migrates else "the schema stays, so nothing stops"
     report(f"Airflow {old_facts.version} to {new_facts.version}: {way}")
     return Upgrade(project, version, images, migrates, report)
-
-
-def new_images(files: Path, settings: Mapping[str, str]) -> dict[str, ResolvedImage]:
-    """Return the images of the new version, once they are on this machine."""
-    from ops.images.progress_table import image_progress
-    from ops.images.resolve import plan_images
-
-    with image_errors(), image_progress(report) as progress:
-        plan = plan_images(files, progress, settings_file.profiles(settings))
-        return plan.core() | plan.rest()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.sizes import GIB
-from ops import compose, patch_report
+from ops import compose
 from ops.errors import StackError
 from ops.settings_file import has_own_data
 from ops.status import is_ready, service_statuses
@@ -39,15 +39,6 @@ def refuse_unhealthy(project: Project) -> None:
             f"cannot upgrade: {', '.join(unready)} is not healthy, or has another number of instances than .env",
             hint="run ./ops/stack status, then ./ops/stack up to repair the stack",
         )
-
-
-def refuse_skipped_patches(image: str, settings: Mapping[str, str]) -> None:
-    """Refuse a new image in which a patch would be skipped.
-
-    Raises:
-        StackError: The error names the patches.
-    """
-    patch_report.check_image(image, settings)
 
 
 def needs_migration(old: AirflowFacts, new: AirflowFacts) -> bool:

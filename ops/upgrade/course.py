@@ -12,7 +12,7 @@ from ops.deployment import configure, start
 from ops.errors import FAILURE, StackError, reason_of
 from ops.pipeline import verify_pipeline
 from ops.rollout import roll_out
-from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.services import ETCD_NODES, POSTGRES_NODES, REDIS_NODES, SENTINELS
 from ops.upgrade import database_copy, journal, revision
 from ops.waiting import wait
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ops.project import Project
     from ops.upgrade.journal import Journal
 
-DATA_SERVICES: Final = ("postgres", "redis", "etcd-1", "etcd-2", "etcd-3", *POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
+DATA_SERVICES: Final = ("postgres", "redis", *ETCD_NODES, *POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
 UNFINISHED: Final = ("queued", "running", "restarting")
 """The states of task instances that a worker has, or gets from the broker."""
 STOP_SECONDS: Final = 60

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ops.errors import StackError
+from ops.services import BACKUP
 from ops.settings_file import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ops.project import Project
-
-PROFILE: Final = "backup"
 
 
 def require(settings: Mapping[str, str]) -> None:
@@ -23,10 +22,10 @@ def require(settings: Mapping[str, str]) -> None:
     Raises:
         StackError: The profile is off.
     """
-    if PROFILE not in profiles(settings):
+    if BACKUP not in profiles(settings):
         raise StackError(
             "cannot upgrade without a backup: the upgrade changes the database, and the profile backup is off",
-            hint=f"turn on --profile {PROFILE}, or add --without-backup if the database is backed up elsewhere",
+            hint=f"turn on --profile {BACKUP}, or add --without-backup if the database is backed up elsewhere",
         )
 
 

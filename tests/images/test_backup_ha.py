@@ -16,11 +16,10 @@ from ops.backup.restoration import Restoration
 from ops.backup.sets import BackupSet, choose
 from ops.errors import StackError
 from ops.project import Project
-from ops.services import BACKUP_NODES, POSTGRES_NODES
+from ops.services import BACKUP_NODES, ETCD_NODES, POSTGRES_NODES
 from tests.images.conftest import docker
 from tests.images.test_backup import backup_project
 
-ETCD = ("etcd-1", "etcd-2", "etcd-3")
 BACKUPS = (*BACKUP_NODES["data-ha"], "backup-files")
 
 
@@ -29,7 +28,7 @@ def project(images, tmp_path_factory) -> Iterator[Project]:
     """Two Patroni nodes with their backup services."""
     state = tmp_path_factory.mktemp("state")
     profiles = "data-ha,backup,backup-data-ha"
-    with backup_project(state, images, profiles, (*ETCD, *POSTGRES_NODES, *BACKUPS)) as project:
+    with backup_project(state, images, profiles, (*ETCD_NODES, *POSTGRES_NODES, *BACKUPS)) as project:
         yield project
 
 
@@ -106,7 +105,7 @@ def test_a_point_in_time_replaces_both_nodes(project, settings):
     plan = Restoration(project, settings, place, chosen, at, is_exact=False, report=print)
     restoration.restore_database(plan)
 
-    compose.output(project, "rm", "--stop", "--force", *ETCD, *POSTGRES_NODES, *BACKUPS)
+    compose.output(project, "rm", "--stop", "--force", *ETCD_NODES, *POSTGRES_NODES, *BACKUPS)
     for volume in plan.tier.copied:
         plan.in_volume(volume, restored_database.SET_ASIDE)
     plan.in_volume(plan.tier.restored, restored_database.SWITCH)
