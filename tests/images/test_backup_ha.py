@@ -20,6 +20,9 @@ from ops.services import BACKUP_NODES, ETCD_NODES, POSTGRES_NODES
 from tests.images.conftest import docker
 from tests.images.test_backup import backup_project
 
+# Three minutes; test_backup and test_restore cover the same on a single Postgres in every run.
+pytestmark = pytest.mark.nightly
+
 BACKUPS = (*BACKUP_NODES["data-ha"], "backup-files")
 
 

@@ -166,7 +166,7 @@ def test_celery_works_with_the_users_of_its_clients(server, worker):
     # A worker that stops puts its message back.
     for _ in range(3):
         scheduler.send_task("wait", args=[60], queue="default")
-    until(lambda: operator.hlen("unacked") == 2)
+    until(lambda: events.count("task-started") == 2 and operator.hlen("unacked") == 2)
     worker.send_signal(signal.SIGQUIT)
     worker.wait(timeout=60)
     assert operator.llen("default") >= 2

@@ -1,7 +1,8 @@
 """A worker that is unreachable for longer than a task token is valid ends its tasks and frees their slots.
 
-Tokens are short here; the drills worker-frozen-1260 and worker-cut-1260 check the same in real time, every night. This
-file runs last, by its name: a stack of the tests' own keeps the short tokens until it is removed.
+Tokens are short here, so that each test takes two minutes; the drills worker-frozen-1260 and worker-cut-1260 check the
+same in real time. Both run every night. This file runs last, by its name: a stack of the tests' own keeps the short
+tokens until it is removed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ops.compose_override import path as override_path
 from ops.drills import faults
 from tests.integration.test_tasks_survive import SLOTS, start_load
 from tests.stack import Container, Stack, wait_until
+
+pytestmark = pytest.mark.nightly
 
 TOKEN_SECONDS, LEEWAY_SECONDS = 15, 15
 """A token of 30 s or less is reissued at each heartbeat (JWTReissueMiddleware)."""
@@ -109,7 +112,6 @@ def test_workers_with_expired_tokens_free_their_slots(healthy_stack: Stack):
         assert_slots_are_free(healthy_stack, run, interrupted, "refuses this task's token")
 
 
-@pytest.mark.nightly
 def test_a_long_partition_of_a_worker_frees_its_slots(healthy_stack: Stack):
     with overridden(healthy_stack, {"AIRFLOW_HA_TASK_SUSPENSION_LIMIT": str(LIMIT_SECONDS)}):
         run, interrupted = hold_outage(healthy_stack, {healthy_stack.containers("worker")[0].id: "cut"})

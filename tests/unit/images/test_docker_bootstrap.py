@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,9 @@ def test_the_first_missing_part_is_named(shell, docker, problem):
     assert shell("docker_problem", docker).stdout.strip() == problem
 
 
-def test_a_running_docker_is_left_unchanged_within_a_second(shell):
-    started = time.monotonic()
+def test_a_running_docker_is_left_unchanged(shell):
     answer = shell("ensure_docker; echo done", "echo 'server=28.0.1 buildx=v0.21.0 compose=v2.35.0'")
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "done\n", "")
-    assert time.monotonic() - started < 1
 
 
 def test_a_user_without_permission_gets_the_groups_command(shell):

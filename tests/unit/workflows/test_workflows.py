@@ -121,7 +121,11 @@ def test_every_night_runs_all_drills_as_root():
 
 def test_every_night_runs_the_long_tests():
     (run,) = [words(command) for _, command in COMMANDS if "--nightly" in command]
-    assert "tests/integration" in run
+    tests = ROOT / "tests"
+    marked = {
+        path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py") if "mark.nightly" in path.read_text()
+    }
+    assert {f"tests/{folder}" for folder in marked} <= set(run)
 
 
 def test_every_night_starts_a_stack_without_patches():
