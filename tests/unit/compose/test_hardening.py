@@ -228,8 +228,8 @@ def test_prometheus_alertmanagers_and_the_probe_ask_for_a_password():
     assert [each["basic_auth"] for each in jobs["alerting"]["alertmanagers"]] == [log_in]
 
 
-def test_servers_with_passwords_of_users_listen_on_frontend_only():
-    for name, option in {"api-server": "--host", "flower": "--hostname"}.items():
+def test_servers_behind_the_gateway_listen_on_frontend_only():
+    for name, option in {"api-server": "--host", "execution-api": "--host", "flower": "--hostname"}.items():
         service = SERVICES[name]
         assert service["entrypoint"] == ["sh", "/usr/local/bin/listen-on-frontend.sh", option]
         assert option not in service["command"]
