@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ops.errors import FAILURE, StackError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -31,6 +33,43 @@ class ChildFailedError(Exception):
 
 class SilentChildError(Exception):
     """A child process wrote nothing for longer than it may, and was killed."""
+
+
+def run_limited(
+    arguments: Sequence[str],
+    seconds: float,
+    what: str,
+    *,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without progress and return its result, whatever its status.
+
+    Args:
+        arguments: The command.
+        seconds: The timeout, from ops/time_limits.py.
+        what: What the command does, for the error: "copy the database".
+        stdin: Its standard input.
+        environment: Its whole environment; None: this process's.
+
+    Raises:
+        StackError: It has not ended in time, and was killed.
+    """
+    try:
+        return subprocess.run(
+            arguments, input=stdin, capture_output=True, text=True, check=False, timeout=seconds, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise no_answer(what, seconds) from error
+
+
+def no_answer(what: str, seconds: float) -> StackError:
+    """Return the error of a child process that has not ended in time."""
+    return StackError(
+        f"cannot {what}: no answer in {seconds:.0f} s",
+        hint="find out with docker info and ./ops/stack status what hangs, then run this again",
+        code=FAILURE,
+    )
 
 
 def output_lines(

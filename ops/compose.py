@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from ops import compose_override, settings_file
-from ops.child_process import ChildFailedError, run_with_progress
+from ops import compose_override, settings_file, time_limits
+from ops.child_process import ChildFailedError, run_limited, run_with_progress
 from ops.errors import FAILURE, StackError
 from ops.waiting import wait
 
@@ -411,9 +411,9 @@ def docker(*arguments: str) -> str:
     """Return the standard output of a docker command.
 
     Raises:
-        StackError: The command failed.
+        StackError: The command failed, or has not ended in time.
     """
-    result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    result = run_limited(["docker", *arguments], time_limits.COMMAND, f"run docker {arguments[0]}")
     if result.returncode != 0:
         raise docker_failure(arguments[0], result.stderr)
     return result.stdout

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 import yaml
 
-from ops import compose
+from ops import compose, time_limits
+from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
 from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 
@@ -191,15 +192,16 @@ def left_behind(profile_on: str, name: str, volumes: list[str]) -> str | None:
 # ---- commands in a container -------------------------------------------------------------------------------
 
 
-def execute(container: str, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in a container, without a timeout."""
-    return subprocess.run(
-        ["docker", "exec", "--interactive", container, *command],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def execute(
+    container: str, *command: str, stdin: str = "", seconds: float = time_limits.COMMAND
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a container, and return its result.
+
+    Raises:
+        StackError: It has not ended after `seconds`. It may continue in the container.
+    """
+    arguments = ["docker", "exec", "--interactive", container, *command]
+    return run_limited(arguments, seconds, f"run {command[0]} in the container {container}", stdin=stdin)
 
 
 def ask(container: str, *command: str) -> str | None:

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from airflow_ha.patches import registry
+from ops import time_limits
+from ops.child_process import run_limited
 from ops.errors import StackError
 from ops.project import ROOT
 
@@ -80,17 +82,13 @@ def check_image(image: str, settings: Mapping[str, str]) -> None:
     Raises:
         StackError: A patch would be skipped, or the image cannot be checked.
     """
-    process = subprocess.run(
-        [
-            *("docker", "run", "--rm", "--network=none", "--entrypoint=python"),
-            f"--env=AIRFLOW_HA_PATCHES={settings.get('PATCHES', '')}",
-            f"--env=AIRFLOW_HA_PATCHES_DISABLED={settings.get('PATCHES_DISABLED', '')}",
-            *(image, "-m", "airflow_ha.patches"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [
+        *("docker", "run", "--rm", "--network=none", "--entrypoint=python"),
+        f"--env=AIRFLOW_HA_PATCHES={settings.get('PATCHES', '')}",
+        f"--env=AIRFLOW_HA_PATCHES_DISABLED={settings.get('PATCHES_DISABLED', '')}",
+        *(image, "-m", "airflow_ha.patches"),
+    ]
+    process = run_limited(command, time_limits.COMMAND, "check the patches of the Airflow image")
     try:
         components: dict[str, dict[str, State]] = json.loads(process.stdout)["components"]
     except (ValueError, KeyError) as error:

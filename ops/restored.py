@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.restored import report_tables
-from ops import compose
+from ops import compose, time_limits
+from ops.child_process import no_answer, run_limited
 from ops.errors import FAILURE, StackError
 from ops.screen import console
 
@@ -87,18 +87,25 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 
 def run(project: Project, service: str, command: str, *arguments: str) -> dict[str, Any]:
-    """Run a command in a new container of a service, and return its report."""
-    options = ["--rm", "--no-deps", "--no-TTY", "--entrypoint=python"]
+    """Run a command in a new container of a service, and return its report.
+
+    Raises:
+        StackError: The command failed, or has not ended in time.
+    """
+    what = f"run `airflow_ha.restored {command}`"
+    options = ["--rm", "--no-deps", "--no-TTY", "--entrypoint=timeout"]
     # `migrate` loads the fewest patches, and no component's gauge.
     options += ["--env=AIRFLOW_HA_COMPONENT=migrate", "--env=AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR"]
-    module = [service, "-m", "airflow_ha.restored", command, "--json", *arguments]
-    done = subprocess.run(
-        compose.command(project, "run", *options, *module),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=compose.environment(project),
+    # The limit is inside, since a client that is killed leaves its container running.
+    limited = [service, "--kill-after=5", f"{time_limits.AIRFLOW:.0f}", "python", "-m", "airflow_ha.restored"]
+    done = run_limited(
+        compose.command(project, "run", *options, *limited, command, "--json", *arguments),
+        time_limits.AIRFLOW + time_limits.ENDING,
+        what,
+        environment=compose.environment(project),
     )
+    if done.returncode == time_limits.EXCEEDED:
+        raise no_answer(what, time_limits.AIRFLOW)
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

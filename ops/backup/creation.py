@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, data_tier, settings_file
+from ops import compose, data_tier, settings_file, time_limits
 from ops.errors import FAILURE, StackError
 from ops.services import BACKUP_FILES, BACKUP_NODES
 
@@ -25,7 +25,7 @@ def make(settings: Mapping[str, str], report: Callable[[str], None], *, is_full:
         is_full: Whether to copy everything, not only what changed.
 
     Raises:
-        StackError: No backup service runs, or an engine failed.
+        StackError: No backup service runs, or an engine failed or has not ended in time.
     """
     by_service = compose.instances(settings["COMPOSE_PROJECT_NAME"])
     nodes = BACKUP_NODES["data-ha" if "data-ha" in settings_file.profiles(settings) else "data"]
@@ -35,15 +35,18 @@ def make(settings: Mapping[str, str], report: Callable[[str], None], *, is_full:
         raise StackError("cannot make a backup: its services do not run", hint="run ./ops/stack up")
     report("backing up the database")
     kind = ["full"] if is_full else []
+    seconds = time_limits.ENGINE + time_limits.ENDING  # the services keep the limit themselves
     for container in databases:
-        result = data_tier.execute(container.id, "python3", f"{PROGRAMS}/backup_database.py", "now", *kind)
+        program = ("python3", f"{PROGRAMS}/backup_database.py", "now", *kind)
+        result = data_tier.execute(container.id, *program, seconds=seconds)
         if result.returncode != REPLICA:
             break
     if result.returncode != 0:
         raise failure("the database", result.stderr)
     label = result.stdout.split()[-1]
     report(f"{label}: backing up the files")
-    result = data_tier.execute(files[0].id, "python3", f"{PROGRAMS}/backup_files.py", "now", label)
+    program = ("python3", f"{PROGRAMS}/backup_files.py", "now", label)
+    result = data_tier.execute(files[0].id, *program, seconds=seconds)
     if result.returncode != 0:
         raise failure("the files", result.stderr)
     return label

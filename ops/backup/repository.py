@@ -5,14 +5,16 @@ The passphrase goes to an engine by standard input, so it is on no command line 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_config, compose, secrets_store
+from ops import backup_config, compose, secrets_store, time_limits
 from ops.backup import sets
+from ops.child_process import no_answer
 from ops.errors import FAILURE, StackError
 from ops.services import BACKUP_VOLUME
 
@@ -104,6 +106,7 @@ def run(
     *command: str,
     options: Sequence[str] = (),
     report: Callable[[float], None] = lambda _: None,
+    seconds: float = time_limits.ENGINE,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run an engine and return its result.
 
@@ -113,6 +116,10 @@ def run(
         *command: The engine and its arguments.
         options: Further options of `docker run`.
         report: Called every REPORT_SECONDS with the seconds so far.
+        seconds: The timeout.
+
+    Raises:
+        StackError: The engine has not ended in time, and was killed.
     """
     name = f"airflow-ha-engine-{uuid.uuid4().hex[:8]}"
     arguments = command_line(repository, user, command, [f"--name={name}", *options])
@@ -128,9 +135,18 @@ def run(
                 text = None  # the first call keeps sending it
                 report(time.monotonic() - started)
             except KeyboardInterrupt:
-                # The shell in the container would continue after the engine, which gets no signal.
-                subprocess.run(["docker", "kill", name], capture_output=True, check=False)
+                kill(name)
                 raise
+            if time.monotonic() - started > seconds:
+                kill(name)
+                child.kill()
+                raise no_answer(f"run {command[0]} beside the backups", seconds)
+
+
+def kill(container: str) -> None:
+    """Kill the container of an engine: its shell would continue after the engine, which gets no signal."""
+    with contextlib.suppress(StackError):
+        compose.docker("kill", container)
 
 
 def contents(repository: Repository) -> Contents:
@@ -139,10 +155,11 @@ def contents(repository: Repository) -> Contents:
     Raises:
         StackError: It cannot be read, or has no backup.
     """
-    information = run(repository, DATABASE_USER, "pgbackrest", "info", "--output=json")
+    limit = time_limits.COMMAND
+    information = run(repository, DATABASE_USER, "pgbackrest", "info", "--output=json", seconds=limit)
     if information.returncode != 0:
         raise sets.unreadable(text_of(information)[-1])
-    snapshots = run(repository, FILES_USER, *RESTIC, "snapshots", "--json")
+    snapshots = run(repository, FILES_USER, *RESTIC, "snapshots", "--json", seconds=limit)
     listed = snapshots.stdout.decode() if snapshots.returncode == 0 else ""
     return sets.parse(information.stdout.decode(errors="replace"), listed)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ops import compose, data_tier
+from ops import compose, data_tier, time_limits
 from ops.errors import FAILURE, StackError
 from ops.services import POSTGRES_NODES
 
@@ -86,10 +86,13 @@ def run(name: str, *statements: str) -> str:
     """Run statements one by one as the superuser, on the primary, and return their output.
 
     Raises:
-        StackError: There is no primary, or a statement failed.
+        StackError: There is no primary, or a statement failed or has not ended in time.
     """
     command = ("psql", "--no-psqlrc", "-U", "postgres", "-d", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1")
-    result = data_tier.execute(primary(name), *command, stdin="\n".join(statements))
+    # The limit is inside, since Postgres continues a statement whose client is killed.
+    limited = (f"SET statement_timeout = '{time_limits.STATEMENTS:.0f}s';", *statements)
+    seconds = len(statements) * time_limits.STATEMENTS + time_limits.ENDING
+    result = data_tier.execute(primary(name), *command, stdin="\n".join(limited), seconds=seconds)
     if result.returncode != 0:
         raise StackError(
             f"cannot copy the database: {data_tier.last_line(result.stderr)}",

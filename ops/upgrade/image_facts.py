@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ops import time_limits
+from ops.child_process import no_answer, run_limited
 from ops.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCRIPT: Final = Path(__file__).with_name("facts_in_image.py")
-SECONDS: Final = 600.0
-CLIENT_SECONDS: Final = 30.0
-"""Docker's time to start and remove a container."""
-"""Timeout for one image. A thousand DAG files take a minute or two."""
 NO_DATABASE: Final = "no-access@127.0.0.1:1/none"
 ENVIRONMENT: Final = {
     "HOME": "/tmp",  # noqa: S108  of the container
@@ -57,22 +54,19 @@ def airflow_facts(image: str, dags: Path, plugins: Path) -> AirflowFacts:
     mounts = (f"--volume={dags}:/opt/airflow/dags:ro", f"--volume={plugins}:/opt/airflow/plugins:ro")
     settings = (f"--env={key}={value}" for key, value in ENVIRONMENT.items())
     # The limit is inside, since a client that is killed leaves its container running.
-    limited = ("--entrypoint=timeout", image, "--kill-after=5", f"{SECONDS:.0f}", "python", "-")
+    limited = ("--entrypoint=timeout", image, "--kill-after=5", f"{time_limits.COMMAND:.0f}", "python", "-")
     command = ["docker", "run", "--interactive", *ISOLATED, *mounts, *settings, *limited]
+    what, seconds = "check the Airflow image", time_limits.COMMAND + time_limits.ENDING
+    result = run_limited(command, seconds, what, stdin=SCRIPT.read_text(encoding="utf-8"))
+    if result.returncode == time_limits.EXCEEDED:
+        raise no_answer(what, time_limits.COMMAND)
     try:
-        result = subprocess.run(
-            command,
-            input=SCRIPT.read_text(encoding="utf-8"),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS + CLIENT_SECONDS,
-        )
         facts: dict[str, Any] = json.loads(result.stdout)
-    except (ValueError, subprocess.TimeoutExpired) as error:
-        reason = str(error) if isinstance(error, subprocess.TimeoutExpired) else result.stderr.strip()[-500:]
+    except ValueError as error:
         raise StackError(
-            f"cannot check the Airflow image: {reason}", where=image, hint="run ./ops/stack status for import errors"
+            f"cannot {what}: {result.stderr.strip()[-500:]}",
+            where=image,
+            hint="run ./ops/stack status for import errors",
         ) from error
     migrations = facts["migrations"]
     return AirflowFacts(
@@ -89,8 +83,8 @@ def server_version(image: str, program: str) -> tuple[int, ...]:
     Raises:
         StackError: The image does not report it.
     """
-    limited = ["docker", "run", *ISOLATED, "--entrypoint=timeout", image, f"{CLIENT_SECONDS:.0f}", program, "--version"]
-    result = subprocess.run(limited, capture_output=True, text=True, check=False)
+    command = ["docker", "run", *ISOLATED, f"--entrypoint={program}", image, "--version"]
+    result = run_limited(command, time_limits.ENDING, f"read the version of {program}")
     match = re.search(r"(?:PostgreSQL\) |v=)(\d+(?:\.\d+)*)", result.stdout)
     if not match:
         raise StackError(

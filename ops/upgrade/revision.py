@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, Final
 
+from ops import time_limits
+from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
@@ -17,12 +18,10 @@ def git(root: Path, *arguments: str) -> str:
     """Return the output of a git command in a checkout.
 
     Raises:
-        StackError: The command failed; the error quotes its last line.
+        StackError: The command failed, whose last lines the error quotes, or has not ended in time.
     """
     try:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
+        result = run_limited(["git", "-C", str(root), *arguments], time_limits.COMMAND, f"run git {arguments[0]}")
     except FileNotFoundError:
         raise StackError("cannot read the versions: git is not installed", hint="install git") from None
     if result.returncode != 0:

@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from ops import time_limits
+from ops.child_process import no_answer
 from ops.errors import StackError
 from ops.services import BACKUP
 from ops.settings_file import profiles
@@ -37,5 +39,10 @@ def make(project: Project) -> None:
     """
     environment = {**os.environ, "STACK_STATE_DIR": str(project.state)}
     command = [str(project.root / "ops/stack"), "backup", "now"]
-    if subprocess.run(command, env=environment, check=False).returncode != 0:
+    seconds = 2 * (time_limits.ENGINE + time_limits.ENDING)  # of the database, then of the files
+    try:
+        status = subprocess.run(command, env=environment, check=False, timeout=seconds).returncode
+    except subprocess.TimeoutExpired as error:
+        raise no_answer("make a backup", seconds) from error
+    if status != 0:
         raise StackError("cannot make a backup: see the lines above", hint="fix the cause, then run this again")

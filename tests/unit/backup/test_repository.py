@@ -53,6 +53,16 @@ def test_an_engine_gets_its_configuration_also_when_it_is_slow(monkeypatch):
     assert seconds
 
 
+def test_an_engine_that_hangs_is_killed_with_its_container(monkeypatch):
+    killed: list[str] = []
+    monkeypatch.setattr(repository, "REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(repository, "command_line", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(compose, "docker", lambda command, name: killed.append(command) or name)
+    with pytest.raises(StackError, match=r"run engine beside the backups: no answer in 0 s"):
+        repository.run(SOURCE, FILES_USER, "engine", seconds=0.2)
+    assert killed == ["kill"]
+
+
 def test_a_failed_engine_is_quoted_by_its_last_lines():
     result = subprocess.CompletedProcess([], 1, b"", b"\n".join(b"line %d" % number for number in range(20)))
     error = repository.failure("cannot restore", result, "fix it")

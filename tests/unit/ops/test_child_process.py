@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from ops import child_process
-from ops.child_process import ChildFailedError, run_with_progress
+from ops.child_process import ChildFailedError, run_limited, run_with_progress
+from ops.errors import StackError
 
 
 def run(script: str, progress=lambda line: line) -> list[str]:
@@ -53,3 +54,9 @@ def test_the_last_step_is_reported_once_the_interval_is_over(monkeypatch):
         "for i in range(20): print('noise', flush=True); select.select([], [], [], 0.05)"
     )
     assert run(script, lambda line: None if line == "noise" else line)[:2] == ["first", "second"]
+
+
+def test_a_command_that_hangs_is_killed_at_its_limit():
+    with pytest.raises(StackError, match=r"cannot wait for input: no answer in 0 s") as error:
+        run_limited([sys.executable, "-c", "import signal\nsignal.pause()"], 0.2, "wait for input")
+    assert error.value.hint

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ops import restored
+from ops import restored, time_limits
 from ops.errors import BAD_INPUT, FAILURE, StackError
 
 
@@ -21,9 +21,9 @@ def test_a_report_is_read_from_a_container_of_its_own(docker, project, answer):
     answer("airflow_ha.restored", out=json.dumps({"held": []}))
     assert restored.hold(project) == {"held": []}
     call = docker.calls()[-1]
-    assert {"run", "--rm", "--no-deps", "--entrypoint=python"} <= set(call)
+    assert {"run", "--rm", "--no-deps", "--entrypoint=timeout"} <= set(call)
     command = ["hold", "--json", "--keep=canary_dag", "--keep=monitoring_dag"]
-    assert call[call.index("scheduler") :] == ["scheduler", "-m", "airflow_ha.restored", *command]
+    assert call[call.index("python") :] == ["python", "-m", "airflow_ha.restored", *command]
 
 
 def test_arguments_name_the_time_and_the_dags(docker, project, answer):
@@ -53,6 +53,12 @@ def test_a_crash_shows_its_last_lines(project, answer):
     with pytest.raises(StackError, match="KeyError: none") as failed:
         restored.show(project)
     assert failed.value.code == FAILURE
+
+
+def test_a_command_that_hangs_ends_at_its_limit(project, answer):
+    answer("airflow_ha.restored", code=time_limits.EXCEEDED)
+    with pytest.raises(StackError, match=r"show`: no answer in 1800 s"):
+        restored.show(project)
 
 
 def test_only_tables_with_fewer_rows_are_reported():
