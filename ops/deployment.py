@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops import (
@@ -23,12 +22,13 @@ from ops.errors import FAILURE, StackError
 from ops.images.versions import known_faults
 from ops.observability import generated_config
 from ops.observability.derived_settings import derive_settings
-from ops.rollout import recreate, roll_out
+from ops.rollout import roll_out
 from ops.screen import report
 from ops.services import ALERTMANAGERS, OBSERVABILITY, PUBLISHED, chosen_profile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
     from typing import Any
 
     from ops.images.resolve import ResolvedImage
@@ -118,10 +118,10 @@ def start(project: Project, settings: Mapping[str, str], services: list[str] | N
         report(warning)
     if services is None:
         stop_surplus(project, model, running)
-    # Compose does not notice a secret file with new content; a container keeps the one that it started with.
-    outdated = outdated_services(model, running, secrets_store.mounted_since(project))
+    old = rolling.with_old_secrets(model, running, secrets_store.mounted_since(project))
+    outdated = {service for service, instances in running.items() if any(each.id in old for each in instances)}
     if outdated and outdated <= set(ALERTMANAGERS):
-        recreate(project, report, sorted(outdated))
+        rolling.replace_outdated(project, report, outdated)
         outdated = set()
     if not outdated and has_healthy_services(model, running):
         rolling.replace_outdated(project, report, services or ())
@@ -150,23 +150,3 @@ def stop_surplus(project: Project, model: Mapping[str, Any], running: Mapping[st
         if off := sorted(surplus & known):
             report(f"stopped, because their profile is off: {', '.join(off)}")
             compose.run(project, report, "--profile=*", "rm", "--stop", "--force", *off)
-
-
-def outdated_services(
-    model: Mapping[str, Any], by_service: Mapping[str, list[compose.Instance]], since: Mapping[str, float]
-) -> set[str]:
-    """Return the services with a container that is older than a secret that it reads.
-
-    Args:
-        model: The compose model.
-        by_service: The containers.
-        since: When the secret files of each reader were written, in seconds since the epoch.
-    """
-    outdated = set()
-    for name, instances in by_service.items():
-        used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
-        readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
-        newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)
-        if any(instance.created < newest for instance in instances):
-            outdated.add(name)
-    return outdated

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.patches import registry
-from ops import compose, data_tier, failover
+from ops import compose, data_tier, failover, secrets_store
 from ops.compose import expected_replicas
 from ops.errors import FAILURE, StackError
 from ops.services import POSTGRES_NODES, REDIS_NODES
@@ -43,11 +44,13 @@ class Stack:
         project: Its files.
         model: Its compose model, which every container shall have.
         report: Prints a line of progress.
+        with_old_secrets: The ids of the containers that only differ by a secret file, which compose would keep.
     """
 
     project: Project
     model: Mapping[str, Any]
     report: Callable[[str], None]
+    with_old_secrets: Collection[str] = ()
 
     @property
     def name(self) -> str:
@@ -60,7 +63,9 @@ class Stack:
 
 
 def replace_outdated(project: Project, report: Callable[[str], None], within: Collection[str] = ()) -> int:
-    """Replace the containers that differ from their service, in the order of `in_order`; return their number.
+    """Replace the containers that differ from their service, or that are older than a secret file that they read.
+
+    The order is that of `in_order`; the number of replaced containers is returned.
 
     Args:
         project: A running stack, with the settings that its containers shall have.
@@ -70,12 +75,14 @@ def replace_outdated(project: Project, report: Callable[[str], None], within: Co
     Raises:
         StackError: A container does not become healthy. Those after it are unchanged.
     """
-    stack = Stack(project, compose.config(project), report)
-    services = stack.model["services"]
-    by_service = compose.instances(stack.name)
+    model = compose.config(project)
+    services = model["services"]
+    by_service = compose.instances(str(model["name"]))
     ids = compose.outdated(project)
+    old = with_old_secrets(model, by_service, secrets_store.mounted_since(project))
+    stack = Stack(project, model, report, old - ids)
     outdated = {
-        service: [instance for instance in instances if instance.id in ids]
+        service: [instance for instance in instances if instance.id in ids | old]
         for service, instances in by_service.items()
         if service in services and (not within or service in within)
     }
@@ -85,6 +92,27 @@ def replace_outdated(project: Project, report: Callable[[str], None], within: Co
     for service in primaries_last(in_order(stack.model, [*outdated, *short]), primaries):
         replace_service(stack, service, outdated.get(service, []))
     return sum(map(len, outdated.values()))
+
+
+def with_old_secrets(
+    model: Mapping[str, Any], by_service: Mapping[str, list[Instance]], since: Mapping[str, float]
+) -> set[str]:
+    """Return the ids of the containers that are older than a secret file that they read.
+
+    Compose does not notice a secret file with new content; a container keeps the one that it started with.
+
+    Args:
+        model: The compose model.
+        by_service: The containers.
+        since: When the secret files of each reader were written, in seconds since the epoch.
+    """
+    ids = set()
+    for name, instances in by_service.items():
+        used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
+        readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
+        newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)
+        ids |= {instance.id for instance in instances if instance.created < newest}
+    return ids
 
 
 def is_replicated(services: Iterable[str]) -> bool:
@@ -181,7 +209,7 @@ def replace_service(stack: Stack, service: str, outdated: list[Instance]) -> Non
             grace = stop_seconds(stack.model["services"][service].get("stop_grace_period"))
             compose.stop([instance.id], grace, f"{service} {instance.id}", stack.report)
         # Compose can only recreate all outdated containers of a service: the last one, which so keeps its number.
-        is_last = number == len(outdated)
+        is_last = number == len(outdated) and instance.id not in stack.with_old_secrets
         if not is_last:
             compose.docker("rm", "--volumes", instance.id)
         create_and_start(stack, service, keep_outdated=not is_last)

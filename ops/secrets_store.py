@@ -16,14 +16,14 @@ import os
 import secrets
 import shutil
 import stat
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
-from ops import backup_config, redis_users
+from ops import backup_config, redis_users, time_limits
 from ops.atomic_file import write_atomically
+from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
 from ops.notification_secrets import OPTIONAL_SECRETS, mounted_secrets
 from ops.project import ADMIN
@@ -458,8 +458,13 @@ def digest(files: Mapping[str, str]) -> str:
 
 def is_mounted(root: Path, reader: str, files: Mapping[str, str]) -> bool:
     """Return whether a reader's files exist with these texts and belong to it."""
-    written = root / reader / DIGEST_FILE
-    return written.exists() and written.read_text(encoding="utf-8") == digest(files) and all_owned(root, files)
+    return written_digest(root / reader) == digest(files) and all_owned(root, files)
+
+
+def written_digest(folder: Path) -> str:
+    """Return the digest of a reader's files when they were written; empty if they were not."""
+    path = folder / DIGEST_FILE
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def mounted_since(project: Project) -> dict[str, float]:
@@ -495,12 +500,66 @@ def change_owners(root: Path, files: Mapping[str, str], image: str) -> None:
             os.chown(root / name, reader_uid(name), -1)
         return
     script = " && ".join(f"chown {reader_uid(name)} /secrets/{name}" for name in files)
-    command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", f"--volume={root}:/secrets"]
-    result = subprocess.run([*command, image, "-c", script], capture_output=True, text=True, check=False)
+    run_as_root(script, [f"--volume={root}:/secrets"], image)
+
+
+def run_as_root(script: str, volumes: list[str], image: str) -> None:
+    """Run a shell script as root in a container of a local image.
+
+    Raises:
+        StackError: The script failed.
+    """
+    command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", *volumes]
+    result = run_limited([*command, image, "-c", script], time_limits.COMMAND, "change the mounted secrets")
     if result.returncode != 0:
         raise StackError(
-            f"cannot change the owner of the mounted secrets: {result.stderr.strip()}",
-            where=str(root),
-            hint="run ./ops/stack up as root once",
+            f"cannot change the mounted secrets: {result.stderr.strip()}",
+            hint="run this as root once",
             code=FAILURE,
         )
+
+
+def copy_mounted(source: Path, target: Path, image: str) -> None:
+    """Copy the files that the containers mount, with their owners, into a new folder.
+
+    Args:
+        source: The folder of the readers' folders.
+        target: A folder that does not exist.
+        image: A local image with a shell; a container of it copies if this user is not root, who may not read them.
+
+    Raises:
+        StackError: They could not be copied.
+    """
+    target.mkdir(mode=0o700, parents=True)
+    if sys.platform == "linux" and os.geteuid() != 0:
+        run_as_root("cp -a /from/. /to/", [f"--volume={source}:/from:ro", f"--volume={target}:/to"], image)
+        return
+    for path in sorted(source.rglob("*")):
+        copied = target / path.relative_to(source)
+        if path.is_dir():
+            copied.mkdir(mode=0o700)
+        else:
+            write_atomically(copied, path.read_text(encoding="utf-8"), OWNER_ONLY)
+        if sys.platform == "linux":
+            os.chown(copied, path.stat().st_uid, path.stat().st_gid)
+
+
+def bring_back(project: Project, kept: Path, image: str) -> None:
+    """Give the containers the files of `copy_mounted` again, where the current ones differ.
+
+    The files count as new, so that containers which started with the current ones are replaced.
+
+    Args:
+        project: The stack.
+        kept: The folder of the copy, which stays.
+        image: As in copy_mounted().
+    """
+    root, part = project.secrets / "mounted", project.secrets / "mounted.part"
+    shutil.rmtree(part, ignore_errors=True)
+    copy_mounted(kept, part, image)
+    for reader in (folder.name for folder in kept.iterdir()):
+        if written_digest(root / reader) != written_digest(kept / reader):
+            (part / reader / DIGEST_FILE).touch()
+            shutil.rmtree(root / reader, ignore_errors=True)
+            (part / reader).rename(root / reader)
+    shutil.rmtree(part)

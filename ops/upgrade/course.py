@@ -151,7 +151,7 @@ def restore(project: Project, report: Callable[[str], None]) -> None:
         return
     if record.version:
         revision.switch(project.root, record.version)
-    journal.restore_settings(project)
+    journal.restore_files(project)
     settings = settings_file.read(project)
     if record.has_copy:
         model = compose.config(project)

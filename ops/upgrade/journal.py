@@ -10,6 +10,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from ops import secrets_store, settings_file
 from ops.atomic_file import write_atomically
 from ops.errors import StackError
 from ops.observability.generated_config import READERS, TO_LOAD
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FOLDER: Final = "upgrade"
 RECORD: Final = "journal.json"
 FILES: Final = "files"
+ENV, GENERATED, MOUNTED = "env", "generated", "mounted"
+"""What is kept: .env, generated/ and secrets/mounted/ are all that `configure` writes beside new secrets."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ def worktree(project: Project) -> Path:
 
 
 def begin(project: Project, journal: Journal) -> None:
-    """Keep .env and the generated configuration as they are, and write the record."""
+    """Keep the files that `up` writes as they are, and write the record."""
     path = folder(project)
     path.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(project.env_file, path / "env")
-    shutil.rmtree(path / "generated", ignore_errors=True)
-    shutil.copytree(project.generated, path / "generated")
+    remove_kept(path)
+    shutil.copy2(project.env_file, path / ENV)
+    shutil.copytree(project.generated, path / GENERATED)
+    secrets_store.copy_mounted(project.secrets / MOUNTED, path / MOUNTED, airflow_image(path))
     write(project, journal)
 
 
@@ -74,23 +78,39 @@ def read(project: Project) -> Journal | None:
         return None
 
 
-def restore_settings(project: Project) -> None:
-    """Write .env and the generated configuration as they were.
+def restore_files(project: Project) -> None:
+    """Write the files that `up` writes as they were.
 
-    The files in generated/ are replaced one by one: the containers mount its folders.
+    Secrets that the new version generated stay: Postgres may know them, and the version before ignores them. The files
+    in generated/ are replaced one by one: the containers mount its folders.
     """
     path = folder(project)
-    write_atomically(project.env_file, (path / "env").read_text(encoding="utf-8"))
-    shutil.copytree(path / "generated", project.generated, dirs_exist_ok=True)
+    write_atomically(project.env_file, (path / ENV).read_text(encoding="utf-8"))
+    for file in project.generated.rglob("*"):
+        if file.is_file() and not (path / GENERATED / file.relative_to(project.generated)).exists():
+            file.unlink()
+    shutil.copytree(path / GENERATED, project.generated, dirs_exist_ok=True)
     (project.generated / TO_LOAD).write_text("\n".join(READERS), encoding="utf-8")
+    secrets_store.bring_back(project, path / MOUNTED, airflow_image(path))
+
+
+def airflow_image(path: Path) -> str:
+    """Return the Airflow image of the kept settings, which is on this machine."""
+    return settings_file.parse(path / ENV, ENV).get("AIRFLOW_IMAGE", "")
+
+
+def remove_kept(path: Path) -> None:
+    """Remove the kept files."""
+    (path / ENV).unlink(missing_ok=True)
+    for name in (GENERATED, MOUNTED):
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 def end(project: Project) -> None:
     """Remove the record, then what it kept."""
     path = folder(project)
     (path / RECORD).unlink(missing_ok=True)
-    (path / "env").unlink(missing_ok=True)
-    shutil.rmtree(path / "generated", ignore_errors=True)
+    remove_kept(path)
 
 
 def refuse_unfinished(project: Project, command: str) -> None:

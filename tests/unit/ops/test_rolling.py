@@ -59,6 +59,19 @@ def test_only_the_given_services_are_replaced(project, simulated: SimulatedStack
     assert simulated.changes == ["stop postgres old 10", "start postgres new"]
 
 
+def test_container_older_than_its_secrets_is_replaced(project, simulated: SimulatedStack):
+    gateway = {**MODEL["services"]["gateway"], "secrets": [{"source": "url"}]}
+    secrets = {"url": {"file": "/state/secrets/mounted/airflow/url"}}
+    simulated.model = {**MODEL, "services": {**MODEL["services"], "gateway": gateway}, "secrets": secrets}
+    (before,) = simulated.containers["gateway"]
+    written = project.secrets / "mounted/airflow/.digest"
+    written.parent.mkdir(parents=True)
+    written.touch()
+    assert replace_outdated(project) == 1
+    assert simulated.changes == ["stop gateway old 10", "start gateway old"]
+    assert before not in simulated.all()
+
+
 def test_unhealthy_container_stops_the_replacement(project, simulated: SimulatedStack):
     simulated.version = simulated.broken = "new"
     simulated.failing = {"scheduler"}

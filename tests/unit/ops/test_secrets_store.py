@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import stat
 import time
 from urllib.parse import unquote, urlsplit
@@ -285,6 +286,31 @@ def test_changed_webhook_rewrites_only_alertmanagers_files(made):
     assert before.keys() == after.keys()
     assert {path.parent.name for path in after if after[path] != before[path]} == {"alertmanager"}
     assert (mounted / "alertmanager/slack_webhook_url").read_text() == "https://hooks.slack.com/services/T1/B1/abc"
+
+
+@pytest.mark.usefixtures("owners")
+def test_mounted_files_are_brought_back_where_they_changed(made, tmp_path):
+    """A container that started with the files of between is older than those that are back."""
+    settings = settings_file.read(made)
+    secrets_store.mount(made, settings, "image")
+    kept, mounted = tmp_path / "kept", made.secrets / "mounted"
+    secrets_store.copy_mounted(mounted, kept, "image")
+    before = {path: path.stat() for path in mounted.rglob("*") if path.is_file()}
+    write_secret(made.secrets / "slack_webhook_url", "https://hooks.slack.com/services/T1/B1/abc\n")
+    secrets_store.mount(made, settings, "image")
+    shutil.rmtree(mounted / "redis")
+    since = time.time()
+    secrets_store.bring_back(made, kept, "image")
+    assert (mounted / "alertmanager/slack_webhook_url").read_text().startswith("http://slack-stub")
+    after = {path: path.stat() for path in mounted.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert {path.stat().st_mode & 0o777 for path in after} == {0o600}
+    assert {path.parent.name for path in after if after[path].st_ino != before[path].st_ino} == {
+        "alertmanager",
+        "redis",
+    }
+    assert secrets_store.mounted_since(made)["alertmanager"] >= since - 1
+    assert not (made.secrets / "mounted.part").exists()
 
 
 @pytest.mark.usefixtures("owners")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ops import compose, rollout
@@ -52,7 +54,9 @@ def stack(checkout, project, simulated: SimulatedStack, database, monkeypatch):
     """The stack of a checkout, with fakes for what needs Airflow; .env names the version of its containers."""
     project = Project(root=checkout, state=project.state)
     project.env_file.write_text("COMPOSE_PROFILES=data\nAIRFLOW_IMAGE=old\n")
-    project.generated.mkdir()
+    for path in generated_files(project):
+        path.parent.mkdir(parents=True)
+        path.write_text("old")
 
     def config(*_):
         simulated.version = compose.settings_file.read(project)["AIRFLOW_IMAGE"]
@@ -75,11 +79,21 @@ def stack(checkout, project, simulated: SimulatedStack, database, monkeypatch):
     monkeypatch.setattr(course, "verify_pipeline", lambda *_: None)
     monkeypatch.setattr(course, "empty_queues", lambda *_: None)
     monkeypatch.setattr(course, "drain", lambda *_: None)
-    monkeypatch.setattr(
-        course, "configure", lambda *_: project.env_file.write_text("COMPOSE_PROFILES=data\nAIRFLOW_IMAGE=new\n")
-    )
+
+    def configure(*_) -> None:
+        project.env_file.write_text("COMPOSE_PROFILES=data\nAIRFLOW_IMAGE=new\n")
+        for path in generated_files(project):
+            path.write_text("new")
+        (project.generated / "rules/added.yaml").write_text("new")
+
+    monkeypatch.setattr(course, "configure", configure)
     monkeypatch.setattr(rollout, "POLL_SECONDS", 0.0)
     return project
+
+
+def generated_files(project: Project) -> tuple[Path, Path]:
+    """Return a file of each folder that `up` writes for the containers."""
+    return project.generated / "rules/wanted.yaml", project.secrets / "mounted/airflow/.digest"
 
 
 def run(project: Project, *, migrates: bool) -> None:
@@ -109,6 +123,9 @@ def fail_in(monkeypatch, name: str, error: BaseException, *, afterwards: bool) -
 def assert_runs(project: Project, simulated: SimulatedStack, database: Database, version: str) -> None:
     assert (project.root / "version").read_text() == version
     assert f"AIRFLOW_IMAGE={version}" in project.env_file.read_text()
+    assert [path.read_text() for path in generated_files(project)] == [version, version]
+    assert (project.generated / "rules/added.yaml").exists() is (version == "new")
+    assert [path.name for path in journal.folder(project).iterdir()] == []
     assert simulated.used() == {version}
     assert sum(each.state == "running" for each in simulated.all()) == 10
     assert database.copy is None
