@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,12 @@ from ops.bench.comparisons import COMPARISONS
 from ops.bench.statistics import Result, format_number
 from ops.bench.targets import STOCK, Measurement, Target, stack_target, taking_turns
 from ops.bench.workloads import DAGS
-from ops.clients import alertmanager
-from ops.clients.prometheus import is_settled
 from ops.errors import StackError
+from ops.silenced_alerts import silenced_alerts
 from ops.stock_airflow import single_worker, stock
-from ops.waiting import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ops.bench.benches import Bench
     from ops.bench.comparisons import Comparison
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
 
 SILENCED = timedelta(hours=6)
 """Longest silence, also after a power failure in the middle of a bench."""
-SEVERITIES = ("page", "ticket")
-SETTLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -79,31 +74,6 @@ def measure_in_turns(
                     report(f"round {number} of {rounds}, {target.name}, {bench.name}: {figures}")
 
 
-@contextmanager
-def silenced_alerts(settings: Mapping[str, str], report: Report) -> Iterator[None]:
-    """Silence the alerts for the duration of the block: benches load, freeze and stop containers."""
-    if "observability" not in settings_file.profiles(settings):
-        yield
-        return
-    server = alertmanager.any_that_answers(alertmanager.both(settings))
-    start = datetime.now(tz=UTC)
-    silences = [
-        server.silence({"severity": severity}, start, start + SILENCED, getpass.getuser(), "./ops/stack bench")
-        for severity in SEVERITIES
-    ]
-    report("alerts are silenced while the benches run")
-    try:
-        yield
-    finally:
-        try:
-            wait(lambda: is_settled(settings), SETTLE_SECONDS, "no alert fires any more", report)
-        except StackError as error:
-            report(error.what)
-        finally:
-            for silence in silences:
-                alertmanager.any_that_answers(alertmanager.both(settings)).end_silence(silence)
-
-
 def run_plan(plan: Plan, project: Project, settings: Mapping[str, str], samples: Samples, report: Report) -> None:
     """Run the benches, then the comparisons, and restore the stack.
 
@@ -114,7 +84,7 @@ def run_plan(plan: Plan, project: Project, settings: Mapping[str, str], samples:
         samples: By bench and variant; filled while benches run, so that a failure keeps the samples before it.
         report: Shows a progress line.
     """
-    with silenced_alerts(settings, report), stack_target(project, settings, report, DAGS) as ours:
+    with silenced_alerts(settings, SILENCED, "bench", report), stack_target(project, settings, report, DAGS) as ours:
         if plan.benches:
             with ExitStack() as stack:
                 targets = [ours]

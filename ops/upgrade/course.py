@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ops import compose, data_tier, rolling, settings_file
@@ -13,11 +15,13 @@ from ops.errors import FAILURE, StackError, reason_of
 from ops.pipeline import verify_pipeline
 from ops.rollout import roll_out
 from ops.services import ETCD_NODES, POSTGRES_NODES, REDIS_NODES, SENTINELS
+from ops.silenced_alerts import silenced_alerts
 from ops.upgrade import database_copy, journal, revision
 from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 DATA_SERVICES: Final = ("postgres", "redis", *ETCD_NODES, *POSTGRES_NODES, *REDIS_NODES, *SENTINELS)
 UNFINISHED: Final = ("queued", "running", "restarting")
 """The states of task instances that a worker has, or gets from the broker."""
+LONGEST_CHANGE: Final = timedelta(hours=1)
+"""Time for the copy, the migration and the start, or the return; later alerts are sent."""
 STOP_SECONDS: Final = 60
 """Time that the components without tasks have to stop."""
 
@@ -94,8 +100,26 @@ def run(upgrade: Upgrade, record: Journal) -> None:
         record: What the way back needs.
 
     Raises:
-        StackError: A step failed. The error states whether the version before runs again.
+        StackError: A step failed, and the error states whether the version before runs again; or no Alertmanager
+            answers, and nothing was changed.
     """
+    with silenced(upgrade):
+        run_steps(upgrade, record)
+
+
+def silenced(upgrade: Upgrade) -> AbstractContextManager[None]:
+    """Silence the alerts of an upgrade that stops Airflow, also for its return; the other way raises none."""
+    if not upgrade.migrates:
+        return nullcontext()
+    # In the folder of the new version, a path relative to compose/ would lead into that folder.
+    settings = upgrade.settings | {"SECRETS_DIR": str(upgrade.project.secrets)}
+    # The drain waits for the tasks, and so does each worker.
+    longest = LONGEST_CHANGE + 2 * timedelta(seconds=worker_stop_seconds(compose.config(upgrade.project)))
+    return silenced_alerts(settings, longest, "upgrade", upgrade.report)
+
+
+def run_steps(upgrade: Upgrade, record: Journal) -> None:
+    """Do the work of `run`, without regard to alerts."""
     project, report = upgrade.project, upgrade.report
     journal.begin(project, record)
     started = time.monotonic()

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from ops import waiting
 from ops.bench import bench_runner, targets, telemetry_cost
 from ops.bench.benches import BENCHES, Bench
 from ops.bench.comparisons import COMPARISONS, Comparison
@@ -137,64 +136,6 @@ def test_slot_limit_without_matching_workers_is_refused(workers, slots):
     with pytest.raises(StackError, match=f"{slots} slots"), fewer_workers("x", MODEL, print, slots):
         pass
     assert workers == []
-
-
-def test_silences_expire_once_alerts_have_settled(monkeypatch):
-    created: list[dict] = []
-    expired: list[str] = []
-
-    class Alertmanager:
-        def silence(self, matchers, start, end, by, why):
-            created.append(matchers)
-            return f"silence-{len(created)}"
-
-        def end_silence(self, silence):
-            expired.append(silence)
-
-    monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
-    monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: Alertmanager())
-    settled = iter([False, True])
-    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: next(settled) and not expired.append("settled"))
-    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
-    settings = {"COMPOSE_PROFILES": "data,observability"}
-    with pytest.raises(ZeroDivisionError), bench_runner.silenced_alerts(settings, print):  # noqa: PT012
-        assert created == [{"severity": "page"}, {"severity": "ticket"}]
-        raise ZeroDivisionError
-    assert expired == ["settled", "silence-1", "silence-2"]
-
-
-def test_silences_expire_if_an_alert_keeps_firing(monkeypatch):
-    expired: list[str] = []
-    server = SimpleNamespace(silence=lambda *_: "an-id", end_silence=expired.append)
-    monkeypatch.setattr(bench_runner.alertmanager, "both", lambda settings: [])
-    monkeypatch.setattr(bench_runner.alertmanager, "any_that_answers", lambda candidates: server)
-    monkeypatch.setattr(bench_runner, "is_settled", lambda settings: False)
-    monkeypatch.setattr(bench_runner, "SETTLE_SECONDS", -1.0)
-    lines: list[str] = []
-    with bench_runner.silenced_alerts({"COMPOSE_PROFILES": "observability"}, lines.append):
-        pass
-    assert expired == ["an-id", "an-id"]
-    assert "no alert fires any more" in lines[-1]
-
-
-def test_all_notifying_severities_are_silenced():
-    import yaml
-
-    from ops.project import ROOT
-
-    rules = [
-        rule
-        for path in (ROOT / "alerting/rules").glob("*.yaml")
-        for group in yaml.safe_load(path.read_text())["groups"]
-        for rule in group["rules"]
-        if "alert" in rule
-    ]
-    assert {rule["labels"]["severity"] for rule in rules} - {"none"} == set(bench_runner.SEVERITIES)
-
-
-def test_no_alertmanager_needs_no_silence():
-    with bench_runner.silenced_alerts({"COMPOSE_PROFILES": "data"}, print):
-        pass
 
 
 def test_replicated_data_tier_is_not_comparable_with_stock():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,24 @@ def test_copy_of_an_earlier_upgrade_never_replaces_the_database(stack, simulated
     with pytest.raises(StackError):
         run(stack, migrates=False)
     assert database.content == "old"
+
+
+@pytest.mark.parametrize("migrates", [False, True])
+def test_alerts_are_silenced_only_while_airflow_stops(stack, database, monkeypatch, migrates):
+    events: list[str] = []
+
+    @contextmanager
+    def silenced(settings, longest, command, report):
+        assert settings["SECRETS_DIR"] == str(stack.secrets), "the code of the new version runs in another folder"
+        assert longest.total_seconds() == 3600 + 2 * 600
+        events.append("silence")
+        try:
+            yield
+        finally:
+            events.append(database.content)
+
+    monkeypatch.setattr(course, "silenced_alerts", silenced)
+    fail_in(monkeypatch, "verify", StackError("no"), afterwards=True)
+    with pytest.raises(StackError):
+        run(stack, migrates=migrates)
+    assert events == (["silence", "old"] if migrates else [])
