@@ -57,7 +57,7 @@ STARVATION_ALERTS: Final = (
 LOAD: Final = {"short": 150, "short_seconds": 1.0, "long": 4, "long_seconds": 45.0}
 """Parameters of the load's DAG (drill_dag.py): how many short and long tasks, and how long each takes."""
 REPLACEMENT_LOAD: Final = {"short": 800, "short_seconds": 2.0, "long": 4, "long_seconds": 90.0}
-"""The load while every Airflow container is replaced twice, which takes five to six minutes on 2 cores."""
+"""The load while containers are replaced twice; for all of Airflow that takes five to six minutes on 2 cores."""
 LONG_TASKS: Final = 12
 """Long tasks of a load without short ones: some on each worker, with free slots for those that run again."""
 
@@ -389,6 +389,8 @@ DRILLS: tuple[Drill, ...] = (
     ),
     # What `upgrade` does where the schema stays; while a worker finishes its tasks, the other one has half the slots.
     Drill("containers-replaced", (), "replace", 0, "interruption", 10),
+    # Each primary hands over before it is replaced.
+    Drill("data-tier-replaced", (*all_nodes("patroni"), *all_nodes("redis")), "replace", 0, "interruption", 15),
     # Faults that happen together.
     Drill("primaries-gone", (*primary("patroni"), *primary("redis")), "kill", 45, "interruption", PRIMARY_FAILOVER),
     Drill(

@@ -188,7 +188,7 @@ def inject_and_revert(
         began, began_here = environment.ledger.now(), time.time()
         environment.report(f"{drill.sentence}: {', '.join(targets)}" if targets else drill.sentence)
         if drill.fault == "replace":
-            revert = image_change.replace_containers(environment.project, environment.report)
+            revert = image_change.replace_containers(environment.project, drill.targets, environment.report)
         else:
             revert = faults.inject(drill.fault, targets, environment.settings.get("POSTGRES_IMAGE", ""))
         injected = environment.ledger.now()

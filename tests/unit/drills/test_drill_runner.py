@@ -205,7 +205,7 @@ def test_load_has_the_drills_parameters(stack):
 
 
 def test_replaced_containers_are_replaced_back(stack, monkeypatch):
-    def replace(project, report):
+    def replace(project, targets, report):
         stack.steps.append("replace")
         return lambda: stack.steps.append("back")
 
