@@ -514,7 +514,7 @@ def run_as_root(script: str, volumes: list[str], image: str) -> None:
     if result.returncode != 0:
         raise StackError(
             f"cannot change the mounted secrets: {result.stderr.strip()}",
-            hint="run this as root once",
+            hint="run the same command as root",
             code=FAILURE,
         )
 
