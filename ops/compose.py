@@ -359,8 +359,33 @@ def outdated(project: Project) -> set[str]:
     if result.returncode != 0:
         raise failure(arguments, result.stderr.splitlines())
     listed = inspect(sorted(set(RECREATED.findall(result.stdout + result.stderr))))
-    hashes = dict(line.split() for line in output(project, "config", "--hash", "*").splitlines()) if listed else {}
+    hashes = service_hashes(project) if listed else {}
     return {details["Id"][:12] for details in listed if not is_up_to_date(details, hashes)}
+
+
+def service_hashes(project: Project) -> dict[str, str]:
+    """Return the hash of each service's settings, as `up` writes it to a label.
+
+    `config --hash` counts optional dependencies whose profile is off too, and `up` leaves them out: its model is given
+    without them.
+
+    Raises:
+        StackError: The command failed.
+    """
+    model = config(project)
+    services = model["services"]
+    for service in services.values():
+        if dependencies := service.get("depends_on"):
+            service["depends_on"] = {name: each for name, each in dependencies.items() if name in services}
+    arguments = ("--profile=*", "config", "--hash", "*")
+    read_model = ["docker", "compose", f"--project-directory={project.compose_directory}", "--file=-", *arguments]
+    what = "compute the hashes of the services"
+    result = run_limited(
+        read_model, time_limits.COMMAND, what, stdin=json.dumps(model), environment=environment(project)
+    )
+    if result.returncode != 0:
+        raise failure(arguments, result.stderr.splitlines())
+    return dict(line.split() for line in result.stdout.splitlines())
 
 
 def is_up_to_date(details: Mapping[str, Any], hashes: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -162,10 +163,26 @@ def test_outdated_containers_have_other_settings_or_images(project, docker, conf
     listed["Config"]["Labels"]["com.docker.compose.config-hash"] = config_hash
     dry_run = " DRY-RUN MODE -  Container x-worker-1  Recreate\n DRY-RUN MODE -  Container x-worker-1  Recreated\n"
     docker.answer("--dry-run", err=f"{dry_run} DRY-RUN MODE -  Container x-redis-1  Running\n")
+    docker.answer("config --format json", out=json.dumps({"services": {}}))
     docker.answer("config --hash", out="worker h1\nredis h9\n")
     docker.answer("image inspect", out=image, code=code)
     docker.answer("inspect x-worker-1", out=json.dumps([listed]))
     assert compose.outdated(project) == ({listed["Id"][:12]} if is_outdated else set())
+
+
+def test_hash_leaves_out_dependencies_whose_profile_is_off(project, docker, monkeypatch):
+    """As `up` does: otherwise each change of Redis would replace every worker too."""
+    services = {"worker": {"depends_on": {"redis-1": {}, "redis": {"required": False}}}, "redis-1": {}}
+    docker.answer("config --format json", out=json.dumps({"services": services}))
+    models: list[str] = []
+
+    def run(arguments, seconds, what, *, stdin, environment):
+        models.append(stdin)
+        return subprocess.CompletedProcess(arguments, 0, "worker h1\n", "")
+
+    monkeypatch.setattr(compose, "run_limited", run)
+    assert compose.service_hashes(project) == {"worker": "h1"}
+    assert json.loads(models[0])["services"] == {"worker": {"depends_on": {"redis-1": {}}}, "redis-1": {}}
 
 
 def test_failed_stop_is_an_error(docker, monkeypatch):
