@@ -1,10 +1,13 @@
-"""The parts of README.md that are generated from recorded results, each between two comments with its name."""
+"""The parts of READMEs that are generated from recorded results, each between two comments with its name."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ops.project import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README: Final = ROOT / "README.md"
 
@@ -26,6 +29,7 @@ def filled(text: str, name: str, content: str) -> str:
     return f"{before}{begin}{content}{end}{after}"
 
 
-def fill(name: str, content: str) -> None:
-    """Write new content into a part of README.md."""
-    README.write_text(filled(README.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+def fill(name: str, content: str, page: Path | None = None) -> None:
+    """Write new content into a part of a page, README.md by default."""
+    page = page or README
+    page.write_text(filled(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")

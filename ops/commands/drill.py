@@ -15,14 +15,15 @@ from airflow_ha.sizes import GIB
 from ops import compose, settings_file
 from ops.clients import slack_stub
 from ops.compose import running_settings
-from ops.drills import alert_drills, environments, faults, results
+from ops.drills import alert_drills, environments, faults, restore_results, results
 from ops.drills import report as drill_report
 from ops.drills.alert_drills import ALERT_DRILLS, AlertDrill, run_alert_drill
 from ops.drills.catalogue import DRILLS, Drill
+from ops.drills.restore_drills import RESTORE_DRILLS, RestoreDrill, prepare_restores, run_restore_drill
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.project import current_project
-from ops.screen import console, escape, heading, report
+from ops.screen import ask_to_confirm, console, escape, heading, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,8 @@ def drill(
             "--write", help="Write the results to ops/drills and README.md; with --alerts to alerting/detection.md."
         ),
     ] = False,
+    gib: Annotated[float, typer.Option(min=0.01, help="Size of the database that restore drills add.")] = 1.0,
+    yes: Annotated[bool, typer.Option("--yes", help="No confirmation before a restore drill.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Inject faults into the running stack, and check that no task is lost and none runs twice.
@@ -64,8 +67,8 @@ def drill(
 
     Each drill starts a run of short and long tasks that write their events into a ledger outside Airflow, injects the
     fault, reverts it, and counts lost and repeated tasks. The stack is healthy again before the next drill. With
-    --alerts no load runs: each fault lasts until its notification has arrived. Exit code 0 means that every promise was
-    kept; a stock Airflow has no promises.
+    --alerts no load runs: each fault lasts until its notification has arrived. Restore drills replace the database by
+    what the backups have. Exit code 0 means that every promise was kept; a stock Airflow has no promises.
     """
     names = names or []
     if not names and not every:
@@ -74,6 +77,16 @@ def drill(
     if alerts and stock:
         raise StackError("cannot use --alerts with --stock: a stock Airflow has no alerts", hint="omit one of the two")
     project = current_project()
+    if restore_drills := [each for each in RESTORE_DRILLS if each.name in names]:
+        if every or alerts or stock or len(restore_drills) < len(names):
+            raise StackError(
+                f"cannot combine {restore_drills[0].name} with other drills or options: it replaces the database",
+                hint="run restore drills alone",
+            )
+        if not yes:
+            console.print("This replaces the database of the running stack by what the backups have.")
+            ask_to_confirm("Continue?")
+        raise typer.Exit(0 if run_restore_drills(restore_drills, project, repeat, gib, write=write) else FAILURE)
     with stack_lock(project, "drill", report):
         if stock:
             settings = settings_of_stopped_stack(project)
@@ -174,6 +187,26 @@ def run_alert_drills(
     return not any(outcome.broken for outcome in outcomes)
 
 
+def run_restore_drills(
+    drills: Sequence[RestoreDrill], project: Project, repeat: int, gib: float, *, write: bool
+) -> bool:
+    """Run restore drills one after the other, print what they lost, and return whether all promises were kept."""
+    settings = running_settings(project, hint="run ./ops/stack up")
+    outcomes = []
+    try:
+        with prepare_restores(project, settings, gib, report) as stack:
+            for each in drills:
+                for number in range(1, repeat + 1):
+                    heading(f"{each.name}, {number} of {repeat}: {each.sentence}")
+                    outcomes.append(run_restore_drill(each, stack))
+                    report_promises(outcomes[-1].broken)
+    finally:
+        print_table(restore_results.HEADINGS, restore_results.rows(outcomes))
+    if write:
+        restore_results.write(outcomes, machine(), datetime.now(UTC).date().isoformat())
+    return not any(outcome.broken for outcome in outcomes)
+
+
 def report_promises(broken: Sequence[str]) -> None:
     """Print the broken promises of one drill, or that all were kept."""
     report("; ".join(broken) or "all promises kept")
@@ -191,6 +224,7 @@ def list_drills() -> None:
         ("drill", "fault", "recovery within"),
         [(each.name, f"{each.sentence}: {faults.MEANING[each.fault]}", f"{each.deadline:.0f} s") for each in DRILLS],
     )
+    print_table(("restore drill", "fault"), [(each.name, each.sentence) for each in RESTORE_DRILLS])
     print_table(
         ("--alerts", "expected alerts"),
         [(each.name, ", ".join(alert.display_name for alert in each.expected)) for each in ALERT_DRILLS],
