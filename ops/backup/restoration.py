@@ -118,8 +118,8 @@ class Restoration:
         return REPLICATED if "data-ha" in profiles(self.settings) else SINGLE
 
     def in_volume(self, volume: str, script: str) -> None:
-        """Run a shell script in the root of a volume of Postgres."""
-        restored_database.in_volume(self.source.image, f"{self.name}_{volume}", script)
+        """Run a shell script in the root of a volume of Postgres, which is created if it was lost."""
+        restored_database.in_volume(self.source.image, compose.create_volume(self.name, volume), script)
 
 
 def restore_database(restoration: Restoration) -> None:
