@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from airflow_ha.sizes import MIB
-from ops.bench import cgroup_usage, maintenance_load, telemetry_cost
+from ops.bench import backup_load, cgroup_usage, maintenance_load, telemetry_cost
 from ops.bench.statistics import by_service, percentile
 from ops.bench.targets import OURS, STOCK
 from ops.bench.ui_load import CLIENTS, LOAD_SECONDS, TIMEOUT, ui_traffic
@@ -278,5 +278,14 @@ GOALS = (
         1.5,
         variant=maintenance_load.DURING,
         base=maintenance_load.BEFORE,
+    ),
+    Goal(
+        backup_load.NAME,
+        f"{backup_load.TASKS} no-op tasks {backup_load.DURING}, against {backup_load.WITHOUT}, s",
+        backup_load.RUN,
+        "ratio",
+        1.1,
+        variant=backup_load.DURING,
+        base=backup_load.WITHOUT,
     ),
 )

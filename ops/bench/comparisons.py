@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_ha.patches.registry import PATCHES
 from ops.bench import (
+    backup_load,
     commit_rate,
     dag_file_scaling,
     instance_scaling,
@@ -94,6 +95,7 @@ COMPARISONS = (
         ),
     ),
     Comparison(maintenance_load.NAME, maintenance_load.SUMMARY, maintenance_load.BEFORE, maintenance_load.compare),
+    Comparison(backup_load.NAME, backup_load.SUMMARY, backup_load.WITHOUT, backup_load.compare),
     # The telemetry bench is last, because it fails on a stack without telemetry.
     Comparison(telemetry_cost.NAME, telemetry_cost.SUMMARY, telemetry_cost.OFF, telemetry_cost.compare),
 )
