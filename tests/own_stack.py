@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from testcontainers.compose import DockerCompose
 
-from ops import settings_file
+from ops import backup_config, secrets_store, settings_file
 from ops.deployment import configure
 from ops.images.resolve import resolve_images
 from ops.project import ROOT, Project
-from ops.services import DEFAULT_PROFILES, PUBLISHED
+from ops.services import BACKUP, DEFAULT_PROFILES, PUBLISHED
 from tests.docker_session import remove_all, session_name
 from tests.failure_report import explanation
 from tests.stack import Stack, wait_until
@@ -100,6 +100,10 @@ def own_stack(
         "WORKER_STOP_GRACE": "1m",
         **settings,
     }
+    if BACKUP in profiles:
+        project = Project(ROOT, state)
+        secrets_store.generate(project)
+        chosen[backup_config.STORED] = backup_config.digest(project)
     (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in chosen.items()))
     state.chmod(0o755)  # pytest's folders are private, and containers read the DAGs as another user
     stack = Stack(state=state, dags=copied, reports=reports)

@@ -18,6 +18,7 @@ from ops.commands.test import CHECKS
 from ops.images.resolve import AIRFLOW_BASE_IMAGE, airflow_reference
 from ops.images.versions import read_images_env, repository_and_tag
 from ops.project import ROOT
+from tests.resilience.test_restores import PROFILES
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = {path.name: path for path in sorted((FOLDER / "workflows").iterdir())}
@@ -120,12 +121,17 @@ def test_every_night_runs_all_drills_as_root():
 
 
 def test_every_night_runs_the_long_tests():
-    (run,) = [words(command) for _, command in COMMANDS if "--nightly" in command]
+    runs = [words(command) for _, command in COMMANDS if "--nightly" in command]
     tests = ROOT / "tests"
     marked = {
         path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py") if "mark.nightly" in path.read_text()
     }
-    assert {f"tests/{folder}" for folder in marked} <= set(run)
+    assert {f"tests/{folder}" for folder in marked} <= {word for run in runs for word in run}
+
+
+def test_every_night_restores_each_data_tier():
+    job = load(WORKFLOWS["nightly.yaml"])["jobs"]["restores"]
+    assert set(job["strategy"]["matrix"]["tier"]) == set(PROFILES)
 
 
 def test_every_night_starts_a_stack_without_patches():
