@@ -30,6 +30,8 @@ FILES_USER: Final = "50000:0"
 RESTRICTIONS: Final = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init")
 CONFIGURATION: Final = "/tmp/engine.conf"  # noqa: S108 (a tmpfs of the container)
 TAKE_CONFIGURATION: Final = f'umask 077; cat >{CONFIGURATION}; exec "$@"'
+ENGINE: Final = "airflow-ha-engine-"
+"""The beginning of the containers' names."""
 REPORT_SECONDS: Final = 10.0
 SHOWN_LINES: Final = 6
 RESTIC: Final = ("restic", "--no-cache", "--no-lock")
@@ -121,7 +123,7 @@ def run(
     Raises:
         StackError: The engine has not ended in time, and was killed.
     """
-    name = f"airflow-ha-engine-{uuid.uuid4().hex[:8]}"
+    name = f"{ENGINE}{uuid.uuid4().hex[:8]}"
     arguments = command_line(repository, user, command, [f"--name={name}", *options])
     text: bytes | None = (repository.configuration if user == DATABASE_USER else repository.passphrase).encode()
     started = time.monotonic()
@@ -147,6 +149,12 @@ def kill(container: str) -> None:
     """Kill the container of an engine: its shell would continue after the engine, which gets no signal."""
     with contextlib.suppress(StackError):
         compose.docker("kill", container)
+
+
+def remove_engines(volume: str) -> None:
+    """Remove the engines of killed commands that still write to a volume."""
+    if left := compose.docker("ps", "--quiet", f"--filter=name={ENGINE}", f"--filter=volume={volume}").split():
+        compose.docker("rm", "--force", *left)
 
 
 def contents(repository: Repository) -> Contents:

@@ -76,6 +76,8 @@ def restore(source: Repository, volume: str, folder: Path, options: list[str], r
         str(folder / "backup/restore.sh"): "/usr/local/bin/restore.sh:ro",
         str(folder / "postgres/airflow-ha.conf"): "/etc/postgresql/airflow-ha.conf:ro",
     }
+    # That of a restore that was killed would remove this one's database when it ends.
+    repository.remove_engines(volume)
     result = repository.run(
         source,
         repository.DATABASE_USER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -187,6 +188,28 @@ def test_an_exchange_that_is_undone_keeps_the_former_database(project, settings)
     restoration.restore_database(planned(project, settings))
     folders = docker("exec", container(settings, "postgres"), "ls", "/var/lib/postgresql/data").output.split()
     assert sorted(folders) == ["pgdata", "restored"]
+
+
+def test_a_restore_after_a_killed_one_is_complete(project, settings):
+    query(settings, "CREATE TABLE kept AS SELECT 1 AS n")
+    plan = planned(project, settings)
+    killed = multiprocessing.get_context("fork").Process(target=restoration.restore_database, args=(plan,))
+    killed.start()
+    engines = (
+        "ps",
+        "--quiet",
+        f"--filter=name={repository.ENGINE}",
+        f"--filter=volume={plan.name}_{plan.tier.restored}",
+    )
+    (engine,) = wait(lambda: docker(*engines).output.split())
+    docker("pause", engine)
+    killed.kill()
+    restoration.restore_database(plan)
+    docker("unpause", engine)
+    docker("wait", engine)  # if it existed, it would fail now, and remove what is restored
+    switch(project, settings, plan, restored_database.SWITCH)
+    assert query(settings, "SELECT n FROM kept") == "1"
+    switch(project, settings, plan, restored_database.UNDO)
 
 
 def test_a_time_after_the_end_of_the_log_is_refused_and_leaves_nothing(project, settings, monkeypatch):
