@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from ops.errors import FAILURE, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 # After this long without output the child is reported as still running.
 HEARTBEAT_SECONDS = 10.0
@@ -108,6 +108,7 @@ def run_with_progress(
     progress: Callable[[str], str | None],
     report: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
+    files: Collection[int] = (),
 ) -> None:
     """Run a command to its end and report its progress.
 
@@ -116,6 +117,7 @@ def run_with_progress(
         progress: Turns a line of output (stdout or stderr) into a line to show, or None.
         report: Shows a line.
         environment: The child's whole environment; None: this process's.
+        files: Open files that the child gets too.
 
     Raises:
         ChildFailedError: The command exited with a status other than 0.
@@ -138,6 +140,7 @@ def run_with_progress(
         text=True,
         errors="replace",
         env=environment,
+        pass_fds=files,
     ) as child:
         assert child.stdout is not None  # noqa: S101 (PIPE above)
         for line in output_lines(child.stdout, report_duration, HEARTBEAT_SECONDS):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from ops import compose_override, settings_file, time_limits
+from ops import compose_override, lock, settings_file, time_limits
 from ops.child_process import ChildFailedError, run_limited, run_with_progress
 from ops.errors import FAILURE, StackError
 from ops.waiting import wait
@@ -150,7 +150,7 @@ def run(project: Project, report: Callable[[str], None], *arguments: str) -> Non
         return f"{match['name']}: {match['state'].lower()}" if match else None
 
     try:
-        run_with_progress(command(project, *arguments), progress, report, environment(project))
+        run_with_progress(command(project, *arguments), progress, report, environment(project), tuple(lock.held))
     except ChildFailedError as error:
         raise failure(arguments, error.tail) from error
 
@@ -172,6 +172,7 @@ def run_in_background(project: Project, *arguments: str) -> Iterator[Callable[[]
             stderr=subprocess.STDOUT,
             env=environment(project),
             start_new_session=True,
+            pass_fds=tuple(lock.held),
         )
 
         def has_succeeded() -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 600.0
 REPORT_SECONDS = 10.0
+held: set[int] = set()
+"""The open files of the locks that this process holds. A child that gets one keeps the lock while it runs."""
 
 
 @contextlib.contextmanager
@@ -25,7 +27,8 @@ def stack_lock(
 ) -> Iterator[None]:
     """Hold the stack's lock during the block; wait for a command that holds it, and report its name.
 
-    The kernel releases the lock with the process, so a killed `up` leaves no lock behind.
+    The kernel releases the lock with the process, so a killed `up` leaves no lock behind. Its `docker compose` runs on,
+    and would change containers beside the next command, which therefore waits for it.
 
     Raises:
         StackError: The other command still holds the lock after `wait_seconds`, or this user cannot write the lock.
@@ -65,7 +68,9 @@ def stack_lock(
         file.truncate(0)
         file.write(f"`ops/stack {command}` (process {os.getpid()}, since {time.strftime('%H:%M:%S')})")
         file.flush()
+        held.add(file.fileno())
         try:
             yield
         finally:
+            held.remove(file.fileno())
             file.truncate(0)
