@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME: Final = "airflow_ha_sample"
-ROW_BYTES: Final = 297
+ROW_BYTES: Final = 304
 """A row of FILL with its share of a page."""
 FILL: Final = "CREATE TABLE filling AS SELECT {text} FROM generate_series(1, {rows})"
 TEXT: Final = " || ".join(["md5(random()::text)"] * 8)

@@ -21,6 +21,7 @@ from ops.backup import creation
 from ops.backup.restoration import REPLICATED, SINGLE
 from ops.bench.workloads import DAGS, FAN_OUT
 from ops.clients.airflow import connect, run_path
+from ops.dag_file import DELETE_SECONDS
 from ops.drills.runner import HEALTHY_SECONDS, is_healthy
 from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
@@ -202,8 +203,9 @@ def run_restore_drill(drill: RestoreDrill, stack: RestoredStack) -> RestoreOutco
     ready_after = time.time() - failed_at
     lost_rows, lost_seconds = losses(rows, sample_database.run(stack.name, READ).split(), failed_at)
     report(f"ready after {ready_after:.0f} s; {lost_rows} rows lost, the oldest {lost_seconds:.1f} s before the fault")
-    # Its tasks would run beside the pipeline.
-    stack.api.ask("PATCH", run_path(FAN_OUT, run.run_id), json={"state": "success"}, missing=True)
+    # Its tasks would run beside the pipeline. The restored database may be older than the run.
+    ended = {"json": {"state": "success"}, "timeout": DELETE_SECONDS}
+    stack.api.ask("PATCH", run_path(FAN_OUT, run.run_id), missing=True, **ended)
     restored.release(project)
     pipeline_after = time.time() - failed_at if pipeline_succeeds(stack) else None
     tier = "data-ha" if stack.tier is REPLICATED else "data"
