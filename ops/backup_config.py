@@ -35,7 +35,7 @@ NEVER_IN_A_SET: Final = (PASSPHRASE, "jwt_secret", "api_secret_key")
 
 DEFAULTS: Final = {
     "BACKUP_KEEP": "4",
-    "BACKUP_WAL_SECONDS": "60",
+    "BACKUP_WAL_SECONDS": "50",
     "BACKUP_WAL_LIMIT": "8GiB",
 }
 """The settings that no compose file reads; their defaults in compose/README.md are the same."""
