@@ -102,7 +102,7 @@ class AirflowClient:
             time.sleep(POLL_SECONDS)
 
     def _call(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
-        """Send a request under /api/v2 with a token, and again with a new one when it has expired (after a day)."""
+        """Send a request under /api/v2 with a token, and again with a new one when it is not valid any more."""
         is_first = "Authorization" not in self._http.headers
         if is_first:
             response = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
@@ -123,7 +123,8 @@ class AirflowClient:
                 )
             self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
         response = self._request(method, f"/api/v2{path}", wait=wait, **options)
-        if response.status_code == httpx.codes.UNAUTHORIZED and not is_first:
+        # 403 also where a restore has renewed the key of the tokens.
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and not is_first:
             del self._http.headers["Authorization"]
             return self._call(method, path, wait=wait, **options)
         return response

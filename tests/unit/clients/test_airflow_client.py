@@ -144,7 +144,8 @@ def test_retries_are_reported(monkeypatch):
     assert "503" in reports[0]
 
 
-def test_an_expired_token_is_renewed_once():
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_not_valid_any_more_is_renewed_once(status):
     tokens = iter(["old", "new"])
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -152,7 +153,7 @@ def test_an_expired_token_is_renewed_once():
             return httpx.Response(201, json={"access_token": next(tokens)})
         # The old token is valid for one request.
         if request.headers["Authorization"] == "Bearer old" and request.url.params["offset"] != "0":
-            return httpx.Response(401)
+            return httpx.Response(status)
         page = [{"dag_id": f"d{request.url.params['offset']}"}]
         return httpx.Response(200, json={"dags": page, "total_entries": 2})
 
