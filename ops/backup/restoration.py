@@ -48,7 +48,11 @@ SEND_SECONDS: Final = 60.0
 PSQL: Final = ("psql", "--no-psqlrc", "--username=postgres", "--tuples-only", "--no-align")
 END_OF_LOG: Final = ("--command=SELECT pg_current_xact_id()", "--command=SELECT pg_switch_wal()")
 """A transaction, since a recovery stops at the first one after its target, and the end of the segment."""
-WAITING_LOG: Final = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+WAITING_LOG: Final = (
+    "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+    " AND current_setting('archive_command') <> 'false'"
+)
+"""The segments that wait; none on the database of a killed restore, whose log goes nowhere."""
 
 
 @dataclass(frozen=True)
