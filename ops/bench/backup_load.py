@@ -18,6 +18,7 @@ from ops.services import BACKUP_FILES, BACKUP_NODES, POSTGRES_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from ops.bench.targets import Measurement
 
@@ -123,7 +124,10 @@ def compare(measurement: Measurement) -> None:
         for number in measurement.round_numbers():
             for variant in (WITHOUT, DURING) if number % 2 else (DURING, WITHOUT):
                 wait_until_idle(target, report)
-                with full_backups(target.project) if variant == DURING else nullcontext([]) as seconds:
+                backups: AbstractContextManager[list[float]] = nullcontext([])
+                if variant == DURING:
+                    backups = full_backups(target.project)
+                with backups as seconds:
                     sample = {RUN: run_and_wait(target.api, FAN_OUT, {"tasks": TASKS}, report).seconds}
                 if seconds:
                     sample[BACKUP] = sum(seconds) / len(seconds)

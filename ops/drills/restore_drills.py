@@ -84,7 +84,7 @@ class RestoreOutcome:
     Attributes:
         drill: The drill's name.
         tier: `data` or `data-ha`.
-        repository: `volume`, `folder` or `S3`.
+        repository: Where it is, by repository_kind().
         gib: The size of the database beside Airflow's.
         lost_rows: The rows that were acknowledged before the fault and are not restored; one was written each second.
         lost_seconds: The age of the oldest of them at the fault.
@@ -312,5 +312,6 @@ def pipeline_succeeds(stack: RestoredStack) -> bool:
 
 
 def repository_kind(settings: Mapping[str, str]) -> str:
-    """Return where the repository is."""
-    return "folder" if settings.get("BACKUP_FOLDER") else "volume"
+    """Return where the repository is: `volume`, `folder`, `s3`, or two of them."""
+    local = "folder" if settings.get("BACKUP_FOLDER") else "volume"
+    return settings.get("BACKUP_STORAGE", "local").replace("local", local)
