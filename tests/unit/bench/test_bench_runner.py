@@ -204,6 +204,7 @@ def test_missing_telemetry_is_refused(monkeypatch):
                 "scheduler-rest",
                 "maintenance",
                 "telemetry",
+                "backup",
             ],
         ),
     ],
