@@ -146,12 +146,10 @@ def due(backups: list[Backup], timeline: int, now: float, plan: Plan) -> str | N
     return None
 
 
-def overdue(backups: list[Backup], now: float, plan: Plan, started: float) -> float:
-    """Return for how many seconds a backup has been due; without any, since the service started."""
+def due_at(backups: list[Backup], plan: Plan, started: float) -> float:
+    """Return when the next backup is due, seconds since the epoch; without any, the start of the service."""
     full = [backup.stopped for backup in backups if backup.kind == "full"]
-    if not full:
-        return max(0.0, now - started)
-    return max(0.0, now - full[-1] - plan.full, now - backups[-1].stopped - plan.incremental)
+    return min(full[-1] + plan.full, backups[-1].stopped + plan.incremental) if full else started
 
 
 def plan_of(environment: dict[str, str]) -> Plan:
@@ -159,13 +157,12 @@ def plan_of(environment: dict[str, str]) -> Plan:
     return Plan(int(environment["FULL_DAYS"]) * 86400.0, int(environment["INCREMENTAL_HOURS"]) * 3600.0)
 
 
-def measured(repository: Repository, database: Database) -> dict[str, float]:
-    """Return the metrics of the repository and of the archive."""
+def measured(repository: Repository) -> dict[str, float]:
+    """Return the metrics of the repository."""
     stopped = {"any": [backup.stopped for backup in repository.backups]}
     stopped["full"] = [backup.stopped for backup in repository.backups if backup.kind == "full"]
     return {
         "airflow_ha_backup_repository_up": float(not repository.problem),
-        "airflow_ha_backup_archive_lag_seconds": database.archive_lag,
         "airflow_ha_backup_sets": float(len(repository.backups)),
         "airflow_ha_backup_damaged": float(any(backup.is_damaged for backup in repository.backups)),
         **{
@@ -212,32 +209,55 @@ class Backups:
         log(f"{labels[-1]}: made in {time.monotonic() - started:.1f} s")
         return labels[-1]
 
-    def measure(self, repository: Repository, database: Database) -> None:
-        """Update the metrics."""
-        late = overdue(repository.backups, time.time(), self.plan, self.started)
-        self.service.metrics |= measured(repository, database) | {"airflow_ha_backup_overdue_seconds": late}
+    def measure(self, repository: Repository) -> None:
+        """Update the metrics of the repository.
+
+        The time at which a backup is due goes on ageing while no engine answers; an age would stand still.
+        """
+        due_time = due_at(repository.backups, self.plan, self.started)
+        self.service.metrics |= measured(repository) | {"airflow_ha_backup_due_timestamp_seconds": due_time}
 
     def tick(self) -> None:
-        """Update the metrics, and make a backup if one is due."""
-        database = self.database()
-        self.service.metrics["airflow_ha_backup_active"] = float(not database.is_replica)
+        """Update the metrics, and make a backup if one is due.
+
+        `airflow_ha_backup_engine_up` is 0 from a failure until everything that is due has succeeded.
+        """
+        try:
+            self.act()
+        except EngineError:
+            self.service.metrics["airflow_ha_backup_engine_up"] = 0.0
+            raise
+
+    def act(self) -> None:
+        """Do the work of `tick`."""
+        try:
+            database = self.database()
+        except EngineError:
+            for name in ("airflow_ha_backup_active", "airflow_ha_backup_archive_lag_seconds"):
+                self.service.metrics.pop(name, None)  # unknown now
+            raise
         if database.is_replica:
             # The series of a former primary end: the other service has them now.
             self.service.metrics = {"airflow_ha_backup_active": 0.0}
             return
+        self.service.metrics |= {
+            "airflow_ha_backup_active": 1.0,
+            "airflow_ha_backup_archive_lag_seconds": database.archive_lag,
+        }
         repository = self.repository(database)
-        self.measure(repository, database)
+        self.measure(repository)
         if repository.problem:
             raise EngineError(f"cannot use the repository: {repository.problem}")
-        kind = due(repository.backups, database.timeline, time.time(), self.plan)
-        if kind is None or time.monotonic() < self.retry_at:
-            return
-        try:
-            self.make(kind, repository, database)
-        except EngineError:
-            self.retry_at = time.monotonic() + RETRY_SECONDS
-            raise
-        self.measure(self.repository(database), database)
+        if kind := due(repository.backups, database.timeline, time.time(), self.plan):
+            if time.monotonic() < self.retry_at:
+                return
+            try:
+                self.make(kind, repository, database)
+            except EngineError:
+                self.retry_at = time.monotonic() + RETRY_SECONDS
+                raise
+            self.measure(self.repository(database))
+        self.service.metrics["airflow_ha_backup_engine_up"] = 1.0
 
 
 def make_now(kind: str) -> int:

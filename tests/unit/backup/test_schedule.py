@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import time
 
 import pytest
 
+import backup_database
 from backup_database import (
     Backup,
+    Backups,
     Database,
     Plan,
     Repository,
     checked,
     due,
+    due_at,
     measured,
-    overdue,
     parse_database,
     parse_repository,
 )
@@ -50,16 +55,16 @@ def test_a_new_timeline_gets_a_backup_at_once():
 
 
 @pytest.mark.parametrize(
-    ("backups", "seconds"),
+    ("backups", "days_ago"),
     [
-        ([], 60.0),
+        ([], 0.5),
         ([made("full", 1)], 0.0),
-        ([made("full", 2)], DAY),
-        ([made("full", 8), made("incr", 0.5)], DAY),
+        ([made("full", 2)], 1.0),
+        ([made("full", 8), made("incr", 0.5)], 1.0),
     ],
 )
-def test_a_backup_is_overdue_from_the_age_at_which_it_is_due(backups, seconds):
-    assert overdue(backups, NOW, PLAN, started=NOW - 60) == seconds
+def test_the_next_backup_is_due_at_a_time(backups, days_ago):
+    assert due_at(backups, PLAN, started=NOW - 0.5 * DAY) == NOW - days_ago * DAY
 
 
 def information(code: int = 0, message: str = "ok", backups: tuple[dict, ...] = ()) -> str:
@@ -89,7 +94,7 @@ def test_a_repository_of_another_database_is_not_used(system_id, is_usable):
     database = Database("7", is_replica=False, timeline=1, archive_lag=0.0)
     repository = checked(Repository([], "", system_id=system_id), database)
     assert (repository.problem == "") == is_usable
-    assert measured(repository, database)["airflow_ha_backup_repository_up"] == float(is_usable)
+    assert measured(repository)["airflow_ha_backup_repository_up"] == float(is_usable)
 
 
 def test_an_engine_that_hangs_is_an_error():
@@ -112,7 +117,7 @@ def test_the_state_of_postgres_is_read():
 
 
 def test_metrics_have_the_newest_backup_of_each_kind():
-    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""), Database("7", False, 1, 3.0))
+    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""))
     name = "airflow_ha_backup_last_success_timestamp_seconds"
     assert metrics[f'{name}{{kind="full"}}'] == NOW - 2 * DAY
     assert metrics[f'{name}{{kind="any"}}'] == NOW - DAY
@@ -139,3 +144,64 @@ def test_a_failed_engine_gives_its_error_and_no_hint_alone():
     assert reason(output).startswith("P00  ERROR: [082]: WAL segment was not archived | HINT: a")
     assert reason("one\n\ntwo\n") == "one | two"
     assert reason("") == "no output"
+
+
+@pytest.fixture
+def answers(monkeypatch, tmp_path) -> dict[str, str | EngineError]:
+    """What each engine answers, by its first words; without an entry it succeeds."""
+    password = tmp_path / "password"
+    password.write_text("p")
+    monkeypatch.setattr(backup_database, "PASSWORD", password)
+    monkeypatch.setattr(backup_database, "write_labels", lambda _: None)
+    monkeypatch.setenv("FULL_DAYS", "7")
+    monkeypatch.setenv("INCREMENTAL_HOURS", "24")
+    given: dict[str, str | EngineError] = {"psql": "7|f|1|3\n", "pgbackrest info": information()}
+
+    def run(_: Service, *command: str, **_options: object) -> subprocess.CompletedProcess[str]:
+        answer = given.get(command[0], given.get(" ".join(command[:2]), ""))
+        if isinstance(answer, EngineError):
+            raise answer
+        return subprocess.CompletedProcess(command, 0, stdout=answer)
+
+    monkeypatch.setattr(Service, "run", run)
+    return given
+
+
+def saved(stopped: float) -> str:
+    return information(backups=({**ENTRY, "timestamp": {"start": 1, "stop": int(stopped)}, "error": False},))
+
+
+def tick(backups: Backups) -> dict[str, float]:
+    """Return the metrics, whose names have no prefix, after a tick."""
+    with contextlib.suppress(EngineError):
+        backups.tick()
+    return {name.removeprefix("airflow_ha_backup_"): value for name, value in backups.service.metrics.items()}
+
+
+@pytest.mark.parametrize("engine", ["psql", "pgbackrest info"])
+def test_a_failing_engine_is_shown_and_the_backup_stays_due(answers, engine):
+    stopped = time.time() - 60
+    answers |= {"pgbackrest info": saved(stopped), "psql": "7|f|10|3\n"}
+    backups = Backups(Service())
+    assert tick(backups)["engine_up"] == 1.0
+    answers[engine] = EngineError("it failed")
+    metrics = tick(backups)
+    assert (metrics["engine_up"], metrics["due_timestamp_seconds"]) == (0.0, int(stopped) + DAY)
+    assert ("archive_lag_seconds" in metrics) == (engine != "psql"), "no answer of before is current"
+    assert metrics["repository_up"] == float(engine == "psql")
+
+
+def test_a_failed_backup_is_shown_until_one_succeeds(answers):
+    answers |= {"pgbackrest info": saved(time.time() - 2 * DAY), "psql": "7|f|10|3\n"}
+    answers["pgbackrest backup"] = EngineError("no room")
+    backups = Backups(Service())
+    assert tick(backups)["engine_up"] == 0.0
+    assert tick(backups)["engine_up"] == 0.0, "the pause before the next one is no success"
+    backups.retry_at = 0.0
+    del answers["pgbackrest backup"]
+    assert tick(backups)["engine_up"] == 1.0
+
+
+def test_a_replica_shows_no_state_of_the_engine(answers):
+    answers["psql"] = "7|t|10|0\n"
+    assert tick(Backups(Service())) == {"active": 0.0}
