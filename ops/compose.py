@@ -48,6 +48,8 @@ ERROR_LINES = 8
 GUARD = "/usr/local/bin/restart-when-unhealthy.sh"
 """The script that health checks run; its arguments are a limit and the probe."""
 PROBE_SECONDS = "8"
+STOP_SECONDS = 60
+"""Time to stop for a service without tasks: Postgres writes a checkpoint."""
 KILL_SECONDS = 30.0
 """Longest time that Docker takes to kill a container that has not stopped in time."""
 

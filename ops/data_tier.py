@@ -16,12 +16,15 @@ from ops.services import POSTGRES_NODES, REDIS_NODES, SENTINELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ops.compose import Instance
     from ops.project import Project
 
 ANSWER_SECONDS = 5.0
 """Timeout of a node's answer: `docker exec` in a hung container has none of its own."""
 
 PATRONI: Final = ("sh", "/etc/patroni/with-secrets.sh", "patronictl", "-c", "/etc/patroni/patroni.yaml")
+# The query ends before ask() does: it may wait for a lock.
+PSQL: Final = ("env", "PGOPTIONS=-c statement_timeout=4s", "psql", "-X", "-U", "postgres")
 CLUSTER: Final = "airflow"
 """The name of the Postgres cluster at Patroni, and of the primary at the Sentinels."""
 # Patroni's REST API, called inside the container: its port is not published, and the image has no curl.
@@ -92,6 +95,25 @@ def primaries(tier: list[Member]) -> set[str]:
 def has_synchronous(tier: list[Member]) -> bool:
     """Return whether Postgres has a synchronous replica, which must confirm every commit."""
     return any(member["role"] == "sync replica" for member in tier)
+
+
+def writable_postgres(by_service: Mapping[str, list[Instance]]) -> str:
+    """Return the container of the Postgres that accepts writes, on either data tier.
+
+    Args:
+        by_service: The containers.
+
+    Raises:
+        StackError: None does.
+    """
+    for instance in compose.in_state(by_service, "running", ("postgres", *POSTGRES_NODES)):
+        if ask(instance.id, *PSQL, "-d", "postgres", "-Atc", "SELECT pg_is_in_recovery()") == "f":
+            return instance.id
+    raise StackError(
+        "cannot query Postgres: no node accepts writes",
+        hint="read alerting/runbooks/PostgresDown.md, and run ./ops/stack logs postgres (with data-ha patroni-1)",
+        code=FAILURE,
+    )
 
 
 def running(name: str) -> dict[str, str]:

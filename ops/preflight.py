@@ -39,6 +39,8 @@ DOCKER_SECONDS = 30.0
 DISK_NEEDED = 8 * GIB
 """Free space for Docker's data: 1.7 GiB of images, twice that of build caches, and room for logs and the database."""
 
+FREE_HINT = "free disk space, for example with docker system prune"
+
 
 def check(project: Project, settings: Mapping[str, str]) -> None:
     """Check Docker, DAG files, secrets, ports, memory and disk; change nothing.
@@ -259,16 +261,25 @@ def machine_memory() -> int:
     return int(compose.docker("info", "--format", "{{.MemTotal}}").strip() or 0)
 
 
-def check_disk() -> None:
-    """Refuse a disk with too little free space for Docker's data."""
+def check_disk(what: str = "start", needed: int = DISK_NEEDED) -> None:
+    """Refuse a disk with too little free space for Docker's data.
+
+    Args:
+        what: What needs it, as a verb phrase.
+        needed: Bytes.
+    """
     data = Path(compose.docker("info", "--format", "{{.DockerRootDir}}").strip())
     # Docker Desktop keeps its data inside its virtual machine.
     if not data.exists():
         return
-    free = shutil.disk_usage(data).free
-    if free < DISK_NEEDED:
+    check_free(what, needed, shutil.disk_usage(data).free, str(data))
+
+
+def check_free(what: str, needed: int, free: int, where: str, hint: str = FREE_HINT) -> None:
+    """Refuse a disk with less free space than needed, both in bytes."""
+    if free < needed:
         raise StackError(
-            f"cannot start: {DISK_NEEDED / GIB:.0f} GiB of disk space are required, {free / GIB:.1f} GiB are free",
-            where=str(data),
-            hint="free disk space, for example with docker system prune",
+            f"cannot {what}: {needed / GIB:.1f} GiB of disk space are required, {free / GIB:.1f} GiB are free",
+            where=where,
+            hint=hint,
         )

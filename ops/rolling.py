@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 HEALTHY_SECONDS: Final = 300.0
-"""Timeout of a new container becoming healthy, and of a one-shot container."""
+"""Timeout of a new or restarted container becoming healthy, and of a one-shot container."""
 FIRST: Final = ("postgres", "redis", "migrate", "gateway", "execution-api", "api-server", "scheduler")
 """Upstream supports an older worker at a newer Execution API, and no newer worker at an older one: workers follow."""
 THEN: Final = ("dag-processor", "triggerer", "flower")
 SWITCHES: Final = ((POSTGRES_NODES, failover.switch_postgres), (REDIS_NODES, failover.switch_redis))
 """The nodes of each replicated service, and the failover that turns its primary into a replica."""
 DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)(?:\.\d+)?s)?")
-STOP_SECONDS: Final = 10
+DOCKER_STOP_SECONDS: Final = 10
 """Docker's time for a container to stop, where its service sets none."""
 
 
@@ -261,9 +261,9 @@ def wait_until_healthy(stack: Stack, service: str, containers: list[str]) -> Non
     except StackError as error:
         states = ", ".join(f"{instance.id} is {instance.state}, {instance.health}" for instance in current())
         raise StackError(
-            f"cannot replace {service}: its new container is not healthy; {error.what}",
+            f"cannot continue: {service} is not healthy; {error.what}",
             where=states or "its container is removed",
-            hint=f"run ./ops/stack logs {service}",
+            hint=f"run ./ops/stack logs {service}; the containers after it are unchanged",
             code=FAILURE,
         ) from error
 
@@ -276,9 +276,9 @@ def is_healthy(instance: Instance) -> bool:
 
 
 def stop_seconds(period: str | None) -> int:
-    """Return the seconds of a duration as compose prints it, such as `1h10m0s`; STOP_SECONDS without one."""
+    """Return the seconds of a duration as compose prints it, such as `1h10m0s`; DOCKER_STOP_SECONDS without one."""
     match = DURATION.fullmatch(period or "")
     if not period or not match:
-        return STOP_SECONDS
+        return DOCKER_STOP_SECONDS
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds

@@ -50,12 +50,10 @@ class Contents:
     Attributes:
         sets: The oldest first.
         system_id: The identifier that Postgres gave to the database when it was created; empty without backups.
-        version: The major version of Postgres.
     """
 
     sets: tuple[BackupSet, ...]
     system_id: str
-    version: str
 
 
 def parse(information: str, snapshots: str) -> Contents:
@@ -80,7 +78,7 @@ def parse(information: str, snapshots: str) -> Contents:
     files = {tag: snapshot["id"] for snapshot in json.loads(snapshots or "[]") for tag in snapshot.get("tags") or []}
     newest = stanza["db"][-1]
     sets = [parse_set(backup, files) for backup in stanza["backup"] if backup["database"]["id"] == newest["id"]]
-    return Contents(tuple(sets), str(newest["system-id"]), newest["version"])
+    return Contents(tuple(sets), str(newest["system-id"]))
 
 
 def parse_set(backup: dict[str, Any], files: dict[str, str]) -> BackupSet:

@@ -8,18 +8,14 @@ import typer
 
 from ops import compose
 from ops.compose import running_settings
-from ops.errors import FAILURE, StackError, when_interrupted
+from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
-from ops.rolling import in_order
+from ops.rolling import Stack, in_order, wait_until_healthy
 from ops.screen import report
-from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-HEALTHY_SECONDS = 300.0
-"""Timeout of a restarted container becoming healthy."""
 
 
 def restart(
@@ -47,12 +43,15 @@ def restart(
                 f"cannot restart {unknown[0]!r}: no such service runs",
                 hint=f"choose from: {', '.join(sorted(running))}",
             )
+        stack = Stack(project, model, report)
         chosen = [name for name in in_order(model, list(running)) if not service or name in service]
         refuse_unhealthy_services(running, chosen)
         for name in chosen:
             for number, instance in enumerate(running[name], start=1):
                 report(f"{name} {number} of {len(running[name])}: {instance.id}")
-                restart_one(settings["COMPOSE_PROJECT_NAME"], name, instance.id)
+                # `docker restart` waits up to the service's stop_grace_period.
+                compose.docker("restart", instance.id)
+                wait_until_healthy(stack, name, [instance.id])
         report(f"{sum(len(running[name]) for name in chosen)} containers are restarted and healthy")
 
 
@@ -79,32 +78,3 @@ def refuse_unhealthy_services(by_service: Mapping[str, list[compose.Instance]], 
                 f"cannot restart {name}: an instance is unhealthy, and a restart of another could stop the service",
                 hint="run ./ops/stack status, then ./ops/stack up to start what is missing",
             )
-
-
-def restart_one(project: str, service: str, container: str) -> None:
-    """Restart a container and wait until it is healthy.
-
-    Raises:
-        StackError: The container is not healthy after HEALTHY_SECONDS; the error states its state and health.
-    """
-    # `docker restart` waits up to the service's stop_grace_period.
-    compose.docker("restart", container)
-
-    def instance() -> compose.Instance | None:
-        instances = compose.instances(project).get(service, [])
-        return next((instance for instance in instances if instance.id == container), None)
-
-    def is_back() -> bool:
-        current = instance()
-        return current is not None and current.is_healthy and current.state == "running"
-
-    try:
-        wait(is_back, HEALTHY_SECONDS, f"{service} is healthy after its restart", report)
-    except StackError as error:
-        current = instance()
-        raise StackError(
-            f"cannot continue: {service} is not healthy {HEALTHY_SECONDS:.0f} s after its restart",
-            where=f"{container} is {f'{current.state}, {current.health}' if current else 'removed'}",
-            hint=f"run ./ops/stack logs {service}: the remaining containers were not restarted",
-            code=FAILURE,
-        ) from error

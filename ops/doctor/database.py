@@ -12,17 +12,12 @@ from ops import data_tier
 from ops.doctor.finding import Finding, OutOfScopeError, Urgency
 from ops.doctor.host import clock_difference, other_clock, urgency_above
 from ops.errors import FAILURE, StackError
-from ops.services import POSTGRES_NODES
 from ops.settings_file import has_own_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ops.doctor.finding import Examined
-
-NODES: Final = ("postgres", *POSTGRES_NODES)
-# The query ends before data_tier.ask() does: it may wait for a lock.
-PSQL: Final = ("env", "PGOPTIONS=-c statement_timeout=4s", "psql", "-X", "-U", "postgres", "-d", "airflow", "-Atc")
 
 CONNECTIONS_SOON, CONNECTIONS_URGENT = 0.80, 0.95
 """Used share of max_connections; the alert PostgresConnections fires at the first."""
@@ -114,15 +109,7 @@ def primary(examined: Examined) -> str:
     """
     if not has_own_data(examined.settings):
         raise OutOfScopeError("cannot check Postgres: it is external", hint="check it with its own monitoring")
-    for node in NODES:
-        container = examined.container(node)
-        if container and data_tier.ask(container, *PSQL, "SELECT pg_is_in_recovery()") == "f":
-            return container
-    raise StackError(
-        "cannot query Postgres: no node accepts writes",
-        hint="read alerting/runbooks/PostgresDown.md, and run ./ops/stack logs postgres (with data-ha patroni-1)",
-        code=FAILURE,
-    )
+    return data_tier.writable_postgres(examined.instances)
 
 
 def answer(container: str, query: str) -> dict[str, Any]:
@@ -131,7 +118,7 @@ def answer(container: str, query: str) -> dict[str, Any]:
     Raises:
         StackError: The query fails, or takes longer than 4 s.
     """
-    text = data_tier.ask(container, *PSQL, query)
+    text = data_tier.ask(container, *data_tier.PSQL, "-d", "airflow", "-Atc", query)
     if not text:
         raise StackError(
             "cannot query Postgres: the query failed or took longer than 4 s",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.sizes import GIB
-from ops import compose
+from ops import compose, preflight
 from ops.errors import StackError
 from ops.settings_file import has_own_data
 from ops.status import is_ready, service_statuses
@@ -117,15 +116,4 @@ def refuse_full_disk(name: str, nodes: int) -> None:
     Raises:
         StackError: The error states the required and the free space.
     """
-    data = Path(compose.docker("info", "--format", "{{.DockerRootDir}}").strip())
-    # Docker Desktop keeps its data inside its virtual machine.
-    if not data.exists():
-        return
-    needed, free = database_copy.size(name) * nodes + DISK_RESERVE, shutil.disk_usage(data).free
-    if free < needed:
-        raise StackError(
-            f"cannot copy the database: {needed / GIB:.1f} GiB of disk space are required, {free / GIB:.1f} GiB are "
-            "free",
-            where=str(data),
-            hint="free disk space, for example with docker system prune",
-        )
+    preflight.check_disk("copy the database", database_copy.size(name) * nodes + DISK_RESERVE)

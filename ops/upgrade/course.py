@@ -32,8 +32,6 @@ UNFINISHED: Final = ("queued", "running", "restarting")
 """The states of task instances that a worker has, or gets from the broker."""
 LONGEST_CHANGE: Final = timedelta(hours=1)
 """Time for the copy, the migration and the start, or the return; later alerts are sent."""
-STOP_SECONDS: Final = 60
-"""Time that the components without tasks have to stop."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +287,7 @@ def stop_airflow_services(model: Mapping[str, Any], report: Callable[[str], None
 
 
 def stop_components(
-    model: Mapping[str, Any], report: Callable[[str], None], component: str = "", seconds: int = STOP_SECONDS
+    model: Mapping[str, Any], report: Callable[[str], None], component: str = "", seconds: int = compose.STOP_SECONDS
 ) -> None:
     """Stop the services of one component of Airflow side by side, the operator's own workers too; of all if empty."""
     components = {name: rolling.component(model, name) for name in model["services"]}

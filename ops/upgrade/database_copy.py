@@ -11,7 +11,6 @@ from typing import Final
 
 from ops import compose, data_tier, time_limits
 from ops.errors import FAILURE, StackError
-from ops.services import POSTGRES_NODES
 
 DATABASE: Final = "airflow"
 COPY: Final = "airflow_before_upgrade"
@@ -92,7 +91,8 @@ def run(name: str, *statements: str) -> str:
     # The limit is inside, since Postgres continues a statement whose client is killed.
     limited = (f"SET statement_timeout = '{time_limits.STATEMENTS:.0f}s';", *statements)
     seconds = len(statements) * time_limits.STATEMENTS + time_limits.ENDING
-    result = data_tier.execute(primary(name), *command, stdin="\n".join(limited), seconds=seconds)
+    primary = data_tier.writable_postgres(compose.instances(name))
+    result = data_tier.execute(primary, *command, stdin="\n".join(limited), seconds=seconds)
     if result.returncode != 0:
         raise StackError(
             f"cannot copy the database: {data_tier.last_line(result.stderr)}",
@@ -100,19 +100,3 @@ def run(name: str, *statements: str) -> str:
             code=FAILURE,
         )
     return result.stdout.strip()
-
-
-def primary(name: str) -> str:
-    """Return the id of the container with the writable Postgres.
-
-    Raises:
-        StackError: None runs.
-    """
-    by_service = compose.instances(name)
-    if not set(POSTGRES_NODES).isdisjoint(by_service):
-        services = data_tier.primaries(data_tier.members(name)) & set(POSTGRES_NODES)
-    else:
-        services = {"postgres"}
-    for instance in compose.in_state(by_service, "running", sorted(services)):
-        return instance.id
-    raise StackError("cannot reach the database: no primary of Postgres runs", hint="run ./ops/stack status")

@@ -19,22 +19,11 @@ from airflow_ha.maintenance import __main__ as maintenance
 from airflow_ha.maintenance import record, rows, work
 from airflow_ha.maintenance.pace import Pace
 from airflow_ha.maintenance.removal import Removal
-from airflow_ha.maintenance.retention import Limits
 from tests.docker_session import session_name
 from tests.images.conftest import ROOT, docker
 from tests.images.test_data_images import DATABASE_USER, wait_for
+from tests.retention_limits import LIMITS
 
-LIMITS = Limits(
-    hour=4,
-    runs_days=90,
-    monitoring_days=7,
-    audit_days=365,
-    logs_days=30,
-    logs_bytes=0,
-    disk_percent=100,
-    artifacts_days=90,
-    models=10,
-)
 NOW = datetime.now(UTC)
 RESULTS = """
 CREATE SCHEMA results;

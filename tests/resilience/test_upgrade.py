@@ -18,7 +18,7 @@ from typing import TextIO
 
 import pytest
 
-from ops import backup_config, compose, secrets_store, settings_file
+from ops import backup_config, compose, data_tier, secrets_store, settings_file
 from ops.commands.upgrade import preflight_checks
 from ops.errors import StackError
 from ops.pipeline import verify_pipeline
@@ -101,7 +101,7 @@ def upgrade(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Upgra
 
 
 def schema(upgrade: Upgrade) -> str:
-    container = database_copy.primary(upgrade.name)
+    container = data_tier.writable_postgres(compose.instances(upgrade.name))
     statement = "SELECT version_num FROM alembic_version"
     return compose.docker("exec", container, "psql", "-U", "postgres", "-d", "airflow", "-Atc", statement).strip()
 

@@ -8,22 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_ha.maintenance import log_files, pace, retention
+from airflow_ha.maintenance import log_files, pace
 from airflow_ha.maintenance.retention import DAY
 from airflow_ha.sizes import GIB
+from tests.retention_limits import LIMITS
 
 NOW = time.time()
-KEPT = retention.Limits(
-    hour=4,
-    runs_days=90,
-    monitoring_days=7,
-    audit_days=365,
-    logs_days=30,
-    logs_bytes=0,
-    disk_percent=100,
-    artifacts_days=90,
-    models=10,
-)
 
 
 @pytest.fixture
@@ -124,14 +114,14 @@ def test_the_oldest_days_go_until_the_rest_fits(sizes, allowed, days):
     ],
 )
 def test_logs_may_fill_their_size_and_not_the_disk(size, percent, disk, allowed):
-    kept = replace(KEPT, logs_bytes=size, disk_percent=percent)
+    kept = replace(LIMITS, logs_bytes=size, disk_percent=percent)
     assert log_files.allowed_bytes(kept, 8 * GIB, disk) == allowed
 
 
 def test_logs_that_do_not_fit_go_by_age(tmp_path, quick):
     for days in (0.5, 2.5, 5.5):
         write(tmp_path, f"dag_id=a/run_id={days}/attempt=1.log", days, 64 * 1024)
-    kept = replace(KEPT, logs_bytes=130 * 1024)
+    kept = replace(LIMITS, logs_bytes=130 * 1024)
     oldest = log_files.oldest_allowed(tmp_path, kept, NOW, quick)
     assert oldest == pytest.approx(NOW - 5 * DAY)
     log_files.remove(tmp_path, lambda _: oldest, lambda _: (), quick, is_dry_run=False)

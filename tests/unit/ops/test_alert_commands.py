@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ops import rolling, secrets_store, settings_file
-from ops.commands import restart, slack
+from ops.commands import slack
 from ops.commands.silence import known_alerts, parse_duration, parse_label
 from ops.errors import StackError
 from ops.project import ROOT
@@ -435,10 +435,11 @@ def test_a_service_with_an_unhealthy_peer_is_not_restarted(restartable, docker):
 
 
 def test_an_instance_that_stays_unhealthy_stops_the_restart(restartable, docker, monkeypatch):
-    monkeypatch.setattr(restart, "HEALTHY_SECONDS", 0.05)
+    monkeypatch.setattr("ops.rolling.HEALTHY_SECONDS", 0.05)
     monkeypatch.setattr("ops.waiting.POLL_SECONDS", 0.01)
-    restartable(container("redis", 1, health="unhealthy"))
-    with pytest.raises(StackError, match="redis is not healthy") as error:
-        restart.restart_one("airflow-ha", "redis", "redis1000000")
-    assert "running, unhealthy" in error.value.where
-    assert error.value.code == 1
+    restartable(container("redis", 1, health="unhealthy"), container("worker", 1, health="healthy"))
+    result = run("restart", "redis", "worker")
+    assert result.returncode == 1
+    assert "redis is not healthy" in result.stderr
+    assert "running, unhealthy" in result.stderr
+    assert restarted(docker) == ["redis1000000"]

@@ -101,7 +101,7 @@ def test_too_little_memory_is_refused_with_the_figures(monkeypatch):
 def test_too_little_disk_is_refused_with_the_figures(monkeypatch, docker, tmp_path):
     docker.answer("info", out=str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=preflight.GIB))
-    with pytest.raises(StackError, match=r"8 GiB .* 1\.0 GiB") as refused:
+    with pytest.raises(StackError, match=r"8\.0 GiB .* 1\.0 GiB") as refused:
         preflight.check_disk()
     assert refused.value.where == str(tmp_path)
 

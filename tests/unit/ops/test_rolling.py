@@ -75,7 +75,7 @@ def test_container_older_than_its_secrets_is_replaced(project, simulated: Simula
 def test_unhealthy_container_stops_the_replacement(project, simulated: SimulatedStack):
     simulated.version = simulated.broken = "new"
     simulated.failing = {"scheduler"}
-    with pytest.raises(StackError, match=r"scheduler: .* not healthy") as error:
+    with pytest.raises(StackError, match="scheduler is not healthy") as error:
         replace_outdated(project)
     assert "running, unhealthy" in error.value.where
     assert "stop worker old 600" not in simulated.changes
