@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
-STOP_SECONDS: Final = 60
-"""The time that services have to stop: Postgres writes a checkpoint. The work of running tasks is lost in any case."""
 PASSWORDS: Final = {
     "postgres": "postgres_superuser_password",
     "airflow": "postgres_airflow_password",
@@ -45,6 +43,7 @@ PASSWORDS: Final = {
 }
 """The secret of each role of Postgres that logs in."""
 SEND_SECONDS: Final = 60.0
+WRITABLE_SECONDS: Final = 60.0
 PSQL: Final = ("psql", "--no-psqlrc", "--username=postgres", "--tuples-only", "--no-align")
 END_OF_LOG: Final = ("--command=SELECT pg_current_xact_id()", "--command=SELECT pg_switch_wal()")
 """A transaction, since a recovery stops at the first one after its target, and the end of the segment."""
@@ -63,23 +62,27 @@ class Tier:
         primary: The service that starts on the restored database.
         restored: Its volume.
         copied: The volumes of replicas, which take a new copy.
-        emptied: The volumes whose content belongs to the former database: Redis, and Patroni's state in etcd.
+        records: The volumes of etcd. Patroni's record of the leader and of the replica in sync returns with the former
+            database: without it a stale replica could become the primary, and the former primary would follow it.
+        emptied: The volumes of Redis, whose content belongs to the other database.
         others: The other services of the tier.
     """
 
     primary: str
     restored: str
     copied: tuple[str, ...]
+    records: tuple[str, ...]
     emptied: tuple[str, ...]
     others: tuple[str, ...]
 
 
-SINGLE: Final = Tier("postgres", "postgres-data", (), ("redis-data",), ("redis",))
+SINGLE: Final = Tier("postgres", "postgres-data", (), (), ("redis-data",), ("redis",))
 REPLICATED: Final = Tier(
     POSTGRES_NODES[0],
     f"{POSTGRES_NODES[0]}-data",
     tuple(f"{node}-data" for node in POSTGRES_NODES[1:]),
-    tuple(f"{node}-data" for node in (*ETCD_NODES, *REDIS_NODES, *SENTINELS)),
+    tuple(f"{node}-data" for node in ETCD_NODES),
+    tuple(f"{node}-data" for node in (*REDIS_NODES, *SENTINELS)),
     (*POSTGRES_NODES[1:], *REDIS_NODES, *SENTINELS),
 )
 
@@ -122,7 +125,7 @@ class Restoration:
         return REPLICATED if "data-ha" in profiles(self.settings) else SINGLE
 
     def in_volume(self, volume: str, script: str) -> None:
-        """Run a shell script in the root of a volume of Postgres, which is created if it was lost."""
+        """Run a shell script in the root of a volume of Postgres or etcd, which is created if it does not exist."""
         restored_database.in_volume(self.source.image, compose.create_volume(self.name, volume), script)
 
 
@@ -200,7 +203,8 @@ def change(restoration: Restoration, images: Mapping[str, ResolvedImage], hold: 
 def stop(restoration: Restoration) -> None:
     """Remove the containers of the stack; their volumes stay."""
     with compose.without_leftover_volumes(restoration.name):
-        arguments = ("down", "--remove-orphans", f"--timeout={STOP_SECONDS}")
+        # The work of running tasks is lost in any case.
+        arguments = ("down", "--remove-orphans", f"--timeout={compose.STOP_SECONDS}")
         compose.run(restoration.project, restoration.report, "--profile=*", *arguments)
 
 
@@ -211,20 +215,14 @@ def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
     Raises:
         StackError: It failed; the former database is back.
     """
-    tier = restoration.tier
     try:
         stop(restoration)
-        restoration.in_volume(tier.restored, restored_database.SWITCH)
-        for volume in tier.copied:
-            restoration.in_volume(volume, restored_database.SET_ASIDE)
-        empty(restoration)
+        exchange(restoration)
         yield
     except BaseException as error:  # no failure may leave the stack stopped on half a restore
         restoration.report("a step failed: the former database comes back")
         stop(restoration)
-        for volume in (tier.restored, *tier.copied):
-            restoration.in_volume(volume, restored_database.UNDO)
-        empty(restoration)
+        exchange_back(restoration)
         if was_running:
             deployment.start(restoration.project, restoration.settings)
         raise StackError(
@@ -234,10 +232,33 @@ def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
         ) from error
 
 
+def exchange(restoration: Restoration) -> None:
+    """Let the restored database take the place of the former one, whose replicas and record are set aside."""
+    tier = restoration.tier
+    restoration.in_volume(tier.restored, restored_database.SWITCH)
+    for volume in tier.copied:
+        restoration.in_volume(volume, restored_database.SET_ASIDE)
+    for volume in tier.records:
+        restoration.in_volume(volume, restored_database.of_etcd(restored_database.SET_ASIDE))
+    empty(restoration)
+
+
+def exchange_back(restoration: Restoration) -> None:
+    """Let the former database return, with its replicas and its record."""
+    tier = restoration.tier
+    for volume in (tier.restored, *tier.copied):
+        restoration.in_volume(volume, restored_database.UNDO)
+    for volume in tier.records:
+        restoration.in_volume(volume, restored_database.of_etcd(restored_database.UNDO))
+    empty(restoration)
+
+
 def finish(restoration: Restoration) -> None:
     """Give up the way back: the stack stays on the restored database."""
     for volume in (restoration.tier.restored, *restoration.tier.copied):
         restoration.in_volume(volume, restored_database.FINISH)
+    for volume in restoration.tier.records:
+        restoration.in_volume(volume, restored_database.FORGET)
 
 
 def empty(restoration: Restoration) -> None:
@@ -270,12 +291,26 @@ def query(restoration: Restoration, statements: str) -> None:
     Raises:
         StackError: Postgres refused; the error does not show the statements, which may have passwords.
     """
-    (container,) = compose.instances(restoration.name)[restoration.tier.primary]
     psql = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--set=ON_ERROR_STOP=1", "--output=/dev/null")
-    result = data_tier.execute(container.id, *psql, stdin=f"{statements}\n")
+    result = data_tier.execute(writable(restoration), *psql, stdin=f"{statements}\n")
     if result.returncode != 0:
         reason = next(iter(result.stderr.splitlines()), "no output")
         raise StackError(f"cannot prepare the restored database: {reason}", code=FAILURE)
+
+
+def writable(restoration: Restoration) -> str:
+    """Return the container of the Postgres that accepts writes; a node that has just started becomes the primary soon.
+
+    Raises:
+        StackError: None does after WRITABLE_SECONDS.
+    """
+
+    def container() -> str | None:
+        with contextlib.suppress(StackError):
+            return data_tier.writable_postgres(compose.instances(restoration.name))
+        return None
+
+    return str(wait(container, WRITABLE_SECONDS, "Postgres accepts writes", restoration.report))
 
 
 def send_log(restoration: Restoration) -> None:

@@ -1,16 +1,16 @@
 """The database in a volume: restored beside the current one, then exchanged with it in one step, and back.
 
 In the volume, Postgres has its data in `pgdata`. A restore writes `restored`, and the exchange keeps the former data in
-`replaced` until the next restore. The file `unfinished` exists from the exchange until the stack runs on the restored
-database: as long as it does, `replaced` is the database to return to, also for a restore that follows a killed one.
-The file has text if there was no database before.
+`replaced` until the next restore or `restore forget` (replaced.py). The file `unfinished` exists from the exchange
+until the stack runs on the restored database: as long as it does, `replaced` is the database to return to, also for a
+restore that follows a killed one. The file has text if there was no database before.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_config, compose
+from ops import backup_config, compose, preflight
 from ops.backup import repository
 from ops.errors import FAILURE, StackError
 
@@ -40,6 +40,12 @@ fi
 rm -f unfinished
 """
 FINISH: Final = "rm -f unfinished"
+FORGET: Final = f"{FINISH}; rm -rf replaced"
+
+
+def of_etcd(script: str) -> str:
+    """Return a script for a volume of etcd, whose folder has another name."""
+    return script.replace("pgdata", "data")
 
 
 def target_options(chosen: BackupSet, at: datetime | None, *, is_exact: bool) -> list[str]:
@@ -124,11 +130,5 @@ def check_room(image: str, volume: str, chosen: BackupSet, nodes: int) -> None:
         StackError: The disk has too little free space.
     """
     free = int(in_volume(image, volume, "df --output=avail --block-size=1 .").split()[-1])
-    needed = int(chosen.size * ROOM * nodes)
-    if free < needed:
-        raise StackError(
-            f"cannot restore: {needed / 2**30:.1f} GiB of disk space are required beside the current database, "
-            f"{free / 2**30:.1f} GiB are free",
-            where=volume,
-            hint="free disk space, for example with docker system prune",
-        )
+    hint = "run ./ops/stack restore forget if an earlier restore kept a database, or docker system prune"
+    preflight.check_free("restore beside the current database", int(chosen.size * ROOM * nodes), free, volume, hint)

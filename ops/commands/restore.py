@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airflow_ha.sizes import GIB
 from ops import backup_config, compose, preflight, restored, secrets_store, settings_file
-from ops.backup import new_stack, repository, restoration, restored_database, saved_files
+from ops.backup import new_stack, replaced, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
 from ops.backup.sets import choose, parse_time
 from ops.deployment import obtain_images
@@ -25,15 +26,17 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 
-SHOW, RELEASE = "show", "release"
+SHOW, RELEASE, FORGET = "show", "release", "forget"
+REPLACES = "This stops the stack and replaces its database; what was written since the target is lost."
 
 
 def restore(
     after: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar=f"[{SHOW}|{RELEASE} [DAG]...]",
-            help=f"After a restore: `{SHOW}` what waits, or `{RELEASE}` what is held, all or some DAGs.",
+            metavar=f"[{SHOW}|{RELEASE} [DAG]...|{FORGET}]",
+            help=f"After a restore: `{SHOW}` what waits, `{RELEASE}` what is held, all or some DAGs, or `{FORGET}` the "
+            "database that it replaced.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +54,7 @@ def restore(
     with_files: Annotated[
         bool, typer.Option("--with-files", help="Also missing DAGs, logs and artifacts, as on an empty machine.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="No confirmation before the database is replaced.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="No confirmation before a database is lost.")] = False,
 ) -> None:
     """Restore the database from the backups, by default everything that they have.
 
@@ -65,7 +68,7 @@ def restore(
     if after:
         if at or backup or to_new_stack:
             raise StackError(f"cannot combine {after[0]} with a target: it follows a restore", hint="leave it out")
-        after_restore(project, after[0], after[1:])
+        after_restore(project, after[0], after[1:], is_confirmed=yes)
         return
     if at and backup:
         raise StackError("cannot use --at with --backup: each names a target", hint="leave out one of them")
@@ -79,7 +82,7 @@ def restore(
         restoration.check_same_database(planned, current, system_id)
         describe(planned)
         if current:
-            confirm(is_confirmed=yes)
+            confirm(REPLACES, is_confirmed=yes)
 
         heading("Restoring")
         restoration.restore_database(planned)
@@ -89,26 +92,53 @@ def restore(
         restoration.change(planned, images, lambda: held.update(restored.hold(planned.project)))
         restored.print_report(held)
         print_urls(planned.project, planned.settings)
-        report(f"DAGs are held; run {shown_command(project, planned.project)} restore show, then restore release")
+        stack = shown_command(project, planned.project)
+        if kept := replaced.sizes(compose.instances(planned.name)):
+            size = sum(kept.values()) / GIB
+            report(f"the replaced database is kept, {size:.1f} GiB, until the next restore or {stack} restore {FORGET}")
+        report(f"DAGs are held; run {stack} restore show, then restore release")
 
 
-def after_restore(project: Project, action: str, dags: list[str]) -> None:
-    """Show what waits after a restore, or release DAGs.
+def after_restore(project: Project, action: str, dags: list[str], *, is_confirmed: bool) -> None:
+    """Show what waits after a restore, release DAGs, or delete the replaced database.
 
     Raises:
         StackError: The action is unknown, the stack does not run, or a DAG is not held.
     """
-    if action not in (SHOW, RELEASE) or (action == SHOW and dags):
+    if action not in (SHOW, RELEASE, FORGET) or (action != RELEASE and dags):
         raise StackError(
-            f"cannot restore {' '.join([action, *dags])!r}: it is not {SHOW} or {RELEASE}",
-            hint=f"use --at or --backup for a target, {SHOW} alone, or {RELEASE} with DAGs",
+            f"cannot restore {' '.join([action, *dags])!r}: it is not {SHOW}, {RELEASE} or {FORGET}",
+            hint=f"use --at or --backup for a target, {SHOW} or {FORGET} alone, or {RELEASE} with DAGs",
         )
-    compose.running_settings(project)
+    name = compose.running_settings(project)["COMPOSE_PROJECT_NAME"]
+    if action == FORGET:
+        forget(project, name, is_confirmed=is_confirmed)
+        return
     if action == RELEASE:
         restored.print_report(restored.release(project, dags))
         return
     restored.print_report(restored.show(project))
     restored.print_report(restored.missed(project))
+
+
+def forget(project: Project, name: str, *, is_confirmed: bool) -> None:
+    """Delete the database that a restore replaced.
+
+    Raises:
+        StackError: A restore has not ended, or there is no terminal for the question.
+        typer.Abort: The user declined.
+    """
+    with stack_lock(project, "restore", report):
+        by_service = compose.instances(name)
+        replaced.refuse_only_way_back(by_service)
+        kept = replaced.sizes(by_service)
+        if not kept:
+            report("no replaced database is kept")
+            return
+        warning = f"This deletes the database that the restore replaced, {sum(kept.values()) / GIB:.1f} GiB."
+        confirm(warning, is_confirmed=is_confirmed)
+        replaced.delete(by_service)
+        report("the replaced database is deleted")
 
 
 def shown_command(project: Project, target: Project) -> str:
@@ -177,8 +207,8 @@ def describe(planned: Restoration) -> None:
         restored_database.check_room(planned.source.image, volume, planned.chosen, nodes=1 + len(planned.tier.copied))
 
 
-def confirm(*, is_confirmed: bool) -> None:
-    """Ask for confirmation before a database is replaced, unless it was given.
+def confirm(warning: str, *, is_confirmed: bool) -> None:
+    """Print what will be lost and ask for confirmation, unless it was given.
 
     Raises:
         StackError: There is no terminal for the question.
@@ -186,5 +216,5 @@ def confirm(*, is_confirmed: bool) -> None:
     """
     if is_confirmed:
         return
-    console.print("This stops the stack and replaces its database; what was written since the target is lost.")
+    console.print(warning)
     ask_to_confirm("Continue?")

@@ -49,7 +49,18 @@ class Source:
 SOURCES: Final = (
     Source("host", "host", host.gather, (host.memory, host.pressure, host.disk_space, host.clock)),
     Source("pre-flight", "Docker", before_up.gather, (before_up.refusals, before_up.advice)),
-    Source("changes", "host", changes.gather, (changes.unfinished_upgrade, changes.maintenance, changes.backups)),
+    Source(
+        "changes",
+        "host",
+        changes.gather,
+        (
+            changes.unfinished_upgrade,
+            changes.unfinished_restore,
+            changes.maintenance,
+            changes.backups,
+            changes.replaced_database,
+        ),
+    ),
     Source("containers", "a running stack", containers.gather, (containers.restarts, containers.killed)),
     Source(
         "status",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ops import compose, data_tier, settings_file
-from ops.backup import repository, restoration, restored_database
+from ops.backup import repository, restoration
 from ops.backup.restoration import Restoration
 from ops.backup.sets import BackupSet, choose
 from ops.errors import StackError
@@ -97,22 +97,23 @@ def primary_or_none(settings) -> str | None:
     return next((node for node, role in members(settings).items() if role == "primary"), None)
 
 
+def planned(project, settings, at: datetime | None = None) -> Restoration:
+    place = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
+    chosen = choose(sets(project, settings), at, None, datetime.now(UTC))
+    return Restoration(project, settings, place, chosen, at, is_exact=False, report=print)
+
+
 def test_a_point_in_time_replaces_both_nodes(project, settings):
     query(settings, "CREATE TABLE past AS SELECT 1 AS n")
     time.sleep(1.1)
     at = datetime.now(UTC)
     time.sleep(1.1)
     query(settings, "INSERT INTO past VALUES (2)")
-    place = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
-    chosen = choose(sets(project, settings), at, None, datetime.now(UTC))
-    plan = Restoration(project, settings, place, chosen, at, is_exact=False, report=print)
+    plan = planned(project, settings, at)
     restoration.restore_database(plan)
 
     compose.output(project, "rm", "--stop", "--force", *ETCD_NODES, *POSTGRES_NODES, *BACKUPS)
-    for volume in plan.tier.copied:
-        plan.in_volume(volume, restored_database.SET_ASIDE)
-    plan.in_volume(plan.tier.restored, restored_database.SWITCH)
-    restoration.empty(plan)
+    restoration.exchange(plan)
     compose.output(project, "up", "--detach", "--wait", plan.tier.primary)
     restoration.set_passwords(plan)
     restoration.start_archive(plan)
@@ -120,3 +121,22 @@ def test_a_point_in_time_replaces_both_nodes(project, settings):
     compose.output(project, "up", "--detach", "--wait", *POSTGRES_NODES, *BACKUPS)
     wait(lambda: in_sync(settings))
     assert query(settings, "SELECT count(*) FROM past") == "1"
+
+
+@pytest.mark.nightly
+def test_a_stale_replica_does_not_lead_after_a_failed_restore(project, settings):
+    wait(lambda: in_sync(settings))
+    plan = planned(project, settings)
+    restoration.restore_database(plan)
+    leader = primary(settings)
+    (stale,) = set(POSTGRES_NODES) - {leader}
+    compose.output(project, "stop", stale)
+    query(settings, "CREATE TABLE newest AS SELECT 1 AS n")
+    compose.output(project, "rm", "--stop", "--force", *ETCD_NODES, *POSTGRES_NODES, *BACKUPS)
+    restoration.exchange(plan)
+    restoration.exchange_back(plan)
+    compose.output(project, "up", "--detach", "--no-deps", *ETCD_NODES, stale)
+    wait(lambda: members(settings) == {leader: "unknown", stale: "replica"})  # the leader's lock has expired
+    compose.output(project, "up", "--detach", "--wait", *POSTGRES_NODES)
+    wait(lambda: in_sync(settings))
+    assert query(settings, "SELECT count(*) FROM newest") == "1"

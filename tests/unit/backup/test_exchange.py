@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.backup.restored_database import FINISH, SET_ASIDE, SWITCH, UNDO
+from ops.backup.restored_database import FINISH, FORGET, SET_ASIDE, SWITCH, UNDO, of_etcd
 
 KILLED = 9
 COMMANDS = 8
@@ -101,3 +101,15 @@ def test_replica_set_aside_twice_keeps_its_former_data(tmp_path):
     assert run(tmp_path, SET_ASIDE) == 0
     assert run(tmp_path, UNDO) == 0
     assert name_in(tmp_path / "pgdata") == "former"
+
+
+def test_record_of_etcd_returns_or_goes(tmp_path):
+    database(tmp_path / "data", "former")
+    assert run(tmp_path, of_etcd(SET_ASIDE)) == 0
+    database(tmp_path / "data", "new")
+    assert run(tmp_path, of_etcd(UNDO)) == 0
+    assert name_in(tmp_path / "data") == "former"
+    assert run(tmp_path, of_etcd(SET_ASIDE)) == 0
+    database(tmp_path / "data", "newer")
+    assert run(tmp_path, of_etcd(FORGET)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import subprocess
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
-from ops import compose, deployment, secrets_store, settings_file
-from ops.backup import new_stack, restoration, restored_database, saved_files
+from ops import backup_config, compose, data_tier, deployment, secrets_store, settings_file
+from ops.backup import new_stack, replaced, restoration, restored_database, saved_files
 from ops.backup.repository import Repository
 from ops.backup.restoration import Restoration
 from ops.backup.sets import BackupSet
@@ -119,6 +122,7 @@ def steps(monkeypatch, project) -> list[str]:
     running = {"postgres": [compose.Instance("a", "running", "healthy", 0.0)]}
     monkeypatch.setattr(compose, "instances", lambda _: running)
     monkeypatch.setattr(compose, "volumes", lambda _: ["s_redis-data", "s_postgres-data"])
+    monkeypatch.setattr(compose, "create_volume", lambda name, volume: f"{name}_{volume}")
     monkeypatch.setattr(compose, "docker", lambda *arguments: taken.append(" ".join(arguments[:2])) or "")
     monkeypatch.setattr(compose, "run", lambda *_: taken.append("stop"))
     monkeypatch.setattr(deployment, "configure", lambda *_: taken.append("configure"))
@@ -176,3 +180,70 @@ def test_a_failed_exchange_starts_the_stack_again(project, steps, monkeypatch):
     with pytest.raises(StackError, match="no room"):
         restoration.change(planned(project), IMAGES, lambda: None)
     assert steps[-3:] == ["undo", "volume rm", "start all"]
+
+
+def test_record_of_the_leader_returns_with_the_former_database(project, monkeypatch):
+    scripts: dict[str, list[str]] = {}
+    removed: list[str] = []
+    monkeypatch.setattr(compose, "create_volume", lambda _, volume: volume)
+    monkeypatch.setattr(compose, "volumes", lambda _: [f"s_{name}-data" for name in ("etcd-1", "patroni-1", "redis-1")])
+    monkeypatch.setattr(compose, "docker", lambda *arguments: removed.extend(arguments[2:]) or "")
+    monkeypatch.setattr(
+        restored_database, "in_volume", lambda _, volume, script: scripts.setdefault(volume, []).append(script)
+    )
+    settings = {"COMPOSE_PROJECT_NAME": "s", "COMPOSE_PROFILES": "data-ha"}
+    plan = replace(planned(project), settings=settings)
+    restoration.exchange(plan)
+    restoration.exchange_back(plan)
+    etcd = [restored_database.of_etcd(script) for script in (restored_database.SET_ASIDE, restored_database.UNDO)]
+    assert {tuple(scripts[f"etcd-{number}-data"]) for number in (1, 2, 3)} == {tuple(etcd)}
+    assert set(removed) == {"s_redis-1-data"}
+
+
+def test_a_node_that_is_not_yet_the_primary_gets_no_statement(project, monkeypatch):
+    answers = iter(["t", "f"])
+    asked: list[str] = []
+    monkeypatch.setattr("ops.waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr(compose, "instances", lambda _: {"postgres": [compose.Instance("a", "running", "healthy", 0)]})
+    monkeypatch.setattr(data_tier, "ask", lambda *_: next(answers))
+    monkeypatch.setattr(
+        data_tier, "execute", lambda name, *_, stdin: asked.append(name) or SimpleNamespace(returncode=0)
+    )
+    restoration.query(planned(project), "SELECT 1")
+    assert (asked, list(answers)) == (["a"], [])
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """A node that keeps a replaced database, and what it answers by the first word of a command."""
+    answers: dict[str, str | None] = {"du": "3221225472\t/var/lib/postgresql/data/replaced", "ls": None}
+    monkeypatch.setattr(data_tier, "ask", lambda _, command, *__: answers[command])
+    return answers
+
+
+RUNNING = {"patroni-2": [compose.Instance("b", "running", "healthy", 0.0)]}
+
+
+def test_a_replaced_database_is_listed_with_its_size(node):
+    assert replaced.sizes(RUNNING) == {"b": 3221225472}
+    replaced.refuse_only_way_back(RUNNING)
+    node |= {"du": None, "ls": "unfinished"}
+    assert replaced.sizes(RUNNING) == {}
+    with pytest.raises(StackError, match="has not ended"):
+        replaced.refuse_only_way_back(RUNNING)
+
+
+def done(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("is_unfinished", "left"), [(False, []), (True, ["replaced", "unfinished"])])
+def test_the_only_way_back_is_never_deleted(node, monkeypatch, tmp_path, is_unfinished, left):
+    (tmp_path / "replaced").mkdir()
+    if is_unfinished:
+        (tmp_path / "unfinished").touch()
+    script = replaced.DELETE.replace(backup_config.DATA, str(tmp_path))
+    monkeypatch.setattr(data_tier, "execute", lambda _, *__: done(script))
+    with pytest.raises(StackError, match="no output") if is_unfinished else contextlib.nullcontext():
+        replaced.delete(RUNNING)
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

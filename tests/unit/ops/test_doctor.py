@@ -70,8 +70,19 @@ def test_unfinished_changes_are_found(project):
 
 def test_stack_with_backups_and_no_change_has_no_finding(project):
     facts = changes.gather(Examined(project, {"COMPOSE_PROFILES": "data,backup"}))
-    every = (changes.unfinished_upgrade, changes.maintenance, changes.backups)
-    assert [found(check, facts) for check in every] == [[], [], []]
+    (every,) = [source.checks for source in diagnosis.SOURCES if source.name == "changes"]
+    assert [found(check, facts) for check in every] == [[]] * len(every)
+
+
+@pytest.mark.parametrize("is_unfinished", [False, True])
+def test_a_kept_database_is_found_unless_a_restore_needs_it(project, monkeypatch, is_unfinished):
+    answers = {"du": f"{3 * GIB}\treplaced", "ls": "unfinished" if is_unfinished else None}
+    monkeypatch.setattr(data_tier, "ask", lambda _, command, *__: answers[command])
+    nodes = {"postgres": [Instance("a", "running", "healthy", 0.0)]}
+    facts = changes.gather(Examined(project, {"COMPOSE_PROFILES": "data,backup"}, nodes))
+    assert found(changes.unfinished_restore, facts) == ([("urgent", "restore")] if is_unfinished else [])
+    findings = list(changes.replaced_database(facts))
+    assert [each.value.partition(",")[0] for each in findings] == ([] if is_unfinished else ["3.0 GiB"])
 
 
 def test_pressure_is_read_from_the_kernel(tmp_path):
