@@ -21,17 +21,22 @@ _HERE = Path(__file__).resolve().parent
 def _import_operator_settings() -> Any:
     """Return the next module of this name on the path, or None."""
     resolved = [Path(entry or ".").resolve() for entry in sys.path]
-    # Search only later entries: a second copy of this file would find the first one, and so on without end.
     behind = resolved.index(_HERE) + 1 if _HERE in resolved else 0
     path = [sys.path[number] for number in range(behind, len(resolved)) if resolved[number] != _HERE]
-    spec = importlib.machinery.PathFinder.find_spec(__name__, path)
-    if spec is None or spec.loader is None:
-        return None
-    module = importlib.util.module_from_spec(spec)
-    if spec.submodule_search_locations is not None:  # a package: relative imports read its path in sys.modules
-        globals()["__path__"] = spec.submodule_search_locations
-    spec.loader.exec_module(module)
-    return module
+    # The module found may be a second copy of this file. It searches only behind itself: with an entry that is twice on
+    # the path, the copies would find each other without end.
+    path = globals().get("__behind__", path)
+    for number, entry in enumerate(path):
+        spec = importlib.machinery.PathFinder.find_spec(__name__, [entry])
+        if spec is None or spec.loader is None:
+            continue
+        module: Any = importlib.util.module_from_spec(spec)
+        module.__behind__ = path[number + 1 :]
+        if spec.submodule_search_locations is not None:  # a package: relative imports read its path in sys.modules
+            globals()["__path__"] = spec.submodule_search_locations
+        spec.loader.exec_module(module)
+        return module
+    return None
 
 
 _operator_settings = _import_operator_settings()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery.backends.database import DatabaseBackend, retry, session_cleanup
+from celery.backends.database import RETRYABLE_DB_ERRORS, DatabaseBackend, session_cleanup
 from celery.states import PROPAGATE_STATES
 from sqlalchemy import Column, DateTime, String, Text, text
 from sqlalchemy.orm import declarative_base
@@ -89,10 +89,16 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # Celery has no typ
     _save_group = _restore_group = _delete_group = cleanup = _unsupported
 
 
-@retry  # type: ignore[untyped-decorator]
 def store(backend: ResultBackend, values: dict[str, Any]) -> None:
-    """Store a state with one statement."""
+    """Store a state with one statement; after an error the next one gets a new connection.
+
+    Celery's retry, three times at once, is left out: result_channel.py retries for as long as a failover takes.
+    """
     session = backend.ResultSession()
-    with session_cleanup(session):
-        session.execute(STORE, values)
-        session.commit()
+    try:
+        with session_cleanup(session):
+            session.execute(STORE, values)
+            session.commit()
+    except RETRYABLE_DB_ERRORS as error:
+        backend.on_backend_retryable_error(error)
+        raise

@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import current_app
+from celery.backends.database import RETRYABLE_DB_ERRORS
 from celery.signals import worker_ready, worker_shutdown
-from sqlalchemy.exc import DatabaseError
 
 from airflow_ha import result_backend
 
@@ -80,7 +80,7 @@ def store_for_a_while(store: Callable[[dict[str, Any]], None], values: dict[str,
     while True:
         try:
             return store(values)
-        except DatabaseError as error:
+        except RETRYABLE_DB_ERRORS as error:
             if time.monotonic() > deadline:
                 log.exception("cannot store the result of the message %s", values["task_id"])
                 return None

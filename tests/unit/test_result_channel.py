@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,23 +69,44 @@ def test_long_traceback_keeps_its_end():
     assert b'KeyError: none"' in line
 
 
-def outage(number: int):
+def outage(number: int, error: Any = sqlalchemy.exc.OperationalError):
     """Return a function that stores after some errors, and its calls."""
     calls: list[dict[str, Any]] = []
 
     def store(values: dict[str, Any]) -> None:
         calls.append(values)
         if len(calls) <= number:
-            raise sqlalchemy.exc.OperationalError("store", {}, OSError("no connection"))
+            raise error("store", {}, OSError("no connection"))
 
     return store, calls
 
 
-def test_a_database_outage_delays_a_result(monkeypatch):
+@pytest.mark.parametrize("error", [sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError])
+def test_a_database_outage_delays_a_result(monkeypatch, error):
     monkeypatch.setattr(result_channel, "PAUSE_SECONDS", 0)
-    store, calls = outage(3)
+    store, calls = outage(3, error)
     store_for_a_while(store, {"task_id": "one"})
     assert len(calls) == 4
+
+
+def test_a_statement_that_fails_is_tried_once_with_its_connection(backend, monkeypatch):
+    monkeypatch.setattr(result_backend, "send", None)
+    tries: list[str] = []
+    discarded: list[str] = []
+
+    def fails() -> None:
+        tries.append("store")
+        raise sqlalchemy.exc.OperationalError("store", {}, OSError("no connection"))
+
+    monkeypatch.setattr(backend, "ResultSession", lambda: SimpleNamespace(execute=lambda *_: fails(), **SESSION))
+    monkeypatch.setattr(backend.session_manager, "invalidate", discarded.append)
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        backend.mark_as_done("one", None)
+    assert tries == ["store"]
+    assert discarded == [backend.url]
+
+
+SESSION: dict[str, Any] = {"rollback": lambda: None, "close": lambda: None}
 
 
 def test_a_result_that_is_never_accepted_delays_no_other(monkeypatch):

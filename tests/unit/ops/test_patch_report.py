@@ -111,5 +111,7 @@ def test_query_of_a_container_is_a_command_that_it_knows(docker):
 
 def test_two_copies_of_the_local_settings_are_imported(tmp_path):
     shutil.copy(ROOT / "src/airflow_local_settings.py", tmp_path)
-    process = python("-c", "import airflow_local_settings", path=f"{ROOT / 'src'}{os.pathsep}{tmp_path}")
+    # A program such as pytest adds a folder that is on the path already.
+    program = f"import sys; sys.path.append({str(ROOT / 'src')!r}); import airflow_local_settings"
+    process = python("-c", program, path=f"{ROOT / 'src'}{os.pathsep}{tmp_path}")
     assert process.returncode == 0, process.stderr
