@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 from ops import compose, compose_override, secrets_store, settings_file
 from ops.atomic_file import write_atomically
 from ops.backup import repository
+from ops.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ops.backup.repository import Repository
+    from ops.backup.sets import BackupSet
     from ops.project import Project
 
 SECRETS: Final = "/run/secrets/stack_secrets.json"
@@ -51,6 +53,21 @@ def saved_settings(source: Repository, snapshot: str) -> dict[str, str]:
         path.write_bytes(saved(source, snapshot, f"{STATE}/.env"))
         settings = settings_file.parse(path, "the .env of the backup")
     return {key: value for key, value in settings.items() if key not in OF_THE_MACHINE and not key.endswith("_IMAGE")}
+
+
+def refuse_without_key(project: Project, chosen: BackupSet) -> None:
+    """Refuse a restore after which nothing in the database could be decrypted.
+
+    Raises:
+        StackError: Neither the machine nor the backup has a Fernet key.
+    """
+    if not chosen.files and not (project.secrets / FERNET_KEY).exists():
+        raise StackError(
+            "cannot restore: this machine has no Fernet key, and the files of the backup cannot be read",
+            where=chosen.label,
+            hint=f"write the former key into {project.shown(project.secrets / FERNET_KEY)}, or choose a backup with "
+            "files: ./ops/stack backup list",
+        )
 
 
 def restore_secrets(project: Project, source: Repository, snapshot: str, left_out: Collection[str] = ()) -> list[str]:

@@ -174,6 +174,7 @@ def plan(project: Project, at: str | None, backup: str | None, new_name: str | N
         )
     for check in preflight.machine_checks(project, settings, compose.instances(settings["COMPOSE_PROJECT_NAME"])):
         check()
+    saved_files.refuse_without_key(project, chosen)
     is_exact = backup is not None
     planned = Restoration(
         project, settings, source, chosen, target, is_exact, report, is_new_stack=new_name is not None

@@ -128,6 +128,25 @@ def test_no_file_of_the_repository_holds_a_secret_in_clear(project, settings):
     assert found.status == 1, found.output
 
 
+def test_a_killed_backup_of_files_blocks_no_removal(settings):
+    files = container(settings, "backup-files")
+    killed = (
+        "sleep 60 | restic --no-cache backup --quiet --stdin & "
+        "until restic --no-cache list locks --no-lock | grep -q .; do sleep 0.2; done; kill -9 $!"
+    )
+    docker("exec", files, "sh", "-c", killed)
+    removal = (
+        "import sys; sys.path.insert(0, '/usr/local/lib/backup'); from backup_files import RESTIC, Files, Service\n"
+        "service = Service()\n"
+        "service.run(*RESTIC, 'backup', '--quiet', '--tag=lost', '/etc/hostname')\n"
+        "files = Files(service)\n"
+        "files.remove_lost({'lost': files.snapshots()['lost']}, [])\n"
+        "assert 'lost' not in files.snapshots()"
+    )
+    result = docker("exec", files, "python3", "-c", removal)
+    assert result.status == 0, result.output
+
+
 def query(settings, sql: str) -> str:
     postgres = container(settings, "postgres")
     wait(lambda: data_tier.ask(postgres, "psql", "-U", "postgres", "-Atc", "SELECT 1"))
