@@ -17,6 +17,8 @@ SECRETS: Final = Path("/run/secrets")
 """The mount point of a container's secrets."""
 MIN_LINE: Final = 16
 """The least characters for which a line of a multi-line secret, such as a key, is masked separately."""
+FERNET_KEYS: Final = re.compile(r"[\w=-]{44}(,[\w=-]{44})+")
+"""Several keys in one setting, the current one first, as after a rotation or a restore."""
 PASSWORD_NAME: Final = re.compile(r"pass|pwd|secret|token|key|credential|signature|webhook|dsn", re.IGNORECASE)
 """Names whose values are secrets."""
 
@@ -50,9 +52,11 @@ def key_lines(secret: str) -> Iterator[str]:
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """Yield a secret file's content, the passwords in its URLs, and the sensitive members of its JSON."""
+    """Yield a secret file's content, its Fernet keys, the passwords in its URLs, the sensitive members of its JSON."""
     text = text.strip()
     yield text
+    if FERNET_KEYS.fullmatch(text):
+        yield from text.split(",")
     for url in text.split(";"):  # Celery separates the URLs of several brokers with semicolons
         yield from passwords_of_url(url.strip())
     if (user_and_password := re.fullmatch(r"[^\s:/]+:(\S+)", text)) and "://" not in text:

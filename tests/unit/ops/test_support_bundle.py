@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ops import preflight, secrets_store
+from ops import preflight, secrets_store, settings_file
 from ops.errors import StackError
 from ops.notification_secrets import OPTIONAL_SECRETS
 from ops.support import bundle, known_secrets
@@ -205,6 +205,23 @@ def test_existing_file_is_refused(project, running, tmp_path):
     (tmp_path / "b.tar.gz").write_text("mine")
     assert run("support-bundle", "--output", str(tmp_path / "b.tar.gz")).returncode == 2
     assert (tmp_path / "b.tar.gz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("profiles", ["data,backup", "data-ha,backup"])
+def test_no_mounted_file_shows_a_secret(project, profiles):
+    secrets_store.generate(project)
+    keys = [secrets_store.read(project, "fernet_key"), secrets_store.fernet_key()]
+    (project.secrets / "fernet_key").write_text(",".join(keys))  # as after a restore
+    for name in OPTIONAL_SECRETS:
+        (project.secrets / name).write_text(f"https://hooks.example/{secrets_store.password()}")
+        (project.secrets / name).chmod(0o600)
+    values = {secrets_store.read(project, name) for name in [*secrets_store.GENERATORS, *OPTIONAL_SECRETS]} | set(keys)
+    redactor = Redactor(known_secrets.in_files(project))
+    files = secrets_store.mounted_files(project, settings_file.read(project) | {"COMPOSE_PROFILES": profiles})
+    assert sum(text != redactor.redact(text) for text in files.values()) > len(values) / 2
+    for text in [*files.values(), *values]:
+        redacted = redactor.redact(text)
+        assert not [value for value in values if value in redacted or quote(value, safe="") in redacted]
 
 
 def test_secret_of_the_override_file_is_known(project, docker, tmp_path):
