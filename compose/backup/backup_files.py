@@ -76,7 +76,7 @@ class Files:
     def remove_lost(self, snapshots: dict[str, list[str]], labels: list[str]) -> None:
         """Remove the files of sets whose backup of the database is gone."""
         if lost := [identity for label, known in snapshots.items() if label not in labels for identity in known]:
-            # That of a restic that was killed; restic itself tells whether a lock is in use.
+            # Removes the locks of killed processes only: with one of them, `forget` fails.
             self.service.run(*RESTIC, "unlock")
             self.service.run(*RESTIC, "forget", "--prune", *lost)
 

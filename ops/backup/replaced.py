@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from airflow_ha.sizes import MIB
 from ops import backup_config, compose, data_tier
 from ops.errors import FAILURE, StackError
 from ops.services import POSTGRES_NODES
@@ -27,6 +28,11 @@ def sizes(by_service: Mapping[str, list[Instance]]) -> dict[str, int]:
     """
     answers = {node.id: data_tier.ask(node.id, *SIZE) for node in nodes(by_service)}
     return {container: int(answer.split()[0]) for container, answer in answers.items() if answer}
+
+
+def shown(kept: Mapping[str, int]) -> str:
+    """Return the space that they take together."""
+    return f"{sum(kept.values()) / MIB:,.0f} MiB"
 
 
 def refuse_only_way_back(by_service: Mapping[str, list[Instance]]) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airflow_ha.sizes import GIB
 from ops import backup_config, compose, preflight, restored, secrets_store, settings_file
 from ops.backup import new_stack, replaced, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
@@ -94,8 +93,8 @@ def restore(
         print_urls(planned.project, planned.settings)
         stack = shown_command(project, planned.project)
         if kept := replaced.sizes(compose.instances(planned.name)):
-            size = sum(kept.values()) / GIB
-            report(f"the replaced database is kept, {size:.1f} GiB, until the next restore or {stack} restore {FORGET}")
+            size = replaced.shown(kept)
+            report(f"the replaced database is kept, {size}, until the next restore or {stack} restore {FORGET}")
         report(f"DAGs are held; run {stack} restore show, then restore release")
 
 
@@ -135,8 +134,8 @@ def forget(project: Project, name: str, *, is_confirmed: bool) -> None:
         if not kept:
             report("no replaced database is kept")
             return
-        warning = f"This deletes the database that the restore replaced, {sum(kept.values()) / GIB:.1f} GiB."
-        confirm(warning, is_confirmed=is_confirmed)
+        size = replaced.shown(kept)
+        confirm(f"This deletes the database that the restore replaced, {size}.", is_confirmed=is_confirmed)
         replaced.delete(by_service)
         report("the replaced database is deleted")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ha.sizes import GIB
 from ops.backup import replaced
 from ops.doctor.finding import Finding, Urgency
 from ops.services import BACKUP
@@ -13,7 +12,7 @@ from ops.settings_file import has_own_data, profiles
 from ops.upgrade import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ops.doctor.finding import Examined
     from ops.upgrade.journal import Journal
@@ -28,14 +27,14 @@ class Changes:
         waits_for: What maintenance waits for.
         has_no_backups: Whether the data has no backups.
         restore_is_unfinished: Whether a restore was killed.
-        replaced: Bytes of the database that a restore replaced, on all nodes.
+        replaced: Bytes of the database that a restore replaced, by container.
     """
 
     upgrade: Journal | None
     waits_for: str
     has_no_backups: bool
     restore_is_unfinished: bool
-    replaced: int
+    replaced: Mapping[str, int]
 
 
 def gather(examined: Examined) -> Changes:
@@ -47,7 +46,7 @@ def gather(examined: Examined) -> Changes:
         waits_for=next(filter(None, waits), ""),
         has_no_backups=bool(settings) and has_own_data(settings) and BACKUP not in profiles(settings),
         restore_is_unfinished=replaced.is_only_way_back(examined.instances),
-        replaced=sum(replaced.sizes(examined.instances).values()),
+        replaced=replaced.sizes(examined.instances),
     )
 
 
@@ -81,6 +80,6 @@ def unfinished_restore(changes: Changes) -> Iterator[Finding]:
 def replaced_database(changes: Changes) -> Iterator[Finding]:
     """Yield a finding for a database that a restore replaced, and that still takes space."""
     if changes.replaced and not changes.restore_is_unfinished:
-        value = f"{changes.replaced / GIB:.1f} GiB, until the next restore"
+        value = f"{replaced.shown(changes.replaced)}, until the next restore"
         fix = f"{replaced.COMMAND} deletes it, once the restored database is right"
         yield Finding(Urgency.NOTE, "disk", "keeps the database that a restore replaced", value, fix)

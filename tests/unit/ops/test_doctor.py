@@ -82,7 +82,7 @@ def test_a_kept_database_is_found_unless_a_restore_needs_it(project, monkeypatch
     facts = changes.gather(Examined(project, {"COMPOSE_PROFILES": "data,backup"}, nodes))
     assert found(changes.unfinished_restore, facts) == ([("urgent", "restore")] if is_unfinished else [])
     findings = list(changes.replaced_database(facts))
-    assert [each.value.partition(",")[0] for each in findings] == ([] if is_unfinished else ["3.0 GiB"])
+    assert [each.value.partition(", until")[0] for each in findings] == ([] if is_unfinished else ["3,072 MiB"])
 
 
 def test_pressure_is_read_from_the_kernel(tmp_path):
