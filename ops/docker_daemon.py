@@ -16,7 +16,7 @@ ICC: Final = "com.docker.network.bridge.enable_icc"
 
 
 def advice() -> str | None:
-    """Return one line about settings of the daemon that an operator should know; None if it needs none."""
+    """Return what an operator should know of the daemon's settings, in one line; None if nothing."""
     info = json.loads(compose.docker("info", "--format", "{{json .}}") or "{}")
     bridge = json.loads(compose.docker("network", "inspect", "--format", "{{json .Options}}", "bridge") or "{}")
     return advice_on(info, bridge) if info else None
@@ -43,4 +43,4 @@ def advice_on(info: Mapping[str, Any], bridge: Mapping[str, str]) -> str | None:
     parts = [f"not set: {', '.join(unset)}"] if unset else []
     if "name=userns" in options:
         parts.append("userns-remap is on, with which containers may not read the stack's secret files")
-    return f"Docker daemon, advice only: {'; '.join(parts)} (ops/README.md, Docker daemon)" if parts else None
+    return "; ".join(parts) or None

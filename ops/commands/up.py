@@ -72,7 +72,7 @@ def up(
         report_open_address(settings)
         report("Docker, settings, secrets, ports, memory and disk are checked")
         if advice := docker_daemon.advice():
-            report(advice)
+            report(f"Docker daemon, advice only: {advice} (ops/README.md, Docker daemon)")
 
         heading("Starting")
         start_all(project, settings)

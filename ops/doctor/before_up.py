@@ -40,4 +40,4 @@ def refusals(before: BeforeUp) -> Iterator[Finding]:
 def advice(before: BeforeUp) -> Iterator[Finding]:
     """Yield a finding if Docker's settings differ from the advice."""
     if before.advice:
-        yield Finding(Urgency.NOTE, "Docker", "settings", before.advice, "read ops/README.md, Docker daemon")
+        yield Finding(Urgency.NOTE, "Docker daemon", "advice only", before.advice, "read ops/README.md, Docker daemon")

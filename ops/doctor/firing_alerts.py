@@ -27,7 +27,8 @@ def gather(examined: Examined) -> list[Alert]:
     """
     if OBSERVABILITY not in profiles(examined.settings):
         raise OutOfScopeError(
-            f"cannot read alerts: the profile {OBSERVABILITY} is off", hint="turn it on with ./ops/stack up --profile"
+            f"cannot read alerts: the profile {OBSERVABILITY} is off",
+            hint=f"run ./ops/stack up --profile {OBSERVABILITY}, with your other profiles",
         )
     return alertmanager.any_that_answers(alertmanager.both(examined.settings)).alerts()
 

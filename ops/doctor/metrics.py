@@ -42,7 +42,8 @@ def gather(examined: Examined) -> Trends:
     """
     if OBSERVABILITY not in profiles(examined.settings):
         raise OutOfScopeError(
-            f"cannot read metrics: the profile {OBSERVABILITY} is off", hint="turn it on with ./ops/stack up --profile"
+            f"cannot read metrics: the profile {OBSERVABILITY} is off",
+            hint=f"run ./ops/stack up --profile {OBSERVABILITY}, with your other profiles",
         )
     server = prometheus.connect(examined.settings)
     services = {each.id: service for service, instances in examined.instances.items() for each in instances}

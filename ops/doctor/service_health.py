@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ops import data_tier, status
 from ops.doctor.finding import Finding, Urgency
@@ -17,16 +17,27 @@ if TYPE_CHECKING:
     from ops.status import ServiceStatus, Status
 
 
+DOWN: Final = "down"
+LISTED: Final = 3
+"""Services that are down, up to which each has a finding of its own."""
+UP: Final = "./ops/stack up"
+
+
 def gather(examined: Examined) -> Status:
     """Return the status of the stack."""
     return status.collect(examined.project)
 
 
 def services(now: Status) -> Iterator[Finding]:
-    """Yield a finding for each service that is not ready."""
-    for service in now["services"]:
-        if not is_ready(service):
-            yield unready(service)
+    """Yield a finding for each service that is not ready; a single one for those that are down, if they are many."""
+    findings = [unready(service) for service in now["services"] if not is_ready(service)]
+    down = [finding for finding in findings if finding.state == DOWN]
+    if len(down) > LISTED:
+        # Without the state of each instance.
+        value = ", ".join(f"{finding.object} {finding.value.partition(';')[0]}" for finding in down)
+        yield Finding(Urgency.URGENT, f"{len(down)} services", DOWN, value, UP)
+        findings = [finding for finding in findings if finding not in down]
+    yield from findings
 
 
 def unready(service: ServiceStatus) -> Finding:
@@ -40,7 +51,10 @@ def unready(service: ServiceStatus) -> Finding:
         return Finding(urgency, name, "unhealthy", value, f"./ops/stack logs {name}")
     if "starting" in health and "unhealthy" not in health:
         return Finding(urgency, name, "starting", value, "./ops/stack status in a minute")
-    return Finding(urgency, name, "expected replicas differ", value, "./ops/stack up")
+    if urgency is Urgency.URGENT:
+        return Finding(urgency, name, DOWN, value, UP)
+    missing = len(instances) < service["wanted"] or service["healthy"] < service["wanted"]
+    return Finding(urgency, name, f"{'fewer' if missing else 'more'} than the expected replicas", value, UP)
 
 
 def data_nodes(now: Status) -> Iterator[Finding]:

@@ -113,7 +113,7 @@ def test_service_that_is_down_is_urgent(healthy_stack: Stack, service: str):
     (container,) = healthy_stack.containers(service)
     subprocess.run(["docker", "stop", container.id], check=True, capture_output=True)
     try:
-        found = finding(healthy_stack, service, "expected replicas differ")
+        found = finding(healthy_stack, service, "down")
         assert (found["urgency"], found["fix"]) == ("urgent", "./ops/stack up")
     finally:
         container.start()

@@ -277,6 +277,20 @@ def test_service_without_a_healthy_instance_is_urgent():
     ]
 
 
+def test_many_services_that_are_down_are_one_finding():
+    names = ("gateway", "postgres", "redis", "scheduler")
+    every = [service(name, 1) for name in names]
+    assert [each.object for each in service_health.services({"services": every[1:]})] == list(names[1:])
+    (only,) = service_health.services({"services": every})
+    assert (only.object, only.fix) == ("4 services", "./ops/stack up")
+    assert all(f"{name} 0 of 1 healthy" in only.value for name in names)
+
+
+def test_surplus_instance_is_no_missing_one():
+    (surplus,) = service_health.services({"services": [service("worker", 1, "healthy", "healthy")]})
+    assert "more" in surplus.state
+
+
 def test_image_with_a_known_fault_is_urgent_unless_it_is_a_fallback():
     image = {"reference": f"redis:{8}.2.1", "origin": "official"}  # compose/images.env alone may name a version
     assert found(service_health.versions, {"images": {"REDIS_IMAGE": image}}) == [("urgent", "image")]
