@@ -212,7 +212,7 @@ def introduction(left_out: Mapping[str, str]) -> str:
         [
             f"Support bundle of Airflow HA, {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}.",
             "Begin with doctor.json: what needs an operator, the most urgent first.",
-            "logs/ has the last lines of each container.",
+            *(["logs/ has the last lines of each container."] if not any("logs" in name for name in left_out) else []),
             f"{REMOVED}: a secret, or a text that resembles one. Logs of tasks are not included.",
             "Left out:",
             *rows,

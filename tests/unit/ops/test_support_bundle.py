@@ -176,6 +176,7 @@ def test_logs_are_left_out_while_connections_are_unknown(project, running, tmp_p
     files = unpacked(tmp_path / "b.tar.gz")
     assert not any(name.startswith("logs/") for name in files)
     assert "left out: logs" in result.stdout
+    assert "logs/" not in files["README.txt"]
     assert "MARK" not in result.stdout + result.stderr
 
 
