@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.sizes import GIB
-from ops import data_tier
+from ops import compose, data_tier
 from ops.errors import FAILURE, StackError
-from ops.upgrade.database_copy import primary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +53,8 @@ def run(project: str, statements: str, database: str = NAME) -> str:
         StackError: There is no primary, or a statement failed.
     """
     command = (*PSQL, "--set=ON_ERROR_STOP=1", f"--dbname={database}")
-    result = data_tier.execute(primary(project), *command, stdin=statements)
+    primary = data_tier.writable_postgres(compose.instances(project))
+    result = data_tier.execute(primary, *command, stdin=statements)
     if result.returncode != 0:
         raise StackError(
             f"cannot use the sample database: {data_tier.last_line(result.stderr)}",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_config, compose, restored, sample_database, settings_file
+from ops import backup_config, compose, data_tier, restored, sample_database, settings_file
 from ops.backup import creation
 from ops.backup.restoration import REPLICATED, SINGLE
 from ops.bench.workloads import DAGS, FAN_OUT
@@ -27,7 +27,6 @@ from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.pipeline import verify_pipeline
 from ops.project import ROOT, dags_folder
-from ops.upgrade.database_copy import primary
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ def row_each_second(name: str) -> Iterator[Callable[[], list[str]]]:
     with tempfile.TemporaryFile("w+") as statements, tempfile.NamedTemporaryFile("r") as output:
         statements.write(WRITE)
         statements.seek(0)
-        command = ["docker", "exec", "--interactive", primary(name), *psql]
+        command = ["docker", "exec", "--interactive", data_tier.writable_postgres(compose.instances(name)), *psql]
         with subprocess.Popen(command, stdin=statements, stdout=output, stderr=subprocess.DEVNULL) as child:
 
             def written() -> list[str]:
