@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_ha.maintenance import rows
-from tests.unit.maintenance.test_log_files import KEPT
+from tests.retention_limits import LIMITS
 
 GO_WITH_A_RUN = {"deadline", "task_instance", "task_instance_history", "task_reschedule", "xcom"}
 STAY = {
@@ -21,7 +21,7 @@ def test_each_table_of_airflows_own_command_is_considered():
     """A table that a new version adds needs a decision."""
     from airflow.utils.db_cleanup import config_dict
 
-    ours = {rule.table: rule for rule in rows.metadata_rules(KEPT, [])}
+    ours = {rule.table: rule for rule in rows.metadata_rules(LIMITS, [])}
     assert set(config_dict) - GO_WITH_A_RUN - STAY.keys() - {"session"} == ours.keys() - {"session"}
     other_age = {"dag_run"}  # the end of a run: one that ran for 90 days is not old at its end
     assert {
