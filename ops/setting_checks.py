@@ -202,6 +202,7 @@ KINDS: Final[dict[str, Kind]] = {
     "BACKUP_FOLDER": MOUNTED_PATH,
     "BACKUP_FULL_DAYS": integer(1, 90, "a number of days, 1 to 90"),
     "BACKUP_INCREMENTAL_HOURS": integer(1, 720, "a number of hours, 1 to 720"),
+    "BACKUP_VERIFY_DAYS": integer(0, 90, "a number of days, 0 to 90; 0 for never"),
     "BACKUP_KEEP": integer(1, 1000, "how many full backups are kept, 1 to 1000"),
     "BACKUP_WAL_SECONDS": integer(10, 3600, "a number of seconds, 10 to 3600"),
     "BACKUP_WAL_LIMIT": matching(r"[1-9]\d{0,5}(MiB|GiB|TiB)", "a size such as 512MiB or 8GiB"),

@@ -1,11 +1,13 @@
-"""Backs up Postgres with pgBackRest by age, and serves the state of backups and of the archive to Prometheus.
+"""Backs up Postgres with pgBackRest by age, verifies backups, and serves their state and the archive's to Prometheus.
 
-    backup_database.py              the service
-    backup_database.py now [full]   make a backup now and print its label; exit code 75 beside a replica
+    backup_database.py                  the service
+    backup_database.py now [full]       make a backup now and print its label; exit code 75 beside a replica
+    backup_database.py verified LABEL   record the problems of a backup from standard input; exit code 75 as above
 
 Under Patroni one service runs beside each node, and only the one beside the primary acts: after a failover the other
 continues, and makes the backup that was interrupted. pgBackRest itself removes backups that are older than the kept
-full ones, and refuses a second backup at the same time.
+full ones, and refuses a second backup at the same time. What a backup has, and its verification, are annotations of it
+in the repository, so they go with it.
 """
 
 from __future__ import annotations
@@ -13,17 +15,32 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import restore_check
 from backup_service import QUERY_SECONDS, RETRY_SECONDS, EngineError, Service, log, loop, write_labels
 
 PASSWORD: Final = Path("/run/secrets/postgres_superuser_password")
 REPLICA: Final = 75
 MISSING_STANZA: Final = (1, 2)
 """pgBackRest's status codes of a repository without this database, or without a backup of it."""
+LAST_SUCCESS: Final = "airflow_ha_backup_last_success_timestamp_seconds"
+FIGURES: Final = "airflow-ha-figures"
+VERIFICATION: Final = "airflow-ha-verification"
+ANNOTATIONS: Final = (FIGURES, VERIFICATION)
+"""The names of annotations of a backup; their values are JSON."""
+LOCKED: Final = "[050]"
+"""pgBackRest's error while another of its processes works."""
+LOCK_SECONDS: Final = 600.0
+LOCK_POLL_SECONDS: Final = 5.0
+FIGURES_SECONDS: Final = 600.0
+"""The time limit of counting rows."""
+VERIFY_RETRY_SECONDS: Final = 3600.0
+"""The wait after a verification that could not begin or be recorded, such as for disk space."""
 STATE_QUERY: Final = """
 SELECT (SELECT system_identifier FROM pg_control_system()), pg_is_in_recovery(),
        (SELECT timeline_id FROM pg_control_checkpoint()),
@@ -42,7 +59,11 @@ class Backup:
         stopped: When it was complete, seconds since the epoch.
         timeline: The timeline of Postgres that it was made on.
         is_damaged: Whether a page failed its checksum.
-        size: Bytes that the backup takes in the repository, with those that it refers to.
+        size: Bytes of the database.
+        stored: Bytes that the backup adds to the repository.
+        figures: What it has, of figures.sql; empty if that is unknown.
+        verified: When a restore of it was last checked, seconds since the epoch; 0 if it never was.
+        problems: What that found.
     """
 
     label: str
@@ -51,6 +72,10 @@ class Backup:
     timeline: int
     is_damaged: bool
     size: int
+    stored: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
+    verified: float = 0.0
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,10 +111,11 @@ class Database:
 
 @dataclass(frozen=True)
 class Plan:
-    """The ages in seconds at which the next backup is due."""
+    """The ages in seconds at which the next backup, and the next verification, is due; None for no verification."""
 
     full: float
     incremental: float
+    verification: float | None = None
 
 
 def parse_repository(text: str) -> Repository:
@@ -97,23 +123,31 @@ def parse_repository(text: str) -> Repository:
     # A wrong passphrase puts bytes of the encrypted file into the message.
     (stanza,) = json.loads(text, strict=False)
     status = stanza["repo"][0]["status"]
-    backups = [
-        Backup(
-            label=backup["label"],
-            kind=backup["type"],
-            stopped=backup["timestamp"]["stop"],
-            timeline=int(backup["archive"]["start"][:8], 16),
-            is_damaged=bool(backup.get("error")),
-            size=backup["info"]["repository"].get("size", 0),
-        )
-        for backup in stanza["backup"]
-    ]
+    backups = [parse_backup(backup) for backup in stanza["backup"]]
     if status["code"] in MISSING_STANZA:
         problem = ""
     else:
         problem = "" if status["code"] == 0 else status["message"].splitlines()[0]
     system_id = str(stanza["db"][-1]["system-id"]) if stanza["db"] else ""
     return Repository(backups, problem, status["code"] == MISSING_STANZA[0], system_id)
+
+
+def parse_backup(backup: dict[str, Any]) -> Backup:
+    """Return a backup from pgBackRest's entry."""
+    notes = {name: json.loads(value) for name, value in backup.get("annotation", {}).items() if name in ANNOTATIONS}
+    verification = notes.get(VERIFICATION, {})
+    return Backup(
+        label=backup["label"],
+        kind=backup["type"],
+        stopped=backup["timestamp"]["stop"],
+        timeline=int(backup["archive"]["start"][:8], 16),
+        is_damaged=bool(backup.get("error")),
+        size=backup["info"].get("size", 0),
+        stored=backup["info"]["repository"].get("delta", 0),
+        figures=notes.get(FIGURES, {}),
+        verified=verification.get("at", 0.0),
+        problems=tuple(verification.get("problems", ())),
+    )
 
 
 def parse_database(text: str) -> Database:
@@ -152,9 +186,42 @@ def due_at(backups: list[Backup], plan: Plan, started: float) -> float:
     return min(full[-1] + plan.full, backups[-1].stopped + plan.incremental) if full else started
 
 
+def to_verify(backups: list[Backup], now: float, plan: Plan) -> Backup | None:
+    """Return the newest backup if a verification is due, otherwise None.
+
+    None either for a backup of before Airflow's first start: a restore of it would prove little.
+    """
+    if plan.verification is None or not backups or backups[-1].figures.get("rows") == {}:
+        return None
+    return backups[-1] if now - max(backup.verified for backup in backups) >= plan.verification else None
+
+
+def verification_metrics(backups: list[Backup], plan: Plan) -> dict[str, float]:
+    """Return the metrics of the verifications; none while they are off.
+
+    Without a verified restore its time is that of the oldest backup. An older backup that is verified later does not
+    end the failure of a newer one.
+    """
+    if plan.verification is None or not backups:
+        return {}
+    checked_backups = [backup for backup in backups if backup.verified]
+    good = [backup.verified for backup in checked_backups if not backup.problems]
+    metrics = {
+        "airflow_ha_backup_verification_failed": float(bool(checked_backups and checked_backups[-1].problems)),
+        "airflow_ha_backup_verification_interval_seconds": plan.verification,
+        "airflow_ha_backup_unverified_since_timestamp_seconds": max(good, default=backups[0].stopped),
+    }
+    return metrics | ({"airflow_ha_backup_last_verified_restore_timestamp_seconds": max(good)} if good else {})
+
+
 def plan_of(environment: dict[str, str]) -> Plan:
     """Return the plan of the settings."""
-    return Plan(int(environment["FULL_DAYS"]) * 86400.0, int(environment["INCREMENTAL_HOURS"]) * 3600.0)
+    days = int(environment["VERIFY_DAYS"])
+    return Plan(
+        full=int(environment["FULL_DAYS"]) * 86400.0,
+        incremental=int(environment["INCREMENTAL_HOURS"]) * 3600.0,
+        verification=days * 86400.0 if days else None,
+    )
 
 
 def measured(repository: Repository) -> dict[str, float]:
@@ -164,12 +231,9 @@ def measured(repository: Repository) -> dict[str, float]:
     return {
         "airflow_ha_backup_repository_up": float(not repository.problem),
         "airflow_ha_backup_sets": float(len(repository.backups)),
+        "airflow_ha_backup_stored_bytes": float(sum(backup.stored for backup in repository.backups)),
         "airflow_ha_backup_damaged": float(any(backup.is_damaged for backup in repository.backups)),
-        **{
-            f'airflow_ha_backup_last_success_timestamp_seconds{{kind="{kind}"}}': float(times[-1])
-            for kind, times in stopped.items()
-            if times
-        },
+        **{f'{LAST_SUCCESS}{{kind="{kind}"}}': float(times[-1]) for kind, times in stopped.items() if times},
     }
 
 
@@ -182,6 +246,8 @@ class Backups:
         self.environment = {"PGPASSWORD": PASSWORD.read_text(encoding="utf-8").strip(), "PGCONNECT_TIMEOUT": "5"}
         self.started = time.time()
         self.retry_at = 0.0
+        self.verify_at = 0.0
+        self.verification: threading.Thread | None = None
 
     def database(self) -> Database:
         """Return the state of Postgres."""
@@ -203,11 +269,74 @@ class Backups:
         if repository.is_new:
             self.service.run("pgbackrest", "stanza-create", environment=self.environment)
         started = time.monotonic()
+        before = self.figures()
         self.service.run("pgbackrest", "backup", f"--type={kind}", environment=self.environment)
         labels = [backup.label for backup in self.repository(database).backups]
         write_labels(labels)
+        self.record_figures(labels[-1], before)
         log(f"{labels[-1]}: made in {time.monotonic() - started:.1f} s")
         return labels[-1]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of Airflow's database that a restore must have; empty if they cannot be read.
+
+        A damaged table must not prevent a backup.
+        """
+        query = (*restore_check.PSQL, "--dbname=airflow", f"--file={restore_check.QUERIES / 'figures.sql'}")
+        try:
+            answer = self.service.run(*query, environment=self.environment, seconds=FIGURES_SECONDS).stdout
+        except EngineError as error:
+            log(f"error: cannot count rows: {error}")
+            return {}
+        figures: dict[str, Any] = json.loads(answer)
+        return figures
+
+    def record_figures(self, label: str, before: dict[str, Any]) -> None:
+        """Record the figures of a backup, unless they are unknown; without them its rows are not compared."""
+        if not (after := self.figures() if before else {}):
+            return
+        try:
+            self.annotate(label, FIGURES, restore_check.at_least(before, after))
+        except EngineError as error:
+            log(f"error: {error}")
+
+    def annotate(self, label: str, name: str, value: dict[str, Any]) -> None:
+        """Write an annotation of a backup, in place of its former one; wait for a backup that runs."""
+        command = ("pgbackrest", "annotate", f"--set={label}", f"--annotation={name}={json.dumps(value)}")
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                self.service.run(*command)
+                return
+            except EngineError as error:
+                if LOCKED not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOCK_POLL_SECONDS)
+
+    def record(self, label: str, problems: list[str]) -> None:
+        """Record a verification."""
+        self.annotate(label, VERIFICATION, {"at": time.time(), "problems": problems[: restore_check.MOST_PROBLEMS]})
+        log(f"{label}: {'; '.join(problems) or 'verified, a restore has no problem'}")
+
+    def verify(self, backup: Backup) -> None:
+        """Verify a backup and record that, unless this node is no longer the primary."""
+        self.verify_at = time.monotonic() + VERIFY_RETRY_SECONDS
+        log(f"{backup.label}: verification starts")
+        try:
+            problems = restore_check.check(self.service, backup.label, backup.size, backup.figures)
+            if not self.database().is_replica:
+                self.record(backup.label, problems)
+        except EngineError as error:
+            log(f"error: {error}")
+
+    def start_verification(self, backups: list[Backup]) -> None:
+        """Start a verification in the background if one is due: backups and metrics must not wait for it."""
+        is_running = self.verification is not None and self.verification.is_alive()
+        if is_running or time.monotonic() < self.verify_at:
+            return
+        if backup := to_verify(backups, time.time(), self.plan):
+            self.verification = threading.Thread(target=self.verify, args=(backup,), daemon=True)
+            self.verification.start()
 
     def measure(self, repository: Repository) -> None:
         """Update the metrics of the repository.
@@ -216,6 +345,7 @@ class Backups:
         """
         due_time = due_at(repository.backups, self.plan, self.started)
         self.service.metrics |= measured(repository) | {"airflow_ha_backup_due_timestamp_seconds": due_time}
+        self.service.metrics |= verification_metrics(repository.backups, self.plan)
 
     def tick(self) -> None:
         """Update the metrics, and make a backup if one is due.
@@ -257,6 +387,8 @@ class Backups:
                 self.retry_at = time.monotonic() + RETRY_SECONDS
                 raise
             self.measure(self.repository(database))
+        else:
+            self.start_verification(repository.backups)
         self.service.metrics["airflow_ha_backup_engine_up"] = 1.0
 
 
@@ -277,8 +409,24 @@ def make_now(kind: str) -> int:
     return 0
 
 
+def record_now(label: str) -> int:
+    """Record the problems in standard input as a verification, and return the exit code."""
+    backups = Backups(Service())
+    try:
+        if backups.database().is_replica:
+            return REPLICA
+        backups.record(label, json.load(sys.stdin))
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["now"]:
         sys.exit(make_now("full" if "full" in sys.argv else "incr"))
+    if sys.argv[1:2] == ["verified"]:
+        sys.exit(record_now(sys.argv[2]))
     service = Service()
+    restore_check.remove()  # what a killed service left
     loop(service, Backups(service).tick)

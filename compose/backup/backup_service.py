@@ -47,11 +47,13 @@ class Service:
         metrics: The value of each metric, by its name with labels.
         ticked: When the loop last completed, on the monotonic clock.
         engines: How many engines work now.
+        lock: Held while `engines` changes.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     ticked: float = field(default_factory=time.monotonic)
     engines: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_alive(self) -> bool:
         """Return whether the loop completes, or waits for an engine."""
@@ -69,7 +71,8 @@ class Service:
         Raises:
             EngineError: It exited with another code than the allowed ones, or ran for longer than `seconds`.
         """
-        self.engines += 1
+        with self.lock:
+            self.engines += 1
         try:
             result = subprocess.run(
                 command,
@@ -84,7 +87,8 @@ class Service:
         except subprocess.TimeoutExpired as error:
             raise EngineError(f"{command[0]} did not end within {seconds:.0f} s") from error
         finally:
-            self.engines -= 1
+            with self.lock:
+                self.engines -= 1
             self.ticked = time.monotonic()
         if result.returncode not in allowed:
             text = reason(result.stderr + result.stdout)

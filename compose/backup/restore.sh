@@ -2,10 +2,10 @@
 # usage: restore.sh OPTION…
 # Restores the database into the folder `restored` of the volume, beside the current one in `pgdata`, recovers it with
 # the log of the repository, and stops it. OPTION: of `pgbackrest restore`, which names the backup and the target.
-# Prints the time of the last transaction.
+# Prints the time of the last transaction. restore_check.py sets another folder, and options of Postgres.
 set -euo pipefail
 
-data=/var/lib/postgresql/data
+data=${RESTORE_FOLDER:-/var/lib/postgresql/data}
 export PGBACKREST_PG1_PATH=$data/restored
 umask 077
 
@@ -26,6 +26,7 @@ pgbackrest restore "$@" >&2
 # No archive: the repository must not know a timeline that is given up. No socket but our own. Without hot_standby the
 # limits of the former server do not matter, and the server answers only once it is recovered.
 options="-c config_file=/etc/postgresql/airflow-ha.conf -c archive_mode=off -c hot_standby=off -c listen_addresses=''"
+options+=" ${RESTORE_SERVER_OPTIONS:-}"
 server --timeout=86400 --log=/tmp/server.log --options="$options -c unix_socket_directories=/tmp" start || true
 until [ "$(sql 'SELECT pg_is_in_recovery()' 2>/dev/null)" = f ]; do
   if ! pg_ctl --pgdata="$data/restored" status >/dev/null; then

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,19 @@ WRONG_PASSPHRASE: Final = ("[FormatError]", "[CryptoError]", "[JsonFormatError]"
 """pgBackRest reads a file of the repository with another passphrase as one without meaning."""
 EMPTY: Final = (1, 2)
 """pgBackRest's status codes of a repository that has no backup."""
+
+
+FIGURES: Final = "airflow-ha-figures"
+VERIFICATION: Final = "airflow-ha-verification"
+"""The annotations of a backup that compose/backup/backup_database.py writes."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A restore of a backup that was checked: when, and the problems that it had."""
+
+    at: datetime
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class BackupSet:
         stored: Bytes in the repository, with the backups that it refers to.
         is_damaged: Whether a page of the database failed its checksum.
         files: The snapshot of its files; empty if there is none.
+        rows: Of tables that a restore must have at least; empty if they were not recorded.
+        verification: The last one; None if there was none.
     """
 
     label: str
@@ -41,6 +56,8 @@ class BackupSet:
     stored: int
     is_damaged: bool = False
     files: str = ""
+    rows: dict[str, int] = field(default_factory=dict)
+    verification: Verification | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ def parse_set(backup: dict[str, Any], files: dict[str, str]) -> BackupSet:
         backup: The entry.
         files: The snapshot of each label.
     """
-    times = backup["timestamp"]
+    times, notes = backup["timestamp"], backup.get("annotation", {})
     return BackupSet(
         label=backup["label"],
         kind=backup["type"],
@@ -98,7 +115,15 @@ def parse_set(backup: dict[str, Any], files: dict[str, str]) -> BackupSet:
         stored=backup["info"]["repository"].get("size", 0),
         is_damaged=bool(backup.get("error")),
         files=files.get(backup["label"], ""),
+        rows=json.loads(notes.get(FIGURES, "{}")).get("rows", {}),
+        verification=parse_verification(notes[VERIFICATION]) if VERIFICATION in notes else None,
     )
+
+
+def parse_verification(note: str) -> Verification:
+    """Return the verification in an annotation."""
+    value = json.loads(note)
+    return Verification(datetime.fromtimestamp(value["at"], UTC), tuple(value["problems"]))
 
 
 def unreadable(message: str) -> StackError:

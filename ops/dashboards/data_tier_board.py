@@ -125,6 +125,46 @@ DATA_TIER = Dashboard(
         ),
         (
             Panel(
+                "Backups: since the last one",
+                "How old is the newest backup of the database? The older it is, the more log a restore has to replay.",
+                "value",
+                (Query('time() - max(airflow_ha_backup_last_success_timestamp_seconds{kind="any"})'),),
+                unit="s",
+                steps=((None, "green"), (25 * 3600, "orange"), (48 * 3600, "red")),
+                width=5,
+                runbook="BackupOverdue",
+            ),
+            Panel(
+                "Backups: since the last verified restore",
+                "When was a backup last restored and checked? Without that nobody knows whether they can be restored.",
+                "value",
+                (Query("time() - max(airflow_ha_backup_last_verified_restore_timestamp_seconds)"),),
+                unit="s",
+                steps=((None, "green"), (8 * 86400, "orange"), (14 * 86400, "red")),
+                width=5,
+                runbook="BackupUnverified",
+            ),
+            Panel(
+                "Backups: lag of the archive",
+                "How much would the loss of Postgres' disk lose now? Above 5 minutes the repository does not take the "
+                "log.",
+                "lines",
+                (Query("max(airflow_ha_backup_archive_lag_seconds)", "lag"),),
+                unit="s",
+                width=7,
+                runbook="BackupArchiveLags",
+            ),
+            Panel(
+                "Backups: size in the repository",
+                "How fast do the backups of the database grow? Their log and the files come on top.",
+                "lines",
+                (Query("max(airflow_ha_backup_stored_bytes)", "backups"),),
+                unit="bytes",
+                width=7,
+            ),
+        ),
+        (
+            Panel(
                 "Redis: commands and clients",
                 "How high is the broker's load, and are clients connected? Every worker and scheduler has a few "
                 "connections.",

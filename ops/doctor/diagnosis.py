@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ops import compose, preflight, settings_file
 from ops.doctor import (
+    backups,
     before_up,
     broker,
     changes,
@@ -61,6 +62,7 @@ SOURCES: Final = (
             changes.replaced_database,
         ),
     ),
+    Source("backups", "a running stack", backups.gather, (backups.verification,)),
     Source("containers", "a running stack", containers.gather, (containers.restarts, containers.killed)),
     Source(
         "status",

@@ -22,6 +22,7 @@ from ops.project import Project
 from tests.images.conftest import ROOT, docker
 
 SERVICES = ("postgres", "backup", "backup-files")
+SCHEMA = "CREATE TABLE alembic_version AS SELECT 'a'::text AS version_num; CREATE TABLE dag AS SELECT 1 AS id"
 
 
 @contextmanager
@@ -104,6 +105,40 @@ def test_a_backup_now_adds_an_incremental_set_with_files(project, settings):
     saved = json.loads(repository.run(place, repository.FILES_USER, *dump).stdout)
     assert saved["fernet_key"] == secrets_store.read(project, "fernet_key")
     assert not saved.keys() & set(backup_config.NEVER_IN_A_SET)
+
+
+def test_a_restore_of_the_newest_backup_is_verified_without_a_command(project, settings):
+    query(settings, SCHEMA)
+    label = creation.make(settings, print)
+    verified = wait(lambda: contents(project, settings).sets[-1].verification, 180)
+    assert verified.problems == (), label
+    wait(lambda: metrics(settings, "backup").get("airflow_ha_backup_last_verified_restore_timestamp_seconds"))
+    folders = docker("exec", container(settings, "backup"), "ls", "/var/lib/postgresql/postgres").output.split()
+    assert folders == [], "the restored database is removed"
+
+
+VERIFY_NEWEST = """
+from backup_database import Backups, Service
+backups = Backups(Service())
+backups.verify(backups.repository(backups.database()).backups[-1])
+"""
+
+
+def test_damage_and_lost_rows_fail_the_verification(project, settings):
+    function = "CREATE OR REPLACE FUNCTION changing(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT {} * $1'"
+    query(settings, f"{function.format(1)}; CREATE INDEX damaged ON dag (changing(id)); {function.format(-1)}")
+    label = creation.make(settings, print)
+    figures = json.dumps({"revision": "a", "rows": {"dag": 2}})
+    note = ("pgbackrest", "annotate", f"--set={label}", f"--annotation=airflow-ha-figures={figures}")
+    result = data_tier.execute(container(settings, "backup"), *note)
+    assert result.returncode == 0, result.stderr
+    verify = ("env", "PYTHONPATH=/usr/local/lib/backup", "python3", "-c", VERIFY_NEWEST)
+    result = data_tier.execute(container(settings, "backup"), *verify)
+    newest = contents(project, settings).sets[-1]
+    assert newest.verification, result
+    found = [problem.partition(":")[0] for problem in newest.verification.problems]
+    assert found == ["airflow.damaged", "dag has 1 rows, it had 2 at the backup"], newest.verification.problems
+    query(settings, "DROP INDEX damaged")
 
 
 def test_the_log_reaches_the_repository_within_its_interval(settings):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ops import compose, data_tier, settings_file
-from ops.backup import repository, restoration
+from ops.backup import creation, repository, restoration
 from ops.backup.restoration import Restoration
 from ops.backup.sets import BackupSet, choose
 from ops.errors import StackError
@@ -81,6 +81,15 @@ def test_only_the_service_beside_the_primary_backs_up(project, settings):
     wait(lambda: in_sync(settings))
     (first,) = wait(lambda: sets(project, settings), 180)
     assert first.kind == "full"
+
+
+def test_a_backup_is_verified_beside_the_primary(project, settings):
+    query(
+        settings, "CREATE TABLE alembic_version AS SELECT 'a'::text AS version_num; CREATE TABLE dag AS SELECT 1 AS id"
+    )
+    label = creation.make(settings, print)
+    newest = wait(lambda: next((each for each in sets(project, settings) if each.verification), None), 180)
+    assert (newest.label, newest.rows, newest.verification.problems) == (label, {"dag": 1}, ())
 
 
 def test_after_a_failover_the_other_service_backs_up(project, settings):

@@ -7,5 +7,5 @@ After a restore nothing runs by surprise. `python -m airflow_ha.restored hold` r
 - **Tries that the restored past holds as queued or running** are settled by the rules in unfinished.py.
 - **Runs between the restored time and now** are listed with what Airflow will do about them (missed_runs.py).
 
-verification.py checks a restored database in a throw-away stack.
+verification.py checks the restored database, before a restore gives up the replaced one, and in a throw-away stack.
 """

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import NullPool, create_engine, func, inspect, make_url, select, table, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
-TABLES: Final = (
-    "ab_role",
-    "ab_user",
-    "asset",
-    "asset_event",
-    "backfill",
-    "connection",
-    "dag",
-    "dag_run",
-    "dag_version",
-    "log",
-    "serialized_dag",
-    "slot_pool",
-    "task_instance",
-    "task_instance_history",
-    "variable",
-    "xcom",
-)
-"""The tables whose rows are counted: what an operator would miss. Others hold what the next minutes create again."""
-
+QUERIES: Final = Path(__file__).with_name("queries")
+FIGURES: Final = text((QUERIES / "figures.sql").read_text(encoding="utf-8"))
+DAMAGE: Final = text((QUERIES / "damage.sql").read_text(encoding="utf-8"))
+"""Also run by the backup services (compose/backup/restore_check.py)."""
 DATABASES: Final = text("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname")
-INDEXES: Final = text(
-    "SELECT c.oid::regclass::text, c.oid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-    " JOIN pg_am a ON a.oid = c.relam"
-    " WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisready AND i.indisvalid"
-)
-"""As in https://www.postgresql.org/docs/current/amcheck.html"""
-CHECK_INDEX: Final = text("SELECT bt_index_check(index => CAST(:oid AS oid)::regclass, heapallindexed => true)")
-CHECK_HEAPS: Final = text(
-    "SELECT c.oid::regclass::text, h.blkno, h.msg FROM pg_class c, LATERAL verify_heapam(relation => c.oid) h"
-    " WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'"
-)
-"""Tables, their TOAST tables included."""
-
 ENCRYPTED: Final = text("""
 SELECT 'the password of connection ' || conn_id, password FROM connection WHERE is_encrypted AND password <> ''
 UNION ALL SELECT 'the extra of connection ' || conn_id, extra FROM connection WHERE is_extra_encrypted AND extra <> ''
@@ -62,26 +35,32 @@ ORDER BY 1
 
 
 def check(session: Session, superuser_url: str) -> dict[str, Any]:
-    """Return the problems of the metadata database, and the figures to compare with those of the backup.
+    """Return each check with its problems, all problems, and the figures to compare with those of the backup.
 
     Args:
         session: Of the metadata database.
         superuser_url: Of Postgres; empty for an external one, whose pages and indexes are then not checked.
     """
-    damaged = damage(superuser_url) if superuser_url else []
     encrypted = session.execute(ENCRYPTED).all()
-    unreadable = [name for name, token in encrypted if not is_decryptable(token)]
+    checks = [
+        timed("schema", migration_problems),
+        *([timed("pages and indexes", partial(damage, superuser_url))] if superuser_url else []),
+        timed("encrypted values", partial(unreadable, encrypted)),
+    ]
     return {
-        "revision": session.scalar(text("SELECT version_num FROM alembic_version")),
-        "rows": count_rows(session),
+        **session.execute(FIGURES).scalar_one(),
         "encrypted": len(encrypted),
         "amcheck": bool(superuser_url),
-        "problems": [
-            *migration_problems(),
-            *damaged,
-            *(f"cannot decrypt {name}: it was encrypted with another Fernet key" for name in unreadable),
-        ],
+        "checks": checks,
+        "problems": [problem for each in checks for problem in each["problems"]],
     }
+
+
+def timed(name: str, find_problems: Callable[[], list[str]]) -> dict[str, Any]:
+    """Return the name of a check, its problems, and the seconds that it took."""
+    started = time.monotonic()
+    problems = find_problems()
+    return {"check": name, "seconds": round(time.monotonic() - started, 1), "problems": problems}
 
 
 def migration_problems() -> list[str]:
@@ -95,14 +74,6 @@ def migration_problems() -> list[str]:
     return []
 
 
-def count_rows(session: Session) -> dict[str, int]:
-    """Return the number of rows of each table of TABLES that exists."""
-    existing = set(inspect(session.connection()).get_table_names())
-    return {
-        name: session.scalar(select(func.count()).select_from(table(name))) or 0 for name in TABLES if name in existing
-    }
-
-
 def damage(superuser_url: str) -> list[str]:
     """Return what amcheck reports of every table and B-tree index of all databases."""
     with create_engine(superuser_url, poolclass=NullPool).connect() as connection:
@@ -114,18 +85,16 @@ def damage_of(database: str, superuser_url: str) -> list[str]:
     """Return what amcheck reports of one database."""
     url = make_url(superuser_url).set(database=database)
     with create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool).connect() as connection:
-        connection.execute(text("CREATE EXTENSION IF NOT EXISTS amcheck"))
-        heaps = [f"{database}.{name}, page {page}: {reason}" for name, page, reason in connection.execute(CHECK_HEAPS)]
-        return heaps + [f"{database}.{name}: {reason}" for name, reason in damaged_indexes(connection)]
+        return list(connection.scalars(DAMAGE))
 
 
-def damaged_indexes(connection: Connection) -> Iterator[tuple[str, str]]:
-    """Yield the name of each damaged index, and the reason: amcheck ends at the first problem of an index."""
-    for name, oid in connection.execute(INDEXES).all():
-        try:
-            connection.execute(CHECK_INDEX, {"oid": oid})
-        except DBAPIError as error:
-            yield name, str(error.orig).strip()
+def unreadable(encrypted: Sequence[Row[Any]]) -> list[str]:
+    """Return a problem for each value that the Fernet key does not decrypt."""
+    return [
+        f"cannot decrypt {name}: it was encrypted with another Fernet key"
+        for name, token in encrypted
+        if not is_decryptable(token)
+    ]
 
 
 def is_decryptable(token: str) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -22,12 +23,15 @@ from backup_database import (
     measured,
     parse_database,
     parse_repository,
+    to_verify,
+    verification_metrics,
 )
 from backup_files import by_label
 from backup_service import EngineError, Service, existing_labels, exposition, reason, write_labels
+from restore_check import at_least, lost, problems
 
 DAY = 86400
-PLAN = Plan(full=7 * DAY, incremental=DAY)
+PLAN = Plan(full=7 * DAY, incremental=DAY, verification=7 * DAY)
 NOW = 100.0 * DAY
 
 
@@ -79,14 +83,29 @@ ENTRY = {
     "timestamp": {"start": 1, "stop": 2},
     "archive": {"start": "0000000A0000000000000003"},
     "error": True,
-    "info": {"repository": {"size": 7}},
+    "info": {"size": 7, "repository": {"delta": 3}},
+    "annotation": {
+        "airflow-ha-figures": '{"revision": "a", "rows": {"dag": 2}}',
+        "airflow-ha-verification": '{"at": 9.5, "problems": ["x"]}',
+        "of-an-operator": "text",
+    },
 }
 
 
-def test_backups_are_read_with_their_timeline():
-    assert parse_repository(information(backups=(ENTRY,))) == Repository(
-        [Backup("20261129-201659F", "full", 2, 10, is_damaged=True, size=7)], "", system_id="7"
+def test_backups_are_read_with_their_timeline_and_annotations():
+    backup = Backup(
+        "20261129-201659F",
+        "full",
+        stopped=2,
+        timeline=10,
+        is_damaged=True,
+        size=7,
+        stored=3,
+        figures={"revision": "a", "rows": {"dag": 2}},
+        verified=9.5,
+        problems=("x",),
     )
+    assert parse_repository(information(backups=(ENTRY,))) == Repository([backup], "", system_id="7")
 
 
 @pytest.mark.parametrize(("system_id", "is_usable"), [("", True), ("7", True), ("8", False)])
@@ -155,6 +174,7 @@ def answers(monkeypatch, tmp_path) -> dict[str, str | EngineError]:
     monkeypatch.setattr(backup_database, "write_labels", lambda _: None)
     monkeypatch.setenv("FULL_DAYS", "7")
     monkeypatch.setenv("INCREMENTAL_HOURS", "24")
+    monkeypatch.setenv("VERIFY_DAYS", "0")
     given: dict[str, str | EngineError] = {"psql": "7|f|1|3\n", "pgbackrest info": information()}
 
     def run(_: Service, *command: str, **_options: object) -> subprocess.CompletedProcess[str]:
@@ -205,3 +225,90 @@ def test_a_failed_backup_is_shown_until_one_succeeds(answers):
 def test_a_replica_shows_no_state_of_the_engine(answers):
     answers["psql"] = "7|t|10|0\n"
     assert tick(Backups(Service())) == {"active": 0.0}
+
+
+def verified(backup: Backup, days_ago: float = 0, problems: tuple[str, ...] = (), rows: int = 1) -> Backup:
+    at = NOW - days_ago * DAY if days_ago else 0.0
+    return replace(backup, figures={"rows": {"dag": rows} if rows else {}}, verified=at, problems=problems)
+
+
+@pytest.mark.parametrize(
+    ("backups", "is_due"),
+    [
+        ([], False),
+        ([verified(made("full", 1))], True),
+        ([verified(made("full", 1), rows=0)], False),
+        ([made("full", 1)], True),
+        ([verified(made("full", 6), 5), verified(made("incr", 1))], False),
+        ([verified(made("full", 6), 5, ("damaged",)), verified(made("incr", 1))], False),
+        ([verified(made("full", 9), 8), verified(made("incr", 1))], True),
+    ],
+)
+def test_the_newest_backup_is_verified_by_the_last_ones_age(backups, is_due):
+    assert to_verify(backups, NOW, PLAN) == (backups[-1] if is_due else None)
+    assert to_verify(backups, NOW, replace(PLAN, verification=None)) is None
+
+
+def test_a_failed_verification_leaves_the_age_of_the_last_good_one():
+    backups = [verified(made("full", 9), 8), verified(made("incr", 1), 0.5, ("damaged",))]
+    metrics = verification_metrics(backups, PLAN)
+    assert metrics["airflow_ha_backup_verification_failed"] == 1.0
+    assert metrics["airflow_ha_backup_unverified_since_timestamp_seconds"] == NOW - 8 * DAY
+    assert metrics["airflow_ha_backup_last_verified_restore_timestamp_seconds"] == NOW - 8 * DAY
+
+
+def test_an_older_backup_that_is_verified_later_ends_no_failure():
+    backups = [verified(made("full", 9), 0.1), verified(made("incr", 1), 0.5, ("damaged",))]
+    assert verification_metrics(backups, PLAN)["airflow_ha_backup_verification_failed"] == 1.0
+
+
+def test_without_a_verification_its_age_counts_from_the_oldest_backup():
+    metrics = verification_metrics([made("full", 3), made("incr", 1)], PLAN)
+    assert metrics["airflow_ha_backup_unverified_since_timestamp_seconds"] == NOW - 3 * DAY
+    assert "airflow_ha_backup_last_verified_restore_timestamp_seconds" not in metrics
+    assert verification_metrics([made("full", 3)], replace(PLAN, verification=None)) == {}
+
+
+def test_rows_that_come_or_go_during_a_backup_are_not_expected():
+    before = {"revision": "a", "rows": {"log": 10, "dag": 5, "gone": 1}}
+    after = {"revision": "b", "rows": {"log": 4, "dag": 6}}
+    assert at_least(before, after) == {"revision": "b", "rows": {"log": 4, "dag": 5, "gone": 0}}
+
+
+def test_damage_lost_rows_and_another_schema_are_problems():
+    answers = {"postgres": "airflow\npostgres", "airflow": "airflow.i: bad"}
+    restored = json.dumps({"revision": "b", "rows": {"dag": 1}})
+
+    def ask(database: str, query: str) -> str:
+        return (
+            restored
+            if query.endswith("figures.sql")
+            else answers[database]
+            if "damage" not in query or (database == "airflow")
+            else ""
+        )
+
+    recorded = {"revision": "a", "rows": {"dag": 2, "log": 0}}
+    found = list(problems(ask, recorded))
+    assert found[0] == "airflow.i: bad"
+    assert found[1:] == list(lost(recorded, json.loads(restored)))
+    assert len(found) == 3
+    assert list(lost({}, json.loads(restored))) == [], "a backup without figures"
+
+
+def test_an_annotation_waits_for_a_backup_that_runs(monkeypatch):
+    answers = [EngineError("pgbackrest failed (exit 50): ERROR: [050]: unable to acquire lock"), None]
+    monkeypatch.setattr(backup_database, "LOCK_POLL_SECONDS", 0.0)
+    backups = backup_database.Backups.__new__(backup_database.Backups)
+    backups.service = Service()
+
+    def run(*_command: str) -> None:
+        if error := answers.pop(0):
+            raise error
+
+    monkeypatch.setattr(backups.service, "run", run)
+    backups.annotate("a", "b", {})
+    assert answers == []
+    answers.append(EngineError("pgbackrest failed (exit 55): unable to load info file"))
+    with pytest.raises(EngineError, match="info file"):
+        backups.annotate("a", "b", {})

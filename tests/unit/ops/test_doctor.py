@@ -10,6 +10,7 @@ import pytest
 from ops import data_tier, preflight
 from ops.compose import Instance
 from ops.doctor import (
+    backups,
     before_up,
     broker,
     changes,
@@ -83,6 +84,19 @@ def test_a_kept_database_is_found_unless_a_restore_needs_it(project, monkeypatch
     assert found(changes.unfinished_restore, facts) == ([("urgent", "restore")] if is_unfinished else [])
     findings = list(changes.replaced_database(facts))
     assert [each.value.partition(", until")[0] for each in findings] == ([] if is_unfinished else ["3,072 MiB"])
+
+
+@pytest.mark.parametrize(
+    ("failed", "days", "urgency"), [(0, 13.9, []), (0, 14.1, ["soon"]), (1, 1, ["urgent"]), (1, 15, ["urgent", "soon"])]
+)
+def test_backups_without_a_verified_restore_are_found(failed, days, urgency):
+    facts = {
+        "airflow_ha_backup_verification_failed": float(failed),
+        "airflow_ha_backup_unverified_since_timestamp_seconds": time.time() - days * backups.DAY,
+        "airflow_ha_backup_verification_interval_seconds": 7 * backups.DAY,
+    }
+    assert [each for each, _ in found(backups.verification, facts)] == urgency
+    assert found(backups.verification, {}) == [], "without the profile backup"
 
 
 def test_pressure_is_read_from_the_kernel(tmp_path):
