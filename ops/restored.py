@@ -24,6 +24,7 @@ SCHEDULER: Final = "scheduler"
 """Has the plugins, whose timetables the stored DAGs may need, and the log-in of Celery's results."""
 MIGRATE: Final = "migrate"
 """Has the log-in of Postgres' superuser."""
+MOST_PROBLEMS: Final = 8
 MONITORS: Final = ("canary_dag", "monitoring_dag")
 """The stack's own DAGs without side effects. Held, they would raise alerts about themselves."""
 
@@ -66,18 +67,38 @@ def check(project: Project) -> dict[str, Any]:
     return run(project, MIGRATE, "check")
 
 
-def fewer_rows(backed_up: Mapping[str, int], restored: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Return the rows at the backup and after the restore, by table that has fewer now.
+def lost_rows(backed_up: Mapping[str, int], restored: Mapping[str, int]) -> list[str]:
+    """Return a problem for each table that has fewer rows than at the backup.
 
     Args:
-        backed_up: `rows` of a check just before the backup. A restore has what was written during the backup too.
+        backed_up: The rows that the backup recorded. A restore has what was written during the backup too.
         restored: `rows` of a check after the restore.
     """
-    return {
-        table: (number, restored.get(table, 0))
+    return [
+        f"{table} has {restored.get(table, 0)} rows, it had {number} at the backup"
         for table, number in backed_up.items()
         if restored.get(table, 0) < number
-    }
+    ]
+
+
+def refuse_problems(project: Project, backed_up: Mapping[str, int]) -> None:
+    """Check the restored database, before it may send its log to the repository.
+
+    Args:
+        project: The stack.
+        backed_up: The rows that the backup recorded; empty to accept any number, as after a restore of a time.
+
+    Raises:
+        StackError: It has problems.
+    """
+    report = check(project)
+    if found := [*report["problems"], *lost_rows(backed_up, report["rows"])]:
+        raise StackError(
+            f"the checks of the restored database found {len(found)} problems:\n" + "\n".join(found[:MOST_PROBLEMS]),
+            hint="choose another backup with --backup ID (./ops/stack backup list shows the verified ones), or accept "
+            "the problems with --accept-problems",
+            code=FAILURE,
+        )
 
 
 def print_report(report: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 1. The database is restored beside the current one, while the stack runs on.
 2. Missing secrets and settings come from the set; on an empty machine DAGs, logs and artifacts too.
 3. The stack stops, the databases are exchanged in one step, Redis is emptied, and the keys of tokens are renewed.
-4. Postgres starts, Airflow's schema is migrated, and DAGs are held before any scheduler starts.
+4. Postgres starts, Airflow's schema is migrated, DAGs are held before any scheduler starts, the database is checked.
 5. The stack starts.
 
 A failure in 3 or 4 exchanges the databases back and starts the stack as it was.
@@ -177,7 +177,7 @@ def change(restoration: Restoration, images: Mapping[str, ResolvedImage], hold: 
     Args:
         restoration: What was restored.
         images: The images of the stack.
-        hold: Holds the DAGs and settles unfinished tasks, with Postgres running and no scheduler.
+        hold: Holds the DAGs, settles unfinished tasks and checks the database, with Postgres running and no scheduler.
 
     Raises:
         StackError: A step failed; the stack has the former database again.
@@ -225,9 +225,10 @@ def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
         exchange_back(restoration)
         if was_running:
             deployment.start(restoration.project, restoration.settings)
+        hint = error.hint if isinstance(error, StackError) else ""
         raise StackError(
             f"cannot start on the restored database: {reason_of(error)}",
-            hint="the stack has its former database again; fix the cause, then run this again",
+            hint=f"the stack has its former database again; {hint or 'fix the cause, then run this again'}",
             code=FAILURE,
         ) from error
 

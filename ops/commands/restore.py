@@ -53,6 +53,9 @@ def restore(
     with_files: Annotated[
         bool, typer.Option("--with-files", help="Also missing DAGs, logs and artifacts, as on an empty machine.")
     ] = False,
+    accept_problems: Annotated[
+        bool, typer.Option("--accept-problems", help="Also a database in which the checks find damage or lost rows.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="No confirmation before a database is lost.")] = False,
 ) -> None:
     """Restore the database from the backups, by default everything that they have.
@@ -88,7 +91,14 @@ def restore(
         restoration.restore_files(planned)
         images = obtain_images(planned.project.root, settings_file.profiles(planned.settings))
         held: dict[str, Any] = {}
-        restoration.change(planned, images, lambda: held.update(restored.hold(planned.project)))
+
+        def hold_and_check() -> None:
+            held.update(restored.hold(planned.project))
+            if not accept_problems:
+                report("checking the restored database")
+                restored.refuse_problems(planned.project, planned.chosen.rows if planned.is_exact else {})
+
+        restoration.change(planned, images, hold_and_check)
         restored.print_report(held)
         print_urls(planned.project, planned.settings)
         stack = shown_command(project, planned.project)

@@ -91,3 +91,16 @@ def test_a_failed_hold_leaves_the_former_database(project, images):
         restoration.change(plan, images, fails)
     assert query(project, "SELECT count(*) FROM variable WHERE key = 'former'") == "1"
     assert query(project, "SHOW archive_command").startswith("pgbackrest")
+
+
+def test_a_damaged_restore_leaves_the_former_database(project, images):
+    function = "CREATE OR REPLACE FUNCTION changing(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT {} * $1'"
+    index = "CREATE TABLE numbers AS SELECT 1 AS n; CREATE INDEX damaged ON numbers (changing(n))"
+    query(project, f"{function.format(1)}; {index}; {function.format(-1)}")
+    plan = planned(project, None)
+    restoration.restore_database(plan)
+    query(project, "DROP INDEX damaged")
+    with pytest.raises(StackError, match="checks of the restored database"):
+        restoration.change(plan, images, lambda: restored.refuse_problems(project, {}))
+    assert query(project, "SELECT count(*) FROM pg_class WHERE relname = 'damaged'") == "0"
+    assert query(project, "SHOW archive_command").startswith("pgbackrest")

@@ -62,7 +62,16 @@ def test_a_command_that_hangs_ends_at_its_limit(project, answer):
 
 
 def test_only_tables_with_fewer_rows_are_reported():
-    assert restored.fewer_rows({"dag": 3, "log": 9, "gone": 1}, {"dag": 3, "log": 8}) == {"log": (9, 8), "gone": (1, 0)}
+    lost = restored.lost_rows({"dag": 3, "log": 9, "gone": 1}, {"dag": 3, "log": 8})
+    assert lost == ["log has 8 rows, it had 9 at the backup", "gone has 0 rows, it had 1 at the backup"]
+
+
+def test_damage_and_lost_rows_refuse_a_restored_database(project, answer):
+    answer("airflow_ha.restored", out=json.dumps({"problems": [], "rows": {"dag": 1}}))
+    restored.refuse_problems(project, {})
+    with pytest.raises(StackError, match="dag has 1 rows, it had 2") as refused:
+        restored.refuse_problems(project, {"dag": 2})
+    assert "--accept-problems" in refused.value.hint
 
 
 def test_a_report_prints_every_value(capsys):
