@@ -1,7 +1,8 @@
-"""A backup that is made now, by the services of the profile `backup`."""
+"""A backup that is made now, and the record of a verification, by the services of the profile `backup`."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from ops import compose, data_tier, settings_file, time_limits
@@ -9,9 +10,12 @@ from ops.errors import FAILURE, StackError
 from ops.services import BACKUP_FILES, BACKUP_NODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from subprocess import CompletedProcess
 
 PROGRAMS: Final = "/usr/local/lib/backup"
+SERVICE_SECONDS: Final = time_limits.ENGINE + time_limits.ENDING
+"""A backup service keeps the former limit itself."""
 REPLICA: Final = 75
 """The exit code of compose/backup/backup_database.py beside a replica."""
 
@@ -27,29 +31,63 @@ def make(settings: Mapping[str, str], report: Callable[[str], None], *, is_full:
     Raises:
         StackError: No backup service runs, or an engine failed or has not ended in time.
     """
-    by_service = compose.instances(settings["COMPOSE_PROJECT_NAME"])
-    nodes = BACKUP_NODES["data-ha" if "data-ha" in settings_file.profiles(settings) else "data"]
-    databases = compose.in_state(by_service, "running", nodes)
-    files = compose.in_state(by_service, "running", [BACKUP_FILES])
-    if not databases or not files:
-        raise StackError("cannot make a backup: its services do not run", hint="run ./ops/stack up")
+    files = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running", [BACKUP_FILES])
+    if not files:
+        raise no_service("make a backup")
     report("backing up the database")
-    kind = ["full"] if is_full else []
-    seconds = time_limits.ENGINE + time_limits.ENDING  # the services keep the limit themselves
-    for container in databases:
-        program = ("python3", f"{PROGRAMS}/backup_database.py", "now", *kind)
-        result = data_tier.execute(container.id, *program, seconds=seconds)
-        if result.returncode != REPLICA:
-            break
+    result = beside_the_primary(settings, "make a backup", "now", *(["full"] if is_full else []))
     if result.returncode != 0:
         raise failure("the database", result.stderr)
     label = result.stdout.split()[-1]
     report(f"{label}: backing up the files")
     program = ("python3", f"{PROGRAMS}/backup_files.py", "now", label)
-    result = data_tier.execute(files[0].id, *program, seconds=seconds)
+    result = data_tier.execute(files[0].id, *program, seconds=SERVICE_SECONDS)
     if result.returncode != 0:
         raise failure("the files", result.stderr)
     return label
+
+
+def record(settings: Mapping[str, str], label: str, problems: Sequence[str]) -> None:
+    """Record a verification of a backup.
+
+    Raises:
+        StackError: No backup service runs, or the repository cannot be written.
+    """
+    what = "record the verification"
+    result = beside_the_primary(settings, what, "verified", label, stdin=json.dumps(list(problems)))
+    if result.returncode != 0:
+        raise StackError(f"cannot {what}: {data_tier.last_line(result.stderr)}", code=FAILURE)
+
+
+def beside_the_primary(
+    settings: Mapping[str, str], what: str, *arguments: str, stdin: str = ""
+) -> CompletedProcess[str]:
+    """Return the result of backup_database.py beside the primary.
+
+    Args:
+        settings: Of .env.
+        what: The purpose, for the error.
+        *arguments: Of backup_database.py.
+        stdin: Its standard input.
+
+    Raises:
+        StackError: No backup service runs.
+    """
+    nodes = BACKUP_NODES["data-ha" if "data-ha" in settings_file.profiles(settings) else "data"]
+    services = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running", nodes)
+    if not services:
+        raise no_service(what)
+    for container in services:
+        program = ("python3", f"{PROGRAMS}/backup_database.py", *arguments)
+        result = data_tier.execute(container.id, *program, stdin=stdin, seconds=SERVICE_SECONDS)
+        if result.returncode != REPLICA:
+            break
+    return result
+
+
+def no_service(what: str) -> StackError:
+    """Return the error of a stack whose backup services do not run."""
+    return StackError(f"cannot {what}: the backup services do not run", hint="run ./ops/stack up")
 
 
 def failure(what: str, output: str) -> StackError:
