@@ -178,6 +178,8 @@ def answers(monkeypatch, tmp_path) -> dict[str, str | EngineError]:
     given: dict[str, str | EngineError] = {"psql": "7|f|1|3\n", "pgbackrest info": information()}
 
     def run(_: Service, *command: str, **_options: object) -> subprocess.CompletedProcess[str]:
+        if any(argument.endswith("figures.sql") for argument in command):
+            return subprocess.CompletedProcess(command, 0, stdout='{"revision": "a", "rows": {}}')
         answer = given.get(command[0], given.get(" ".join(command[:2]), ""))
         if isinstance(answer, EngineError):
             raise answer
