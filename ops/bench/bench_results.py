@@ -29,6 +29,7 @@ from ops.bench.statistics import (
 from ops.bench.targets import OURS, STOCK
 from ops.images.versions import read_images_env, software_version
 from ops.markdown_table import markdown_table
+from ops.services import BACKUP, BACKUP_PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,7 +130,11 @@ PICTURE_LINE: Final = "![Tasks per second and the delay of a first task, by size
 
 
 def read_conditions(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the machine's size and the versions of the software that runs on it."""
+    """Return the machine's size, the versions of the software that runs on it, and the profiles.
+
+    The profile `backup` is no condition of other benches: its own compares a stack with itself.
+    """
+    profiles = settings["COMPOSE_PROFILES"].split(",")
     services = compose.instances(settings["COMPOSE_PROJECT_NAME"])
 
     def version(names: Sequence[str], *command: str) -> str:
@@ -144,7 +149,7 @@ def read_conditions(project: Project, settings: Mapping[str, str]) -> dict[str, 
         "Airflow": software_version(read_images_env(project.root)["AIRFLOW_BASE_IMAGE"]),
         "Postgres": version(("postgres", "patroni-1"), "postgres", "--version"),
         "Redis": version(("redis", "redis-1"), "redis-server", "--version").partition(" sha=")[0],
-        "profiles": settings["COMPOSE_PROFILES"],
+        "profiles": ",".join(each for each in profiles if each not in (BACKUP, *BACKUP_PROFILES.values())),
     }
 
 
