@@ -136,7 +136,7 @@ def test_no_password_is_on_a_command_line(tier, docker):
 
 
 def test_hung_node_is_unreachable_and_does_not_delay_others(tier, docker, monkeypatch):
-    monkeypatch.setattr(data_tier, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(data_tier, "ANSWER_SECONDS", 2.0)
     docker.answer(f"{tier['redis-1']} sh -c", hangs=True)
     states = {node["service"]: node["state"] for node in data_tier.members("airflow-ha")}
     assert states["redis-1"] == "unreachable"
