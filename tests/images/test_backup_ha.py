@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -92,6 +93,23 @@ def test_a_backup_is_verified_beside_the_primary(project, settings):
     assert (newest.label, newest.rows, newest.verification.problems) == (label, {"dag": 1}, ())
 
 
+def test_a_replica_without_data_is_built_from_the_backup(project, settings):
+    query(settings, "CREATE TABLE since AS SELECT 1 AS n")
+    replica = next(node for node, role in members(settings).items() if role == "sync replica")
+    both = (replica, BACKUP_NODES["data-ha"][POSTGRES_NODES.index(replica)])
+    compose.output(project, "rm", "--stop", "--force", *both)
+    assert docker("volume", "rm", f"{settings['COMPOSE_PROJECT_NAME']}_{replica}-data").status == 0
+    compose.output(project, "up", "--detach", "--wait", *both)
+    wait(lambda: in_sync(settings))
+    container = data_tier.running(settings["COMPOSE_PROJECT_NAME"])[replica]
+    assert "replica has been created using pgbackrest" in docker("logs", container).output
+    rows = data_tier.ask(container, "psql", "-U", "postgres", "-Atc", "SELECT count(*) FROM since", "airflow")
+    assert rows == "1", "the log since the backup is there too"
+    # Only the log since the backup comes from the storages: a failover never waits for one.
+    kept = docker("exec", container, "ls", "/var/lib/postgresql/data/pgdata").output
+    assert "built-from-backup" not in kept
+
+
 def test_after_a_failover_the_other_service_backs_up(project, settings):
     wait(lambda: in_sync(settings))
     before, old = sets(project, settings), primary(settings)
@@ -99,6 +117,39 @@ def test_after_a_failover_the_other_service_backs_up(project, settings):
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container).output), signal.SIGKILL)
     wait(lambda: primary_or_none(settings) not in (None, old))
     wait(lambda: len(sets(project, settings)) > len(before), 180)
+    wait(lambda: in_sync(settings))
+
+
+def test_a_failover_during_a_backup_is_followed_by_another_one(project, settings):
+    """The interrupted backup is in no list; the service beside the new primary makes one on its timeline."""
+    wait(lambda: in_sync(settings))
+    wait(lambda: sets(project, settings), 180)
+    query(
+        settings,
+        "CREATE TABLE large AS SELECT md5(n::text) || repeat(md5((-n)::text), 8) FROM generate_series(1, 1500000) n",
+    )
+    before, old = sets(project, settings), primary(settings)
+    service = BACKUP_NODES["data-ha"][POSTGRES_NODES.index(old)]
+    running = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    full = [
+        "docker",
+        "exec",
+        running[service][0].id,
+        "python3",
+        "/usr/local/lib/backup/backup_database.py",
+        "now",
+        "full",
+    ]
+    with subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as backup:
+        copying = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
+        wait(lambda: query(settings, copying) != "0")
+        node = data_tier.running(settings["COMPOSE_PROJECT_NAME"])[old]
+        os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", node).output), signal.SIGKILL)
+        _, reason = backup.communicate(timeout=300)
+    assert backup.returncode == 1, "the backup was interrupted"
+    assert "pgbackrest failed" in reason
+    wait(lambda: primary_or_none(settings) not in (None, old))
+    wait(lambda: set(sets(project, settings)) - set(before), 240)
     wait(lambda: in_sync(settings))
 
 
