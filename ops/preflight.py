@@ -15,6 +15,7 @@ import psutil
 from airflow_ha.sizes import GIB
 from ops import (
     backup_config,
+    backup_storage,
     compose,
     container_limits,
     secrets_store,
@@ -173,6 +174,10 @@ def check_backup(project: Project, settings: Mapping[str, str]) -> None:
     if not (project.secrets / backup_config.PASSPHRASE).exists():
         secrets_store.generate(project)
     backup_config.check_passphrase_is_stored(project, settings)
+    backup_storage.check(project, settings)
+    for name in (backup_storage.KEY, backup_storage.KEY_SECRET):
+        if (project.secrets / name).exists():
+            secrets_store.check_file(project, project.secrets / name)
     if folder := settings.get("BACKUP_FOLDER"):
         path = (project.compose_directory / folder).resolve()
         if not path.is_dir() or path.stat().st_mode & 0o1777 != 0o1777:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
-from ops import backup_config, redis_users, time_limits
+from ops import backup_config, backup_storage, redis_users, time_limits
 from ops.atomic_file import write_atomically
 from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
@@ -346,7 +346,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         # Empty for an external Postgres, whose superuser is unknown.
         "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
         **redis_users.mounted_files(project, settings, value),
-        **backup_config.mounted_files(settings, value | chosen),
+        **backup_config.mounted_files(settings, value | chosen | backup_storage.secrets(project)),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],

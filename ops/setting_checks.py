@@ -105,6 +105,12 @@ def is_mail_server(text: str) -> bool:
     return match is not None and 0 < int(match[1]) < 65536
 
 
+def is_endpoint(text: str) -> bool:
+    """Return whether a text is HOST or HOST:PORT."""
+    host, _, port = text.partition(":")
+    return is_host(host) and (not port if host == text else port.isdecimal() and 0 < int(port) < 65536)
+
+
 TEXT: Final = Kind("text", lambda _: True)
 PORT: Final = integer(1, 65535, "a port, 1 to 65535", is_required=True)
 REPLICAS: Final = integer(1, MAX_INSTANCES, f"a number of instances, 1 to {MAX_INSTANCES}", is_required=True)
@@ -199,7 +205,15 @@ KINDS: Final[dict[str, Kind]] = {
     "ALERT_EMAIL_TO": EMAIL,
     "ALERT_EMAIL_USER": TEXT,
     "BACKUP_PASSPHRASE_STORED": matching("[0-9A-Fa-f]{8}", "the first 8 characters of the passphrase file's sha256sum"),
+    "BACKUP_STORAGE": matching("local|s3|local,s3", "local, s3 or local,s3"),
     "BACKUP_FOLDER": MOUNTED_PATH,
+    "BACKUP_S3_ENDPOINT": Kind(
+        "a host name or an IP address without https://, with :PORT if it is not 443", is_endpoint
+    ),
+    "BACKUP_S3_BUCKET": matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket"),
+    "BACKUP_S3_REGION": matching(r"[A-Za-z0-9-]+", "a region, such as eu-central-1"),
+    "BACKUP_S3_PREFIX": matching(r"[\w.-]+(/[\w.-]+)*", "a path in the bucket, without / at its ends"),
+    "BACKUP_S3_URI_STYLE": matching("host|path", "host or path"),
     "BACKUP_FULL_DAYS": integer(1, 90, "a number of days, 1 to 90"),
     "BACKUP_INCREMENTAL_HOURS": integer(1, 720, "a number of hours, 1 to 720"),
     "BACKUP_VERIFY_DAYS": integer(0, 90, "a number of days, 0 to 90; 0 for never"),
@@ -211,7 +225,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 WRITTEN_BY_UP: Final = (
     *("STACK_IMAGES_ORIGIN", "DATA_TIER", "REDIS_EXPORTER_USER", "TRACES", "OTLP_ENDPOINT", "ALERTMANAGERS"),
-    "BACKUP_REPOSITORY",
+    *("BACKUP_REPOSITORY", "BACKUP_ROUTE"),
     *("PATRONI_IMAGE", "POSTGRES_EXPORTER_IMAGE", "POSTGRES_IMAGE", "REDIS_EXPORTER_IMAGE", "REDIS_IMAGE"),
     *("AIRFLOW_IMAGE", "BACKUP_IMAGE", "CADVISOR_IMAGE", "OTEL_COLLECTOR_IMAGE", "STATSD_EXPORTER_IMAGE"),
     *(published.image for published in PUBLISHED),

@@ -1,7 +1,7 @@
 """Backs up files with restic after each backup of the database, under the same label, and removes those of lost labels.
 
-    backup_files.py               the service
-    backup_files.py now LABEL     back up the files of a label now, unless that is done
+    backup_files.py                       the service
+    backup_files.py now STORAGE LABEL     back up the files of a label in a storage now, unless that is done
 
 A set is a backup of the database and the files of the same label: secrets, .env, compose.override.yaml, DAGs, plugins,
 logs and artifacts.
@@ -13,10 +13,26 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backup_service import RETRY_SECONDS, EngineError, Service, existing_labels, log, loop
+from backup_service import (
+    BACKUP_SECONDS,
+    QUERY_SECONDS,
+    RETRY_SECONDS,
+    EngineError,
+    Service,
+    existing_labels,
+    log,
+    loop,
+    series,
+)
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from subprocess import CompletedProcess
+
+ENVIRONMENTS: Final = Path("/run/secrets/restic.json")
+"""restic's environment for each storage: repository, passphrase and log-in."""
 SECRETS: Final = Path("/run/secrets/stack_secrets.json")
 FOLDERS: Final = ("dags", "plugins", "logs", "artifacts")
 STATE_FILES: Final = (".env", "compose.override.yaml", "compose.override.yml")
@@ -45,61 +61,93 @@ def by_label(text: str) -> dict[str, list[str]]:
 
 
 class Files:
-    """The snapshots of files."""
+    """The snapshots of files in one storage."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, storage: str, environment: dict[str, str]) -> None:
         self.service = service
+        self.storage = storage
+        self.environment = environment
         self.retry_at = 0.0
         self.known: dict[str, list[str]] | None = None
+
+    def restic(
+        self, *arguments: str, allowed: tuple[int, ...] = (0,), seconds: float = BACKUP_SECONDS
+    ) -> CompletedProcess[str]:
+        """Run restic on the storage."""
+        return self.service.run(*RESTIC, *arguments, allowed=allowed, environment=self.environment, seconds=seconds)
+
+    def measure(self, name: str, *, value: bool) -> None:
+        """Update a metric of the storage."""
+        self.service.metrics[series(name, repository=self.storage)] = float(value)
 
     def snapshots(self) -> dict[str, list[str]]:
         """Return the snapshots of each label; create the repository before the first one."""
         try:
-            return by_label(self.service.run(*RESTIC, "snapshots", "--json").stdout)
+            return by_label(self.restic("snapshots", "--json", seconds=QUERY_SECONDS).stdout)
         except EngineError as error:
             if f"(exit {NO_REPOSITORY})" not in str(error):
                 raise
-        self.service.run(*RESTIC, "init")
+        self.restic("init")
         return {}
 
     def make(self, label: str) -> None:
         """Back up the files of a label; the repository exists."""
         started = time.monotonic()
         arguments = (f"--tag={label}", "--host=airflow-ha", "--group-by=host", "--quiet")
-        result = self.service.run(*RESTIC, "backup", *arguments, *sources(), allowed=(0, INCOMPLETE))
+        result = self.restic("backup", *arguments, *sources(), allowed=(0, INCOMPLETE))
         lacks_files = result.returncode == INCOMPLETE
-        self.service.metrics["airflow_ha_backup_files_incomplete"] = float(lacks_files)
-        log(f"{label}: files saved in {time.monotonic() - started:.1f} s")
+        self.measure("airflow_ha_backup_files_incomplete", value=lacks_files)
+        log(f"{self.storage}: {label}: files saved in {time.monotonic() - started:.1f} s")
         if lacks_files:
-            log(f"{label}: these files could not be read:\n{result.stderr.strip()}")
+            log(f"{self.storage}: {label}: these files could not be read:\n{result.stderr.strip()}")
 
     def remove_lost(self, snapshots: dict[str, list[str]], labels: list[str]) -> None:
         """Remove the files of sets whose backup of the database is gone."""
         if lost := [identity for label, known in snapshots.items() if label not in labels for identity in known]:
             # Removes the locks of killed processes only: with one of them, `forget` fails.
-            self.service.run(*RESTIC, "unlock")
-            self.service.run(*RESTIC, "forget", "--prune", *lost)
+            self.restic("unlock")
+            self.restic("forget", "--prune", *lost)
 
     def tick(self) -> None:
-        """Back up the files of the newest label, unless that is done."""
-        labels = existing_labels()
-        is_done = self.known is not None and (not labels or labels[-1] in self.known)
+        """Back up the files of the newest label, unless that is done or the database has no backup here yet.
+
+        Without a backup of the database the storage is new, or not mounted; only its service knows which.
+        """
+        labels = existing_labels(self.storage)
+        is_done = self.known is not None and labels and labels[-1] in self.known
         if is_done or time.monotonic() < self.retry_at:
             return
+        self.measure("airflow_ha_backup_files_up", value=False)
+        if not labels:
+            return
         self.retry_at = time.monotonic() + RETRY_SECONDS
-        self.service.metrics["airflow_ha_backup_files_up"] = 0.0
         snapshots = self.snapshots()
-        if labels and labels[-1] not in snapshots:
+        if labels[-1] not in snapshots:
             self.make(labels[-1])
             self.remove_lost(snapshots, labels)
             snapshots = self.snapshots()
         self.known, self.retry_at = snapshots, 0.0
-        self.service.metrics["airflow_ha_backup_files_up"] = 1.0
+        self.measure("airflow_ha_backup_files_up", value=True)
 
 
-def make_now(label: str) -> int:
+def storages(service: Service) -> dict[str, Files]:
+    """Return the files of each storage."""
+    environments: dict[str, dict[str, str]] = json.loads(ENVIRONMENTS.read_text(encoding="utf-8"))
+    return {name: Files(service, name, environment) for name, environment in environments.items()}
+
+
+def tick_all(all_files: Iterable[Files]) -> None:
+    """Back up the files in each storage; one that is down does not keep the others from it."""
+    for files in all_files:
+        try:
+            files.tick()
+        except EngineError as error:
+            log(f"error: {files.storage}: {error}")
+
+
+def make_now(storage: str, label: str) -> int:
     """Make the backup of a label's files, and return the exit code."""
-    files = Files(Service())
+    files = storages(Service())[storage]
     try:
         if label not in files.snapshots():
             files.make(label)
@@ -111,6 +159,7 @@ def make_now(label: str) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["now"]:
-        sys.exit(make_now(sys.argv[2]))
+        sys.exit(make_now(*sys.argv[2:4]))
     service = Service()
-    loop(service, Files(service).tick)
+    all_files = storages(service)
+    loop(service, lambda: tick_all(all_files.values()))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 PORT: Final = 9854
 STATE: Final = Path("/var/lib/backup/state/database.json")
-"""The backups of the database that exist: `{"labels": ["20261129-201659F", …]}`, the oldest first."""
+"""The backups of the database in each storage: `{"labels": {"local": ["20261129-201659F", …]}}`, the oldest first."""
+STORAGES: Final = {"local": 1, "s3": 2}
+"""pgBackRest's number of the repository in each storage, as in ops/backup_storage.py."""
 TICK_SECONDS: Final = 15.0
 STALLED_SECONDS: Final = 120.0
 LAST_LINES: Final = 4
@@ -103,6 +105,12 @@ def reason(output: str) -> str:
     return " | ".join(lines[start : start + LAST_LINES]) or "no output"
 
 
+def series(name: str, **labels: str) -> str:
+    """Return the name of a metric with its labels."""
+    listed = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"{name}{{{listed}}}"
+
+
 def log(line: str) -> None:
     """Print a line to the container's log."""
     print(line, flush=True)
@@ -113,21 +121,31 @@ def exposition(metrics: Mapping[str, float]) -> str:
     return "".join(f"{name} {value}\n" for name, value in sorted(metrics.items()))
 
 
-def existing_labels(path: Path = STATE) -> list[str]:
-    """Return the labels of the database's backups, the oldest first; empty before the first one."""
+def existing_labels(storage: str, path: Path = STATE) -> list[str]:
+    """Return the labels of the database's backups in a storage, the oldest first; empty before the first one."""
     try:
-        labels: list[str] = json.loads(path.read_text(encoding="utf-8"))["labels"]
-    except (FileNotFoundError, ValueError, KeyError):
+        labels: list[str] = json.loads(path.read_text(encoding="utf-8"))["labels"][storage]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
     return labels
 
 
-def write_labels(labels: list[str], path: Path = STATE) -> None:
-    """Write the labels of the database's backups for the service of files."""
-    path.parent.mkdir(mode=0o755, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"labels": labels}), encoding="utf-8")
-    part.replace(path)
+def write_labels(labels: Mapping[str, list[str]], path: Path = STATE) -> None:
+    """Write the labels of the database's backups in each storage for the service of files, if they changed.
+
+    Raises:
+        EngineError: They cannot be written.
+    """
+    text = json.dumps({"labels": labels})
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise EngineError(f"cannot write {path}: {error.strerror}") from error
 
 
 def serve(service: Service) -> None:

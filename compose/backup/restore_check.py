@@ -38,7 +38,7 @@ DATABASES: Final = "SELECT datname FROM pg_database WHERE datallowconn AND NOT d
 MOST_PROBLEMS: Final = 5
 
 
-def check(service: Service, label: str, size: int, figures: Mapping[str, Any]) -> list[str]:
+def check(service: Service, label: str, size: int, figures: Mapping[str, Any], engine: Mapping[str, str]) -> list[str]:
     """Return the problems of a backup: that it cannot be restored, or what is wrong with the restored database.
 
     Args:
@@ -46,6 +46,7 @@ def check(service: Service, label: str, size: int, figures: Mapping[str, Any]) -
         label: The backup.
         size: Bytes of the database.
         figures: What the backup recorded.
+        engine: The environment of pgBackRest, which names the configuration of the backup's storage.
 
     Raises:
         EngineError: The disk has too little room, so nothing was restored.
@@ -54,7 +55,7 @@ def check(service: Service, label: str, size: int, figures: Mapping[str, Any]) -
     if (free := shutil.disk_usage(FOLDER).free) < (needed := int(size * ROOM) + MARGIN):
         space = f"{needed >> 20} MiB of disk space are required, {free >> 20} MiB are free"
         raise EngineError(f"cannot verify {label}: {space}")
-    options = {"RESTORE_FOLDER": str(FOLDER), "RESTORE_SERVER_OPTIONS": SMALL}
+    options = {**engine, "RESTORE_FOLDER": str(FOLDER), "RESTORE_SERVER_OPTIONS": SMALL}
     arguments = (f"--set={label}", "--type=immediate", "--target-action=promote")
     found: list[str] = []
     try:

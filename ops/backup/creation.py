@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, data_tier, settings_file, time_limits
+from ops import backup_storage, compose, data_tier, settings_file, time_limits
 from ops.errors import FAILURE, StackError
 from ops.services import BACKUP_FILES, BACKUP_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from subprocess import CompletedProcess
+
+    from ops.backup.sets import BackupSet
 
 PROGRAMS: Final = "/usr/local/lib/backup"
 SERVICE_SECONDS: Final = time_limits.ENGINE + time_limits.ENDING
@@ -20,41 +22,54 @@ REPLICA: Final = 75
 """The exit code of compose/backup/backup_database.py beside a replica."""
 
 
-def make(settings: Mapping[str, str], report: Callable[[str], None], *, is_full: bool = False) -> str:
-    """Make a backup of the database beside the primary, then of the files, and return its label.
+def make(
+    settings: Mapping[str, str], report: Callable[[str], None], *, is_full: bool = False, is_new: bool = False
+) -> str:
+    """Make a backup of the database beside the primary, then of the files, in each storage, and return the first label.
 
     Args:
         settings: Of .env.
         report: Prints a line of progress.
         is_full: Whether to copy everything, not only what changed.
+        is_new: Whether to start a new repository where former backups are gone.
 
     Raises:
-        StackError: No backup service runs, or an engine failed or has not ended in time.
+        StackError: No backup service runs, or an engine failed or has not ended in time, if only for one storage.
     """
     files = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running", [BACKUP_FILES])
     if not files:
         raise no_service("make a backup")
     report("backing up the database")
-    result = beside_the_primary(settings, "make a backup", "now", *(["full"] if is_full else []))
+    options = [name for name, is_set in (("full", is_full), ("new", is_new)) if is_set]
+    result = beside_the_primary(settings, "make a backup", "now", *options)
+    made = made_backups(result.stdout)
+    for storage, label in made:
+        report(f"{storage}: {label}: backing up the files")
+        program = ("python3", f"{PROGRAMS}/backup_files.py", "now", storage, label)
+        saved = data_tier.execute(files[0].id, *program, seconds=SERVICE_SECONDS)
+        if saved.returncode != 0:
+            raise failure(f"the files in {storage}", saved.stderr)
     if result.returncode != 0:
         raise failure("the database", result.stderr)
-    label = result.stdout.split()[-1]
-    report(f"{label}: backing up the files")
-    program = ("python3", f"{PROGRAMS}/backup_files.py", "now", label)
-    result = data_tier.execute(files[0].id, *program, seconds=SERVICE_SECONDS)
-    if result.returncode != 0:
-        raise failure("the files", result.stderr)
-    return label
+    return made[0][1]
 
 
-def record(settings: Mapping[str, str], label: str, problems: Sequence[str]) -> None:
+def made_backups(output: str) -> list[tuple[str, str]]:
+    """Return the storage and the label of each backup in the output of backup_database.py; its other lines are log."""
+    lines = [line.split() for line in output.splitlines()]
+    return [(words[0], words[1]) for words in lines if len(words) == 2 and words[0] in backup_storage.NUMBERS]
+
+
+def record(settings: Mapping[str, str], chosen: BackupSet, problems: Sequence[str]) -> None:
     """Record a verification of a backup.
 
     Raises:
         StackError: No backup service runs, or the repository cannot be written.
     """
     what = "record the verification"
-    result = beside_the_primary(settings, what, "verified", label, stdin=json.dumps(list(problems)))
+    result = beside_the_primary(
+        settings, what, "verified", chosen.storage, chosen.label, stdin=json.dumps(list(problems))
+    )
     if result.returncode != 0:
         raise StackError(f"cannot {what}: {data_tier.last_line(result.stderr)}", code=FAILURE)
 

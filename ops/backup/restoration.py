@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, data_tier, deployment, secrets_store
+from ops import backup_storage, compose, data_tier, deployment, secrets_store
 from ops.backup import restored_database, saved_files
 from ops.errors import FAILURE, StackError, reason_of
 from ops.notification_secrets import OPTIONAL_SECRETS
@@ -100,7 +100,7 @@ class Restoration:
         is_exact: Whether to restore the set itself.
         report: Prints a line of progress.
         is_new_stack: Whether it is a new stack beside the one of the backup, which gets no override file and none of
-            the secrets by which alerts reach on-call engineers.
+            the secrets by which alerts reach on-call engineers, or backups reach S3.
         with_files: Whether DAGs, plugins, logs and artifacts that are missing come from the set too.
     """
 
@@ -156,7 +156,7 @@ def restore_files(restoration: Restoration) -> None:
     if not snapshot:
         restoration.report("this backup has no files: secrets, settings and DAGs are those of this machine")
         return
-    left_out = OPTIONAL_SECRETS if restoration.is_new_stack else ()
+    left_out = (*OPTIONAL_SECRETS, *backup_storage.SECRETS) if restoration.is_new_stack else ()
     if names := saved_files.restore_secrets(project, restoration.source, snapshot, left_out=left_out):
         restoration.report(f"secrets from the backup: {', '.join(names)}")
     takes_override = restoration.with_files and not restoration.is_new_stack

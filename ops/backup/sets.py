@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from ops import backup_storage
 from ops.errors import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WRONG_PASSPHRASE: Final = ("[FormatError]", "[CryptoError]", "[JsonFormatError]")
 """pgBackRest reads a file of the repository with another passphrase as one without meaning."""
+NO_BACKUP: Final = "cannot find a backup: the repository has none of this stack"
 EMPTY: Final = (1, 2)
 """pgBackRest's status codes of a repository that has no backup."""
 
@@ -46,6 +48,7 @@ class BackupSet:
         files: The snapshot of its files; empty if there is none.
         rows: Of tables that a restore must have at least; empty if they were not recorded.
         verification: The last one; None if there was none.
+        storage: Where it is stored.
     """
 
     label: str
@@ -58,11 +61,12 @@ class BackupSet:
     files: str = ""
     rows: dict[str, int] = field(default_factory=dict)
     verification: Verification | None = None
+    storage: str = backup_storage.LOCAL
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a repository holds.
+    """What the storages hold.
 
     Attributes:
         sets: The oldest first.
@@ -71,10 +75,35 @@ class Contents:
 
     sets: tuple[BackupSet, ...]
     system_id: str
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def join(by_storage: Mapping[str, Contents | StackError]) -> Contents:
+    """Return the contents of all storages that can be used: those with backups of the same database as the first one.
+
+    Args:
+        by_storage: The contents of each storage, or why it has none.
+
+    Raises:
+        StackError: Of the first storage, if none can be used.
+    """
+    usable = {storage: each for storage, each in by_storage.items() if isinstance(each, Contents)}
+    problems = {storage: each.what for storage, each in by_storage.items() if isinstance(each, StackError)}
+    if not usable:
+        raise next(each for each in by_storage.values() if isinstance(each, StackError))
+    first = next(iter(usable.values()))
+    joined: list[BackupSet] = []
+    for storage, contents in usable.items():
+        if contents.system_id == first.system_id:
+            joined += [replace(each, storage=storage) for each in contents.sets]
+        else:
+            problems[storage] = "it has the backups of another database"
+    joined.sort(key=lambda each: each.stopped)
+    return replace(first, sets=tuple(joined), problems=problems)
 
 
 def parse(information: str, snapshots: str) -> Contents:
-    """Return the sets, the oldest first.
+    """Return the sets of one storage, the oldest first.
 
     Args:
         information: The output of `pgbackrest info --output=json`.
@@ -87,9 +116,7 @@ def parse(information: str, snapshots: str) -> Contents:
     (stanza,) = json.loads(information, strict=False)
     status = stanza["repo"][0]["status"]
     if status["code"] in EMPTY:
-        raise StackError(
-            "cannot find a backup: the repository has none of this stack", hint="run ./ops/stack backup now"
-        )
+        raise StackError(NO_BACKUP, hint="run ./ops/stack backup now")
     if status["code"] != 0:
         raise unreadable(status["message"])
     files = {tag: snapshot["id"] for snapshot in json.loads(snapshots or "[]") for tag in snapshot.get("tags") or []}
@@ -129,6 +156,8 @@ def parse_verification(note: str) -> Verification:
 def unreadable(message: str) -> StackError:
     """Return the error of a repository that cannot be read."""
     first = "".join(letter for letter in message.splitlines()[0] if letter.isprintable())
+    if wrong := backup_storage.wrong_setting(message):
+        return StackError(f"cannot reach the backups: {first}", where=wrong, hint="correct it, then run this again")
     if any(sign in message for sign in WRONG_PASSPHRASE):
         return StackError(
             "cannot read the backups: they were made with another passphrase",
@@ -137,17 +166,47 @@ def unreadable(message: str) -> StackError:
         )
     return StackError(
         f"cannot reach the backups: {first}",
-        hint="check BACKUP_FOLDER in .env, and that its disk is mounted",
+        hint="check BACKUP_FOLDER or BACKUP_S3_* in .env, and that the disk is mounted or the server reachable",
     )
 
 
-def choose(sets: Sequence[BackupSet], at: datetime | None, label: str | None, now: datetime) -> BackupSet:
-    """Return the set to start from: that of the label, or the newest that was complete at the time.
+def choose(
+    sets: Sequence[BackupSet], at: datetime | None, label: str | None, now: datetime, storage: str | None = None
+) -> BackupSet:
+    """Return the set to start from: of the first storage that has one, that of the label, or the newest at the time.
+
+    Args:
+        sets: The oldest first.
+        at: The time to restore; None for the end of the log.
+        label: The set to restore exactly.
+        now: The current time.
+        storage: Only sets of this storage; None for all.
+
+    Raises:
+        StackError: There is no such set, or no backup reaches the time.
+    """
+    storages = [storage] if storage else [name for name in backup_storage.NUMBERS if in_storage(sets, name)]
+    errors = []
+    for name in storages or [backup_storage.LOCAL]:
+        try:
+            return choose_one(in_storage(sets, name), at, label, now)
+        except StackError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def in_storage(sets: Sequence[BackupSet], storage: str) -> list[BackupSet]:
+    """Return the sets of a storage."""
+    return [each for each in sets if each.storage == storage]
+
+
+def choose_one(sets: Sequence[BackupSet], at: datetime | None, label: str | None, now: datetime) -> BackupSet:
+    """Return the set of one storage to start from: that of the label, or the newest that was complete at the time.
 
     pgBackRest itself would take the newest set for a time before it, and restore to the end of the log instead.
 
     Args:
-        sets: The oldest first.
+        sets: Of the storage, the oldest first.
         at: The time to restore; None for the end of the log.
         label: The set to restore exactly.
         now: The current time.
@@ -156,7 +215,7 @@ def choose(sets: Sequence[BackupSet], at: datetime | None, label: str | None, no
         StackError: There is no such set, or no backup reaches the time.
     """
     if not sets:
-        raise StackError("cannot find a backup: the repository has none", hint="run ./ops/stack backup now")
+        raise StackError("cannot find a backup: the storage has none", hint="run ./ops/stack backup now")
     if label is not None:
         chosen = next((each for each in sets if each.label == label), None)
         if chosen is None:

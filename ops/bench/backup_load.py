@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_config, compose, data_tier, settings_file
+from ops import backup_config, backup_storage, compose, data_tier, settings_file
 from ops.backup.creation import PROGRAMS
 from ops.bench.targets import wait_until_idle
 from ops.bench.workloads import FAN_OUT, run_and_wait
@@ -34,7 +34,7 @@ SUMMARY = (
 # Without the removal of old backups, so that those of the operator stay.
 FULL: Final = (
     "PGPASSWORD=$(cat /run/secrets/postgres_superuser_password) exec pgbackrest backup --type=full --no-expire-auto"
-    " --log-level-console=info"
+    ' --log-level-console=info "$@"'
 )
 LABEL_LINE: Final = "new backup label = "
 SERVICES: Final = dict(
@@ -69,22 +69,23 @@ def services(project: str) -> tuple[str, str]:
     return by_service[database][0].id, files.id
 
 
-def full_backup(database: str, files: str) -> None:
-    """Make a full backup of the database and the files, and remove the former from the repository.
+def full_backup(database: str, files: str, storage: str) -> None:
+    """Make a full backup of the database and the files in a storage, and remove the former from it.
 
     The service of files removes the latter after its next backup.
     """
-    output = execute(database, "sh", "-c", FULL)
+    repository = f"--repo={backup_storage.NUMBERS[storage]}"
+    output = execute(database, "sh", "-c", FULL, "sh", repository)
     label = output.partition(LABEL_LINE)[2].split()[0]
     try:
-        execute(files, "python3", f"{PROGRAMS}/backup_files.py", "now", label)
+        execute(files, "python3", f"{PROGRAMS}/backup_files.py", "now", storage, label)
     finally:
-        execute(database, "pgbackrest", "expire", f"--set={label}")
+        execute(database, "pgbackrest", "expire", repository, f"--set={label}")
 
 
 @contextmanager
-def full_backups(project: str) -> Iterator[list[float]]:
-    """Make full backups one after the other for the duration of the block.
+def full_backups(project: str, storage: str) -> Iterator[list[float]]:
+    """Make full backups in a storage, one after the other, for the duration of the block.
 
     Yields:
         The seconds that each one took.
@@ -95,7 +96,7 @@ def full_backups(project: str) -> Iterator[list[float]]:
     def repeat() -> None:
         while not stop.is_set():
             started = time.monotonic()
-            full_backup(database, files)
+            full_backup(database, files, storage)
             seconds.append(time.monotonic() - started)
 
     with ThreadPoolExecutor(1) as pool:
@@ -114,7 +115,8 @@ def compare(measurement: Measurement) -> None:
         StackError: The stack makes no backups, or one failed.
     """
     target, report = measurement.target, measurement.report
-    if not backup_config.is_on(settings_file.read(measurement.project)):
+    settings = settings_file.read(measurement.project)
+    if not backup_config.is_on(settings):
         raise StackError(
             f"cannot run the bench {NAME}: the profile backup is off",
             hint="run ./ops/stack up --profile backup, with your other profiles",
@@ -126,7 +128,7 @@ def compare(measurement: Measurement) -> None:
                 wait_until_idle(target, report)
                 backups: AbstractContextManager[list[float]] = nullcontext([])
                 if variant == DURING:
-                    backups = full_backups(target.project)
+                    backups = full_backups(target.project, backup_storage.names(settings)[0])
                 with backups as seconds:
                     sample = {RUN: run_and_wait(target.api, FAN_OUT, {"tasks": TASKS}, report).seconds}
                 if seconds:

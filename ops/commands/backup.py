@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ops import backup_config, preflight, settings_file
+from ops import backup_config, backup_storage, preflight, settings_file
 from ops.backup import creation, repository, saved_files, verification
 from ops.backup.sets import choose
 from ops.deployment import obtain_images
@@ -40,9 +40,22 @@ def backup(
         Action, typer.Argument(help="`now` makes a backup, `list` shows all, `verify` proves that one can be restored.")
     ] = Action.LIST,
     full: Annotated[bool, typer.Option("--full", help="With `now`: copy everything, not only what changed.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="With `now`: start a new repository where former backups are gone.")
+    ] = False,
     label: Annotated[
         str | None,
         typer.Option("--backup", metavar="ID", help="With `verify`: this one, not the newest.", show_default=False),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORAGE",
+            help=f"With `verify`: from this storage, {' or '.join(backup_storage.NUMBERS)}; by default the first that "
+            "has the backup.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With `list`: one JSON object instead of a table.")] = False,
 ) -> None:
@@ -53,6 +66,7 @@ def backup(
 
     Example: ./ops/stack backup verify
     """
+    backup_storage.check_name(storage)
     project = current_project()
     settings = settings_file.read(project)
     if not settings.get("BACKUP_IMAGE"):
@@ -63,17 +77,17 @@ def backup(
         )
     if action is Action.NOW:
         with when_interrupted("run ./ops/stack backup now again"), stack_lock(project, "backup", report):
-            report(f"backup {creation.make(settings, report, is_full=full)}: complete")
+            report(f"backup {creation.make(settings, report, is_full=full, is_new=new)}: complete")
     elif action is Action.VERIFY:
         # A lock of its own: the running stack is not changed, and may be meanwhile.
         stacks = Project(project.root, project.state / "stacks")
         with when_interrupted("run ./ops/stack backup verify again"), stack_lock(stacks, "backup verify", report):
-            verify(project, settings, label)
+            verify(project, settings, label, storage)
     else:
         show(project, settings, as_json=as_json)
 
 
-def verify(project: Project, settings: Mapping[str, str], label: str | None) -> None:
+def verify(project: Project, settings: Mapping[str, str], label: str | None, storage: str | None) -> None:
     """Verify a backup in a throw-away stack, and record the result.
 
     Raises:
@@ -82,14 +96,18 @@ def verify(project: Project, settings: Mapping[str, str], label: str | None) -> 
     heading("Pre-flight: no impact yet")
     preflight.check_docker()
     source = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
-    chosen = choose(repository.contents(source).sets, None, label, datetime.now(UTC))
+    contents = repository.contents(source.only(storage) if storage in source.storages else source)
+    for name, problem in contents.problems.items():
+        report(f"{name}: {problem}")
+    chosen = choose(contents.sets, None, label, datetime.now(UTC), storage)
+    source = source.only(chosen.storage)
     if not chosen.files:
         raise StackError(f"cannot verify {chosen.label}: it has no files", hint="run ./ops/stack backup now")
     saved = {**settings, **saved_files.saved_settings(source, chosen.files)}
     planned = verification.prepare(project, saved, source, chosen, report)
     images = obtain_images(project.root, settings_file.profiles(planned.settings))
 
-    heading(f"Verifying {chosen.label}")
+    heading(f"Verifying {chosen.label} in {chosen.storage}")
     with verification.removed_afterwards(planned):
         results = verification.verify(planned, images)
     console.print(table_of(results))
@@ -101,7 +119,7 @@ def verify(project: Project, settings: Mapping[str, str], label: str | None) -> 
         )
     problems = [f"{each.check}: {problem.splitlines()[0]}" for each in results for problem in each.problems]
     try:
-        creation.record(settings, chosen.label, problems)
+        creation.record(settings, chosen, problems)
     except StackError as error:
         report(f"the result is not recorded: {error.what}")
     if problems:
@@ -137,14 +155,17 @@ def show(project: Project, settings: Mapping[str, str], *, as_json: bool) -> Non
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in contents.sets], indent=2, default=datetime.isoformat))
         return
-    table = Table("id", "kind", "complete (UTC)", "database", "in the repository", "files", "verified", title="backups")
+    columns = ("id", "storage", "kind", "complete (UTC)", "database", "in the repository", "files", "verified")
+    table = Table(*columns, title="backups")
     for each in contents.sets:
         kind = f"{each.kind}, damaged pages" if each.is_damaged else each.kind
         sizes = (f"{each.size / 2**20:.0f} MiB", f"{each.stored / 2**20:.0f} MiB")
-        files = "yes" if each.files else "[red]no[/]"
-        table.add_row(each.label, kind, f"{each.stopped:%Y-%m-%d %H:%M:%S}", *sizes, files, verified(each))
+        stopped, files = f"{each.stopped:%Y-%m-%d %H:%M:%S}", "yes" if each.files else "[red]no[/]"
+        table.add_row(each.label, each.storage, kind, stopped, *sizes, files, verified(each))
     console.print(table)
     console.print(restorable(contents, settings))
+    for storage, problem in contents.problems.items():
+        console.print(f"[red]{storage}: {problem}[/]")
 
 
 def restorable(contents: Contents, settings: Mapping[str, str]) -> str:

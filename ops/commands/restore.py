@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import backup_config, compose, preflight, restored, secrets_store, settings_file
+from ops import backup_config, backup_storage, compose, preflight, restored, secrets_store, settings_file
 from ops.backup import new_stack, replaced, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
 from ops.backup.sets import choose, parse_time
@@ -46,6 +46,16 @@ def restore(
     backup: Annotated[
         str | None, typer.Option(metavar="ID", help="Restore this backup, without what came after.", show_default=False)
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STORAGE",
+            help=f"Restore from this storage, {' or '.join(backup_storage.NUMBERS)}; by default the first that has the "
+            "backup.",
+            show_default=False,
+        ),
+    ] = None,
     to_new_stack: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Restore into a new stack beside this one.", show_default=False),
@@ -60,25 +70,26 @@ def restore(
 ) -> None:
     """Restore the database from the backups, by default everything that they have.
 
-    On an empty machine it needs the repository, the passphrase in compose/secrets/backup_passphrase, and BACKUP_FOLDER
-    in compose/.env, and restores the files too. The stack runs on until the restored database is complete. All DAGs
-    are then held: nothing runs until you release it.
+    On an empty machine it needs the passphrase in compose/secrets/backup_passphrase, and the place of the backups in
+    compose/.env (BACKUP_FOLDER, or BACKUP_STORAGE and BACKUP_S3_*), and restores the files too. The stack runs on until
+    the restored database is complete. All DAGs are then held: nothing runs until you release it.
 
     Example: ./ops/stack restore --at 2026-11-29T20:15:00+01:00
     """
     project = current_project()
     if after:
-        if at or backup or to_new_stack:
+        if at or backup or storage or to_new_stack:
             raise StackError(f"cannot combine {after[0]} with a target: it follows a restore", hint="leave it out")
         after_restore(project, after[0], after[1:], is_confirmed=yes)
         return
     if at and backup:
         raise StackError("cannot use --at with --backup: each names a target", hint="leave out one of them")
+    backup_storage.check_name(storage)
     hint = "run ./ops/stack restore again; ./ops/stack up starts the stack on the database that it has"
     with when_interrupted(hint), stack_lock(project, "restore", report):
         heading("Pre-flight: no impact yet")
         journal.refuse_unfinished(project, "restore")
-        planned, system_id = plan(project, at, backup, to_new_stack)
+        planned, system_id = plan(project, Target(at, backup, storage, to_new_stack))
         current = restoration.current_database(planned)
         planned = replace(planned, with_files=with_files or not current)
         restoration.check_same_database(planned, current, system_id)
@@ -155,21 +166,34 @@ def shown_command(project: Project, target: Project) -> str:
     return "./ops/stack" if target == project else f"STACK_STATE_DIR={target.state} ./ops/stack"
 
 
-def plan(project: Project, at: str | None, backup: str | None, new_name: str | None) -> tuple[Restoration, str]:
+@dataclass(frozen=True)
+class Target:
+    """What a restore is asked for: a time, a backup, a storage, and the name of a new stack; None for the default."""
+
+    at: str | None
+    backup: str | None
+    storage: str | None
+    new_name: str | None
+
+
+def plan(project: Project, asked: Target) -> tuple[Restoration, str]:
     """Check everything that a restore needs, and return what it will do and the identifier of the saved database.
 
     Raises:
         StackError: A check failed; nothing was changed.
     """
     preflight.check_docker()
-    target = parse_time(at) if at else None
+    target = parse_time(asked.at) if asked.at else None
     settings = settings_file.read(project)
     source = readable_repository(project, settings)
-    contents = repository.contents(source)
-    chosen = choose(contents.sets, target, backup, datetime.now(UTC))
+    contents = repository.contents(source.only(asked.storage) if asked.storage in source.storages else source)
+    for name, problem in contents.problems.items():
+        report(f"{name}: {problem}")
+    chosen = choose(contents.sets, target, asked.backup, datetime.now(UTC), asked.storage)
+    source = source.only(chosen.storage)
     saved = saved_files.saved_settings(source, chosen.files) if chosen.files else {}
-    if new_name is not None:
-        project, settings = new_stack.prepare(project, settings | saved, new_name)
+    if asked.new_name is not None:
+        project, settings = new_stack.prepare(project, settings | saved, asked.new_name)
     else:
         written = settings_file.parse(project.env_file, project.shown(project.env_file))
         settings |= {key: value for key, value in saved.items() if key not in written}
@@ -184,9 +208,9 @@ def plan(project: Project, at: str | None, backup: str | None, new_name: str | N
     for check in preflight.machine_checks(project, settings, compose.instances(settings["COMPOSE_PROJECT_NAME"])):
         check()
     saved_files.refuse_without_key(project, chosen)
-    is_exact = backup is not None
+    is_exact = asked.backup is not None
     planned = Restoration(
-        project, settings, source, chosen, target, is_exact, report, is_new_stack=new_name is not None
+        project, settings, source, chosen, target, is_exact, report, is_new_stack=asked.new_name is not None
     )
     return planned, contents.system_id
 
@@ -211,7 +235,8 @@ def readable_repository(project: Project, settings: dict[str, str]) -> Repositor
 def describe(planned: Restoration) -> None:
     """Print what will be restored, and check the disk."""
     point = f"{planned.at:%Y-%m-%d %H:%M:%S} UTC" if planned.at else "everything in the repository"
-    report(f"backup {planned.chosen.label}, to {'the backup itself' if planned.is_exact else point}")
+    chosen = planned.chosen
+    report(f"backup {chosen.label} in {chosen.storage}, to {'the backup itself' if planned.is_exact else point}")
     volume = f"{planned.name}_{planned.tier.restored}"
     if volume in compose.volumes(planned.name):
         restored_database.check_room(planned.source.image, volume, planned.chosen, nodes=1 + len(planned.tier.copied))

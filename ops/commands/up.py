@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ops import compose, compose_override, data_tier, docker_daemon, preflight, settings_file
+from ops import backup_config, compose, compose_override, data_tier, docker_daemon, preflight, settings_file
+from ops.backup import repository
 from ops.deployment import configure, core_services, image_errors, start
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
@@ -28,6 +29,7 @@ from ops.upgrade import journal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
 HA_PROFILES: Final = ("data-ha", *(name for name in DEFAULT_PROFILES if name not in DATA_PROFILES))
@@ -137,6 +139,7 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     with image_errors(), image_progress(report) as progress:
         plan = plan_images(project.root, progress, settings_file.profiles(settings))
         images = plan.core()
+        check_backup_server(project, settings, images)
         if missing := plan.missing_rest():
             report(f"Airflow starts first; images that follow: {', '.join(missing)}")
             configure(project, settings, images)
@@ -146,3 +149,11 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     configure(project, settings, images)
     start(project, settings)
     verify_pipeline(project, settings)
+
+
+def check_backup_server(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:
+    """Refuse settings that the S3 server of the backups refuses: only an engine in an image can ask it."""
+    running = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running")
+    image = backup_config.derived(settings, images)["BACKUP_IMAGE"]
+    if warning := repository.check_s3(project, settings, image, is_running=bool(running)):
+        report(warning)

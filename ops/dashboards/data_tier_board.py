@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ops.dashboards.panel import ALL_IS_GOOD, NONE_IS_GOOD, Dashboard, Panel, Query
 
+LAST_BACKUP = 'airflow_ha_backup_last_success_timestamp_seconds{kind="any"}'
+LAST_VERIFICATION = "airflow_ha_backup_last_verified_restore_timestamp_seconds"
+
 DATA_TIER = Dashboard(
     uid="airflow-data-tier",
     title="Data tier",
@@ -126,9 +129,10 @@ DATA_TIER = Dashboard(
         (
             Panel(
                 "Backups: since the last one",
-                "How old is the newest backup of the database? The older it is, the more log a restore has to replay.",
+                "How old is the newest backup of the database, in the storage where it is oldest? The older it is, the "
+                "more log a restore has to replay.",
                 "value",
-                (Query('time() - max(airflow_ha_backup_last_success_timestamp_seconds{kind="any"})'),),
+                (Query(f"time() - min(max by (repository) ({LAST_BACKUP}))"),),
                 unit="s",
                 steps=((None, "green"), (25 * 3600, "orange"), (48 * 3600, "red")),
                 width=5,
@@ -136,9 +140,10 @@ DATA_TIER = Dashboard(
             ),
             Panel(
                 "Backups: since the last verified restore",
-                "When was a backup last restored and checked? Without that nobody knows whether they can be restored.",
+                "When was a backup last restored and checked, in the storage where that is longest ago? Without that "
+                "nobody knows whether they can be restored.",
                 "value",
-                (Query("time() - max(airflow_ha_backup_last_verified_restore_timestamp_seconds)"),),
+                (Query(f"time() - min(max by (repository) ({LAST_VERIFICATION}))"),),
                 unit="s",
                 steps=((None, "green"), (8 * 86400, "orange"), (14 * 86400, "red")),
                 width=5,
@@ -158,7 +163,7 @@ DATA_TIER = Dashboard(
                 "Backups: size in the repository",
                 "How fast do the backups of the database grow? Their log and the files come on top.",
                 "lines",
-                (Query("max(airflow_ha_backup_stored_bytes)", "backups"),),
+                (Query("max by (repository) (airflow_ha_backup_stored_bytes)", "{{repository}}"),),
                 unit="bytes",
                 width=7,
             ),

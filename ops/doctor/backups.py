@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ops.doctor.finding import Examined
 
 DAY: Final = 86400.0
+FAILED: Final = "airflow_ha_backup_verification_failed"
+SINCE: Final = "airflow_ha_backup_unverified_since_timestamp_seconds"
+INTERVAL: Final = "airflow_ha_backup_verification_interval_seconds"
 # The image has no curl.
 READ: Final = (
     "python3",
@@ -34,12 +37,21 @@ def gather(examined: Examined) -> dict[str, float]:
 
 
 def verification(metrics: Mapping[str, float]) -> Iterator[Finding]:
-    """Yield a finding if the last verification failed, and if none has succeeded for two intervals."""
-    if metrics.get("airflow_ha_backup_verification_failed"):
-        fix = "read alerting/runbooks/BackupVerificationFailed.md"
-        yield Finding(Urgency.URGENT, "backups", "may not restore", "the last verification failed", fix)
-    now = time.time()
-    age = now - metrics.get("airflow_ha_backup_unverified_since_timestamp_seconds", now)
-    if age > 2 * metrics.get("airflow_ha_backup_verification_interval_seconds", age):
-        value = f"no verified restore for {age / DAY:.0f} days"
-        yield Finding(Urgency.SOON, "backups", "not verified", value, "./ops/stack backup verify")
+    """Yield a finding for each storage whose last verification failed, or that has none since two intervals."""
+    for storage, failed in by_storage(metrics, FAILED).items():
+        if failed:
+            fix = "read alerting/runbooks/BackupVerificationFailed.md"
+            value = f"the last verification in {storage} failed"
+            yield Finding(Urgency.URGENT, "backups", "may not restore", value, fix)
+    intervals = by_storage(metrics, INTERVAL)
+    for storage, since in by_storage(metrics, SINCE).items():
+        age = time.time() - since
+        if age > 2 * intervals[storage]:
+            value = f"no verified restore from {storage} for {age / DAY:.0f} days"
+            yield Finding(Urgency.SOON, "backups", "not verified", value, f"./ops/stack backup verify --from {storage}")
+
+
+def by_storage(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    """Return the value of a metric for each storage."""
+    labelled = {series.partition("{")[::2]: value for series, value in metrics.items()}
+    return {labels.split('"')[1]: value for (metric, labels), value in labelled.items() if metric == name}

@@ -6,10 +6,12 @@ import json
 import multiprocessing
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -26,14 +28,25 @@ SCHEMA = "CREATE TABLE alembic_version AS SELECT 'a'::text AS version_num; CREAT
 
 
 @contextmanager
-def backup_project(state: Path, images, profiles: str, services: tuple[str, ...]) -> Iterator[Project]:
+def backup_project(
+    state: Path,
+    images,
+    profiles: str,
+    services: tuple[str, ...],
+    own_settings: Mapping[str, str] = MappingProxyType({}),
+    own_secrets: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Project]:
     """Run services of the profile `backup` and of its data tier."""
     project = Project(ROOT, state)
     settings = settings_file.read(project)
     name = f"airflow-ha-test-{uuid.uuid4().hex[:8]}"
     settings |= {"COMPOSE_PROJECT_NAME": name, "COMPOSE_PROFILES": profiles, "BACKUP_WAL_SECONDS": "10"}
+    settings |= own_settings
     settings |= {key: image.reference for key, image in images.items()} | backup_config.derived(settings, images)
     secrets_store.generate(project)
+    for secret, text in own_secrets.items():
+        (project.secrets / secret).write_text(f"{text}\n")
+        (project.secrets / secret).chmod(0o600)
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
     settings_file.write(project, settings)
     for folder in (state, *state.parents):
@@ -90,10 +103,11 @@ def test_the_first_full_set_is_made_without_a_command(project, settings):
 
     first = wait(first_set, 120)
     assert (first.kind, first.is_damaged) == ("full", False)
-    wait(lambda: metrics(settings, "backup-files").get("airflow_ha_backup_files_up") == 1.0)
+    wait(lambda: metrics(settings, "backup-files").get('airflow_ha_backup_files_up{repository="local"}') == 1.0)
     served = metrics(settings, "backup")
-    assert served["airflow_ha_backup_repository_up"] == served["airflow_ha_backup_active"] == 1.0
-    assert served['airflow_ha_backup_last_success_timestamp_seconds{kind="full"}'] == first.stopped.timestamp()
+    assert served['airflow_ha_backup_repository_up{repository="local"}'] == served["airflow_ha_backup_active"] == 1.0
+    last = 'airflow_ha_backup_last_success_timestamp_seconds{kind="full",repository="local"}'
+    assert served[last] == first.stopped.timestamp()
 
 
 def test_a_backup_now_adds_an_incremental_set_with_files(project, settings):
@@ -112,15 +126,17 @@ def test_a_restore_of_the_newest_backup_is_verified_without_a_command(project, s
     label = creation.make(settings, print)
     verified = wait(lambda: contents(project, settings).sets[-1].verification, 180)
     assert verified.problems == (), label
-    wait(lambda: metrics(settings, "backup").get("airflow_ha_backup_last_verified_restore_timestamp_seconds"))
+    wait(lambda: metrics(settings, "backup").get(VERIFIED_AT))
     folders = docker("exec", container(settings, "backup"), "ls", "/var/lib/postgresql/postgres").output.split()
     assert folders == [], "the restored database is removed"
 
 
+VERIFIED_AT = 'airflow_ha_backup_last_verified_restore_timestamp_seconds{repository="local"}'
 VERIFY_NEWEST = """
 from backup_database import Backups, Service
 backups = Backups(Service())
-backups.verify(backups.repository(backups.database()).backups[-1])
+(storage,) = backups.storages
+backups.verify(storage, backups.repository(storage, backups.database(), ()).backups[-1])
 """
 
 
@@ -150,7 +166,8 @@ def test_the_log_reaches_the_repository_within_its_interval(settings):
 
 def test_another_passphrase_is_refused_with_a_hint(project, settings):
     place = repository.of_stack(project, settings, settings["BACKUP_IMAGE"])
-    wrong = repository.Repository(place.source, place.image, backup_config.pgbackrest(settings, "another"), "another")
+    another = backup_config.pgbackrest(settings, {"backup_passphrase": "another"}, repository.PLACE)
+    wrong = replace(place, configuration=another)
     with pytest.raises(StackError, match="another passphrase"):
         repository.contents(wrong)
 
@@ -166,15 +183,14 @@ def test_no_file_of_the_repository_holds_a_secret_in_clear(project, settings):
 def test_a_killed_backup_of_files_blocks_no_removal(settings):
     files = container(settings, "backup-files")
     killed = (
-        "sleep 60 | restic --no-cache backup --quiet --stdin & "
+        "sleep 60 2>&1 | restic --no-cache backup --quiet --stdin & "
         "until restic --no-cache list locks --no-lock | grep -q .; do sleep 0.2; done; kill -9 $!"
     )
-    docker("exec", files, "sh", "-c", killed)
     removal = (
-        "import sys; sys.path.insert(0, '/usr/local/lib/backup'); from backup_files import RESTIC, Files, Service\n"
-        "service = Service()\n"
-        "service.run(*RESTIC, 'backup', '--quiet', '--tag=lost', '/etc/hostname')\n"
-        "files = Files(service)\n"
+        "import sys; sys.path.insert(0, '/usr/local/lib/backup'); from backup_files import Service, storages\n"
+        "files = storages(Service())['local']\n"
+        f"files.service.run('sh', '-c', {killed!r}, environment=files.environment)\n"
+        "files.restic('backup', '--quiet', '--tag=lost', '/etc/hostname')\n"
         "files.remove_lost({'lost': files.snapshots()['lost']}, [])\n"
         "assert 'lost' not in files.snapshots()"
     )
@@ -281,3 +297,19 @@ def test_a_database_of_another_stack_is_refused(project, settings):
     restoration.check_same_database(plan, current, saved)
     with pytest.raises(StackError, match="of another database"):
         restoration.check_same_database(plan, current, "1")
+
+
+def test_a_folder_whose_backups_are_gone_gets_no_new_repository(project, settings):
+    """As when the disk of BACKUP_FOLDER is not mounted."""
+    compose.output(project, "up", "--detach", "--wait", "postgres", "backup")
+    up = 'airflow_ha_backup_repository_up{repository="local"}'
+    wait(lambda: metrics(settings, "backup").get(up) == 1.0)
+    backup = container(settings, "backup")
+    assert docker("exec", backup, "mv", "/var/lib/backup/pgbackrest", "/var/lib/backup/elsewhere").status == 0
+    wait(lambda: metrics(settings, "backup")[up] == 0.0)
+    with pytest.raises(StackError, match="its backups are gone"):
+        creation.make(settings, print)
+    assert docker("exec", backup, "ls", "/var/lib/backup/pgbackrest").status != 0, "nothing was created"
+    assert docker("exec", backup, "mv", "/var/lib/backup/elsewhere", "/var/lib/backup/pgbackrest").status == 0
+    wait(lambda: metrics(settings, "backup")[up] == 1.0)
+    creation.make(settings, print)

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from ops import backup_config, preflight, settings_file
+from ops import backup_config, backup_storage, preflight, settings_file
 from ops.errors import StackError
+from ops.images.resolve import ResolvedImage
 from ops.project import ROOT, Project
 
 ON = {"COMPOSE_PROFILES": "data,backup"}
@@ -23,13 +24,61 @@ def project(tmp_path) -> Project:
 def test_without_the_profile_no_file_has_content():
     assert set(backup_config.mounted_files({"COMPOSE_PROFILES": "data"}, SECRETS).values()) == {""}
     derived = backup_config.derived({"COMPOSE_PROFILES": "data"}, {})
-    assert derived == {"BACKUP_REPOSITORY": "", "BACKUP_IMAGE": ""}
+    assert derived == {"BACKUP_REPOSITORY": "", "BACKUP_ROUTE": "", "BACKUP_IMAGE": ""}
 
 
 def test_a_set_has_the_secrets_but_those_that_a_restore_replaces():
     files = backup_config.mounted_files(ON, SECRETS)
     assert json.loads(files["backup-files/stack_secrets.json"]) == {"fernet_key": "f"}
     assert "repo1-cipher-pass=p\n" in files["backup/pgbackrest.conf"]
+
+
+S3 = {
+    "BACKUP_STORAGE": "local,s3",
+    "BACKUP_S3_ENDPOINT": "s3.test:9000",
+    "BACKUP_S3_BUCKET": "bucket",
+    "BACKUP_S3_PREFIX": "here",
+}
+S3_SECRETS = SECRETS | {"backup_s3_key": "key", "backup_s3_key_secret": "hidden"}
+
+
+def test_both_storages_are_configured_with_the_same_passphrase():
+    text = backup_config.mounted_files(ON | S3, S3_SECRETS)["backup/pgbackrest.conf"]
+    for line in (
+        *("repo1-path=/var/lib/backup/pgbackrest", "repo2-path=/here/pgbackrest", "repo2-s3-key-secret=hidden"),
+        *("repo1-cipher-pass=p", "repo2-cipher-pass=p", "io-timeout=10"),
+    ):
+        assert f"{line}\n" in text
+    assert "ca-file" not in text
+    assert "repo1" not in backup_config.pgbackrest(ON | S3 | {"BACKUP_STORAGE": "s3"}, S3_SECRETS, "/x")
+    files = backup_config.mounted_files(ON | S3, S3_SECRETS | {"backup_s3_ca.pem": "c"})
+    assert "repo2-storage-ca-file=/run/secrets/backup_s3_ca.pem\n" in files["backup/pgbackrest.conf"]
+    environment = json.loads(files["backup-files/restic.json"])["s3"]
+    assert environment["RESTIC_REPOSITORY"] == "s3:https://s3.test:9000/bucket/here/restic"
+    assert (environment["RESTIC_PASSWORD"], environment["AWS_SECRET_ACCESS_KEY"]) == ("p", "hidden")
+
+
+def test_only_s3_gets_a_route_outside():
+    images = {"BACKUP_IMAGE": ResolvedImage("image", "built")}
+    assert backup_config.derived(ON, images)["BACKUP_ROUTE"] == ""
+    assert backup_config.derived(ON | S3, images)["BACKUP_ROUTE"] == "guarded-with-route"
+
+
+@pytest.mark.parametrize("name", ["BACKUP_S3_ENDPOINT", "BACKUP_S3_BUCKET", "backup_s3_key", "backup_s3_key_secret"])
+def test_what_s3_lacks_is_named(project, name):
+    project.secrets.mkdir()
+    for secret in {"backup_s3_key", "backup_s3_key_secret"} - {name}:
+        (project.secrets / secret).write_text("text\n")
+    with pytest.raises(StackError, match=name):
+        backup_storage.check(project, {key: text for key, text in S3.items() if key != name})
+
+
+def test_an_authority_without_a_certificate_is_refused(project):
+    project.secrets.mkdir()
+    for secret in backup_storage.SECRETS:
+        (project.secrets / secret).write_text("text\n")
+    with pytest.raises(StackError, match="no certificate"):
+        backup_storage.check(project, S3)
 
 
 def test_settings_reach_postgres_and_pgbackrest():

@@ -5,24 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import backup_database
+import restore_check
 from backup_database import (
     Backup,
     Backups,
     Database,
     Plan,
     Repository,
+    Storage,
     checked,
     due,
     due_at,
     measured,
     parse_database,
     parse_repository,
+    parse_storages,
     to_verify,
     verification_metrics,
 )
@@ -111,9 +117,37 @@ def test_backups_are_read_with_their_timeline_and_annotations():
 @pytest.mark.parametrize(("system_id", "is_usable"), [("", True), ("7", True), ("8", False)])
 def test_a_repository_of_another_database_is_not_used(system_id, is_usable):
     database = Database("7", is_replica=False, timeline=1, archive_lag=0.0)
-    repository = checked(Repository([], "", system_id=system_id), database)
+    repository = checked(Repository([], "", system_id=system_id), database, had_backups=True)
     assert (repository.problem == "") == is_usable
-    assert measured(repository)["airflow_ha_backup_repository_up"] == float(is_usable)
+    assert measured("s3", repository)['airflow_ha_backup_repository_up{repository="s3"}'] == float(is_usable)
+
+
+@pytest.mark.parametrize(("had_backups", "is_usable"), [(False, True), (True, False)])
+def test_an_empty_place_that_had_backups_is_not_used(had_backups, is_usable):
+    database = Database("7", is_replica=False, timeline=1, archive_lag=0.0)
+    repository = checked(Repository([], "", is_new=True), database, had_backups=had_backups)
+    assert (repository.problem == "") == is_usable
+
+
+CONFIGURATION = """[global]
+repo1-path=/var/lib/backup/pgbackrest
+repo2-path=/prefix/pgbackrest
+repo2-s3-endpoint=s3.test:9000
+repo2-s3-bucket=bucket
+compress-type=zst
+"""
+
+
+def test_each_storage_has_a_configuration_without_the_others():
+    local, s3 = parse_storages(CONFIGURATION, "folder")
+    assert (local.name, local.place, s3.name, s3.place) == (
+        *("local", "folder"),
+        *("s3", "s3.test:9000/bucket/prefix/pgbackrest"),
+    )
+    assert "repo2" not in local.configuration
+    assert "repo1" not in s3.configuration
+    assert "compress-type" in local.configuration
+    assert [each.name for each in parse_storages(CONFIGURATION.replace("repo1-path", "x"), "folder")] == ["s3"]
 
 
 def test_an_engine_that_hangs_is_an_error():
@@ -136,24 +170,34 @@ def test_the_state_of_postgres_is_read():
 
 
 def test_metrics_have_the_newest_backup_of_each_kind():
-    metrics = measured(Repository([made("full", 2), made("incr", 1)], ""))
+    metrics = measured("local", Repository([made("full", 2), made("incr", 1)], ""))
     name = "airflow_ha_backup_last_success_timestamp_seconds"
-    assert metrics[f'{name}{{kind="full"}}'] == NOW - 2 * DAY
-    assert metrics[f'{name}{{kind="any"}}'] == NOW - DAY
+    assert metrics[f'{name}{{kind="full",repository="local"}}'] == NOW - 2 * DAY
+    assert metrics[f'{name}{{kind="any",repository="local"}}'] == NOW - DAY
     assert exposition({"b": 1.0, "a": 0.5}) == "a 0.5\nb 1.0\n"
 
 
 def test_labels_pass_from_the_database_to_the_files(tmp_path):
     path = tmp_path / "state/database.json"
-    assert existing_labels(path) == []
-    write_labels(["a", "b"], path)
-    assert existing_labels(path) == ["a", "b"]
+    assert existing_labels("s3", path) == []
+    write_labels({"local": ["a", "b"]}, path)
+    assert existing_labels("local", path) == ["a", "b"]
+    assert existing_labels("s3", path) == []
+    path.write_text('{"labels": ["a"]}')
+    assert existing_labels("local", path) == [], "as an earlier version wrote it"
+    with pytest.raises(EngineError, match="cannot write"):
+        write_labels({}, path / "below/a/file")
 
 
 def test_snapshots_are_grouped_by_their_label():
     snapshots = [{"id": "1", "tags": ["a"]}, {"id": "2", "tags": ["a"]}, {"id": "3"}]
     assert by_label(json.dumps(snapshots)) == {"a": ["1", "2"]}
     assert by_label("") == {}
+
+
+def test_an_s3_server_s_code_is_in_the_reason():
+    message = "[ProtocolError] HTTP request failed with 404 (NOT FOUND):\n<Error><Code>NoSuchBucket</Code>"
+    assert parse_repository(information(99, message)).problem.endswith("(NOT FOUND): NoSuchBucket")
 
 
 def test_a_failed_engine_gives_its_error_and_no_hint_alone():
@@ -167,20 +211,29 @@ def test_a_failed_engine_gives_its_error_and_no_hint_alone():
 
 @pytest.fixture
 def answers(monkeypatch, tmp_path) -> dict[str, str | EngineError]:
-    """What each engine answers, by its first words; without an entry it succeeds."""
+    """What each engine answers, by its first words, or by them and the storage; without an entry it succeeds."""
     password = tmp_path / "password"
     password.write_text("p")
     monkeypatch.setattr(backup_database, "PASSWORD", password)
     monkeypatch.setattr(backup_database, "write_labels", lambda _: None)
+    configuration = tmp_path / "pgbackrest.conf"
+    configuration.write_text(CONFIGURATION)
+    monkeypatch.setenv("PGBACKREST_CONFIG", str(configuration))
+    monkeypatch.setenv("LOCAL_STORAGE", "folder")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("FULL_DAYS", "7")
     monkeypatch.setenv("INCREMENTAL_HOURS", "24")
     monkeypatch.setenv("VERIFY_DAYS", "0")
     given: dict[str, str | EngineError] = {"psql": "7|f|1|3\n", "pgbackrest info": information()}
 
-    def run(_: Service, *command: str, **_options: object) -> subprocess.CompletedProcess[str]:
+    def run(_: Service, *command: str, environment: dict[str, str], **_options: object) -> Any:
         if any(argument.endswith("figures.sql") for argument in command):
             return subprocess.CompletedProcess(command, 0, stdout='{"revision": "a", "rows": {}}')
-        answer = given.get(command[0], given.get(" ".join(command[:2]), ""))
+        if "backup_places" in command[-1]:
+            return subprocess.CompletedProcess(command, 0, stdout="")
+        engine = " ".join(command[:2])
+        storage = Path(environment.get("PGBACKREST_CONFIG", "")).stem
+        answer = given.get(f"{engine} {storage}", given.get(engine, given.get(command[0], "")))
         if isinstance(answer, EngineError):
             raise answer
         return subprocess.CompletedProcess(command, 0, stdout=answer)
@@ -208,19 +261,31 @@ def test_a_failing_engine_is_shown_and_the_backup_stays_due(answers, engine):
     assert tick(backups)["engine_up"] == 1.0
     answers[engine] = EngineError("it failed")
     metrics = tick(backups)
-    assert (metrics["engine_up"], metrics["due_timestamp_seconds"]) == (0.0, int(stopped) + DAY)
+    assert (metrics["engine_up"], metrics['due_timestamp_seconds{repository="s3"}']) == (0.0, int(stopped) + DAY)
     assert ("archive_lag_seconds" in metrics) == (engine != "psql"), "no answer of before is current"
-    assert metrics["repository_up"] == float(engine == "psql")
+    assert metrics['repository_up{repository="s3"}'] == float(engine == "psql")
+
+
+def test_an_unreadable_storage_leaves_its_next_backup_due(answers):
+    stopped = time.time() - 60
+    answers |= {"pgbackrest info": saved(stopped), "psql": "7|f|10|3\n"}
+    backups = Backups(Service())
+    tick(backups)
+    answers["pgbackrest info s3"] = information(99, "the server does not answer")
+    metrics = tick(backups)
+    assert (metrics['repository_up{repository="s3"}'], metrics['repository_up{repository="local"}']) == (0.0, 1.0)
+    assert (metrics["engine_up"], metrics['due_timestamp_seconds{repository="s3"}']) == (0.0, int(stopped) + DAY)
 
 
 def test_a_failed_backup_is_shown_until_one_succeeds(answers):
     answers |= {"pgbackrest info": saved(time.time() - 2 * DAY), "psql": "7|f|10|3\n"}
-    answers["pgbackrest backup"] = EngineError("no room")
+    answers["pgbackrest backup s3"] = EngineError("no room")
     backups = Backups(Service())
     assert tick(backups)["engine_up"] == 0.0
     assert tick(backups)["engine_up"] == 0.0, "the pause before the next one is no success"
-    backups.retry_at = 0.0
-    del answers["pgbackrest backup"]
+    assert (backups.retry_at["s3"] > 0, backups.retry_at["local"]) == (True, 0.0)
+    backups.retry_at["s3"] = 0.0
+    del answers["pgbackrest backup s3"]
     assert tick(backups)["engine_up"] == 1.0
 
 
@@ -253,22 +318,40 @@ def test_the_newest_backup_is_verified_by_the_last_ones_age(backups, is_due):
 
 def test_a_failed_verification_leaves_the_age_of_the_last_good_one():
     backups = [verified(made("full", 9), 8), verified(made("incr", 1), 0.5, ("damaged",))]
-    metrics = verification_metrics(backups, PLAN)
-    assert metrics["airflow_ha_backup_verification_failed"] == 1.0
-    assert metrics["airflow_ha_backup_unverified_since_timestamp_seconds"] == NOW - 8 * DAY
-    assert metrics["airflow_ha_backup_last_verified_restore_timestamp_seconds"] == NOW - 8 * DAY
+    metrics = verification_metrics("s3", backups, PLAN)
+    assert metrics['airflow_ha_backup_verification_failed{repository="s3"}'] == 1.0
+    assert metrics['airflow_ha_backup_unverified_since_timestamp_seconds{repository="s3"}'] == NOW - 8 * DAY
+    assert metrics['airflow_ha_backup_last_verified_restore_timestamp_seconds{repository="s3"}'] == NOW - 8 * DAY
 
 
 def test_an_older_backup_that_is_verified_later_ends_no_failure():
     backups = [verified(made("full", 9), 0.1), verified(made("incr", 1), 0.5, ("damaged",))]
-    assert verification_metrics(backups, PLAN)["airflow_ha_backup_verification_failed"] == 1.0
+    metrics = verification_metrics("s3", backups, PLAN)
+    assert metrics['airflow_ha_backup_verification_failed{repository="s3"}'] == 1.0
 
 
 def test_without_a_verification_its_age_counts_from_the_oldest_backup():
-    metrics = verification_metrics([made("full", 3), made("incr", 1)], PLAN)
-    assert metrics["airflow_ha_backup_unverified_since_timestamp_seconds"] == NOW - 3 * DAY
-    assert "airflow_ha_backup_last_verified_restore_timestamp_seconds" not in metrics
-    assert verification_metrics([made("full", 3)], replace(PLAN, verification=None)) == {}
+    metrics = verification_metrics("s3", [made("full", 3), made("incr", 1)], PLAN)
+    assert metrics['airflow_ha_backup_unverified_since_timestamp_seconds{repository="s3"}'] == NOW - 3 * DAY
+    assert not any("last_verified_restore" in name for name in metrics)
+    assert verification_metrics("s3", [made("full", 3)], replace(PLAN, verification=None)) == {}
+
+
+def test_each_storage_is_verified_in_its_turn(answers, monkeypatch):
+    monkeypatch.setenv("VERIFY_DAYS", "7")
+    entry = {**ENTRY, "timestamp": {"start": 1, "stop": int(time.time())}, "annotation": {}}
+    answers |= {"pgbackrest info": information(backups=(entry,)), "psql": "7|f|10|3\n"}
+    verified: list[str] = []
+    monkeypatch.setattr(
+        restore_check, "check", lambda *arguments: verified.append(Path(arguments[-1]["PGBACKREST_CONFIG"]).stem)
+    )
+    monkeypatch.setattr(Backups, "record", lambda *_: None)
+    backups = Backups(Service())
+    for _ in range(3):
+        tick(backups)
+        assert backups.verification is not None
+        backups.verification.join()
+    assert sorted(verified) == ["local", "s3"]
 
 
 def test_rows_that_come_or_go_during_a_backup_are_not_expected():
@@ -301,16 +384,16 @@ def test_damage_lost_rows_and_another_schema_are_problems():
 def test_an_annotation_waits_for_a_backup_that_runs(monkeypatch):
     answers = [EngineError("pgbackrest failed (exit 50): ERROR: [050]: unable to acquire lock"), None]
     monkeypatch.setattr(backup_database, "LOCK_POLL_SECONDS", 0.0)
-    backups = backup_database.Backups.__new__(backup_database.Backups)
-    backups.service = Service()
+    backups = Backups.__new__(Backups)
 
-    def run(*_command: str) -> None:
+    def engine(*_: object) -> None:
         if error := answers.pop(0):
             raise error
 
-    monkeypatch.setattr(backups.service, "run", run)
-    backups.annotate("a", "b", {})
+    monkeypatch.setattr(backups, "engine", engine)
+    storage = Storage("s3", "bucket", "")
+    backups.annotate(storage, "a", "b", {})
     assert answers == []
     answers.append(EngineError("pgbackrest failed (exit 55): unable to load info file"))
     with pytest.raises(EngineError, match="info file"):
-        backups.annotate("a", "b", {})
+        backups.annotate(storage, "a", "b", {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.backup.sets import BackupSet, choose, parse, parse_time
+from ops.backup.sets import BackupSet, Contents, choose, join, parse, parse_time
 from ops.errors import StackError
 
 NOW = datetime(2026, 11, 29, 20, 0, tzinfo=UTC)
@@ -81,6 +82,45 @@ def test_without_a_time_the_newest_set_is_taken():
 def test_what_no_backup_reaches_is_refused(at, label, reason):
     with pytest.raises(StackError, match=reason):
         choose(SETS, at, label, NOW)
+
+
+IN_S3 = [replace(each, storage="s3") for each in (made("c", 36), made("d", 12))]
+
+
+def test_the_first_storage_that_has_a_set_is_taken():
+    assert choose([*SETS, *IN_S3], None, None, NOW).label == "b"
+    assert choose([*SETS, *IN_S3], None, None, NOW, "s3").label == "d"
+    assert choose([*SETS, *IN_S3], None, "c", NOW).storage == "s3"
+    assert choose([*IN_S3, *SETS[1:]], NOW - timedelta(hours=30), None, NOW).label == "c", "the other begins later"
+    with pytest.raises(StackError, match="none of this id"):
+        choose([*SETS, *IN_S3], None, "a", NOW, "s3")
+
+
+def test_storages_are_listed_together_with_the_problems_of_one():
+    contents = Contents((SETS[0],), "7", "17")
+    problem = StackError("cannot reach the backups: refused")
+    joined = join({"local": problem, "s3": contents})
+    assert [(each.label, each.storage) for each in joined.sets] == [("a", "s3")]
+    assert joined.problems == {"local": problem.what}
+    other = join({"local": contents, "s3": Contents((SETS[1],), "8", "17")})
+    assert [each.label for each in other.sets] == ["a"]
+    assert "another database" in other.problems["s3"]
+    with pytest.raises(StackError, match="refused"):
+        join({"local": problem, "s3": problem})
+
+
+@pytest.mark.parametrize(
+    ("message", "setting"),
+    [
+        ("<Code>NoSuchBucket</Code>", "BACKUP_S3_BUCKET"),
+        ("unable to verify certificate presented by", "backup_s3_ca.pem"),
+        ("unable to get address for 's3.test'", "BACKUP_S3_ENDPOINT"),
+    ],
+)
+def test_a_wrong_setting_of_s3_is_named(message, setting):
+    with pytest.raises(StackError) as error:
+        parse(information(99, f"[CryptoError] {message}"), "")
+    assert setting in error.value.where
 
 
 def test_a_time_without_a_zone_is_in_utc():

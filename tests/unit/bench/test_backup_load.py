@@ -63,10 +63,10 @@ def test_each_variant_is_measured_in_each_round(measurement):
 def test_each_backup_has_its_files_and_is_removed(measurement):
     backup_load.compare(measurement)
     for made, files, removed in zip(*[iter(measurement.commands)] * 3, strict=True):
-        assert "--type=full" in made[-1]
+        assert "--type=full" in made[3]
         assert files[0] == "files"
-        assert files[-1] == "20261130-010000F"
-        assert removed == ("database", "pgbackrest", "expire", "--set=20261130-010000F")
+        assert files[-2:] == ("local", "20261130-010000F")
+        assert removed == ("database", "pgbackrest", "expire", "--repo=1", "--set=20261130-010000F")
 
 
 def test_failed_backup_fails_the_bench(measurement, monkeypatch):

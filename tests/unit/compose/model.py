@@ -17,12 +17,12 @@ COMPOSE_NAMES = ("compose", "airflow", "data", "data-ha", "observability", "back
 COMPOSE_FILES = [COMPOSE / f"{name}.yaml" for name in COMPOSE_NAMES]
 """compose.yaml and the files that it includes."""
 
-INTERPOLATION = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
+INTERPOLATION = re.compile(r"\$\{(\w+)(?:(:-|:\?|:\+)([^}]*))?\}")
 
 
 def interpolated(text: str) -> str:
     """Return a text with each variable replaced by its default, or by its name if it has none."""
-    return INTERPOLATION.sub(lambda match: match[3] if match[2] == ":-" else match[1], text)
+    return INTERPOLATION.sub(lambda match: {":-": match[3], ":+": ""}.get(match[2], match[1]), text)
 
 
 @functools.cache

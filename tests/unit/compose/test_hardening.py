@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from ops.backup_storage import ROUTED
 from ops.services import (
     ALERTMANAGERS,
     BACKUP_FILES,
@@ -134,6 +135,28 @@ def test_postgres_and_redis_are_on_internal_networks():
     for service, network in nodes.items():
         assert list(SERVICES[service]["networks"]) == [network]
         assert MODEL["networks"][network]["internal"] is True
+
+
+def test_only_s3_gives_postgres_and_backups_a_route_outside():
+    """`up` sets BACKUP_ROUTE with S3; without it no service has such a network, and compose does not create it."""
+    routes = {"backup-storage", "backup-storage-1", "backup-storage-2"}
+    assert [name for name, service in SERVICES.items() if routes & set(service.get("networks", []))] == []
+    common = yaml.safe_load((COMPOSE / "common.yaml").read_text())["services"]
+    by_network: dict[str, set[str]] = {}
+    for file in ("airflow", "data", "data-ha", "observability", "backup"):
+        for name, service in yaml.safe_load((COMPOSE / f"{file}.yaml").read_text())["services"].items():
+            base, _, suffix = service.get("extends", {}).get("service", "").partition("${BACKUP_ROUTE:+")
+            if "BACKUP_ROUTE" in base:
+                (network,) = common[ROUTED + suffix.removesuffix("}")]["networks"]
+                by_network.setdefault(network, set()).add(name)
+    # Nodes reach each other, and backup services reach Postgres, on `database` only.
+    first, second = POSTGRES_NODES
+    backups = {node for nodes in BACKUP_NODES.values() for node in nodes} | {BACKUP_FILES}
+    assert by_network == {
+        "backup-storage": backups,
+        "backup-storage-1": {"postgres", first},
+        "backup-storage-2": {second},
+    }
 
 
 def test_etcd_members_have_a_network_and_a_password():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from ops.services import REDIS_NODES, SENTINELS
+from ops.services import BACKUP_FILES, BACKUP_NODES, POSTGRES_NODES, REDIS_NODES, SENTINELS
 from tests.unit.compose.model import COMPOSE, compose_model
 
 ROOT = COMPOSE.parent
@@ -17,6 +17,11 @@ READ_ELSEWHERE = {
     "maintenance": [ROOT / "src/airflow_ha/maintenance/__main__.py"],
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
+    # pgBackRest's and restic's configuration name the file.
+    **{
+        name: [ROOT / "ops/backup_storage.py"]
+        for name in ("postgres", *POSTGRES_NODES, *BACKUP_NODES["data"], *BACKUP_NODES["data-ha"], BACKUP_FILES)
+    },
     # ./ops/stack runs redis-cli in these.
     **{name: [ROOT / "ops/data_tier.py"] for name in ("redis", *REDIS_NODES, *SENTINELS)},
 }

@@ -14,7 +14,7 @@ ROWS = [
     if line.startswith("| `")
 ]
 LISTED = [name for row in ROWS for name in re.findall(r"`([A-Z0-9_]+)`", row[0])]
-DERIVED = {"TRACES", "BACKUP_REPOSITORY"}
+DERIVED = {"TRACES", "BACKUP_REPOSITORY", "BACKUP_ROUTE"}
 INTERPOLATED = {
     (name, default)
     for file in COMPOSE_FILES

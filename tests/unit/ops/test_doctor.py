@@ -91,9 +91,12 @@ def test_a_kept_database_is_found_unless_a_restore_needs_it(project, monkeypatch
 )
 def test_backups_without_a_verified_restore_are_found(failed, days, urgency):
     facts = {
-        "airflow_ha_backup_verification_failed": float(failed),
-        "airflow_ha_backup_unverified_since_timestamp_seconds": time.time() - days * backups.DAY,
-        "airflow_ha_backup_verification_interval_seconds": 7 * backups.DAY,
+        'airflow_ha_backup_verification_failed{repository="s3"}': float(failed),
+        'airflow_ha_backup_unverified_since_timestamp_seconds{repository="s3"}': time.time() - days * backups.DAY,
+        'airflow_ha_backup_verification_interval_seconds{repository="s3"}': 7 * backups.DAY,
+        'airflow_ha_backup_verification_failed{repository="local"}': 0.0,
+        'airflow_ha_backup_unverified_since_timestamp_seconds{repository="local"}': time.time(),
+        'airflow_ha_backup_verification_interval_seconds{repository="local"}': 7 * backups.DAY,
     }
     assert [each for each, _ in found(backups.verification, facts)] == urgency
     assert found(backups.verification, {}) == [], "without the profile backup"
