@@ -456,7 +456,7 @@ class Backups:
     def measure(self, storage: str, repository: Repository) -> None:
         """Update the metrics of a repository; while it cannot be used, only that.
 
-        The time at which a backup is due goes on ageing meanwhile; an age would stand still.
+        The time at which a backup is due stays right meanwhile; an age would not.
         """
         if repository.problem:
             self.service.metrics[series("airflow_ha_backup_repository_up", repository=storage)] = 0.0

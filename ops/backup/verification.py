@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from airflow_ha.sizes import GIB
+from airflow_ha.sizes import GIB, MIB
 from ops import compose, deployment, pipeline, preflight, restored, settings_file
 from ops.backup import new_stack, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ops.backup.repository import Repository
     from ops.backup.sets import BackupSet
+    from ops.clients.airflow import AirflowClient
     from ops.images.resolve import ResolvedImage
 
 MEMORY_NEEDED: Final = 2 * GIB
@@ -111,7 +112,7 @@ def verify(planned: Restoration, images: Mapping[str, ResolvedImage]) -> list[Re
 def restore_database(planned: Restoration) -> str:
     """Restore the database, and return what was restored."""
     restoration.restore_database(planned)
-    return f"{planned.chosen.size / 2**20:.0f} MiB"
+    return f"{planned.chosen.size / MIB:.0f} MiB"
 
 
 def restore_files(planned: Restoration) -> str:
@@ -160,19 +161,25 @@ def run_canary(planned: Restoration) -> str:
     api = connect(planned.project, planned.settings, planned.report)
     what = f"Airflow has parsed {CANARY}"
     wait(lambda: api.has_dag(CANARY), pipeline.DAG_SECONDS, what, planned.report)
-    run = api.wait_for(api.trigger(CANARY), planned.report, timeout=CANARY_SECONDS)
-    if run.state != "success":
-        raise pipeline.failed_run_error(api, run)
-    return "success"
+    return run_dag(planned, api, CANARY, CANARY_SECONDS)
 
 
 def run_pipeline(planned: Restoration) -> str:
     """Run the pipeline through gateway, scheduler, Redis, worker and Postgres."""
     api = connect(planned.project, planned.settings, planned.report)
-    run = api.wait_for(api.trigger(PIPELINE), planned.report, timeout=pipeline.PIPELINE_SECONDS)
+    return run_dag(planned, api, PIPELINE, pipeline.PIPELINE_SECONDS)
+
+
+def run_dag(planned: Restoration, api: AirflowClient, dag_id: str, seconds: float) -> str:
+    """Run a DAG that Airflow has parsed, and return its state.
+
+    Raises:
+        StackError: The run failed, or has not ended in time.
+    """
+    run = api.wait_for(api.trigger(dag_id), planned.report, timeout=seconds)
     if run.state != "success":
         raise pipeline.failed_run_error(api, run)
-    return "success"
+    return run.state
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ DATA_TIER = Dashboard(
             Panel(
                 "Backups: since the last verified restore",
                 "When was a backup last restored and checked, in the storage where that is longest ago? Without that "
-                "nobody knows whether they can be restored.",
+                "it is unknown whether they can be restored.",
                 "value",
                 (Query(f"time() - min(max by (repository) ({LAST_VERIFICATION}))"),),
                 unit="s",
