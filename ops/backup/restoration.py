@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ops.backup.repository import Repository
     from ops.backup.sets import BackupSet
+    from ops.compose import Instance
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
@@ -42,6 +43,9 @@ PASSWORDS: Final = {
     "monitoring": "postgres_monitoring_password",
 }
 """The secret of each role of Postgres that logs in."""
+LOST_SECONDS: Final = 10
+"""Time for a container to stop where no Postgres runs: Airflow waits in vain for its database. Prometheus and
+Alertmanager, which keep their data, stop in less."""
 SEND_SECONDS: Final = 60.0
 WRITABLE_SECONDS: Final = 60.0
 PSQL: Final = ("psql", "--no-psqlrc", "--username=postgres", "--tuples-only", "--no-align")
@@ -204,7 +208,8 @@ def stop(restoration: Restoration) -> None:
     """Remove the containers of the stack; their volumes stay."""
     with compose.without_leftover_volumes(restoration.name):
         # The work of running tasks is lost in any case.
-        arguments = ("down", "--remove-orphans", f"--timeout={compose.STOP_SECONDS}")
+        seconds = compose.STOP_SECONDS if running_nodes(restoration) else LOST_SECONDS
+        arguments = ("down", "--remove-orphans", f"--timeout={seconds}")
         compose.run(restoration.project, restoration.report, "--profile=*", *arguments)
 
 
@@ -316,8 +321,7 @@ def writable(restoration: Restoration) -> str:
 
 def send_log(restoration: Restoration) -> None:
     """Make a running Postgres send all its log to the repository, so that a restore reaches the present."""
-    nodes = (restoration.tier.primary, *(name for name in restoration.tier.others if name in POSTGRES_NODES))
-    for container in compose.in_state(compose.instances(restoration.name), "running", nodes):
+    for container in running_nodes(restoration):
         if data_tier.ask(container.id, *PSQL, *END_OF_LOG) is not None:
             with contextlib.suppress(StackError):
                 wait(
@@ -326,6 +330,12 @@ def send_log(restoration: Restoration) -> None:
                     "the log is in the repository",
                     restoration.report,
                 )
+
+
+def running_nodes(restoration: Restoration) -> list[Instance]:
+    """Return the running containers of Postgres."""
+    nodes = (restoration.tier.primary, *(name for name in restoration.tier.others if name in POSTGRES_NODES))
+    return compose.in_state(compose.instances(restoration.name), "running", nodes)
 
 
 def has_sent_log(container: str) -> bool:
