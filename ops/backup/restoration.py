@@ -218,22 +218,31 @@ def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
     """Stop the stack and exchange the databases, and back if that or the block fails.
 
     Raises:
-        StackError: It failed; the former database is back.
+        StackError: It failed; the former database is back. Where there was none, the stack stays stopped.
     """
+    had_database = bool(current_database(restoration))
     try:
         stop(restoration)
         exchange(restoration)
         yield
     except BaseException as error:  # no failure may leave the stack stopped on half a restore
-        restoration.report("a step failed: the former database comes back")
+        # At once: the way back may fail too.
+        restoration.report(f"a step failed: {reason_of(error)}")
+        restoration.report("the former database comes back" if had_database else "the stack stays stopped")
         stop(restoration)
         exchange_back(restoration)
-        if was_running:
-            deployment.start(restoration.project, restoration.settings)
+        state = "the stack had no database before, and is stopped"
+        if had_database:
+            state = "the stack has its former database again"
+        if had_database and was_running:
+            try:
+                deployment.start(restoration.project, restoration.settings)
+            except StackError as failure:
+                state += f", but did not start: {failure.what}"
         hint = error.hint if isinstance(error, StackError) else ""
         raise StackError(
             f"cannot start on the restored database: {reason_of(error)}",
-            hint=f"the stack has its former database again; {hint or 'fix the cause, then run this again'}",
+            hint=f"{state}; {hint or 'fix the cause, then run this again'}",
             code=FAILURE,
         ) from error
 

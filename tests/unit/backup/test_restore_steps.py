@@ -128,6 +128,7 @@ def steps(monkeypatch, project) -> list[str]:
     monkeypatch.setattr(deployment, "configure", lambda *_: taken.append("configure"))
     monkeypatch.setattr(deployment, "start", lambda _p, _s, services=None: taken.append(f"start {services or 'all'}"))
     monkeypatch.setattr(restored_database, "in_volume", lambda _i, _v, script: taken.append(NAMES[script]))
+    monkeypatch.setattr(restored_database, "system_id", lambda *_: "1")
     monkeypatch.setattr(restoration, "query", lambda _r, statements: taken.append(statements.split()[0].lower()))
     monkeypatch.setattr(saved_files, "restore_volumes", lambda *_: taken.append("volumes"))
     secrets_store.generate(project)
@@ -159,6 +160,34 @@ def test_a_failed_hold_brings_the_former_database_back(project, steps):
         restoration.change(planned(project), IMAGES, fails)
     assert steps[-4:] == ["stop", "undo", "volume rm", "start all"]
     assert "alter" not in steps, "the archive has nothing of the timeline that was given up"
+
+
+def test_a_failed_hold_leaves_a_stack_without_a_database_stopped(project, steps, monkeypatch):
+    monkeypatch.setattr(restored_database, "system_id", lambda *_: "")
+
+    def fails() -> None:
+        raise StackError("cannot hold")
+
+    with pytest.raises(StackError, match="cannot hold"):
+        restoration.change(planned(project), IMAGES, fails)
+    assert steps[-3:] == ["stop", "undo", "volume rm"], "an empty database would start, or none"
+
+
+def test_a_former_database_that_does_not_start_hides_no_reason(project, steps, monkeypatch):
+    said: list[str] = []
+
+    def fails(_p: object, _s: object, services: object = None) -> None:
+        if services is None:
+            raise StackError("it does not start")
+
+    def refuses() -> None:
+        monkeypatch.setattr(deployment, "start", fails)
+        raise StackError("cannot hold")
+
+    with pytest.raises(StackError, match="cannot hold") as raised:
+        restoration.change(replace(planned(project), report=said.append), IMAGES, refuses)
+    assert "it does not start" in (raised.value.hint or "")
+    assert any("cannot hold" in line for line in said), "said before the way back, which may hang"
 
 
 def test_an_interrupt_brings_the_former_database_back(project, steps):
