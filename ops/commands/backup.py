@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ops import backup_config, backup_storage, preflight, settings_file
+from ops import backup_config, preflight, settings_file
 from ops.backup import creation, repository, saved_files, verification
 from ops.backup.sets import choose
 from ops.deployment import obtain_images
@@ -19,6 +19,7 @@ from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import Project, current_project
 from ops.screen import console, escape, heading, report
+from ops.storage_option import FromStorage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,16 +48,7 @@ def backup(
         str | None,
         typer.Option("--backup", metavar="ID", help="With `verify`: this one, not the newest.", show_default=False),
     ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STORAGE",
-            help=f"With `verify`: from this storage, {' or '.join(backup_storage.NUMBERS)}; by default the first that "
-            "has the backup.",
-            show_default=False,
-        ),
-    ] = None,
+    storage: FromStorage = None,
     as_json: Annotated[bool, typer.Option("--json", help="With `list`: one JSON object instead of a table.")] = False,
 ) -> None:
     """Make a backup of the database and the files now, list the backups, or verify one.
@@ -66,7 +58,6 @@ def backup(
 
     Example: ./ops/stack backup verify
     """
-    backup_storage.check_name(storage)
     project = current_project()
     settings = settings_file.read(project)
     if not settings.get("BACKUP_IMAGE"):
