@@ -261,9 +261,7 @@ def row_each_second(name: str) -> Iterator[Callable[[], list[str]]]:
 def lose_volumes(stack: RestoredStack) -> list[str]:
     """Kill all nodes of Postgres at once, delete their volumes, and return the volumes' names."""
     volumes = [f"{stack.name}_{volume}" for volume in (stack.tier.restored, *stack.tier.copied)]
-    users = compose.docker("ps", "--all", "--quiet", *(f"--filter=volume={volume}" for volume in volumes)).split()
-    compose.docker("rm", "--force", "--volumes", *users)
-    compose.docker("volume", "rm", *volumes)
+    compose.remove_volumes(volumes)
     return volumes
 
 
