@@ -55,6 +55,22 @@ CAUSES: Final = (
     ("AccessDenied", f"secrets/{KEY}: the key may not list, read, write and delete in the bucket"),
 )
 """What pgBackRest reports of S3, and the setting that is wrong."""
+LOCAL_PLACE: Final = "BACKUP_FOLDER, or the volume backup-repository"
+NOTHING_LOST: Final = "the log of Postgres waits meanwhile, and is sent afterwards"
+MAKE_ROOM: Final = f"free space there, or lower BACKUP_KEEP in .env and run ./ops/stack up; {NOTHING_LOST}"
+FAULTS: Final = (
+    ("disk is full", MAKE_ROOM),
+    ("no space left on device", MAKE_ROOM),
+    ("read-only", f"mount it writable, then run ./ops/stack restart; {NOTHING_LOST}"),
+    ("permission denied", f"let the users 999 and 50000 write there; {NOTHING_LOST}"),
+    (
+        "its backups are gone",
+        "mount it again, then run ./ops/stack restart; if they are lost, ./ops/stack backup now --new",
+    ),
+    # pgBackRest 2.55 reports a write that a full disk cuts short with `[2] No such file or directory`.
+    ("unable to write", MAKE_ROOM),
+)
+"""What pgBackRest, restic and the backup services report of the local storage, and what to do."""
 
 
 def value(settings: Mapping[str, str], name: str) -> str:
@@ -167,6 +183,13 @@ def only(configuration: str, storage: str) -> str:
     """Return pgBackRest's configuration without the repositories of other storages."""
     others = tuple(f"repo{number}-" for name, number in NUMBERS.items() if name != storage)
     return "".join(line for line in configuration.splitlines(keepends=True) if not line.startswith(others))
+
+
+def advice(message: str) -> tuple[str, str]:
+    """Return where the fault is that a message of an engine reports, and what to do; both empty if it is unknown."""
+    if wrong := wrong_setting(message):
+        return wrong, "correct it, then run ./ops/stack up"
+    return next(((LOCAL_PLACE, hint) for sign, hint in FAULTS if sign in message.lower()), ("", ""))
 
 
 def wrong_setting(message: str) -> str:

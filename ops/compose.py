@@ -516,6 +516,15 @@ def volumes(name: str) -> list[str]:
     return sorted(docker("volume", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").splitlines())
 
 
+def remove_volumes(names: Sequence[str]) -> None:
+    """Remove volumes, and with one command before every container that mounts one of them."""
+    if not names:
+        return
+    if users := docker("ps", "--all", "--quiet", *(f"--filter=volume={volume}" for volume in names)).split():
+        docker("rm", "--force", "--volumes", *users)
+    docker("volume", "rm", *names)
+
+
 def create_volume(name: str, volume: str) -> str:
     """Create a volume of a compose project as compose does, unless it exists, and return its whole name."""
     labels = (f"--label=com.docker.compose.project={name}", f"--label=com.docker.compose.volume={volume}")

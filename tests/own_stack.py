@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from testcontainers.compose import DockerCompose
@@ -36,6 +37,7 @@ def stack_for(
     dags: Path | None = None,
     profiles: Sequence[str] = DEFAULT_PROFILES,
     settings: Mapping[str, object] | None = None,
+    secrets: Mapping[str, str] = MappingProxyType({}),
     by_hand: bool = False,
 ) -> Iterator[Stack]:
     """Provide the stack that `--stack` names: one of the tests' own, or the running one, which is not changed.
@@ -48,6 +50,7 @@ def stack_for(
         dags: A folder of DAGs beside those of dags/.
         profiles: The profiles of the tests' own stack.
         settings: Further settings in its .env.
+        secrets: The text of files in its secrets/ that an operator writes.
         by_hand: Whether `docker compose up` starts it.
     """
     reports = ROOT / "reports" / request.node.path.relative_to(ROOT / "tests").parts[0]
@@ -62,7 +65,9 @@ def stack_for(
     with ExitStack() as until_done:
         with shown():
             print(f"\nbringing up a stack of the tests' own ({state})", flush=True)
-            own = own_stack(state, reports, dags=dags, profiles=profiles, settings=settings, by_hand=by_hand)
+            own = own_stack(
+                state, reports, dags, profiles=profiles, settings=settings, secrets=secrets, by_hand=by_hand
+            )
             stack = until_done.enter_context(own)
         yield stack
         if request.session.testsfailed > failed_before:
@@ -74,11 +79,12 @@ def stack_for(
 def own_stack(
     state: Path,
     reports: Path,
+    dags: Path | None = None,
     *,
-    dags: Path | None,
     profiles: Sequence[str],
     settings: Mapping[str, object],
-    by_hand: bool,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+    by_hand: bool = False,
 ) -> Iterator[Stack]:
     """Run a separate stack with its own name, ports, secrets and DAG folder, for the duration of the block.
 
@@ -88,6 +94,7 @@ def own_stack(
         dags: A folder of DAGs beside those of dags/.
         profiles: The profiles to run.
         settings: Further settings in its .env.
+        secrets: The text of files in its secrets/ that an operator writes.
         by_hand: Whether `docker compose up` starts it.
     """
     copied = copy_dags(state / "dags", dags)
@@ -104,6 +111,9 @@ def own_stack(
         project = Project(ROOT, state)
         secrets_store.generate(project)
         chosen[backup_config.STORED] = backup_config.digest(project)
+    for name, text in secrets.items():
+        (state / "secrets" / name).write_text(f"{text}\n")
+        (state / "secrets" / name).chmod(0o600)
     (state / ".env").write_text("".join(f"{key}={value}\n" for key, value in chosen.items()))
     state.chmod(0o755)  # pytest's folders are private, and containers read the DAGs as another user
     stack = Stack(state=state, dags=copied, reports=reports)

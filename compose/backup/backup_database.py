@@ -54,6 +54,10 @@ SET client_min_messages = error;
 CREATE TABLE IF NOT EXISTS backup_places (place text PRIMARY KEY, since timestamptz NOT NULL DEFAULT now());
 """
 """The record of the places that have had backups of this database, in its own database `postgres`."""
+READ_ONLY: Final = "its disk is read-only"
+FULL: Final = "its disk is full"
+SEGMENT: Final = 16 << 20
+"""Bytes of a segment of Postgres' log: a disk without room for one is full."""
 GONE: Final = "its backups are gone: mount its disk again, or run ./ops/stack backup now --new"
 FIGURES: Final = "airflow-ha-figures"
 VERIFICATION: Final = "airflow-ha-verification"
@@ -152,11 +156,13 @@ class Storage:
         name: local or s3.
         place: The volume, the folder of the host, or the path in the bucket.
         configuration: pgBackRest's, without the repositories of other storages.
+        folder: Where the local storage is mounted; None for others.
     """
 
     name: str
     place: str
     configuration: str
+    folder: Path | None = None
 
 
 def parse_storages(text: str, local: str) -> list[Storage]:
@@ -173,7 +179,8 @@ def parse_storages(text: str, local: str) -> list[Storage]:
             in_bucket = (options.get("s3-endpoint", ""), options.get("s3-bucket", ""), options["path"].strip("/"))
             place = "/".join(in_bucket) if name == "s3" else local
             lines = (line for line in text.splitlines() if not re.match(rf"repo(?!{number}-)", line))
-            found.append(Storage(name, place, "\n".join(lines) + "\n"))
+            folder = Path(options["path"]).parent if name == "local" else None
+            found.append(Storage(name, place, "\n".join(lines) + "\n", folder))
     return found
 
 
@@ -238,6 +245,15 @@ def checked(repository: Repository, database: Database, *, had_backups: bool) ->
         repository,
         problem="it has the backups of another database; set BACKUP_FOLDER or BACKUP_S3_PREFIX to an empty one",
     )
+
+
+def disk_problem(folder: Path) -> str:
+    """Return why nothing can be written to a disk; empty if it can."""
+    disk = os.statvfs(folder)
+    if disk.f_flag & os.ST_RDONLY:
+        return READ_ONLY
+    is_full = disk.f_bavail * disk.f_frsize < SEGMENT or (disk.f_files and not disk.f_favail)
+    return FULL if is_full else ""
 
 
 def due(backups: list[Backup], timeline: int, now: float, plan: Plan) -> str | None:
@@ -369,15 +385,33 @@ class Backups:
             self.service.metrics[series("airflow_ha_backup_repository_up", repository=storage.name)] = 0.0
             raise
         repository = checked(parse_repository(text), database, had_backups=storage.place in places)
+        if storage.folder and not repository.problem:
+            repository = replace(repository, problem=self.disk_problem(storage, storage.folder))
         self.measure(storage.name, repository)
         if repository.problem:
             raise EngineError(f"cannot use the repository: {repository.problem}")
         self.labels[storage.name] = [backup.label for backup in repository.backups]
-        write_labels(self.labels)
+        try:
+            write_labels(self.labels)
+        except EngineError as error:  # it is on the local storage, which does not keep others from their backups
+            log(f"error: {storage.name}: {error}")
         if repository.backups and storage.place not in places:
             place = storage.place.replace("'", "''")
             self.sql(f"INSERT INTO backup_places (place) VALUES ('{place}') ON CONFLICT DO NOTHING")  # noqa: S608
         return repository
+
+    def disk_problem(self, storage: Storage, folder: Path) -> str:
+        """Return why nothing can be written to the disk of a storage, once no backup is on it that is not kept.
+
+        pgBackRest itself removes those after the next backup, for which a full disk has no room.
+        """
+        if (problem := disk_problem(folder)) != FULL:
+            return problem
+        try:
+            self.engine(storage, "expire")
+        except EngineError as error:
+            log(f"error: {storage.name}: {error}")
+        return disk_problem(folder)
 
     def make(self, storage: Storage, kind: str, database: Database) -> str:
         """Make a backup and return its label."""
@@ -488,6 +522,7 @@ class Backups:
         if database.is_replica:
             # The series of a former primary end: the other service has them now.
             self.service.metrics = {"airflow_ha_backup_active": 0.0}
+            self.service.problems = {}
             return
         self.service.metrics |= {
             "airflow_ha_backup_active": 1.0,
@@ -496,6 +531,8 @@ class Backups:
         places = self.had_backups()
         usable = [storage for storage in self.storages if self.succeeds(storage, self.prepare, database, places)]
         done = [storage for storage in usable if self.succeeds(storage, self.visit, database, places)]
+        for storage in done:
+            self.service.problems.pop(storage.name, None)
         self.service.metrics["airflow_ha_backup_engine_up"] = float(done == self.storages)
 
     def succeeds(self, storage: Storage, step: Step, database: Database, places: Container[str]) -> bool:
@@ -504,6 +541,7 @@ class Backups:
             return step(storage, database, places)
         except EngineError as error:
             self.service.metrics["airflow_ha_backup_engine_up"] = 0.0
+            self.service.problems[storage.name] = str(error)
             log(f"error: {storage.name}: {error}")
             return False
 

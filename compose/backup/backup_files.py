@@ -108,18 +108,19 @@ class Files:
             self.restic("unlock")
             self.restic("forget", "--prune", *lost)
 
-    def tick(self) -> None:
-        """Back up the files of the newest label, unless that is done or the database has no backup here yet.
+    def tick(self) -> bool:
+        """Back up the files of the newest label, and return whether that is done.
 
-        Without a backup of the database the storage is new, or not mounted; only its service knows which.
+        Without a backup of the database nothing is: the storage is new, or not mounted; only its service knows which.
         """
         labels = existing_labels(self.storage)
-        is_done = self.known is not None and labels and labels[-1] in self.known
-        if is_done or time.monotonic() < self.retry_at:
-            return
+        if self.known is not None and labels and labels[-1] in self.known:
+            return True
+        if time.monotonic() < self.retry_at:
+            return False
         self.measure("airflow_ha_backup_files_up", value=False)
         if not labels:
-            return
+            return False
         self.retry_at = time.monotonic() + RETRY_SECONDS
         snapshots = self.snapshots()
         if labels[-1] not in snapshots:
@@ -128,6 +129,7 @@ class Files:
             snapshots = self.snapshots()
         self.known, self.retry_at = snapshots, 0.0
         self.measure("airflow_ha_backup_files_up", value=True)
+        return True
 
 
 def storages(service: Service) -> dict[str, Files]:
@@ -140,8 +142,10 @@ def tick_all(all_files: Iterable[Files]) -> None:
     """Back up the files in each storage; one that is down does not keep the others from it."""
     for files in all_files:
         try:
-            files.tick()
+            if files.tick():
+                files.service.problems.pop(files.storage, None)
         except EngineError as error:
+            files.service.problems[files.storage] = str(error)
             log(f"error: {files.storage}: {error}")
 
 

@@ -1,6 +1,7 @@
 """What both backup services share: running an engine, the loop, and the page for Prometheus and the health check.
 
 GET /metrics    the service's metrics, in Prometheus' text format
+GET /problems   why the last backup in a storage failed, by storage, in JSON
 GET /health     200 while the loop runs or an engine works; 503 otherwise
 """
 
@@ -47,12 +48,14 @@ class Service:
 
     Attributes:
         metrics: The value of each metric, by its name with labels.
+        problems: Why nothing can be backed up, by storage.
         ticked: When the loop last completed, on the monotonic clock.
         engines: How many engines work now.
         lock: Held while `engines` changes.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
     ticked: float = field(default_factory=time.monotonic)
     engines: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -155,6 +158,8 @@ def serve(service: Service) -> None:
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self.answer(HTTPStatus.OK, exposition(service.metrics))
+            elif self.path == "/problems":
+                self.answer(HTTPStatus.OK, json.dumps(service.problems))
             elif self.path == "/health":
                 self.answer(HTTPStatus.OK if service.is_alive() else HTTPStatus.SERVICE_UNAVAILABLE, "")
             else:
@@ -162,7 +167,7 @@ def serve(service: Service) -> None:
 
         def answer(self, status: HTTPStatus, text: str) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.end_headers()
             self.wfile.write(text.encode())
 

@@ -13,6 +13,12 @@ numbers=$(sed -n 's/^repo\([0-9]\)-path=.*/\1/p' "$PGBACKREST_CONFIG")
 ready=$(find pg_wal/archive_status -name '*.ready' | sort)
 waiting=$(echo "$ready" | wc -l)
 
+waits() { # waits SEGMENT: fails as the last command did; Postgres tries again
+  code=$?
+  echo "hint: $1 stays on this disk and is sent again; ./ops/stack doctor lists what to do" >&2
+  exit "$code"
+}
+
 push() { # push NUMBER SECONDS [OPTION…]: to one storage
   number=$1 seconds=$2
   shift 2
@@ -26,7 +32,7 @@ if [ "$waiting" -gt "$2" ]; then
   done
   echo "dropped the segment $1 of the log: $waiting wait, and no storage takes it" >&2
 elif [ "${#numbers}" = 1 ]; then
-  exec pgbackrest archive-push "$1"
+  pgbackrest archive-push "$1" || waits "$1"
 else
   # Each storage gets all that waits: pgBackRest's background process sends it, and is started for the newest segment.
   newest=$(basename "$(echo "$ready" | tail -n 1)" .ready)
@@ -42,5 +48,5 @@ else
     push_all "$number" "$1" &
     children="$children $!"
   done
-  for child in $children; do wait "$child"; done
+  for child in $children; do wait "$child" || waits "$1"; done
 fi

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
     from ops.backup.sets import BackupSet
+    from ops.compose import Instance
 
 PROGRAMS: Final = "/usr/local/lib/backup"
 SERVICE_SECONDS: Final = time_limits.ENGINE + time_limits.ENDING
@@ -36,21 +37,26 @@ def make(
     Raises:
         StackError: No backup service runs, or an engine failed or has not ended in time, if only for one storage.
     """
-    files = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running", [BACKUP_FILES])
+    by_service = compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    files = compose.in_state(by_service, "running", [BACKUP_FILES])
     if not files:
         raise no_service("make a backup")
     report("backing up the database")
     options = [name for name, is_set in (("full", is_full), ("new", is_new)) if is_set]
-    result = beside_the_primary(settings, "make a backup", "now", *options)
-    made = made_backups(result.stdout)
+    result = beside_the_primary(settings, by_service, "make a backup", "now", *options)
+    made, errors = made_backups(result.stdout), []
+    if result.returncode != 0:
+        errors.append(failure("the database", result.stderr))
     for storage, label in made:
         report(f"{storage}: {label}: backing up the files")
         program = ("python3", f"{PROGRAMS}/backup_files.py", "now", storage, label)
         saved = data_tier.execute(files[0].id, *program, seconds=SERVICE_SECONDS)
         if saved.returncode != 0:
-            raise failure(f"the files in {storage}", saved.stderr)
-    if result.returncode != 0:
-        raise failure("the database", result.stderr)
+            errors.append(failure(f"the files in {storage}", saved.stderr))
+    for error in errors[1:]:
+        report(error.what)
+    if errors:
+        raise errors[0]
     return made[0][1]
 
 
@@ -66,21 +72,21 @@ def record(settings: Mapping[str, str], chosen: BackupSet, problems: Sequence[st
     Raises:
         StackError: No backup service runs, or the repository cannot be written.
     """
-    what = "record the verification"
-    result = beside_the_primary(
-        settings, what, "verified", chosen.storage, chosen.label, stdin=json.dumps(list(problems))
-    )
+    what, by_service = "record the verification", compose.instances(settings["COMPOSE_PROJECT_NAME"])
+    arguments, text = ("verified", chosen.storage, chosen.label), json.dumps(list(problems))
+    result = beside_the_primary(settings, by_service, what, *arguments, stdin=text)
     if result.returncode != 0:
         raise StackError(f"cannot {what}: {data_tier.last_line(result.stderr)}", code=FAILURE)
 
 
 def beside_the_primary(
-    settings: Mapping[str, str], what: str, *arguments: str, stdin: str = ""
+    settings: Mapping[str, str], by_service: Mapping[str, list[Instance]], what: str, *arguments: str, stdin: str = ""
 ) -> CompletedProcess[str]:
     """Return the result of backup_database.py beside the primary.
 
     Args:
         settings: Of .env.
+        by_service: The containers of the stack.
         what: The purpose, for the error.
         *arguments: Of backup_database.py.
         stdin: Its standard input.
@@ -89,7 +95,7 @@ def beside_the_primary(
         StackError: No backup service runs.
     """
     nodes = BACKUP_NODES["data-ha" if "data-ha" in settings_file.profiles(settings) else "data"]
-    services = compose.in_state(compose.instances(settings["COMPOSE_PROJECT_NAME"]), "running", nodes)
+    services = compose.in_state(by_service, "running", nodes)
     if not services:
         raise no_service(what)
     for container in services:
@@ -106,9 +112,18 @@ def no_service(what: str) -> StackError:
 
 
 def failure(what: str, output: str) -> StackError:
-    """Return the error of a backup that failed."""
+    """Return the error of a backup that failed.
+
+    Args:
+        what: What was backed up.
+        output: Of a backup service: its last line, or a line for each storage.
+    """
+    of_storages = [line for line in output.splitlines() if line.partition(":")[0] in backup_storage.NUMBERS]
+    reason = "; ".join(of_storages) or data_tier.last_line(output)
+    where, hint = backup_storage.advice(reason)
     return StackError(
-        f"cannot back up {what}: {data_tier.last_line(output)}",
-        hint="fix the cause, then run ./ops/stack backup now; ./ops/stack logs has the whole output",
+        f"cannot back up {what}: {reason}",
+        where=where,
+        hint=hint or "fix the cause, then run ./ops/stack backup now; ./ops/stack logs has the whole output",
         code=FAILURE,
     )

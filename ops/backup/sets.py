@@ -49,6 +49,7 @@ class BackupSet:
         rows: Of tables that a restore must have at least; empty if they were not recorded.
         verification: The last one; None if there was none.
         storage: Where it is stored.
+        timeline: The timeline of Postgres that it was made on.
     """
 
     label: str
@@ -62,6 +63,7 @@ class BackupSet:
     rows: dict[str, int] = field(default_factory=dict)
     verification: Verification | None = None
     storage: str = backup_storage.LOCAL
+    timeline: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def parse_set(backup: dict[str, Any], files: dict[str, str]) -> BackupSet:
         files=files.get(backup["label"], ""),
         rows=json.loads(notes.get(FIGURES, "{}")).get("rows", {}),
         verification=parse_verification(notes[VERIFICATION]) if VERIFICATION in notes else None,
+        timeline=int(backup["archive"]["start"][:8], 16),
     )
 
 

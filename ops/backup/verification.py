@@ -199,13 +199,9 @@ def removed_afterwards(planned: Restoration) -> Iterator[None]:
 def remove_stack(throwaway: Project, name: str) -> None:
     """Remove the containers, networks and volumes of a compose project, and the folder of its state."""
     label = f"--filter=label=com.docker.compose.project={name}"
-    volumes = compose.volumes(name)
-    # An interrupted engine has no label.
-    for users in (label, *(f"--filter=volume={volume}" for volume in volumes)):
-        if containers := compose.docker("ps", "--all", "--quiet", users).split():
-            compose.docker("rm", "--force", "--volumes", *containers)
+    if containers := compose.docker("ps", "--all", "--quiet", label).split():
+        compose.docker("rm", "--force", "--volumes", *containers)
     if networks := compose.docker("network", "ls", "--quiet", label).split():
         compose.docker("network", "rm", *networks)
-    if volumes:
-        compose.docker("volume", "rm", *volumes)
+    compose.remove_volumes(compose.volumes(name))  # an interrupted engine uses one, and has no label
     shutil.rmtree(throwaway.state, ignore_errors=True)

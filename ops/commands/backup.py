@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ops import backup_config, backup_storage, preflight, settings_file
-from ops.backup import creation, repository, saved_files, verification
+from ops import backup_config, backup_storage, compose, preflight, settings_file
+from ops.backup import creation, repository, saved_files, service_page, verification
 from ops.backup.sets import choose
 from ops.deployment import obtain_images
 from ops.errors import FAILURE, StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import Project, current_project
 from ops.screen import console, escape, heading, report
+from ops.storage_option import FromStorage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,16 +48,7 @@ def backup(
         str | None,
         typer.Option("--backup", metavar="ID", help="With `verify`: this one, not the newest.", show_default=False),
     ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STORAGE",
-            help=f"With `verify`: from this storage, {' or '.join(backup_storage.NUMBERS)}; by default the first that "
-            "has the backup.",
-            show_default=False,
-        ),
-    ] = None,
+    storage: FromStorage = None,
     as_json: Annotated[bool, typer.Option("--json", help="With `list`: one JSON object instead of a table.")] = False,
 ) -> None:
     """Make a backup of the database and the files now, list the backups, or verify one.
@@ -66,7 +58,6 @@ def backup(
 
     Example: ./ops/stack backup verify
     """
-    backup_storage.check_name(storage)
     project = current_project()
     settings = settings_file.read(project)
     if not settings.get("BACKUP_IMAGE"):
@@ -150,8 +141,20 @@ def verified(each: BackupSet) -> str:
 
 
 def show(project: Project, settings: Mapping[str, str], *, as_json: bool) -> None:
-    """Print the backups."""
-    contents = repository.contents(repository.of_stack(project, settings, settings["BACKUP_IMAGE"]))
+    """Print the backups, and why none is added to a storage.
+
+    Raises:
+        StackError: No storage has a backup that can be read.
+    """
+    problems = service_page.problems(compose.instances(settings["COMPOSE_PROJECT_NAME"]))
+    try:
+        contents = repository.contents(repository.of_stack(project, settings, settings["BACKUP_IMAGE"]))
+    except StackError as error:
+        if error.where or not problems:
+            raise
+        reason = "; ".join(f"{storage}: {problem}" for storage, problem in problems.items())
+        where, hint = backup_storage.advice(reason)
+        raise StackError(f"{error.what}; {reason}", where=where, hint=hint or error.hint) from error
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in contents.sets], indent=2, default=datetime.isoformat))
         return
@@ -164,8 +167,9 @@ def show(project: Project, settings: Mapping[str, str], *, as_json: bool) -> Non
         table.add_row(each.label, each.storage, kind, stopped, *sizes, files, verified(each))
     console.print(table)
     console.print(restorable(contents, settings))
-    for storage, problem in contents.problems.items():
-        console.print(f"[red]{storage}: {problem}[/]")
+    for storage, problem in (problems | dict(contents.problems)).items():
+        hint = backup_storage.advice(problem)[1]
+        console.print(f"[red]{storage}: {escape(problem)}[/]{f'; hint: {hint}' if hint else ''}")
 
 
 def restorable(contents: Contents, settings: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from ops.errors import FAILURE, StackError
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import ask_to_confirm, console, escape, heading, report
+from ops.storage_option import FromStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ def drill(
             "--write", help="Write the results to ops/drills and README.md; with --alerts to alerting/detection.md."
         ),
     ] = False,
+    storage: FromStorage = None,
     gib: Annotated[float, typer.Option(min=0.01, help="Size of the database that restore drills add.")] = 1.0,
     yes: Annotated[bool, typer.Option("--yes", help="No confirmation before a restore drill.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -86,7 +88,9 @@ def drill(
         if not yes:
             console.print("This replaces the database of the running stack by what the backups have.")
             ask_to_confirm("Continue?")
-        raise typer.Exit(0 if run_restore_drills(restore_drills, project, repeat, gib, write=write) else FAILURE)
+        raise typer.Exit(
+            0 if run_restore_drills(restore_drills, project, repeat, gib, storage, write=write) else FAILURE
+        )
     with stack_lock(project, "drill", report):
         if stock:
             settings = settings_of_stopped_stack(project)
@@ -188,13 +192,13 @@ def run_alert_drills(
 
 
 def run_restore_drills(
-    drills: Sequence[RestoreDrill], project: Project, repeat: int, gib: float, *, write: bool
+    drills: Sequence[RestoreDrill], project: Project, repeat: int, gib: float, storage: str | None, *, write: bool
 ) -> bool:
     """Run restore drills one after the other, print what they lost, and return whether all promises were kept."""
     settings = running_settings(project, hint="run ./ops/stack up")
     outcomes = []
     try:
-        with prepare_restores(project, settings, gib, report) as stack:
+        with prepare_restores(project, settings, gib, report, storage) as stack:
             for each in drills:
                 for number in range(1, repeat + 1):
                     heading(f"{each.name}, {number} of {repeat}: {each.sentence}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import backup_config, backup_storage, compose, preflight, restored, secrets_store, settings_file
+from ops import backup_config, compose, preflight, restored, secrets_store, settings_file
 from ops.backup import new_stack, replaced, repository, restoration, restored_database, saved_files
 from ops.backup.restoration import Restoration
 from ops.backup.sets import choose, parse_time
@@ -18,6 +18,7 @@ from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import ask_to_confirm, console, heading, report
 from ops.status_tables import print_urls
+from ops.storage_option import FromStorage
 from ops.upgrade import journal
 
 if TYPE_CHECKING:
@@ -46,16 +47,7 @@ def restore(
     backup: Annotated[
         str | None, typer.Option(metavar="ID", help="Restore this backup, without what came after.", show_default=False)
     ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STORAGE",
-            help=f"Restore from this storage, {' or '.join(backup_storage.NUMBERS)}; by default the first that has the "
-            "backup.",
-            show_default=False,
-        ),
-    ] = None,
+    storage: FromStorage = None,
     to_new_stack: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Restore into a new stack beside this one.", show_default=False),
@@ -84,7 +76,6 @@ def restore(
         return
     if at and backup:
         raise StackError("cannot use --at with --backup: each names a target", hint="leave out one of them")
-    backup_storage.check_name(storage)
     hint = "run ./ops/stack restore again; ./ops/stack up starts the stack on the database that it has"
     with when_interrupted(hint), stack_lock(project, "restore", report):
         heading("Pre-flight: no impact yet")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,10 @@ def upgrade(
     without_backup: Annotated[
         bool, typer.Option("--without-backup", help="Change the database without a backup before.")
     ] = False,
+    backup_within: Annotated[
+        int,
+        typer.Option(min=0, metavar="MINUTES", help="Use the newest backup if it is complete and at most this old."),
+    ] = 0,
     checkout: Annotated[Path | None, typer.Option(hidden=True, help="The checkout of the stack.")] = None,
 ) -> None:
     """Bring the running stack to another version; return to the version before if a step fails.
@@ -66,12 +71,14 @@ def upgrade(
             )
         settings = running_settings(project)
         if to and not checkout:
-            run_new_version(project, to, without_backup=without_backup)
+            options = ["--without-backup"] if without_backup else []
+            run_new_version(project, to, [*options, f"--backup-within={backup_within}"])
         heading("Pre-flight: no impact yet")
         version = revision.to_check_out(project.root, to) if to else ""
         checked = preflight_checks(project, settings, version, files=ROOT)
         if needs_backup := changes_data(checked, settings) and not without_backup:
             safety_backup.require(settings)
+            needs_backup = not safety_backup.is_recent(project, settings, backup_within, report, datetime.now(UTC))
     if needs_backup:
         safety_backup.make(project)
     with stack_lock(project, "upgrade", report):
@@ -90,7 +97,7 @@ def changes_data(checked: Upgrade, settings: Mapping[str, str]) -> bool:
     return checked.migrates or (changes_image and settings_file.has_own_data(settings))
 
 
-def run_new_version(project: Project, reference: str, *, without_backup: bool) -> None:
+def run_new_version(project: Project, reference: str, options: list[str]) -> None:
     """Replace this process by the upgrade of the new version, whose code knows its images, files and order.
 
     It runs in a folder beside the stack's state: the checkout stays as it is until all checks have passed.
@@ -106,7 +113,6 @@ def run_new_version(project: Project, reference: str, *, without_backup: bool) -
     if (tools := project.root / TOOLS).is_dir():
         shutil.copytree(tools, folder / TOOLS, symlinks=True)
     report(f"{reference} is {commit[:12]}; its own code checks and upgrades the stack")
-    options = ["--without-backup"] if without_backup else []
     command = [str(folder / "ops/stack"), "upgrade", "--to", reference, "--checkout", str(project.root), *options]
     os.environ["STACK_STATE_DIR"] = str(project.state)
     os.environ.pop("PYTHONPATH", None)  # the folder of this version

@@ -62,7 +62,7 @@ SOURCES: Final = (
             changes.replaced_database,
         ),
     ),
-    Source("backups", "a running stack", backups.gather, (backups.verification,)),
+    Source("backups", "a running stack", backups.gather, (backups.storages, backups.archive, backups.verification)),
     Source("containers", "a running stack", containers.gather, (containers.restarts, containers.killed)),
     Source(
         "status",

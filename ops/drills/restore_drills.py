@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_config, compose, data_tier, restored, sample_database, settings_file
+from ops import backup_config, backup_storage, compose, data_tier, restored, sample_database, settings_file
 from ops.backup import creation
 from ops.backup.restoration import REPLICATED, SINGLE
 from ops.bench.workloads import DAGS, FAN_OUT
@@ -125,6 +125,7 @@ class RestoredStack:
         api: A client of its REST API.
         report: Prints a line of progress.
         gib: The size of the database beside Airflow's.
+        storage: The storage to restore from; None for the first that has the backup.
         restore_seconds: How long the last complete restore took.
     """
 
@@ -133,6 +134,7 @@ class RestoredStack:
     api: AirflowClient
     report: Callable[[str], None]
     gib: float
+    storage: str | None = None
     restore_seconds: float = FIRST_RESTORE_SECONDS
 
     @property
@@ -148,7 +150,11 @@ class RestoredStack:
 
 @contextmanager
 def prepare_restores(
-    project: Project, settings: Mapping[str, str], gib: float, report: Callable[[str], None]
+    project: Project,
+    settings: Mapping[str, str],
+    gib: float,
+    report: Callable[[str], None],
+    storage: str | None = None,
 ) -> Iterator[RestoredStack]:
     """Add the load's DAG and a database of that size to a running stack, and back both up.
 
@@ -157,9 +163,10 @@ def prepare_restores(
         settings: Its .env.
         gib: The size of the database beside Airflow's.
         report: Prints a line of progress.
+        storage: The storage to restore from; None for the first that has the backup.
 
     Raises:
-        StackError: The stack makes no backups, or cannot be prepared.
+        StackError: The stack makes no backups there, or cannot be prepared.
     """
     if not backup_config.is_on(settings):
         raise StackError(
@@ -167,7 +174,13 @@ def prepare_restores(
             where=project.shown(project.env_file),
             hint="run ./ops/stack up --profile backup, with your other profiles",
         )
-    stack = RestoredStack(project, settings, connect(project, settings, report), report, gib)
+    if storage not in (None, *backup_storage.names(settings)):
+        raise StackError(
+            f"cannot restore from {storage}: the stack stores no backups there",
+            where="--from",
+            hint="set BACKUP_STORAGE in .env, then run ./ops/stack up",
+        )
+    stack = RestoredStack(project, settings, connect(project, settings, report), report, gib, storage)
     with (
         DAGS.in_place(dags_folder(project, settings), stack.api, report),
         sample_database.sample_database(stack.name, gib, report),
@@ -211,7 +224,7 @@ def run_restore_drill(drill: RestoreDrill, stack: RestoredStack) -> RestoreOutco
     return RestoreOutcome(
         drill=drill.name,
         tier=tier,
-        repository=repository_kind(stack.settings),
+        repository=repository_kind(stack.settings, stack.storage),
         gib=stack.gib,
         lost_rows=lost_rows,
         lost_seconds=lost_seconds,
@@ -248,16 +261,15 @@ def row_each_second(name: str) -> Iterator[Callable[[], list[str]]]:
 def lose_volumes(stack: RestoredStack) -> list[str]:
     """Kill all nodes of Postgres at once, delete their volumes, and return the volumes' names."""
     volumes = [f"{stack.name}_{volume}" for volume in (stack.tier.restored, *stack.tier.copied)]
-    users = compose.docker("ps", "--all", "--quiet", *(f"--filter=volume={volume}" for volume in volumes)).split()
-    compose.docker("rm", "--force", "--volumes", *users)
-    compose.docker("volume", "rm", *volumes)
+    compose.remove_volumes(volumes)
     return volumes
 
 
 def start_restore(stack: RestoredStack) -> subprocess.Popen[bytes]:
     """Start `./ops/stack restore` as an operator does; it takes the stack's lock itself."""
     environment = {**os.environ, "STACK_STATE_DIR": str(stack.project.state)}
-    return subprocess.Popen([ROOT / "ops/stack", "restore", "--yes"], env=environment)
+    place = [f"--from={stack.storage}"] if stack.storage else []
+    return subprocess.Popen([ROOT / "ops/stack", "restore", "--yes", *place], env=environment)
 
 
 def restore(stack: RestoredStack) -> None:
@@ -310,7 +322,13 @@ def pipeline_succeeds(stack: RestoredStack) -> bool:
     return True
 
 
-def repository_kind(settings: Mapping[str, str]) -> str:
-    """Return where the repository is: `volume`, `folder`, `s3`, or two of them."""
-    local = "folder" if settings.get("BACKUP_FOLDER") else "volume"
-    return settings.get("BACKUP_STORAGE", "local").replace("local", local)
+def repository_kind(settings: Mapping[str, str], storage: str | None) -> str:
+    """Return where the repositories are: `volume`, `folder`, `s3` or two of them, and which one was restored from.
+
+    Args:
+        settings: Of .env.
+        storage: The storage that was named for the restore; None without a name.
+    """
+    kinds = {backup_storage.LOCAL: "folder" if settings.get("BACKUP_FOLDER") else "volume"}
+    stored = [kinds.get(name, name) for name in backup_storage.names(settings)]
+    return f"{kinds.get(storage, storage)} of {','.join(stored)}" if storage and len(stored) > 1 else ",".join(stored)

@@ -51,6 +51,7 @@ def main() -> None:
     with create_session() as session:
         set_states(session, create_trigger(session))
         create_callbacks(session)
+        create_unfinished_run(session)
         for dag_id in ("daily", "replayed"):
             create_last_run(session, dag_id)
         create_secrets(session)
@@ -81,6 +82,7 @@ def set_states(session: Any, trigger: int) -> None:
     session.flush()
     for task in session.scalars(select(TaskInstance)):
         task.dag_run.last_scheduling_decision = RESTORED_AT
+        task.dag_run.start_date = RESTORED_AT - timedelta(minutes=1)
         task.state = {"no_retry_left": "running"}.get(task.task_id, task.task_id)
         task.try_number = 1
         task.start_date = RESTORED_AT - timedelta(minutes=1)
@@ -114,6 +116,12 @@ def create_callbacks(session: Any) -> None:
         text("INSERT INTO deadline VALUES (:id, now(), now(), :run, :due, false, :callback, NULL)"),
         values,
     )
+
+
+def create_unfinished_run(session: Any) -> None:
+    """A run of a DAG that is not held."""
+    run = session.merge(create_run("canary", "unfinished"))
+    run.start_date = RESTORED_AT - timedelta(minutes=1)
 
 
 def create_last_run(session: Any, dag_id: str) -> None:

@@ -25,6 +25,7 @@ from tests.images.test_data_images import DATABASE_USER, wait_for
 KEY = Fernet.generate_key().decode()
 TIMEOUT = "SELECT trigger_timeout FROM task_instance WHERE task_id = 'deferred'"
 DEADLINE = "SELECT deadline_time FROM deadline"
+STARTS = "SELECT dag_id, start_date FROM dag_run WHERE state = 'running'"
 QUEUES = "SELECT classpath, queue FROM trigger"
 HELD_QUEUES = {"of a task": f"{hold.QUEUE}own", "of an asset": hold.QUEUE}
 RESULTS = """
@@ -178,9 +179,12 @@ def test_unpausing_a_held_dag_anywhere_releases_it(copy, server):
     held = copy("held")
     past = database(server.container, server.superuser, "past", held.home)
     assert held.value(TIMEOUT) > past.value(TIMEOUT) + timedelta(days=365)
+    before = past.rows(STARTS)
+    assert held.rows(STARTS) == {**before, "canary": pytest.approx(datetime.now(UTC), abs=timedelta(hours=1))}
     held.run("UPDATE dag SET is_paused = false WHERE dag_id = 'work'")
     for query in (TIMEOUT, DEADLINE):  # an hour was left at the restored point, three days ago
         assert timedelta(days=3) <= held.value(query) - past.value(query) < timedelta(days=4)
+    assert timedelta(days=3) <= held.rows(STARTS)["work"] - before["work"] < timedelta(days=4)
     assert held.rows(QUEUES) == {"of a task": "own", "of an asset": None}
     assert "work" not in held.rows("SELECT * FROM airflow_ha_held_dag")
 

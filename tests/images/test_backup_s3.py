@@ -18,8 +18,8 @@ from ops.backup.sets import choose
 from ops.errors import StackError
 from ops.project import Project
 from tests.images.conftest import ROOT, docker
-from tests.images.s3_server import S3Server, new_authority, s3_server
 from tests.images.test_backup import SCHEMA, SERVICES, backup_project, container, contents, metrics, query, wait
+from tests.s3_server import S3Server, new_authority, s3_server
 
 # Four to six minutes; test_backup covers the same with one storage in every run.
 pytestmark = pytest.mark.nightly

@@ -1,4 +1,4 @@
-"""A lost database and a killed restore end with a working stack, within the promises, on each data tier."""
+"""A lost database and a killed restore end with a working stack, within the promises, on each data tier and storage."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from ops.drills.restore_drills import (
     run_restore_drill,
 )
 from ops.screen import report
+from tests.backup_stack import storage
 from tests.own_stack import stack_for
 
 pytestmark = pytest.mark.nightly
 
-PROFILES = {"single": ("data", "backup"), "replicated": ("data-ha", "backup")}
+TIERS = {"single": "data", "replicated": "data-ha"}
+STORAGES = {"volume": "local", "s3": "s3"}
 GIB = 1.0
 REPETITIONS = 2
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+@pytest.fixture(scope="module", params=[(tier, place) for tier in TIERS for place in STORAGES], ids="-".join)
 def restored_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestoredStack]:
     """A stack with backups and a database of GIB beside Airflow's."""
+    tier, place = request.param
+    profiles = (TIERS[tier], "backup")
     with (
-        stack_for(request, tmp_path_factory, profiles=PROFILES[request.param]) as stack,
+        storage(STORAGES[place], tmp_path_factory.mktemp("s3")) as (settings, secrets),
+        stack_for(request, tmp_path_factory, profiles=profiles, settings=settings, secrets=secrets) as stack,
         prepare_restores(stack.project, settings_file.read(stack.project), GIB, report) as prepared,
     ):
         yield prepared

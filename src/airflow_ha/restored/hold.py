@@ -5,6 +5,8 @@ These things of a held DAG stand still, because pausing alone does not stop them
 - The triggers of its deferred tasks. A triggerer without `--queues` runs no trigger that has a queue, so they get one.
 - The time-outs of its deferred tasks, and of those that wait for input, and the deadlines of its runs. They are moved
   out of reach; at the release they get the time between the restored point and the release.
+- The time-outs of its runs (`dagrun_timeout`): a scheduler would fail each run that is older. At the release the start
+  of the run gets that time too. Unfinished runs of DAGs that are not held start again now.
 - The end of its runs: a scheduler would fail a run whose last task failed, and send the DAG's failure callback.
 - A DAG that the restored database does not know would be created unpaused where its file asks for that. Until the end
   of the hold it is created held.
@@ -53,6 +55,8 @@ BEGIN
     WHERE dag_id = NEW.dag_id AND trigger_timeout {IS_OUT_OF_REACH};
   UPDATE deadline SET deadline_time = deadline_time - {OUT_OF_REACH} + lost FROM dag_run
     WHERE dag_run.id = deadline.dagrun_id AND dag_run.dag_id = NEW.dag_id AND deadline_time {IS_OUT_OF_REACH};
+  UPDATE dag_run SET start_date = start_date + lost
+    WHERE dag_id = NEW.dag_id AND state = 'running' AND start_date < now() - lost;
   UPDATE trigger SET queue = nullif(substr(queue, {len(QUEUE) + 1}), '') WHERE starts_with(queue, '{QUEUE}')
     AND NOT EXISTS (SELECT FROM task_instance JOIN airflow_ha_held_dag USING (dag_id) WHERE trigger_id = trigger.id);
   RETURN NULL;
@@ -76,6 +80,8 @@ UPDATE task_instance SET trigger_timeout = trigger_timeout + {OUT_OF_REACH} FROM
     AND NOT trigger_timeout {IS_OUT_OF_REACH};
 UPDATE deadline SET deadline_time = deadline_time + {OUT_OF_REACH} FROM dag_run JOIN airflow_ha_held_dag USING (dag_id)
   WHERE dag_run.id = deadline.dagrun_id AND NOT missed AND NOT deadline_time {IS_OUT_OF_REACH};
+UPDATE dag_run SET start_date = now() FROM dag
+  WHERE dag.dag_id = dag_run.dag_id AND NOT is_paused AND state = 'running' AND start_date < :restored_at;
 UPDATE dag_run SET last_scheduling_decision = NULL FROM dag
   WHERE dag.dag_id = dag_run.dag_id AND is_paused AND state = 'running';
 """  # noqa: S608

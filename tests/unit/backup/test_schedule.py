@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,6 +218,7 @@ def answers(monkeypatch, tmp_path) -> dict[str, str | EngineError]:
     password.write_text("p")
     monkeypatch.setattr(backup_database, "PASSWORD", password)
     monkeypatch.setattr(backup_database, "write_labels", lambda _: None)
+    monkeypatch.setattr(backup_database, "disk_problem", lambda _: "")
     configuration = tmp_path / "pgbackrest.conf"
     configuration.write_text(CONFIGURATION)
     monkeypatch.setenv("PGBACKREST_CONFIG", str(configuration))
@@ -273,6 +276,8 @@ def test_an_unreadable_storage_leaves_its_next_backup_due(answers):
     tick(backups)
     answers["pgbackrest info s3"] = information(99, "the server does not answer")
     metrics = tick(backups)
+    assert list(backups.service.problems) == ["s3"]
+    assert backups.service.problems["s3"].endswith("the server does not answer")
     assert (metrics['repository_up{repository="s3"}'], metrics['repository_up{repository="local"}']) == (0.0, 1.0)
     assert (metrics["engine_up"], metrics['due_timestamp_seconds{repository="s3"}']) == (0.0, int(stopped) + DAY)
 
@@ -283,10 +288,48 @@ def test_a_failed_backup_is_shown_until_one_succeeds(answers):
     backups = Backups(Service())
     assert tick(backups)["engine_up"] == 0.0
     assert tick(backups)["engine_up"] == 0.0, "the pause before the next one is no success"
+    assert backups.service.problems == {"s3": "no room"}
     assert (backups.retry_at["s3"] > 0, backups.retry_at["local"]) == (True, 0.0)
     backups.retry_at["s3"] = 0.0
     del answers["pgbackrest backup s3"]
     assert tick(backups)["engine_up"] == 1.0
+    assert backups.service.problems == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"f_flag": os.ST_RDONLY | os.ST_NOSUID}, backup_database.READ_ONLY),
+        ({"f_bavail": 4095}, backup_database.FULL),
+        ({"f_favail": 0}, backup_database.FULL),
+        ({"f_files": 0, "f_favail": 0}, ""),  # btrfs does not count them
+    ],
+)
+def test_disk_without_room_for_a_segment_or_read_only_is_a_problem(monkeypatch, changes, problem):
+    disk = {"f_flag": 0, "f_bavail": 4096, "f_frsize": 4096, "f_files": 9, "f_favail": 9}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**disk | changes))
+    assert backup_database.disk_problem(Path("/")) == problem
+
+
+def test_full_disk_of_the_local_storage_leaves_the_other(answers, monkeypatch):
+    monkeypatch.setattr(backup_database, "disk_problem", lambda _: backup_database.FULL)
+    answers |= {"pgbackrest info": saved(time.time() - 2 * DAY), "psql": "7|f|10|3\n"}
+    backups = Backups(Service())
+    made: list[str] = []
+    monkeypatch.setattr(Backups, "make", lambda _, storage, *__: made.append(storage.name) or "label")
+    metrics = tick(backups)
+    assert made == ["s3"]
+    assert (metrics['repository_up{repository="local"}'], list(backups.service.problems)) == (0.0, ["local"])
+
+
+def test_labels_that_cannot_be_written_leave_the_backups(answers, monkeypatch):
+    def fails(_) -> None:
+        raise EngineError("cannot write")
+
+    monkeypatch.setattr(backup_database, "write_labels", fails)
+    answers |= {"pgbackrest info": saved(time.time() - 60), "psql": "7|f|10|3\n"}
+    assert tick(Backups(Service()))["engine_up"] == 1.0
 
 
 def test_a_replica_shows_no_state_of_the_engine(answers):

@@ -27,6 +27,7 @@ def entry(label: str, database: int) -> dict:
         "label": label,
         "type": "full",
         "timestamp": {"start": 100, "stop": 200},
+        "archive": {"start": "0000000A0000000000000003"},
         "info": {"size": 10, "repository": {"size": 5}},
         "database": {"id": database},
     }

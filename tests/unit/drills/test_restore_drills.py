@@ -95,6 +95,29 @@ def test_stack_without_backups_is_refused():
         pass
 
 
+def test_storage_without_backups_is_refused_before_the_loss():
+    settings = {"COMPOSE_PROFILES": "data,backup", "BACKUP_STORAGE": "local"}
+    with (
+        pytest.raises(StackError, match="stores no backups there"),
+        restore_drills.prepare_restores(command.current_project(), settings, 1.0, print, "s3"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "storage", "kind"),
+    [
+        ({}, None, "volume"),
+        ({"BACKUP_FOLDER": "./folder"}, "local", "folder"),
+        ({"BACKUP_STORAGE": "s3"}, "s3", "s3"),
+        ({"BACKUP_STORAGE": "local,s3"}, None, "volume,s3"),
+        ({"BACKUP_STORAGE": "local,s3"}, "s3", "s3 of volume,s3"),
+    ],
+)
+def test_results_name_the_storage_that_was_restored_from(settings, storage, kind):
+    assert restore_drills.repository_kind(settings, storage) == kind
+
+
 def record(recorded, *outcomes):
     return restore_results.merged(recorded, outcomes, "2 cores and 8 GiB", "2026-11-30")
 

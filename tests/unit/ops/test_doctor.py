@@ -23,6 +23,7 @@ from ops.doctor import (
     service_health,
     tasks,
 )
+from ops.doctor.backups import Backups
 from ops.doctor.finding import Examined, Finding, Urgency
 from ops.errors import StackError
 from ops.upgrade import journal
@@ -90,7 +91,7 @@ def test_a_kept_database_is_found_unless_a_restore_needs_it(project, monkeypatch
     ("failed", "days", "urgency"), [(0, 13.9, []), (0, 14.1, ["soon"]), (1, 1, ["urgent"]), (1, 15, ["urgent", "soon"])]
 )
 def test_backups_without_a_verified_restore_are_found(failed, days, urgency):
-    facts = {
+    metrics = {
         'airflow_ha_backup_verification_failed{repository="s3"}': float(failed),
         'airflow_ha_backup_unverified_since_timestamp_seconds{repository="s3"}': time.time() - days * backups.DAY,
         'airflow_ha_backup_verification_interval_seconds{repository="s3"}': 7 * backups.DAY,
@@ -98,8 +99,64 @@ def test_backups_without_a_verified_restore_are_found(failed, days, urgency):
         'airflow_ha_backup_unverified_since_timestamp_seconds{repository="local"}': time.time(),
         'airflow_ha_backup_verification_interval_seconds{repository="local"}': 7 * backups.DAY,
     }
-    assert [each for each, _ in found(backups.verification, facts)] == urgency
-    assert found(backups.verification, {}) == [], "without the profile backup"
+    assert [each for each, _ in found(backups.verification, Backups(metrics))] == urgency
+    assert found(backups.verification, Backups()) == [], "without the profile backup"
+
+
+@pytest.mark.parametrize(
+    ("up", "problems", "expected"),
+    [
+        ({"local": 1, "s3": 1}, {}, []),
+        ({"local": 0}, {"local": "its disk is full"}, [("urgent", "backups in local")]),
+        ({"local": 1, "s3": 0}, {"s3": "[HostConnectError] unable to connect"}, [("soon", "backups in s3")]),
+        ({"local": 0, "s3": 0}, {}, [("urgent", "backups in local"), ("urgent", "backups in s3")]),
+        ({"local": 1}, {"local": "ERROR: [041]: [28] No space left on device"}, [("soon", "backups in local")]),
+        ({}, {}, []),
+    ],
+)
+def test_storages_that_cannot_be_used_are_found(up, problems, expected):
+    metrics = {
+        f'airflow_ha_backup_repository_up{{repository="{storage}"}}': float(is_up) for storage, is_up in up.items()
+    }
+    assert found(backups.storages, Backups(metrics, problems)) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("cannot use the repository: its disk is full", "BACKUP_KEEP"),
+        ("cannot use the repository: its disk is read-only", "./ops/stack restart"),
+        ("cannot use the repository: its backups are gone", "backup now --new"),
+        ("[HostConnectError] unable to connect", "./ops/stack up"),
+        ("unknown", "BackupRepositoryDown.md"),
+    ],
+)
+def test_storage_that_cannot_be_used_has_its_command(reason, fix):
+    facts = Backups({'airflow_ha_backup_repository_up{repository="s3"}': 0.0}, {"s3": reason})
+    (finding,) = backups.storages(facts)
+    assert fix in finding.fix
+    assert reason in finding.value
+
+
+@pytest.mark.parametrize(("seconds", "urgency"), [(299.0, []), (301.0, ["soon"])])
+def test_log_that_waits_for_a_storage_is_found(seconds, urgency):
+    facts = Backups({"airflow_ha_backup_archive_lag_seconds": seconds})
+    assert [each for each, _ in found(backups.archive, facts)] == urgency
+
+
+def test_backups_are_read_from_every_service_that_answers(project, monkeypatch):
+    pages = {
+        ("backup", "metrics"): 'airflow_ha_backup_repository_up{repository="local"} 0.0',
+        ("backup", "problems"): '{"local": "of the database"}',
+        ("files", "problems"): '{"local": "of the files", "s3": "of the files"}',
+        ("backup-2", "metrics"): None,
+    }
+    monkeypatch.setattr(data_tier, "ask", lambda container, *command: pages.get((container, command[-1])))
+    nodes = {name: [Instance(name, "running", "healthy", 0.0)] for name in ("backup", "backup-2")}
+    nodes["backup-files"] = [Instance("files", "running", "healthy", 0.0)]
+    facts = backups.gather(Examined(project, {}, nodes))
+    assert facts.metrics == {'airflow_ha_backup_repository_up{repository="local"}': 0.0}
+    assert facts.problems == {"local": "of the database", "s3": "of the files"}
 
 
 def test_pressure_is_read_from_the_kernel(tmp_path):

@@ -22,6 +22,7 @@ def information(code: int = 0, message: str = "ok") -> str:
         "label": "20261129-201659F",
         "type": "full",
         "timestamp": {"start": STOPPED.timestamp() - 1, "stop": STOPPED.timestamp()},
+        "archive": {"start": "0000000A0000000000000003"},
         "info": {"size": 1, "repository": {"size": 1}},
         "database": {"id": 1},
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ops.backup.sets import BackupSet, Contents, Verification
 from ops.errors import StackError
 from ops.project import ROOT, Project
 from ops.upgrade import course, journal, revision, safety_backup
@@ -72,6 +75,45 @@ def test_migration_is_preceded_by_a_backup(stack, profiles, without_backup, expe
     assert done[1:-1] == expected
 
 
+NOW = datetime(2026, 11, 30, 4, 0, tzinfo=UTC)
+RECENT = BackupSet("a", "incr", NOW, NOW - timedelta(minutes=59), 1, 1, files="f", timeline=2)
+
+
+@pytest.mark.parametrize(
+    ("newest", "database", "is_recent"),
+    [
+        (RECENT, "7|2", True),
+        (replace(RECENT, stopped=NOW - timedelta(minutes=61)), "7|2", False),
+        (replace(RECENT, files=""), "7|2", False),
+        (replace(RECENT, is_damaged=True), "7|2", False),
+        (replace(RECENT, verification=Verification(NOW, ("damage",))), "7|2", False),
+        (RECENT, "8|2", False),
+        (RECENT, "7|3", False),
+    ],
+)
+def test_recent_backup_must_be_complete_and_of_this_database(project, monkeypatch, newest, database, is_recent):
+    settings = {"COMPOSE_PROJECT_NAME": "airflow-ha", "BACKUP_IMAGE": "backup"}
+    monkeypatch.setattr(safety_backup.repository, "of_stack", lambda *_: None)
+    monkeypatch.setattr(safety_backup.repository, "contents", lambda _: Contents((newest,), "7"))
+    monkeypatch.setattr(safety_backup.compose, "instances", lambda _: {})
+    monkeypatch.setattr(safety_backup.data_tier, "writable_postgres", lambda _: "postgres")
+    monkeypatch.setattr(safety_backup.data_tier, "ask", lambda *_: database)
+    assert safety_backup.is_recent(project, settings, 60, print, NOW) == is_recent
+    assert not safety_backup.is_recent(project, settings, 0, print, NOW), "by default one is made"
+
+
+@pytest.mark.parametrize(("is_recent", "expected"), [(True, []), (False, ["backup"])])
+def test_recent_backup_takes_the_place_of_a_new_one(stack, monkeypatch, is_recent, expected):
+    done, settings, migrates = stack
+    settings["COMPOSE_PROFILES"] = "data,backup"
+    migrates.append(True)
+    monkeypatch.setattr(
+        safety_backup, "is_recent", lambda _project, _settings, minutes, *_: minutes == 60 and is_recent
+    )
+    command.upgrade(to="", without_backup=False, backup_within=60, checkout=None)
+    assert done[1:-1] == expected
+
+
 def test_migration_without_a_backup_changes_nothing(stack):
     done, _, migrates = stack
     migrates.append(True)
@@ -103,7 +145,7 @@ def test_new_version_is_started_in_a_folder_of_its_own(project, checkout, monkey
     started: list[list[str]] = []
     monkeypatch.setattr(command.os, "execv", lambda path, arguments: started.append(arguments))
     monkeypatch.setenv("PYTHONPATH", str(checkout))
-    command.run_new_version(Project(checkout, project.state), "newer", without_backup=True)
+    command.run_new_version(Project(checkout, project.state), "newer", ["--without-backup"])
     folder = project.state / "upgrade/files"
     options = ["--to", "newer", "--checkout", str(checkout), "--without-backup"]
     assert started == [[str(folder / "ops/stack"), "upgrade", *options]]

@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from tests.images.conftest import docker
+from ops import compose
 
 BUCKET = "backups"
 REGION = "eu-central-1"
@@ -127,7 +127,7 @@ def new_authority() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Run a server with an empty bucket."""
-    (network,) = json.loads(docker("network", "inspect", "bridge").output)
+    (network,) = json.loads(compose.docker("network", "inspect", "bridge"))
     host = network["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
     with socket.socket() as listener:
         listener.bind((host, 0))
