@@ -18,6 +18,7 @@ from ops import (
     backup_storage,
     compose,
     container_limits,
+    external_data,
     secrets_store,
 )
 from ops.errors import StackError
@@ -71,6 +72,7 @@ def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[
     external = not set(profiles(settings)).intersection(DATA_PROFILES)
     if external:
         yield partial(check_external, project, settings)
+    yield partial(external_data.check, project, settings)
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}

@@ -36,7 +36,8 @@ DATABASE_SECRETS = {
     "sql_alchemy_conn",
     "sql_alchemy_conn_async",
     "fernet_key",
-    "jwt_secret",
+    "jwt_tasks_key",
+    "jwt_users_key",
     "api_secret_key",
 }
 
