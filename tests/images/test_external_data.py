@@ -230,7 +230,9 @@ class Clients:
             process.terminate()
             log, _ = process.communicate(timeout=10)
         if f"\n{up} 1\n" not in metrics:
-            raise ConnectionError(log)
+            # The exporter of Redis reports the reason in a metric only.
+            reasons = [line for line in metrics.splitlines() if line.startswith("redis_exporter_last_scrape_error")]
+            raise ConnectionError("\n".join([log, *reasons]))
 
     def postgres_exporter(self) -> None:
         server = f"{self.settings['POSTGRES_HOST']}:{self.settings['POSTGRES_PORT']}"

@@ -129,7 +129,7 @@ def test_a_user_of_redis_needs_its_password(project):
 
 
 def test_each_url_is_tried_in_a_process_with_the_drivers(made):
-    """A server that does not answer is told apart from one that refuses a link."""
+    """A server that does not answer is another error than one that refuses a link."""
     files = mounted(made, POSTGRES_HOST="127.0.0.1", POSTGRES_PORT="1", REDIS_HOST="nowhere.invalid")
     request = {
         "urls": {name: files[f"airflow/{name}"] for name in ("sql_alchemy_conn", "celery_broker_url")},
