@@ -15,6 +15,7 @@ from ops import (
     preflight,
     redis_users,
     rolling,
+    secrets_backend,
     secrets_store,
     settings_file,
     token_keys,
@@ -80,6 +81,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
         else external_data.redis_log_in(redis_users.EXPORTER, settings)[0]
     )
     settings |= external_data.derived(settings, external_data.files(project))
+    settings["SECRETS_BACKEND_CLASS"] = secrets_backend.CLASSES.get(secrets_backend.name(settings), "")
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")

@@ -153,6 +153,14 @@ KINDS: Final[dict[str, Kind]] = {
     "POSTGRES_SSLMODE": matching("disable|require|verify-ca|verify-full", "disable, require, verify-ca or verify-full"),
     "REDIS_TLS": matching("true|false", "true or false"),
     **dict.fromkeys(("REDIS_USER", "REDIS_SCHEDULER_USER", "REDIS_FLOWER_USER", "REDIS_MONITORING_USER"), REDIS_USER),
+    "SECRETS_BACKEND": matching(
+        "vault|aws-secrets-manager|aws-parameter-store", "vault, aws-secrets-manager or aws-parameter-store"
+    ),
+    "SECRETS_PREFIX": matching(r"[\w.-]+(/[\w.-]+)*", "a path without / at its ends"),
+    "VAULT_ADDR": URL,
+    "VAULT_NAMESPACE": matching(r"[\w.-]+(/[\w.-]+)*/?", "a namespace, such as team/"),
+    "SECRETS_AWS_REGION": matching(r"[A-Za-z0-9-]+", "a region, such as eu-central-1"),
+    "SECRETS_AWS_ENDPOINT": URL,
     **{replicas_variable(service): REPLICAS for service in SCALABLE},
     "WORKER_QUEUES": Kind(
         f"names separated by commas, without spaces, with {DEFAULT_QUEUE!r} among them for tasks that set no queue",
@@ -229,7 +237,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 WRITTEN_BY_UP: Final = (
     *("STACK_IMAGES_ORIGIN", "DATA_TIER", "REDIS_EXPORTER_USER", "TRACES", "OTLP_ENDPOINT", "ALERTMANAGERS"),
-    *("BACKUP_REPOSITORY", "BACKUP_ROUTE", "DATA_INTERNAL", "POSTGRES_EXPORTER_TLS"),
+    *("BACKUP_REPOSITORY", "BACKUP_ROUTE", "DATA_INTERNAL", "POSTGRES_EXPORTER_TLS", "SECRETS_BACKEND_CLASS"),
     *("REDIS_CA", "REDIS_CLIENT", "REDIS_MUTUAL_TLS", "REDIS_EXPORTER_CA", "REDIS_EXPORTER_CLIENT"),
     *("PATRONI_IMAGE", "POSTGRES_EXPORTER_IMAGE", "POSTGRES_IMAGE", "REDIS_EXPORTER_IMAGE", "REDIS_IMAGE"),
     *("AIRFLOW_IMAGE", "BACKUP_IMAGE", "CADVISOR_IMAGE", "OTEL_COLLECTOR_IMAGE", "STATSD_EXPORTER_IMAGE"),

@@ -52,7 +52,7 @@ printf "%s\\n" "ssl = on" "ssl_cert_file = 'server.pem'" "ssl_key_file = 'server
 printf "%s\\n" "local all all trust" "host all all 127.0.0.1/32 trust" \\
   "hostssl all all all scram-sha-256 clientcert=verify-ca" >"$PGDATA/pg_hba.conf"
 """
-REFUSAL = re.compile(r"certificate|host ?name|ssl|tls", re.IGNORECASE)
+REFUSAL = re.compile(r"certificate|host ?name|ssl|tls|dial redis", re.IGNORECASE)
 
 
 @dataclass
@@ -230,7 +230,7 @@ class Clients:
             process.terminate()
             log, _ = process.communicate(timeout=10)
         if f"\n{up} 1\n" not in metrics:
-            # The exporter of Redis reports the reason in a metric only.
+            # The exporter of Redis reports a metric only, with the error of its retry, which is without TLS.
             reasons = [line for line in metrics.splitlines() if line.startswith("redis_exporter_last_scrape_error")]
             raise ConnectionError("\n".join([log, *reasons]))
 

@@ -25,7 +25,9 @@ READ_ELSEWHERE = {
         for name in ("postgres", *POSTGRES_NODES, *BACKUP_NODES["data"], *BACKUP_NODES["data-ha"], BACKUP_FILES)
     },
     # The URLs of an external Postgres and Redis name the certificates.
-    **dict.fromkeys(("api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker"), LINKS),
+    **dict.fromkeys(("api-server", "scheduler", "dag-processor", "worker"), LINKS),
+    "execution-api": [*LINKS, ROOT / "ops/secrets_backend.py"],
+    "triggerer": [*LINKS, ROOT / "ops/secrets_backend.py"],
     "flower": LINKS,
     # ./ops/stack runs redis-cli in these.
     **{name: [ROOT / "ops/data_tier.py"] for name in ("redis", *REDIS_NODES, *SENTINELS)},
