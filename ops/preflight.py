@@ -21,6 +21,7 @@ from ops import (
     external_data,
     secrets_backend,
     secrets_store,
+    single_sign_on,
 )
 from ops.errors import StackError
 from ops.observability import alertmanager_config
@@ -75,6 +76,7 @@ def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[
         yield partial(check_external, project, settings)
     yield partial(external_data.check, project, settings)
     yield partial(secrets_backend.check, project, settings, partial(check_secret, project))
+    yield partial(single_sign_on.check, project, settings, partial(check_secret, project))
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}

@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
-from ops import backup_config, backup_storage, external_data, redis_users, secrets_backend, time_limits, token_keys
+from ops import (
+    backup_config,
+    backup_storage,
+    external_data,
+    redis_users,
+    secrets_backend,
+    single_sign_on,
+    time_limits,
+    token_keys,
+)
 from ops.atomic_file import write_atomically
 from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
@@ -85,13 +94,14 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
 NAMES_FILE: Final = ".names"
 """Lists the generated secrets: a listed name without a file was lost, an unlisted name is new in this version."""
 
-ROLLED: Final = (token_keys.READER, secrets_backend.READER, *external_data.READERS)
+ROLLED: Final = (token_keys.READER, secrets_backend.READER, single_sign_on.READER, *external_data.READERS)
 """The readers whose former and new files are both valid for a while: containers with each may run side by side."""
 
 READERS: Final = {
     "airflow": 50000,
     token_keys.READER: 50000,
     secrets_backend.READER: 50000,
+    single_sign_on.READER: 50000,
     **external_data.READERS,
     "postgres": 999,
     "redis": 999,
@@ -348,6 +358,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
     certificates = external_data.files(project)
+    backends, provider = secrets_backend.files(project), single_sign_on.files(project)
     tls = external_data.postgres_options(settings, certificates)
     postgres = replicated_postgres if "data-ha" in profiles(settings) else partial(single_postgres, tls=tls)
     metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
@@ -366,9 +377,10 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
         **token_keys.mounted_files(project, value),
         **external_data.mounted_files(settings, certificates),
-        **secrets_backend.mounted_files(settings, secrets_backend.files(project)),
+        **secrets_backend.mounted_files(settings, backends),
+        **single_sign_on.mounted_files(settings, provider),
         **redis_users.mounted_files(project, settings, value),
-        **backup_config.mounted_files(settings, value | chosen | backup_storage.secrets(project)),
+        **backup_config.mounted_files(settings, value | chosen | backends | provider | backup_storage.secrets(project)),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],

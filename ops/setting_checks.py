@@ -156,6 +156,10 @@ KINDS: Final[dict[str, Kind]] = {
     "SECRETS_BACKEND": matching(
         "vault|aws-secrets-manager|aws-parameter-store", "vault, aws-secrets-manager or aws-parameter-store"
     ),
+    "OIDC_ISSUER": URL,
+    "OIDC_CLIENT_ID": matching(r"\S+", "the client's name, without spaces"),
+    "OIDC_SCOPES": matching(r"openid( [\w:./-]+)*", "scopes separated by spaces, openid first"),
+    "OIDC_ROLES": matching(r"[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*", "group=Role, separated by commas"),
     "SECRETS_PREFIX": matching(r"[\w.-]+(/[\w.-]+)*", "a path without / at its ends"),
     "VAULT_ADDR": URL,
     "VAULT_NAMESPACE": matching(r"[\w.-]+(/[\w.-]+)*/?", "a namespace, such as team/"),

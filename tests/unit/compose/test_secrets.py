@@ -25,7 +25,8 @@ READ_ELSEWHERE = {
         for name in ("postgres", *POSTGRES_NODES, *BACKUP_NODES["data"], *BACKUP_NODES["data-ha"], BACKUP_FILES)
     },
     # The URLs of an external Postgres and Redis name the certificates.
-    **dict.fromkeys(("api-server", "scheduler", "dag-processor", "worker"), LINKS),
+    **dict.fromkeys(("scheduler", "dag-processor", "worker"), LINKS),
+    "api-server": [*LINKS, ROOT / "ops/single_sign_on.py"],
     "execution-api": [*LINKS, ROOT / "ops/secrets_backend.py"],
     "triggerer": [*LINKS, ROOT / "ops/secrets_backend.py"],
     "flower": LINKS,
