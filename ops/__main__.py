@@ -30,6 +30,7 @@ from ops.commands.test import test
 from ops.commands.trigger import trigger
 from ops.commands.up import up
 from ops.commands.upgrade import upgrade
+from ops.commands.user import user
 from ops.errors import INTERRUPTED, StackError
 from ops.project import ROOT, version
 from ops.screen import error_console
@@ -72,6 +73,7 @@ app.command()(logs)
 app.command()(alerts)
 app.command()(silence)
 app.command()(slack)
+app.command()(user)
 app.command()(patches)
 app.command()(support_bundle)
 app.command()(restart)

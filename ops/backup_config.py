@@ -12,7 +12,7 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_storage
+from ops import backup_storage, token_keys
 from ops.errors import StackError
 from ops.services import BACKUP, BACKUP_VOLUME
 from ops.settings_file import profiles
@@ -33,8 +33,8 @@ DATA: Final = "/var/lib/postgresql/data"
 SEGMENT: Final = 16
 UNITS: Final = {"MiB": 1, "GiB": 2**10, "TiB": 2**20}
 """The size of a segment of Postgres' log, and of the units of BACKUP_WAL_LIMIT, in MiB."""
-NEVER_IN_A_SET: Final = (PASSPHRASE, "jwt_secret", "api_secret_key")
-"""The passphrase encrypts the set. The other two sign tokens: a restore generates new ones."""
+NEVER_IN_A_SET: Final = (PASSPHRASE, *token_keys.TRUSTED, token_keys.FORMER, "api_secret_key")
+"""The passphrase encrypts the set. The others sign tokens: a restore generates new ones."""
 
 DEFAULTS: Final = {
     "BACKUP_KEEP": "4",

@@ -10,12 +10,15 @@ from ops import (
     compose,
     container_limits,
     data_tier,
+    external_data,
     patch_report,
     preflight,
     redis_users,
     rolling,
+    secrets_backend,
     secrets_store,
     settings_file,
+    token_keys,
     worker_slots,
 )
 from ops.errors import FAILURE, StackError
@@ -72,7 +75,13 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     derive_settings(settings, set(images), secrets_store.optional(project))
     # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
     settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
-    settings["REDIS_EXPORTER_USER"] = redis_users.EXPORTER if settings_file.has_own_data(settings) else ""
+    settings["REDIS_EXPORTER_USER"] = (
+        redis_users.EXPORTER
+        if settings_file.has_own_data(settings)
+        else external_data.redis_log_in(redis_users.EXPORTER, settings)[0]
+    )
+    settings |= external_data.derived(settings, external_data.files(project))
+    settings["SECRETS_BACKEND_CLASS"] = secrets_backend.CLASSES.get(secrets_backend.name(settings), "")
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")
@@ -82,6 +91,9 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
 
     if created := secrets_store.generate(project):
         report(f"created {len(created)} secrets in {project.shown(project.secrets)}")
+    verifiers = compose.instances(settings["COMPOSE_PROJECT_NAME"]).get(token_keys.VERIFIER, [])
+    if token_keys.forget_former(project, verifiers):
+        report(f"deleted {token_keys.FORMER}: no token of it is valid any more")
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
     if settings_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
@@ -118,12 +130,17 @@ def start(project: Project, settings: Mapping[str, str], services: list[str] | N
         report(warning)
     if services is None:
         stop_surplus(project, model, running)
-    old = rolling.with_old_secrets(model, running, secrets_store.mounted_since(project))
+    since = secrets_store.mounted_since(project)
+    is_healthy = has_healthy_services(model, running)
+    if is_healthy:  # replaced below, one at a time
+        since = {reader: written for reader, written in since.items() if reader not in secrets_store.ROLLED}
+    if old := rolling.with_old_secrets(model, running, since):
+        old -= compose.outdated(project)  # replaced below for that reason
     outdated = {service for service, instances in running.items() if any(each.id in old for each in instances)}
     if outdated and outdated <= set(ALERTMANAGERS):
         rolling.replace_outdated(project, report, outdated)
         outdated = set()
-    if not outdated and has_healthy_services(model, running):
+    if not outdated and is_healthy:
         rolling.replace_outdated(project, report, services or ())
     options = [*([] if services else ["--remove-orphans"]), *(["--force-recreate"] if outdated else [])]
     roll_out(project, report, *options, services=services or ())

@@ -18,7 +18,10 @@ from ops import (
     backup_storage,
     compose,
     container_limits,
+    external_data,
+    secrets_backend,
     secrets_store,
+    single_sign_on,
 )
 from ops.errors import StackError
 from ops.observability import alertmanager_config
@@ -71,6 +74,9 @@ def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[
     external = not set(profiles(settings)).intersection(DATA_PROFILES)
     if external:
         yield partial(check_external, project, settings)
+    yield partial(external_data.check, project, settings)
+    yield partial(secrets_backend.check, project, settings, partial(check_secret, project))
+    yield partial(single_sign_on.check, project, settings, partial(check_secret, project))
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
@@ -151,6 +157,11 @@ def check_dags(project: Project, settings: Mapping[str, str]) -> None:
                     where=project.shown(path),
                     hint=f"run: chmod -R a+rX {project.shown(folder)}",
                 )
+
+
+def check_secret(project: Project, name: str) -> None:
+    """Refuse a secret of one line that is not valid."""
+    secrets_store.check_file(project, project.secrets / name)
 
 
 def check_external(project: Project, settings: Mapping[str, str]) -> None:

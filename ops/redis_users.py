@@ -1,6 +1,6 @@
 """The users of Redis and its Sentinels: their rights from compose/, and what each client mounts to log in.
 
-An external Redis has no users of ours: every client has the operator's password.
+An external Redis has the users that the operator names: by default every client has the same one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from ops import external_data
 from ops.services import REDIS_NODES, SENTINELS
 from ops.settings_file import has_own_data, profiles
 
@@ -45,8 +46,9 @@ def mounted_files(project: Project, settings: Mapping[str, str], secrets: Mappin
         "redis/redis_operator_password": secrets["redis_operator_password"],
         "redis-exporter/redis_exporter_passwords.json": json.dumps(exporter_passwords(settings, secrets)),
     }
+    tls = external_data.redis_options(settings, external_data.files(project))
     for user, prefix in CLIENTS.items():
-        url, sentinels = broker(user, settings, secrets)
+        url, sentinels = broker(user, settings, secrets, tls)
         files |= {f"airflow/{prefix}_broker_url": url, f"airflow/{prefix}_sentinel_kwargs": json.dumps(sentinels)}
     return files
 
@@ -73,7 +75,9 @@ def sentinel_auth(project: Project, secrets: Mapping[str, str]) -> str:
 def exporter_passwords(settings: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """Return the exporter's password by the URL of each node, which includes its user."""
     if not has_own_data(settings):
-        return {f"redis://{address(settings)}": secrets["redis_password"]}
+        user, name = external_data.redis_log_in(EXPORTER, settings)
+        scheme = "rediss" if external_data.uses_tls(settings, "redis") else "redis"
+        return {f"{scheme}://{f'{user}@' if user else ''}{address(settings)}": secrets[name]}
     nodes = [f"{node}:6379" for node in REDIS_NODES] if "data-ha" in profiles(settings) else [address(settings)]
     return {f"redis://{EXPORTER}@{node}": secrets[secret_name(EXPORTER)] for node in nodes}
 
@@ -83,11 +87,22 @@ def address(settings: Mapping[str, str]) -> str:
     return f"{settings['REDIS_HOST']}:{settings['REDIS_PORT']}"
 
 
-def broker(user: str, settings: Mapping[str, str], secrets: Mapping[str, str]) -> tuple[str, dict[str, str | int]]:
-    """Return Celery's broker URL of a user, and its log-in at the Sentinels, empty without Sentinels."""
+def broker(
+    user: str, settings: Mapping[str, str], secrets: Mapping[str, str], tls: str = ""
+) -> tuple[str, dict[str, str | int]]:
+    """Return Celery's broker URL of a user, and its log-in at the Sentinels, empty without Sentinels.
+
+    Args:
+        user: The stack's user of Redis, which is also the name of the client.
+        settings: Of .env.
+        secrets: Every secret that `up` generates.
+        tls: The query of an external Redis' URL.
+    """
     # An operator's own password may contain characters that a URL must quote.
     if not has_own_data(settings):
-        return f"redis://:{quote(secrets['redis_password'], safe='')}@{address(settings)}/0", {}
+        name, secret = external_data.redis_log_in(user, settings)
+        scheme = "rediss" if tls else "redis"
+        return f"{scheme}://{quote(name, safe='')}:{quote(secrets[secret], safe='')}@{address(settings)}/0{tls}", {}
     password = secrets[secret_name(user)]
     login = f"{user}:{quote(password, safe='')}"
     if "data-ha" not in profiles(settings):

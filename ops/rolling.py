@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.patches import registry
-from ops import compose, data_tier, failover, secrets_store
+from ops import compose, data_tier, failover, secrets_store, token_keys
 from ops.compose import expected_replicas
 from ops.errors import FAILURE, StackError
 from ops.services import POSTGRES_NODES, REDIS_NODES
@@ -89,9 +89,35 @@ def replace_outdated(project: Project, report: Callable[[str], None], within: Co
     outdated = {service: instances for service, instances in outdated.items() if instances}
     short = stopped_dependencies(stack.model, by_service, outdated)
     primaries = data_tier.primaries(data_tier.members(stack.name)) if is_replicated(outdated) else set[str]()
+    at_once = token_services(project, outdated)
     for service in primaries_last(in_order(stack.model, [*outdated, *short]), primaries):
-        replace_service(stack, service, outdated.get(service, []))
+        if service == token_keys.VERIFIER and at_once:
+            stop_services(stack, at_once)
+        if service in at_once:
+            create_and_start(stack, service, keep_outdated=False)
+        else:
+            replace_service(stack, service, outdated.get(service, []))
     return sum(map(len, outdated.values()))
+
+
+def token_services(project: Project, outdated: Mapping[str, list[Instance]]) -> dict[str, list[Instance]]:
+    """Return the containers that are replaced at once, because tokens are signed with another key from now on.
+
+    An Execution API of before refuses such tokens: a task that got its token from a new container would fail with its
+    next call to an old one. So all of it stops before; calls of running tasks are retried for nearly two minutes. The
+    schedulers stop first and start last: meanwhile none judges a missing heartbeat.
+    """
+    if not token_keys.are_taken_over(project, outdated.get(token_keys.VERIFIER, [])):
+        return {}
+    return {service: outdated[service] for service in ("scheduler", token_keys.VERIFIER) if service in outdated}
+
+
+def stop_services(stack: Stack, services: Mapping[str, list[Instance]]) -> None:
+    """Stop the containers of these services, one service after the other."""
+    for service, instances in services.items():
+        stack.report(f"{service}: stopping, because the key of tokens is another one from now on")
+        grace = stop_seconds(stack.model["services"][service].get("stop_grace_period"))
+        compose.stop([instance.id for instance in instances], grace, service, stack.report)
 
 
 def with_old_secrets(

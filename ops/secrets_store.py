@@ -17,11 +17,21 @@ import secrets
 import shutil
 import stat
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from airflow_ha import passwords
-from ops import backup_config, backup_storage, redis_users, time_limits
+from ops import (
+    backup_config,
+    backup_storage,
+    external_data,
+    redis_users,
+    secrets_backend,
+    single_sign_on,
+    time_limits,
+    token_keys,
+)
 from ops.atomic_file import write_atomically
 from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
@@ -48,13 +58,14 @@ def password() -> str:
 
 
 def signing_key() -> str:
-    """Return 512 random bits: Airflow signs tokens with HS512, whose key is as long as its hash (RFC 7518, 3.2)."""
+    """Return 512 random bits, with which the API servers sign sessions and page tokens."""
     return secrets.token_urlsafe(64)
 
 
 GENERATORS: Final[dict[str, Callable[[], str]]] = {
     "fernet_key": fernet_key,
-    "jwt_secret": signing_key,
+    token_keys.TASKS: token_keys.private_key,
+    token_keys.USERS: token_keys.private_key,
     "api_secret_key": signing_key,
     "postgres_superuser_password": password,
     "postgres_airflow_password": password,
@@ -83,8 +94,15 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
 NAMES_FILE: Final = ".names"
 """Lists the generated secrets: a listed name without a file was lost, an unlisted name is new in this version."""
 
+ROLLED: Final = (token_keys.READER, secrets_backend.READER, single_sign_on.READER, *external_data.READERS)
+"""The readers whose former and new files are both valid for a while: containers with each may run side by side."""
+
 READERS: Final = {
     "airflow": 50000,
+    token_keys.READER: 50000,
+    secrets_backend.READER: 50000,
+    single_sign_on.READER: 50000,
+    **external_data.READERS,
     "postgres": 999,
     "redis": 999,
     "postgres-exporter": 65534,
@@ -256,6 +274,8 @@ def check_file(project: Project, path: Path) -> None:
             where=where,
             hint="reduce the file to one line",
         )
+    if path.name in token_keys.TRUSTED:
+        token_keys.check(project, path.name, text.strip())
     if path.name in LOG_INS and len(text.strip()) < passwords.MIN_LENGTH:
         raise StackError(
             f"cannot use the secret {path.name}: it has fewer than {passwords.MIN_LENGTH} characters",
@@ -295,9 +315,16 @@ LIBPQ_TIMEOUTS: Final = (
 after about 10 s. https://www.postgresql.org/docs/17/libpq-connect.html"""
 
 
-def single_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
-    """Return the URL of a database on a single Postgres, without the driver prefix."""
-    return f"{login}@{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}/{database}?{LIBPQ_TIMEOUTS}"
+def single_postgres(settings: Mapping[str, str], login: str, database: str, tls: str = "") -> str:
+    """Return the URL of a database on a single or external Postgres, without the driver prefix.
+
+    Args:
+        settings: Of .env.
+        login: User and password.
+        database: Its name.
+        tls: Of external_data.postgres_options().
+    """
+    return f"{login}@{settings['POSTGRES_HOST']}:{settings['POSTGRES_PORT']}/{database}?{LIBPQ_TIMEOUTS}{tls}"
 
 
 def replicated_postgres(settings: Mapping[str, str], login: str, database: str) -> str:
@@ -330,13 +357,16 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     alertmanager = mounted_secrets(chosen)
     # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
-    postgres = replicated_postgres if "data-ha" in profiles(settings) else single_postgres
+    certificates = external_data.files(project)
+    backends, provider = secrets_backend.files(project), single_sign_on.files(project)
+    tls = external_data.postgres_options(settings, certificates)
+    postgres = replicated_postgres if "data-ha" in profiles(settings) else partial(single_postgres, tls=tls)
     metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
     results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
     results_owner = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "celery_results")
     superuser = postgres(settings, f"postgres:{in_url['postgres_superuser_password']}", "postgres")
     web = web_config(value[LOGIN], key=value["api_secret_key"])
-    own = ("fernet_key", "jwt_secret", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
+    own = ("fernet_key", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
         "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
@@ -345,8 +375,12 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "airflow/celery_results_owner": f"db+postgresql+psycopg2://{results_owner}",
         # Empty for an external Postgres, whose superuser is unknown.
         "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
+        **token_keys.mounted_files(project, value),
+        **external_data.mounted_files(settings, certificates),
+        **secrets_backend.mounted_files(settings, backends),
+        **single_sign_on.mounted_files(settings, provider),
         **redis_users.mounted_files(project, settings, value),
-        **backup_config.mounted_files(settings, value | chosen | backup_storage.secrets(project)),
+        **backup_config.mounted_files(settings, value | chosen | backends | provider | backup_storage.secrets(project)),
         "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
         "postgres/postgres_superuser_password": value["postgres_superuser_password"],
         "postgres/postgres_airflow_password": value["postgres_airflow_password"],

@@ -120,6 +120,7 @@ URL: Final = matching(r'https?://[^\s/<>|{}"][^\s<>|{}"]*', "an address that beg
 # Compose takes any other beginning for the name of a volume.
 MOUNTED_PATH: Final = matching(r"[./][^:]*", "a path that begins with /, ./ or ../, without a colon")
 EMAIL: Final = matching(r"[^@\s]+@[^@\s]+", "an e-mail address")
+REDIS_USER: Final = matching(r"[\w.-]+", "the name of a user, of letters, digits, dots, dashes and underscores")
 DAYS: Final = integer(0, 36500, "a number of days, 0 to keep everything")
 REQUEST_LIMIT: Final = Kind("a size from 100k to 50m, such as 4m (k is 1000 bytes, m a million)", is_request_limit)
 
@@ -149,6 +150,21 @@ KINDS: Final[dict[str, Kind]] = {
     "POSTGRES_PORT": PORT,
     "REDIS_HOST": SERVER,
     "REDIS_PORT": PORT,
+    "POSTGRES_SSLMODE": matching("disable|require|verify-ca|verify-full", "disable, require, verify-ca or verify-full"),
+    "REDIS_TLS": matching("true|false", "true or false"),
+    **dict.fromkeys(("REDIS_USER", "REDIS_SCHEDULER_USER", "REDIS_FLOWER_USER", "REDIS_MONITORING_USER"), REDIS_USER),
+    "SECRETS_BACKEND": matching(
+        "vault|aws-secrets-manager|aws-parameter-store", "vault, aws-secrets-manager or aws-parameter-store"
+    ),
+    "OIDC_ISSUER": URL,
+    "OIDC_CLIENT_ID": matching(r"\S+", "the client's name, without spaces"),
+    "OIDC_SCOPES": matching(r"openid( [\w:./-]+)*", "scopes separated by spaces, openid first"),
+    "OIDC_ROLES": matching(r"[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*", "group=Role, separated by commas"),
+    "SECRETS_PREFIX": matching(r"[\w.-]+(/[\w.-]+)*", "a path without / at its ends"),
+    "VAULT_ADDR": URL,
+    "VAULT_NAMESPACE": matching(r"[\w.-]+(/[\w.-]+)*/?", "a namespace, such as team/"),
+    "SECRETS_AWS_REGION": matching(r"[A-Za-z0-9-]+", "a region, such as eu-central-1"),
+    "SECRETS_AWS_ENDPOINT": URL,
     **{replicas_variable(service): REPLICAS for service in SCALABLE},
     "WORKER_QUEUES": Kind(
         f"names separated by commas, without spaces, with {DEFAULT_QUEUE!r} among them for tasks that set no queue",
@@ -225,7 +241,8 @@ KINDS: Final[dict[str, Kind]] = {
 
 WRITTEN_BY_UP: Final = (
     *("STACK_IMAGES_ORIGIN", "DATA_TIER", "REDIS_EXPORTER_USER", "TRACES", "OTLP_ENDPOINT", "ALERTMANAGERS"),
-    *("BACKUP_REPOSITORY", "BACKUP_ROUTE"),
+    *("BACKUP_REPOSITORY", "BACKUP_ROUTE", "DATA_INTERNAL", "POSTGRES_EXPORTER_TLS", "SECRETS_BACKEND_CLASS"),
+    *("REDIS_CA", "REDIS_CLIENT", "REDIS_MUTUAL_TLS", "REDIS_EXPORTER_CA", "REDIS_EXPORTER_CLIENT"),
     *("PATRONI_IMAGE", "POSTGRES_EXPORTER_IMAGE", "POSTGRES_IMAGE", "REDIS_EXPORTER_IMAGE", "REDIS_IMAGE"),
     *("AIRFLOW_IMAGE", "BACKUP_IMAGE", "CADVISOR_IMAGE", "OTEL_COLLECTOR_IMAGE", "STATSD_EXPORTER_IMAGE"),
     *(published.image for published in PUBLISHED),

@@ -119,12 +119,13 @@ class Stack:
         check: bool = True,
         timeout: float = 900,
         stdout: IO[str] | int = subprocess.PIPE,
+        given: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run `./ops/stack …` against this stack."""
+        """Run `./ops/stack …` against this stack; `given` is its standard input."""
         result = subprocess.run(
             [ROOT / "ops" / "stack", *arguments],
             env={**os.environ, "STACK_STATE_DIR": str(self.state)},
-            stdin=subprocess.DEVNULL,
+            input=given,
             stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,

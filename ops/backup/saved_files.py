@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, compose_override, secrets_store, settings_file
+from ops import compose, compose_override, secrets_store, settings_file, token_keys
 from ops.atomic_file import write_atomically
 from ops.backup import repository
 from ops.errors import StackError
@@ -104,7 +104,8 @@ def restore_override(project: Project, source: Repository, snapshot: str) -> str
 
 def renew_token_secrets(project: Project) -> None:
     """Replace the keys that sign tokens: those of before the restore are refused, also if they were revoked since."""
-    for name in ("jwt_secret", "api_secret_key"):
+    (project.secrets / token_keys.FORMER).unlink(missing_ok=True)
+    for name in (*token_keys.TRUSTED, "api_secret_key"):
         value = secrets_store.GENERATORS[name]()
         write_atomically(project.secrets / name, value + "\n", secrets_store.OWNER_ONLY)
 

@@ -30,6 +30,9 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 """The longest time between two progress reports."""
 
+API = "/api/v2"
+USERS_API = "/auth/fab/v1"
+"""The paths of Airflow's API, and of that of FAB for users and roles."""
 NO_DAG = "Airflow has no DAG of this name"
 ENDED = ("success", "failed")
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Timeout|Exit|Interrupt)\b")
@@ -101,8 +104,10 @@ class AirflowClient:
                 reported_at = now
             time.sleep(POLL_SECONDS)
 
-    def _call(self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, **options: Any) -> httpx.Response:
-        """Send a request under /api/v2 with a token, and again with a new one when it is not valid any more."""
+    def _call(
+        self, method: str, path: str, *, wait: float = UNREACHABLE_SECONDS, api: str = API, **options: Any
+    ) -> httpx.Response:
+        """Send a request to an API with a token, and again with a new one when it is not valid any more."""
         is_first = "Authorization" not in self._http.headers
         if is_first:
             response = self._request("POST", "/auth/token", wait=wait, json=self._credentials)
@@ -122,11 +127,11 @@ class AirflowClient:
                     code=FAILURE,
                 )
             self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
-        response = self._request(method, f"/api/v2{path}", wait=wait, **options)
+        response = self._request(method, f"{api}{path}", wait=wait, **options)
         # 403 also where a restore has renewed the key of the tokens.
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and not is_first:
             del self._http.headers["Authorization"]
-            return self._call(method, path, wait=wait, **options)
+            return self._call(method, path, wait=wait, api=api, **options)
         return response
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
@@ -148,9 +153,9 @@ class AirflowClient:
 
         Args:
             method: GET, POST, PATCH or DELETE.
-            path: Under /api/v2.
+            path: Under the API's own path.
             missing: Whether the object may not exist; the content is None then.
-            **options: Of httpx.Client.request.
+            **options: Of httpx.Client.request; `api`, the API's path, if it is another than API.
         """
         response = self._call(method, path, **options)
         if missing and response.status_code == httpx.codes.NOT_FOUND:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ops import backup_config, compose, compose_override, data_tier, docker_daemon, preflight, settings_file
+from ops import (
+    backup_config,
+    compose,
+    compose_override,
+    data_tier,
+    docker_daemon,
+    external_data,
+    preflight,
+    secrets_store,
+    settings_file,
+)
 from ops.backup import repository
 from ops.deployment import configure, core_services, image_errors, start
 from ops.errors import StackError, when_interrupted
@@ -140,6 +150,7 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
         plan = plan_images(project.root, progress, settings_file.profiles(settings))
         images = plan.core()
         check_backup_server(project, settings, images)
+        check_external_servers(project, settings, images)
         if missing := plan.missing_rest():
             report(f"Airflow starts first; images that follow: {', '.join(missing)}")
             configure(project, settings, images)
@@ -149,6 +160,17 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
     configure(project, settings, images)
     start(project, settings)
     verify_pipeline(project, settings)
+
+
+def check_external_servers(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:
+    """Refuse an external Postgres or Redis to which a client cannot log in: only an image has all drivers."""
+    if settings_file.has_own_data(settings):
+        return
+    if created := secrets_store.generate(project):
+        report(f"created {len(created)} secrets in {project.shown(project.secrets)}")
+    mounted = secrets_store.mounted_files(project, settings)
+    for warning in external_data.verify_links(settings, mounted, images["AIRFLOW_IMAGE"].reference):
+        report(warning)
 
 
 def check_backup_server(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:

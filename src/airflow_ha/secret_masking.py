@@ -52,8 +52,13 @@ def key_lines(secret: str) -> Iterator[str]:
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """Yield a secret file's content, its Fernet keys, the passwords in its URLs, the sensitive members of its JSON."""
+    """Yield a secret file's content, its Fernet keys, the passwords in its URLs, the sensitive members of its JSON.
+
+    A file of certificates alone has no secret.
+    """
     text = text.strip()
+    if text.startswith("-----BEGIN CERTIFICATE-----") and "PRIVATE KEY" not in text:
+        return  # public, and thousands of lines in a bundle of authorities
     yield text
     if FERNET_KEYS.fullmatch(text):
         yield from text.split(",")

@@ -67,7 +67,7 @@ def test_a_restore_migrates_and_holds_before_airflow_runs(project, images):
     at = datetime.now(UTC)
     time.sleep(1.1)
     add_variable(project, "after")
-    token_secret = secrets_store.read(project, "jwt_secret")
+    token_secret = secrets_store.read(project, "jwt_tasks_key")
 
     plan = planned(project, at)
     restoration.restore_database(plan)
@@ -75,7 +75,7 @@ def test_a_restore_migrates_and_holds_before_airflow_runs(project, images):
     restoration.change(plan, images, lambda: reports.append(restored.hold(project)))
     assert query(project, "SELECT key FROM variable WHERE key IN ('before', 'after')") == "before"
     assert reports[0]["restored_at"]
-    assert secrets_store.read(project, "jwt_secret") != token_secret
+    assert secrets_store.read(project, "jwt_tasks_key") != token_secret
     assert "archive-push" in query(project, "SHOW archive_command")
 
 

@@ -63,7 +63,7 @@ def find(stack: Stack, uid: int, *options: str) -> list[str]:
 def test_a_host_user_reads_no_secret_file(stack: Stack):
     owner = (stack.state / "secrets").stat().st_uid
     files = find(stack, owner, "/state/secrets", "-type", "f", "-readable")
-    assert {"secrets/jwt_secret", "secrets/airflow_admin_password"} <= set(files)
+    assert {"secrets/jwt_users_key", "secrets/airflow_admin_password"} <= set(files)
     for uid in {65534, *READERS.values()} - {owner}:
         assert find(stack, uid, "/state/secrets", "-mindepth", "1") == [], uid
     values = {name: stack.secret(name) for name in GENERATORS}

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ops import compose
+from ops import compose, token_keys
 from tests.stack import Container, Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
@@ -36,10 +36,10 @@ shutil.copytree(folder, kept)
 if attack == "link through a folder":
     first, second = folder + "/real", folder + "/link"
     os.mkdir(first)
-    open(first + "/jwt_secret", "w").write('{"event": "a line"}\\n')
+    open(first + "/jwt_users_key", "w").write('{"event": "a line"}\\n')
     os.symlink("/run/secrets", second)
     os.unlink(log)
-    os.symlink("real/jwt_secret", log)
+    os.symlink("real/jwt_users_key", log)
 else:
     first, second = folder, folder + ".link"
     os.symlink("/tmp/planted", second)
@@ -116,7 +116,7 @@ def test_each_component_is_healthy_with_its_secrets_and_no_others(healthy_stack:
 def test_no_dag_code_has_a_key_that_signs_tokens(stack: Stack, reached_out: str):
     """And without one, DAG files are parsed, tasks run, and triggers fire (test_ml_pipeline.py)."""
     assert parsed_with(stack)["secrets"] == ["fernet_key", "sql_alchemy_conn", "sql_alchemy_conn_async"]
-    keys = {stack.secret(name) for name in ("jwt_secret", "api_secret_key")}
+    keys = {stack.secret(name) for name in (*token_keys.TRUSTED, "api_secret_key")}
     for service in ("dag-processor", "triggerer", "worker"):
         for container in stack.containers(service):
             files = container.execute("sh", "-c", "cat /run/secrets/*; cat /proc/1/environ; env").stdout
@@ -171,7 +171,7 @@ def test_a_link_swapped_in_while_a_log_is_read_shows_no_secret(stack: Stack, rea
 
     with exchanging(worker, TASK_FOLDER.format(run=reached_out), attack), ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(read, range(READS)))
-    secrets = [stack.secret(name) for name in ("jwt_secret", "api_secret_key", "fernet_key")]
+    secrets = [stack.secret(name) for name in (*token_keys.TRUSTED, "api_secret_key", "fernet_key")]
     assert {answer.status_code for answer in answers} == {200}
     leaks = [answer.text for answer in answers for text in (*secrets, "planted-marker") if text in answer.text]
     assert leaks == []

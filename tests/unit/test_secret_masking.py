@@ -39,6 +39,13 @@ def test_multi_line_key_is_masked_line_by_line():
     assert "short" not in secret_masking.forms(key)
 
 
+def test_certificates_alone_are_public():
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\n-----END CERTIFICATE-----\n"
+    key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDEh\n-----END PRIVATE KEY-----"
+    assert list(secret_masking.secrets_in(certificate * 2)) == []
+    assert list(secret_masking.secrets_in(certificate + key)) == [certificate + key]
+
+
 @pytest.mark.parametrize(
     ("content", "secrets"),
     [

@@ -24,7 +24,10 @@ from airflow_ha.task_process import landlock, memory
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES: Final = ("celery_broker_url", "celery_sentinel_kwargs", "celery_result_backend")
+NAMES: Final = (
+    *("celery_broker_url", "celery_sentinel_kwargs", "celery_result_backend"),
+    *("postgres_client.pem", "redis_client.pem"),
+)
 """The secret files of a worker. Others, which an operator adds for tasks, stay readable."""
 MIN_LENGTH: Final = 16
 """A shorter password is not overwritten, because other memory may contain the same bytes."""

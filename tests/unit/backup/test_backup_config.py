@@ -13,7 +13,7 @@ from ops.images.resolve import ResolvedImage
 from ops.project import ROOT, Project
 
 ON = {"COMPOSE_PROFILES": "data,backup"}
-SECRETS = {"backup_passphrase": "p", "fernet_key": "f", "jwt_secret": "j", "api_secret_key": "k"}
+SECRETS = {"backup_passphrase": "p", "fernet_key": "f", "jwt_tasks_key": "j", "api_secret_key": "k"}
 
 
 @pytest.fixture

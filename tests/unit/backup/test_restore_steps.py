@@ -82,7 +82,7 @@ def test_keys_of_tokens_are_new_and_others_stay(project):
     before = {name: secrets_store.read(project, name) for name in secrets_store.GENERATORS}
     saved_files.renew_token_secrets(project)
     changed = {name for name, text in before.items() if secrets_store.read(project, name) != text}
-    assert changed == {"jwt_secret", "api_secret_key"}
+    assert changed == {"jwt_tasks_key", "jwt_users_key", "api_secret_key"}
 
 
 def test_only_missing_files_of_a_folder_are_restored(project, saved, tmp_path):

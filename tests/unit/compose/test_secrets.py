@@ -12,16 +12,24 @@ ROOT = COMPOSE.parent
 SERVICES = compose_model()["services"]
 SECURITY = ROOT / ".github/SECURITY.md"
 ALERTMANAGER = [ROOT / "alerting/alertmanager"]
+LINKS = [ROOT / "ops/external_data.py"]
 READ_ELSEWHERE = {
-    "migrate": [ROOT / "src/airflow_ha/migrate.py", ROOT / "src/airflow_ha/result_database.py"],
-    "maintenance": [ROOT / "src/airflow_ha/maintenance/__main__.py"],
+    "migrate": [ROOT / "src/airflow_ha/migrate.py", ROOT / "src/airflow_ha/result_database.py", *LINKS],
+    "maintenance": [ROOT / "src/airflow_ha/maintenance/__main__.py", *LINKS],
     "alertmanager-1": ALERTMANAGER,  # `up` puts these files together
     "alertmanager-2": ALERTMANAGER,
+    **dict.fromkeys(("postgres-exporter", "redis-exporter"), LINKS),
     # pgBackRest's and restic's configuration name the file.
     **{
         name: [ROOT / "ops/backup_storage.py"]
         for name in ("postgres", *POSTGRES_NODES, *BACKUP_NODES["data"], *BACKUP_NODES["data-ha"], BACKUP_FILES)
     },
+    # The URLs of an external Postgres and Redis name the certificates.
+    **dict.fromkeys(("scheduler", "dag-processor", "worker"), LINKS),
+    "api-server": [*LINKS, ROOT / "ops/single_sign_on.py"],
+    "execution-api": [*LINKS, ROOT / "ops/secrets_backend.py"],
+    "triggerer": [*LINKS, ROOT / "ops/secrets_backend.py"],
+    "flower": LINKS,
     # ./ops/stack runs redis-cli in these.
     **{name: [ROOT / "ops/data_tier.py"] for name in ("redis", *REDIS_NODES, *SENTINELS)},
 }
@@ -64,10 +72,12 @@ def test_each_service_has_exactly_the_secrets_that_it_reads():
 
 def test_signing_keys_are_only_where_no_dag_code_runs():
     holders = {
-        key: {name for name in SERVICES if key in held(name)} for key in ("jwt_secret", "api_secret_key", "fernet_key")
+        key: {name for name in SERVICES if key in held(name)}
+        for key in ("jwt_tasks_key", "jwt_users_key", "api_secret_key", "fernet_key")
     }
     assert holders == {
-        "jwt_secret": {"api-server", "execution-api", "scheduler"},
+        "jwt_tasks_key": {"execution-api", "scheduler"},
+        "jwt_users_key": {"api-server"},
         "api_secret_key": {"api-server"},
         "fernet_key": {"api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "migrate"},
     }
@@ -85,5 +95,5 @@ def test_the_security_page_shows_the_secrets_of_every_service():
 
 
 def test_a_path_of_a_secret_is_found_in_every_way_of_writing():
-    text = 'cat /run/secrets/jwt_secret" (/run/secrets/redis_auth.conf). /run/secrets/$1 /run/secrets'
-    assert paths_in(text) == {"jwt_secret", "redis_auth.conf"}
+    text = 'cat /run/secrets/jwt_users_key" (/run/secrets/redis_auth.conf). /run/secrets/$1 /run/secrets'
+    assert paths_in(text) == {"jwt_users_key", "redis_auth.conf"}

@@ -14,7 +14,7 @@ ROWS = [
     if line.startswith("| `")
 ]
 LISTED = [name for row in ROWS for name in re.findall(r"`([A-Z0-9_]+)`", row[0])]
-DERIVED = {"TRACES", "BACKUP_REPOSITORY", "BACKUP_ROUTE"}
+DERIVED = {"TRACES", "BACKUP_REPOSITORY", "BACKUP_ROUTE", "REDIS_EXPORTER_CA", "REDIS_MUTUAL_TLS"}
 INTERPOLATED = {
     (name, default)
     for file in COMPOSE_FILES

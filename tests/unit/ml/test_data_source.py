@@ -74,14 +74,14 @@ def test_source_below_a_root_is_allowed(source, root):
         "s3://warehouse@images/../secret/a.csv",
         "s3://warehouse@images//a.csv",
         "s3://warehouse@images/./a.csv",
-        "s3://warehouse@images/a.csv::file:///run/secrets/jwt_secret",
+        "s3://warehouse@images/a.csv::file:///run/secrets/jwt_users_key",
         "s3://warehouse@images/a\t.csv",
         "S3://warehouse@images/a.csv",
-        "file:///run/secrets/jwt_secret",
-        "local:///run/secrets/jwt_secret",
-        "file:/run/secrets/jwt_secret",
-        "/run/secrets/jwt_secret",
-        "simplecache::file:///run/secrets/jwt_secret",
+        "file:///run/secrets/jwt_users_key",
+        "local:///run/secrets/jwt_users_key",
+        "file:/run/secrets/jwt_users_key",
+        "/run/secrets/jwt_users_key",
+        "simplecache::file:///run/secrets/jwt_users_key",
         "",
     ],
 )
@@ -116,7 +116,7 @@ def test_default_source_that_is_a_link_is_refused(inbox):
 
 def test_local_root_with_a_host_is_refused():
     with pytest.raises(data_source.RefusedSourceError, match="file:///"):
-        data_source.exists("file://run/secrets/jwt_secret", ["file://run/"])
+        data_source.exists("file://run/secrets/jwt_users_key", ["file://run/"])
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "c@http"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops import data_tier, failover, rolling
+from ops import data_tier, failover, rolling, secrets_store, token_keys
 from ops.errors import StackError
 from tests.unit.ops.simulated_stack import MODEL, SimulatedStack, simulated
 
@@ -70,6 +70,28 @@ def test_container_older_than_its_secrets_is_replaced(project, simulated: Simula
     assert replace_outdated(project) == 1
     assert simulated.changes == ["stop gateway old 10", "start gateway old"]
     assert before not in simulated.all()
+
+
+def test_former_tokens_end_with_every_container_that_verifies_them(project, simulated: SimulatedStack):
+    secrets_store.generate(project)
+    (project.secrets / token_keys.FORMER).write_text("s" * 64)
+    simulated.version = "new"
+    replace_outdated(project)
+    order = [change for change in simulated.changes if "execution-api" in change or "scheduler" in change]
+    assert order[:5] == [
+        *["stop scheduler old 10"] * 2,
+        *["stop execution-api old 10"] * 2,
+        "start execution-api new",
+    ], "none that refuses new tokens runs beside one that signs them"
+    simulated.changes.clear()
+    simulated.version = "newer"
+    now = (project.secrets / token_keys.TASKS).stat().st_mtime + 1
+    for service in ("execution-api", "scheduler"):
+        for instance in simulated.containers[service]:
+            simulated.set(instance.id, created=now)
+    simulated.fewest_running.clear()
+    replace_outdated(project)
+    assert simulated.fewest_running["execution-api"] == 1, "the keys are the same, so one container serves meanwhile"
 
 
 def test_unhealthy_container_stops_the_replacement(project, simulated: SimulatedStack):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from ops import secrets_store, settings_file
+from ops import secrets_store, settings_file, token_keys
 from ops.atomic_file import write_atomically
 from ops.errors import StackError
 
@@ -67,9 +67,9 @@ def test_empty_secret_is_refused(made):
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_secret_that_others_can_read_is_refused_with_chmod(made, mode):
-    path = made.secrets / "jwt_secret"
+    path = made.secrets / "jwt_users_key"
     path.chmod(mode)
-    with pytest.raises(StackError, match="jwt_secret") as refused:
+    with pytest.raises(StackError, match="jwt_users_key") as refused:
         secrets_store.check(made, no_data)
     assert f"chmod 600 {path}" in refused.value.hint
     assert f"mode {mode:04o}" in refused.value.what
@@ -167,6 +167,17 @@ def test_mount_rewrites_files_only_after_a_change(made):
     url = (made.secrets / "mounted/airflow/sql_alchemy_conn").read_text()
     assert url.startswith("postgresql+psycopg2://airflow:")
     assert "@db.example:5432/airflow" in url
+
+
+@pytest.mark.usefixtures("owners")
+def test_forgotten_token_secret_rewrites_only_the_files_of_tokens(made):
+    write_secret(made.secrets / token_keys.FORMER, "s" * 64 + "\n")
+    settings = settings_file.read(made)
+    secrets_store.mount(made, settings, "image")
+    since = secrets_store.mounted_since(made)
+    (made.secrets / token_keys.FORMER).unlink()
+    assert secrets_store.mount(made, settings, "image") is True
+    assert {name for name, at in secrets_store.mounted_since(made).items() if at != since[name]} == {token_keys.READER}
 
 
 @pytest.mark.usefixtures("owners")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,17 @@ def test_containers_older_than_secrets_of_others_are_kept(project, docker):
     with_a_secret(docker, "worker", reader="airflow")
     mark_written(project, "alertmanager")
     up.start(project, SETTINGS)
+    assert call_of(docker, "up")[-1] == "--remove-orphans"
+
+
+def test_trusted_token_keys_are_replaced_one_container_at_a_time(project, docker, stack, monkeypatch):
+    replaced: list[Any] = []
+    monkeypatch.setattr(deployment.rolling, "replace_outdated", lambda *args: replaced.append(args[2]))
+    with_a_secret(docker, "worker", reader="tokens")
+    mark_written(project, "tokens")
+    stack(container("worker", 1, health="healthy"))
+    up.start(project, SETTINGS)
+    assert replaced == [()]
     assert call_of(docker, "up")[-1] == "--remove-orphans"
 
 
