@@ -56,6 +56,7 @@ def install(
         more: Further files of the chart's values.
         report: Receives progress lines.
     """
+    project.state.mkdir(parents=True, exist_ok=True)
     settings_file.write(project, given)
     secrets_store.generate(project)
     cluster = rendering.cluster_of(project, settings)

@@ -38,7 +38,7 @@ def start(state: Path, pki: Path, report: Callable[[str], None]) -> None:
     processes.start(CONTROL, "kube-apiserver", [programs.program("kube-apiserver"), *api_server_options(pki)])
     wait(lambda: is_ready(pki), READY_SECONDS, "the API server is ready", report, poll_seconds=0.3)
     for name, options in {
-        "kube-controller-manager": controller_options(pki),
+        "kube-controller-manager": [*controller_options(pki), f"--flex-volume-plugin-dir={state / 'plugins'}"],
         "kube-scheduler": client_options(pki, certificates.SCHEDULER),
     }.items():
         processes.start(CONTROL, name, [programs.program(name), *options, "--leader-elect=false", "--profiling=false"])

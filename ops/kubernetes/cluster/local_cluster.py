@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ops import settings_file
@@ -19,7 +20,6 @@ from ops.waiting import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from ops.project import Project
 
@@ -33,6 +33,7 @@ LOCAL, SHARED = "local", "shared"
 """Storage classes: folders of one node, and folders that all nodes of one machine share."""
 VOLUMES_PER_NODE: Final = 6
 SHARED_VOLUMES: Final = 3
+HOST_FOLDERS: Final = "host-folders"
 CAPACITY: Final = "100Gi"
 
 
@@ -81,6 +82,7 @@ def up(project: Project, number: int, report: Callable[[str], None]) -> None:
     certificates.create(pki(), created)
     state = programs.folder() / "control"
     state.mkdir(parents=True)
+    create_host_folders(state)
     control_plane.start(state, pki(), report)
     report("the control plane is ready")
     for node in created:
@@ -91,6 +93,21 @@ def up(project: Project, number: int, report: Callable[[str], None]) -> None:
     if not project.env_file.exists():
         settings_file.write(project, suitable(images))
     report(f"{number} nodes are ready")
+
+
+def create_host_folders(state: Path) -> None:
+    """Create the mount points of the nodes' own folders that this machine lacks, and list them."""
+    missing = [folder for folder in map(Path, nodes.OWN_FOLDERS) if not folder.exists()]
+    (state / HOST_FOLDERS).write_text("".join(f"{folder}\n" for folder in missing), encoding="utf-8")
+    for folder in missing:
+        folder.mkdir(parents=True)
+
+
+def remove_host_folders(state: Path) -> None:
+    """Remove the mount points that were created."""
+    listed = state / HOST_FOLDERS
+    for line in listed.read_text(encoding="utf-8").split() if listed.exists() else []:
+        subprocess.run(["rmdir", line], capture_output=True, check=False)
 
 
 def check_machine() -> None:
@@ -196,6 +213,7 @@ def down(report: Callable[[str], None]) -> None:
         nodes.remove(node)
     control_plane.stop()
     networks.remove()
+    remove_host_folders(programs.folder() / "control")
     for name in ("control", "pki", "nodes", "volumes", "log"):
         shutil.rmtree(programs.folder() / name, ignore_errors=True)
     shutil.rmtree(processes.RUN, ignore_errors=True)

@@ -7,11 +7,10 @@ node=$1 state=$2 programs=$3
 
 hostname "$node"
 mount -t tmpfs -o mode=755 tmpfs /run
-# Folders outside any configured root, which two kubelets of one machine would share.
-for folder in /var/lib/kubelet /var/log/containers /var/log/pods /var/lib/cni /usr/libexec/kubernetes; do
-  [ -d "$folder" ] || continue
+# Folders outside any configured root, which the nodes would share.
+while read -r folder; do
   mount -t tmpfs -o mode=755 tmpfs "$folder"
-done
+done <"$state/own-folders"
 # kubelet insists on writing these settings of the whole machine: it finds files that already hold its values.
 mkdir -p "$state/sysctl"
 for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do

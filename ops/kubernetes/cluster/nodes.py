@@ -6,16 +6,15 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ops.kubernetes.cluster import certificates, image_store, networks, processes, programs
 from ops.kubernetes.cluster.networks import CONTROL_ADDRESS, PODS, Node
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 CGROUPS: Final = Path("/sys/fs/cgroup")
 HIERARCHIES: Final = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified")
+OWN_FOLDERS: Final = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers")
+"""Folders of this machine that kubelet and CNI plugins write whatever their settings: each node gets its own."""
 INIT: Final = Path(__file__).with_name("node-init.sh")
 
 
@@ -63,8 +62,8 @@ def remove(node: Node) -> None:
     """Stop a node, and remove its files and control groups."""
     processes.kill_child(node.name)
     unmount(node)
-    shutil.rmtree(state(node), ignore_errors=True)
     remove_cgroups(node)
+    shutil.rmtree(state(node), ignore_errors=True)
 
 
 def unmount(node: Node) -> None:
@@ -80,48 +79,40 @@ def unmount(node: Node) -> None:
 
 def cgroup_path(node: Node) -> str:
     """Return the control group of a node's pods: below that of this process, so that its priority holds for them."""
-    own = next(
-        (
-            line.partition(":")[2].partition(":")[2]
-            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-            if "cpu" in line.split(":")[1].split(",")
-        ),
-        "/",
-    )
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    own = next((path for _, names, path in (line.split(":", 2) for line in lines) if "cpu" in names.split(",")), "/")
     return f"{own.rstrip('/')}/kube-{node.name}"
 
 
 def create_cgroups(node: Node) -> None:
-    """Create a node's control group in every hierarchy, as kubelet requires."""
-    for hierarchy in mounted_hierarchies():
-        created = hierarchy
-        for part in cgroup_path(node).strip("/").split("/"):
-            created /= part
-            created.mkdir(exist_ok=True)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                file = created / name
-                if file.exists() and not file.read_text(encoding="utf-8").strip():
-                    file.write_text((created.parent / name).read_text(encoding="utf-8"), encoding="utf-8")
+    """Create a node's control group in every hierarchy, as kubelet requires; list the created ones."""
+    with (state(node) / CREATED).open("a", encoding="utf-8") as created:
+        for hierarchy in (CGROUPS / name for name in HIERARCHIES if (CGROUPS / name).is_dir()):
+            folder = hierarchy
+            for part in cgroup_path(node).strip("/").split("/"):
+                folder /= part
+                if folder.exists():
+                    continue
+                folder.mkdir()
+                created.write(f"{folder}\n")
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    if (folder / name).exists():
+                        (folder / name).write_text((folder.parent / name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def remove_cgroups(node: Node) -> None:
-    """Remove a node's control groups, and empty ones above it."""
-    for hierarchy in mounted_hierarchies():
-        own = hierarchy / cgroup_path(node).strip("/")
-        for path in [*sorted(own.rglob("*"), reverse=True), own] if own.exists() else []:
-            if path.is_dir():
-                subprocess.run(["rmdir", str(path)], capture_output=True, check=False)
-        for parent in own.parents:
-            if parent == hierarchy or hierarchy.name == "cpu":
-                break
-            subprocess.run(["rmdir", str(parent)], capture_output=True, check=False)
+    """Remove the control groups that a node has created, with those of its pods."""
+    listed = state(node) / CREATED
+    for line in reversed(listed.read_text(encoding="utf-8").split() if listed.exists() else []):
+        own = Path(line)
+        # Only of the node itself: a group above it may have others by now, and is removed if it is empty.
+        below = sorted(own.rglob("*"), reverse=True) if own.name == f"kube-{node.name}" and own.exists() else []
+        for folder in [*(path for path in below if path.is_dir()), own]:
+            subprocess.run(["rmdir", str(folder)], capture_output=True, check=False)
 
 
-def mounted_hierarchies() -> Iterator[Path]:
-    """Yield the hierarchies of control groups that this machine has."""
-    for name in HIERARCHIES:
-        if (CGROUPS / name).is_dir():
-            yield CGROUPS / name
+CREATED: Final = "cgroups"
+"""The list of a node's control groups: who removes it may be in another group than who started it."""
 
 
 # ---- configuration
@@ -132,6 +123,7 @@ def files(node: Node, pki: Path) -> dict[str, str]:
     folder = state(node)
     return {
         "address": node.address,
+        "own-folders": "".join(f"{folder}\n" for folder in OWN_FOLDERS),
         "resolv.conf": "",
         "kubelet.conf": certificates.config(pki, node.name).read_text(encoding="utf-8"),
         "kubelet.yaml": json.dumps(kubelet(node, pki)),

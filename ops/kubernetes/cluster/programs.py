@@ -27,7 +27,7 @@ COMPONENTS: Final = ("kube-apiserver", "kube-controller-manager", "kube-schedule
 PACKAGES: Final = ("etcd-server", "containernetworking-plugins")
 """Debian packages that are unpacked beside the programs, not installed."""
 FROM_DOCKER: Final = ("containerd", "ctr", "runc", "docker-init")
-NEEDED: Final = ("go", "apt-get", "dpkg-deb", "ip", "nsenter", "unshare", "openssl", "iptables")
+NEEDED: Final = ("go", "apt-get", "dpkg-deb", "ip", "nsenter", "unshare", "openssl", "iptables", "curl")
 
 STAGED: Final = (
     *("api", "apiextensions-apiserver", "apimachinery", "apiserver", "cli-runtime", "client-go", "cloud-provider"),
