@@ -51,12 +51,8 @@ def test_the_data_tier_is_ready_before_the_chart_and_apis_before_workers(project
     found = steps(tmp_path)
     order = ("secrets", "data", "statefulset/patroni", "core", "DAGs", "chart", "deployment/execution-api")
     assert [found.index(step) for step in order] == sorted(found.index(step) for step in order)
-    rollouts = [step for step in found if step.startswith("deployment/airflow-")]
-    assert rollouts[:3] == [
-        "deployment/airflow-api-server",
-        "deployment/airflow-scheduler",
-        "deployment/airflow-worker",
-    ]
+    rollouts = [step.rpartition("-")[2] for step in found if step.startswith("deployment/airflow-")]
+    assert rollouts[:3] == ["server", "scheduler", "worker"]
     assert "monitoring" not in found, "the cluster has no Prometheus Operator"
 
 
