@@ -104,8 +104,6 @@ def replicated_postgres(cluster: Cluster) -> list[Manifest]:
             {"name": "PATRONI_NAME", "value": "$(POD_NAME)"},
             {"name": "PATRONI_KUBERNETES_NAMESPACE", "value": cluster.settings["KUBERNETES_NAMESPACE"]},
             {"name": "PATRONI_KUBERNETES_LABELS", "value": json.dumps(manifests.labels(cluster, PATRONI))},
-            {"name": "PATRONI_KUBERNETES_SCOPE_LABEL", "value": SCOPE_LABEL},
-            {"name": "PATRONI_KUBERNETES_USE_ENDPOINTS", "value": "false"},
         ],
         ports=[("postgres", 5432), ("patroni", 8008)],
         probes={"startupProbe": manifests.started(alive), "livenessProbe": alive, "readinessProbe": ready},

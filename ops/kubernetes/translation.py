@@ -142,18 +142,12 @@ def duration(text: str) -> int:
 
 def environment(of: Service) -> dict[str, str]:
     """Return the environment of a service, with the addresses and paths of Kubernetes."""
-    values = {
-        key: in_cluster(of, str(value)) for key, value in of.service["environment"].items() if key not in DOCKER_ONLY
-    }
+    values = {key: in_cluster(of, str(value)) for key, value in of.service["environment"].items()}
     if "AIRFLOW__CORE__EXECUTION_API_SERVER_URL" in values:
         values["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"http://{EXECUTION_API}:{API_PORT}/execution/"
         values["AIRFLOW_HA_SECRETS_FOLDER"] = SECRETS_FOLDER
         values["AIRFLOW_HA_REST_API"] = f"{of.cluster.release}-api-server:{API_PORT}"
     return values
-
-
-DOCKER_ONLY: Final = {"AIRFLOW_CONFIG": "the chart mounts an airflow.cfg, which the environment overrides"}
-"""Variables that Kubernetes must not have, with the reason."""
 
 
 def in_cluster(of: Service, text: str) -> str:

@@ -90,7 +90,9 @@ def values(cluster: Cluster, airflow_version: str) -> Manifest:
 
 def component_environment(of: Service) -> dict[str, str]:
     """Return the environment of a component of the chart."""
-    return translation.environment(of) | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": TASK_LOGS}
+    values = translation.environment(of) | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": TASK_LOGS}
+    # The chart mounts an airflow.cfg in Airflow's home; the environment overrides it.
+    return {key: value for key, value in values.items() if key != "AIRFLOW_CONFIG"}
 
 
 def common_environment(environments: list[dict[str, str]]) -> dict[str, str]:

@@ -104,7 +104,7 @@ def test_the_chart_renders_pods_without_tokens_root_or_writable_images(tmp_path,
     assert len(pods) == len(COMPONENTS)
     for name, pod in pods.items():
         assert pod["securityContext"]["runAsNonRoot"], name
-        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
             if container["name"].startswith("git-sync"):
                 continue
             assert container["securityContext"]["readOnlyRootFilesystem"], (name, container["name"])

@@ -113,3 +113,13 @@ def test_cpu_requests_keep_the_ratio_of_dockers_weights(cluster):
         return int(translation.resources(cluster.service(name))["requests"]["cpu"].removesuffix("m"))
 
     assert millicores("execution-api") == pytest.approx(16 * millicores("api-server"), rel=0.05)
+
+
+@pytest.mark.parametrize("component", ["execution-api", "maintenance", "flower"])
+def test_a_component_beside_the_chart_has_the_environment_of_its_service(cluster, component):
+    deployment = named(manifests_with(*VARIANTS["replicated data"]), "Deployment")[component]
+    (container,) = pod_of(deployment)["containers"]
+    here = {each["name"]: each["value"] for each in container["env"]}
+    on_docker = cluster.service(component).service["environment"]
+    assert on_docker.keys() <= here.keys()
+    assert here["AIRFLOW_CONFIG"].startswith("/tmp/"), "the image is read-only; only the chart mounts another"
