@@ -16,6 +16,7 @@ from ops.commands.doctor import doctor
 from ops.commands.down import down
 from ops.commands.drill import drill
 from ops.commands.failover import failover
+from ops.commands.kubernetes import kubernetes
 from ops.commands.logs import logs
 from ops.commands.maintenance import maintenance
 from ops.commands.patches import patches
@@ -83,6 +84,7 @@ app.command()(restore)
 app.command()(dashboards)
 app.command()(drill)
 app.command()(bench)
+app.add_typer(kubernetes, name="kubernetes")
 app.command(context_settings=PASS_ON)(test)
 app.command()(down)
 

@@ -25,8 +25,6 @@ PIPELINE_PATH = ("gateway", "api-server", "execution-api", "scheduler", "dag-pro
 def verify_pipeline(project: Project, settings: dict[str, str]) -> None:
     """Verify that a pipeline run has succeeded on the current containers; trigger a run if none has.
 
-    A paused pipeline is reported and not run.
-
     Raises:
         StackError: Airflow does not parse the DAG, or the run failed.
     """
@@ -35,19 +33,38 @@ def verify_pipeline(project: Project, settings: dict[str, str]) -> None:
     newest_container = max(instance.created for service in PIPELINE_PATH for instance in by_service[service])
     run = api.newest_success(PIPELINE)
     if run is None or run.started < newest_container:
-        wait(
-            lambda: api.has_dag(PIPELINE),
-            DAG_SECONDS,
-            f"Airflow has parsed {PIPELINE}",
-            report,
-            hint="run ./ops/stack status for import errors in dags/, then ./ops/stack logs dag-processor",
-            poll_seconds=POLL_SECONDS,
-        )
-        if api.is_paused(PIPELINE):
-            # Its run would wait, and start by surprise later: after a restore DAGs are held.
-            report(f"{PIPELINE} is paused, so no run verifies the stack; ./ops/stack restore show lists held DAGs")
-            return
-        run = api.wait_for(api.trigger(PIPELINE), report, timeout=PIPELINE_SECONDS)
+        run_pipeline(api)
+    else:
+        report_result(api, run)
+
+
+def run_pipeline(api: AirflowClient) -> None:
+    """Run the pipeline once Airflow has parsed it. A paused one is reported and not run.
+
+    Raises:
+        StackError: Airflow does not parse the DAG, or the run failed.
+    """
+    wait(
+        lambda: api.has_dag(PIPELINE),
+        DAG_SECONDS,
+        f"Airflow has parsed {PIPELINE}",
+        report,
+        hint="run ./ops/stack status for import errors in dags/, then ./ops/stack logs dag-processor",
+        poll_seconds=POLL_SECONDS,
+    )
+    if api.is_paused(PIPELINE):
+        # Its run would wait, and start by surprise later: after a restore DAGs are held.
+        report(f"{PIPELINE} is paused, so no run verifies the stack; ./ops/stack restore show lists held DAGs")
+        return
+    report_result(api, api.wait_for(api.trigger(PIPELINE), report, timeout=PIPELINE_SECONDS))
+
+
+def report_result(api: AirflowClient, run: Run) -> None:
+    """Report what a run of the pipeline has made.
+
+    Raises:
+        StackError: It failed.
+    """
     if run.state != "success":
         raise failed_run_error(api, run)
     result = api.result(run, "report_result")

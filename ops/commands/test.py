@@ -48,6 +48,7 @@ def checks() -> dict[str, list[str]]:
         "workflow schema": [*schema, "vendor.github-workflows", *workflows],
         "action schema": [*schema, "vendor.github-actions", *tracked(".github/actions/*/action.yaml")],
         "renovate schema": [*schema, "vendor.renovate", *tracked(".github/renovate.json")],
+        "kubernetes schemas": [sys.executable, "-m", "ops.kubernetes.schema_check"],
         "words": [sys.executable, "-m", "ops.ci.word_check"],
         "actionlint": [sys.executable, "-m", "ops.ci.actionlint", *workflows],
     }

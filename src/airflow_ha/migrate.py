@@ -13,16 +13,16 @@ read it.
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, select
 
 from airflow_ha import result_database
 from airflow_ha.monitoring.check_run import CONNECTION
+from airflow_ha.secret_masking import SECRETS
 
-SECRETS = Path("/run/secrets")
 ADMIN = "admin"
 MONITORING = "monitoring"
 
@@ -38,7 +38,7 @@ READABLE = (
 )
 """FAB's names of the resources that the monitoring account may read; it has no other permission."""
 
-GATEWAY = ("gateway", 8080)
+REST_API = os.environ.get("AIRFLOW_HA_REST_API") or "gateway:8080"
 """Host and port of the REST API for tasks."""
 
 POOLS = {"ml_training": (2, "Limits parallel trainings, which use most of a worker's CPU and memory.")}
@@ -158,13 +158,18 @@ def create_connection(password: str) -> None:
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
 
-    host, port = GATEWAY
+    host, _, port = REST_API.rpartition(":")
     with create_session() as session:
         connection = session.scalar(select(Connection).where(Connection.conn_id == CONNECTION))
         if connection is None:
             description = "Airflow's REST API with a read-only account, for monitoring_dag"
             connection = Connection(
-                conn_id=CONNECTION, conn_type="http", host=host, port=port, login=MONITORING, description=description
+                conn_id=CONNECTION,
+                conn_type="http",
+                host=host,
+                port=int(port),
+                login=MONITORING,
+                description=description,
             )
             connection.set_password(password)
             session.add(connection)

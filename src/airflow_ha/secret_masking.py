@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,8 +14,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECRETS: Final = Path("/run/secrets")
-"""The mount point of a container's secrets."""
+SECRETS: Final = Path(os.environ.get("AIRFLOW_HA_SECRETS_FOLDER") or "/run/secrets")
+"""The mount point of a container's secrets. Kubernetes mounts tokens of its own below /run/secrets (ops/kubernetes)."""
 MIN_LINE: Final = 16
 """The least characters for which a line of a multi-line secret, such as a key, is masked separately."""
 FERNET_KEYS: Final = re.compile(r"[\w=-]{44}(,[\w=-]{44})+")

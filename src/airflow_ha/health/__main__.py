@@ -3,6 +3,7 @@
 PROBE is `http PORT PATH`, `scheduler`, `job TYPE`, `worker` or `maintenance`.
 
 `http PORT PATH frontend` asks on the container's address with a route outside, where API servers and Flower listen.
+`liveness PROBE` exits with 0 instead of 75: Kubernetes restarts a container after any other code.
 
 Every container runs it several times a minute, and the start of Python was most of its cost. So `-S` skips the scan of
 installed packages, and modules that a healthy result does not need are imported later.
@@ -45,6 +46,11 @@ SCHEDULER_HEALTH_PORT = 8974
 def main(arguments: list[str]) -> None:
     """Run the probe that the arguments name, and exit with its result."""
     match arguments:
+        case ["liveness", *probe]:
+            try:
+                main(probe)
+            except SystemExit as end:
+                sys.exit(0 if end.code == DEPENDENCY_DOWN else end.code)
         case ["http", port, path]:
             probe_http(int(port), path)
         case ["http", port, path, "frontend"]:

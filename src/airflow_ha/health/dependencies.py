@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg2
+
+from airflow_ha.secret_masking import SECRETS
 
 
 class DatabaseDownError(Exception):
@@ -24,7 +25,7 @@ def job_heartbeat_age(job_type: str) -> float | None:
     Raises:
         DatabaseDownError: the database does not respond.
     """
-    url = Path("/run/secrets/sql_alchemy_conn").read_text().strip()
+    url = (SECRETS / "sql_alchemy_conn").read_text().strip()
     try:
         connection = psycopg2.connect(libpq_url(url), connect_timeout=3, options="-c statement_timeout=3000")
         try:
@@ -59,7 +60,7 @@ def is_broker_up() -> bool:
     import redis  # slow, and only this function needs it
     from redis.sentinel import Sentinel
 
-    url = Path("/run/secrets/celery_broker_url").read_text().strip()
+    url = (SECRETS / "celery_broker_url").read_text().strip()
     timeouts = {"socket_connect_timeout": 1, "socket_timeout": 1}
     urls = [urlsplit(each) for each in url.split(";")]
     if urls[0].scheme == "sentinel":

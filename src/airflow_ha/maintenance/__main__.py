@@ -21,6 +21,7 @@ from airflow_ha.health.freshness import MAINTENANCE_FILE
 from airflow_ha.maintenance import record, retention, rows, work
 from airflow_ha.maintenance.pace import Pace
 from airflow_ha.maintenance.removal import Removal
+from airflow_ha.secret_masking import SECRETS
 from airflow_ha.telemetry.statsd import TaggedStatsClient
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_ha.maintenance.retention import Limits
     from airflow_ha.maintenance.work import Places
 
-SECRETS: Final = Path("/run/secrets")
 INTERVAL: Final = 60.0
 """Seconds between two checks whether a run is due."""
 LOGS_INTERVAL: Final = 600.0

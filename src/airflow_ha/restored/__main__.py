@@ -16,17 +16,17 @@ import contextlib
 import json
 import sys
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
 from airflow_ha.restored import hold, missed_runs, report_tables, unfinished, verification
+from airflow_ha.secret_masking import SECRETS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-SUPERUSER: Final = Path("/run/secrets/postgres_superuser_conn")
+SUPERUSER: Final = SECRETS / "postgres_superuser_conn"
 
 
 def main() -> None:

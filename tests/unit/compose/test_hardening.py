@@ -302,7 +302,7 @@ def test_flower_refuses_every_operation_by_default():
     """Flower checks `read_only` in each handler that changes something: an upgrade must not add one without it."""
     from flower.urls import handlers
 
-    assert SERVICES["flower"]["environment"]["FLOWER_READ_ONLY"] is True
+    assert SERVICES["flower"]["environment"]["FLOWER_READ_ONLY"] == "true"
     api = {rule[1] for rule in handlers if isinstance(rule, tuple) and rule[0].startswith("/api/")}
     writers = {handler: handler.post for handler in api if "post" in vars(handler)}
     assert len(writers) > 10

@@ -19,9 +19,10 @@ def secret(monkeypatch, tmp_path):
     """Set the content of the probe's secret files."""
 
     def set_secret(text: str) -> None:
-        (tmp_path / "secret").write_text(text + "\n")
+        for name in ("sql_alchemy_conn", "celery_broker_url"):
+            (tmp_path / name).write_text(text + "\n")
 
-    monkeypatch.setattr(dependencies, "Path", lambda _: tmp_path / "secret")
+    monkeypatch.setattr(dependencies, "SECRETS", tmp_path)
     return set_secret
 
 

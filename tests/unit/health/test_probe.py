@@ -70,6 +70,21 @@ def test_response_that_is_not_http_is_unhealthy(answer):
         assert verdict("http", str(other.getsockname()[1]), "/200") == 1
 
 
+@pytest.mark.parametrize(("age", "code"), [(5.0, 0), (31.0, 1)])
+def test_liveness_of_a_reachable_component_is_that_of_its_probe(monkeypatch, age, code):
+    monkeypatch.setattr(dependencies, "job_heartbeat_age", lambda _: age)
+    assert verdict("liveness", "job", "TriggererJob") == code
+
+
+def test_liveness_holds_during_an_outage_of_the_database(monkeypatch):
+    def unavailable(_: str) -> float:
+        raise dependencies.DatabaseDownError("refused")
+
+    monkeypatch.setattr(dependencies, "job_heartbeat_age", unavailable)
+    assert verdict("job", "TriggererJob") == probe.DEPENDENCY_DOWN
+    assert verdict("liveness", "job", "TriggererJob") == 0
+
+
 def test_unknown_probe_is_unhealthy_and_prints_the_usage(capsys):
     assert verdict("gateway") == 1
     assert "http PORT PATH" in capsys.readouterr().out
@@ -85,7 +100,7 @@ def test_job_is_healthy_while_its_heartbeat_is_fresh(monkeypatch, age, code):
 def no_database(monkeypatch, tmp_path):
     secret = tmp_path / "sql_alchemy_conn"
     secret.write_text("postgresql+psycopg2://airflow:x@127.0.0.1:1/airflow")
-    monkeypatch.setattr(dependencies, "Path", lambda _: secret)
+    monkeypatch.setattr(dependencies, "SECRETS", tmp_path)
 
 
 @pytest.mark.usefixtures("no_database")

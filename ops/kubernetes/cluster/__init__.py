@@ -1,0 +1,1 @@
+"""A Kubernetes cluster of several nodes on this machine, for tests. It leaves nothing behind."""

@@ -1,0 +1,88 @@
+"""`python -m ops.kubernetes.schema_check`: every rendered manifest against the schemas of Kubernetes' API.
+
+The schemas are in the package kubernetes-validate. Kinds of other projects (Prometheus Operator) have none there and
+are counted. Without the chart on this machine only the manifests beside it are checked.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import kubernetes_validate
+import yaml
+
+from ops.kubernetes import chart, cluster_settings, rendering
+from ops.project import ROOT, Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+VARIANTS: Final[dict[str, tuple[str, ...]]] = {
+    "external data": (),
+    "single data": ("COMPOSE_PROFILES=data,flower,observability",),
+    "replicated data": (
+        "COMPOSE_PROFILES=data-ha,flower,observability",
+        "PATRONI_IMAGE=registry.example.com/patroni:1",
+    ),
+    "DAGs from Git": ("KUBERNETES_DAGS=git", "KUBERNETES_PULL_SECRET=registry", "COMPOSE_PROFILES=flower"),
+}
+"""The settings of each rendering that is checked."""
+IMAGE: Final = "AIRFLOW_IMAGE=registry.example.com/airflow-ha:1"
+FOREIGN: Final = ("monitoring.coreos.com/v1",)
+VERSION: Final = ".".join(chart.KUBERNETES.split(".")[:2])
+
+
+def render(given: Sequence[str], *, with_chart: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every manifest of a rendering, with its file.
+
+    Args:
+        given: The settings.
+        with_chart: Whether to render the chart too, which takes helm and the chart.
+    """
+    project = Project(ROOT, ROOT / "compose/nowhere")
+    settings = cluster_settings.read(project, [IMAGE, *given])
+    texts = rendering.texts(project, rendering.cluster_of(project, settings))
+    for name, text in texts.items():
+        if name != rendering.VALUES and not name.endswith("kustomization.yaml"):
+            yield from ((name, document) for document in yaml.safe_load_all(text))
+    if with_chart:
+        with tempfile.TemporaryDirectory() as temporary:
+            values = Path(temporary, rendering.VALUES)
+            values.write_text(texts[rendering.VALUES], encoding="utf-8")
+            rendered = chart.template(values, settings)
+        yield from (("chart", document) for document in yaml.safe_load_all(rendered) if document)
+
+
+def problems(document: dict[str, Any]) -> list[str]:
+    """Return why a manifest does not match its schema."""
+    try:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        where = ".".join(map(str, error.path))
+        return [f"{document['kind']} {document['metadata']['name']}: {where}: {error.message}"]
+    return []
+
+
+def main() -> None:
+    """Check every variant; exit with 1 if a manifest does not match."""
+    with_chart = chart.is_at_hand() and chart.has_helm()
+    found: list[str] = []
+    counted: Counter[str] = Counter()
+    for variant, given in VARIANTS.items():
+        for name, document in render(given, with_chart=with_chart):
+            foreign = document["apiVersion"] in FOREIGN
+            counted["without schema" if foreign else "checked"] += 1
+            found += [] if foreign else [f"{variant}: {name}: {problem}" for problem in problems(document)]
+    if not with_chart:
+        print(f"the chart is not checked: helm or {chart.VARIABLE} is missing")
+    print(f"manifests: {dict(counted)}")
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
