@@ -47,6 +47,7 @@ def readers(cluster: Cluster) -> set[str]:
     has_data, has_metrics = bool(data_nodes.components_of(cluster.profiles)), "observability" in cluster.profiles
     return {
         "airflow",
+        *secrets_store.ROLLED,
         *(DATA_READERS if has_data else ()),
         *(MONITORING_READERS if has_metrics else ()),
         *(EXPORTERS if has_data and has_metrics else ()),

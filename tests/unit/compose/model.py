@@ -24,6 +24,8 @@ def interpolated(text: str) -> str:
 @functools.cache
 def _model() -> dict[str, Any]:
     model = compose_model_of_ops.read(COMPOSE, {})
+    for network in filter(None, model["networks"].values()):
+        network["internal"] = str(network.get("internal", False)).lower() == "true"
     for service in model["services"].values():
         limits = service["deploy"]["resources"]["limits"]
         limits["pids"] = int(limits["pids"])

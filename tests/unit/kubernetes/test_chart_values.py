@@ -54,7 +54,7 @@ def test_a_component_has_the_memory_and_replicas_of_its_service(values, cluster,
         assert of_chart(values, name)["replicas"] == int(deploy["replicas"])
 
 
-@pytest.mark.parametrize("name", PROBED)
+@pytest.mark.parametrize("name", sorted(PROBED))
 def test_a_component_is_probed_as_on_docker_and_outlives_an_outage(values, cluster, name):
     probe = of_chart(values, name)["livenessProbe"]
     check = cluster.service(name).service["healthcheck"]["test"]

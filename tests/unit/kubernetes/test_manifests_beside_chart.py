@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops import secrets_store
-from ops.kubernetes import translation
+from ops.kubernetes import rendering, translation
 from ops.kubernetes.schema_check import VARIANTS, problems, render
 from ops.project import Project
 from tests.unit.kubernetes.rendered import PROJECT, cluster_with, manifests_with, pod_of
@@ -68,8 +68,6 @@ def test_every_secret_that_a_pod_mounts_is_written(tmp_path, variant):
     project = Project(PROJECT.root, tmp_path)
     secrets_store.generate(project)
     of = cluster_with(*VARIANTS[variant])
-    from ops.kubernetes import rendering
-
     written = {document["metadata"]["name"]: document["stringData"] for document in rendering.secrets(project, of)}
     for document in manifests_with(*VARIANTS[variant]):
         for volume in (pod_of(document) or {}).get("volumes", []):
