@@ -174,7 +174,7 @@ def test_a_failed_hold_leaves_a_stack_without_a_database_stopped(project, steps,
 
 
 def test_a_former_database_that_does_not_start_hides_no_reason(project, steps, monkeypatch):
-    said: list[str] = []
+    reported: list[str] = []
 
     def fails(_p: object, _s: object, services: object = None) -> None:
         if services is None:
@@ -185,9 +185,9 @@ def test_a_former_database_that_does_not_start_hides_no_reason(project, steps, m
         raise StackError("cannot hold")
 
     with pytest.raises(StackError, match="cannot hold") as raised:
-        restoration.change(replace(planned(project), report=said.append), IMAGES, refuses)
+        restoration.change(replace(planned(project), report=reported.append), IMAGES, refuses)
     assert "it does not start" in (raised.value.hint or "")
-    assert any("cannot hold" in line for line in said), "said before the way back, which may hang"
+    assert any("cannot hold" in line for line in reported), "reported before the way back, which may hang"
 
 
 def test_an_interrupt_brings_the_former_database_back(project, steps):
