@@ -58,7 +58,7 @@ def outcome(action):
 
 
 def task():
-    names = ("celery_broker_url", "celery_sentinel_kwargs", "celery_result_backend", "of_an_operator")
+    names = (*log_ins.NAMES, "of_an_operator")
     report = {name: outcome(lambda: Path(sys.argv[1], name).read_text()) for name in names}
     report["in memory"] = found_in_memory()
     report["signal"] = outcome(lambda: os.kill(worker, 0) or "sent")
@@ -101,6 +101,8 @@ def reports(tmp_path_factory):
     (secrets / "celery_broker_url").write_text(f"redis://:{PASSWORD}@h")
     (secrets / "celery_sentinel_kwargs").write_text(json.dumps({"password": PASSWORD}))
     (secrets / "celery_result_backend").write_text(f"db+postgresql://u:{PASSWORD}@h/d")
+    for link in ("postgres", "redis"):
+        (secrets / f"{link}_client.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
     (secrets / "of_an_operator").write_text("for tasks")
     program = [sys.executable, "-c", WORKER, str(secrets), PIECES]
     output = subprocess.run(program, check=True, capture_output=True, text=True, timeout=60).stdout
@@ -142,4 +144,5 @@ def test_a_task_may_use_the_numbers_of_the_pipes(reports):
 
 
 def test_every_secret_of_a_worker_is_given_up():
-    assert set(NAMES) == set(compose_model()["services"]["worker"]["secrets"])
+    secrets = set(compose_model()["services"]["worker"]["secrets"])
+    assert set(NAMES) == {name for name in secrets if not name.endswith("_ca.pem")}, "authorities are public"
