@@ -202,10 +202,10 @@ def copy_pod(cluster: Cluster) -> Manifest:
                     "args": ["python", "-c", f"import time; time.sleep({ROLLOUT_SECONDS:.0f})"],
                     "securityContext": values.CONTAINER_SECURITY,
                     "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-                    "volumeMounts": [{"name": translation.DAGS, "mountPath": "/dags"}],
+                    "volumeMounts": [{"name": translation.claim(translation.DAGS), "mountPath": "/dags"}],
                 }
             ],
-            "volumes": translation.claim_volumes([{"name": translation.DAGS}]),
+            "volumes": translation.claim_volumes([{"name": translation.claim(translation.DAGS)}]),
         },
     }
 

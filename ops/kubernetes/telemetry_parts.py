@@ -52,7 +52,6 @@ def receiver(of: Service) -> list[Manifest]:
         of.name,
         command=[str(word) for word in of.service["entrypoint"]],
         arguments=[translation.in_cluster(of, str(word)) for word in of.service["command"]],
-        env=[{"name": "MONITORING_ADDRESS", "value": "0.0.0.0"}] if of.name == COLLECTOR else [],  # noqa: S104
         ports=PORTS[of.name],
         probes=probes(of.name),
         volumes=mounted.volumes,

@@ -152,8 +152,10 @@ def environment(of: Service) -> dict[str, str]:
 
 def in_cluster(of: Service, text: str) -> str:
     """Return a text of a compose service with the paths and names of Kubernetes."""
-    own = f"{of.name}.monitoring:"  # an address that the service listens on
-    return text.replace(DOCKER_SECRETS, of.secrets_folder).replace(own, ":").replace(".monitoring:", ":")
+    own = f"{of.name}.monitoring"  # an address that the service listens on
+    if text == own:
+        return "0.0.0.0"  # noqa: S104
+    return text.replace(DOCKER_SECRETS, of.secrets_folder).replace(f"{own}:", ":").replace(".monitoring:", ":")
 
 
 def as_list(values: Mapping[str, str]) -> list[Manifest]:
@@ -233,7 +235,8 @@ def shared_mounts(of: Service) -> list[Manifest]:
         volume, folder = MOUNTS.get(target, ("", ""))
         if not volume or (volume == DAGS and from_git):
             continue
-        mount = {"name": volume, "mountPath": target, "readOnly": read_only}
+        # Not the bare name: the chart has volumes `logs` and `dags` of its own.
+        mount = {"name": claim(volume), "mountPath": target, "readOnly": read_only}
         mounts.append(mount | ({"subPath": folder} if folder else {}))
     return mounts
 
@@ -246,8 +249,8 @@ def claim(volume: str) -> str:
 def claim_volumes(mounts: Iterable[Manifest]) -> list[Manifest]:
     """Return the shared volumes that mounts need."""
     return [
-        {"name": volume, "persistentVolumeClaim": {"claimName": claim(volume)}}
-        for volume in dict.fromkeys(mount["name"] for mount in mounts)
+        {"name": name, "persistentVolumeClaim": {"claimName": name}}
+        for name in dict.fromkeys(mount["name"] for mount in mounts)
     ]
 
 

@@ -157,7 +157,7 @@ def switched_off() -> Manifest:
 def component(of: Service, env: Mapping[str, str]) -> Manifest:
     """Return what every component of the chart has."""
     mounts = [
-        mount | ({"mountPath": TASK_LOGS} if mount["name"] == translation.LOGS else {})
+        mount | ({"mountPath": TASK_LOGS} if mount["name"] == translation.claim(translation.LOGS) else {})
         for mount in translation.shared_mounts(of)
     ]
     return {

@@ -111,6 +111,7 @@ def test_the_chart_renders_pods_without_tokens_root_or_writable_images(tmp_path,
             assert container["resources"]["limits"]["memory"], (name, container["name"])
             mounts = {mount["name"] for mount in container["volumeMounts"]}
             assert mounts <= {volume["name"] for volume in pod["volumes"]}, (name, container["name"])
+            assert len({volume["name"] for volume in pod["volumes"]}) == len(pod["volumes"]), name
             targets = [mount["mountPath"] for mount in container["volumeMounts"]]
             assert len(targets) == len(set(targets)), (name, container["name"])
 

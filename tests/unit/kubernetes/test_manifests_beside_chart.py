@@ -60,6 +60,8 @@ def test_every_container_is_hardened_and_limited(variant):
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
+            variables = [each["name"] for each in container.get("env", [])]
+            assert len(set(variables)) == len(variables), f"the API server refuses {name}"
             assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"], name
 
 
