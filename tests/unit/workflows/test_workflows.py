@@ -18,7 +18,7 @@ from ops.commands.test import CHECKS
 from ops.images.resolve import AIRFLOW_BASE_IMAGE, airflow_reference
 from ops.images.versions import read_images_env, repository_and_tag
 from ops.project import ROOT
-from tests.resilience.test_restores import PROFILES
+from tests.resilience.test_restores import STORAGES, TIERS
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = {path.name: path for path in sorted((FOLDER / "workflows").iterdir())}
@@ -129,9 +129,9 @@ def test_every_night_runs_the_long_tests():
     assert {f"tests/{folder}" for folder in marked} <= {word for run in runs for word in run}
 
 
-def test_every_night_restores_each_data_tier():
-    job = load(WORKFLOWS["nightly.yaml"])["jobs"]["restores"]
-    assert set(job["strategy"]["matrix"]["tier"]) == set(PROFILES)
+def test_every_night_restores_each_data_tier_from_each_storage():
+    matrix = load(WORKFLOWS["nightly.yaml"])["jobs"]["restores"]["strategy"]["matrix"]
+    assert (set(matrix["tier"]), set(matrix["storage"])) == (set(TIERS), set(STORAGES))
 
 
 def test_every_night_starts_a_stack_without_patches():
