@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from ops import operator_files
 from ops.errors import StackError
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def check_name(name: str | None) -> None:
 
 def secrets(project: Project) -> dict[str, str]:
     """Return the text of each file of SECRETS that exists."""
-    paths = {name: project.secrets / name for name in SECRETS}
-    return {name: path.read_text(encoding="utf-8").strip() for name, path in paths.items() if path.exists()}
+    return operator_files.read(project, SECRETS)
 
 
 def check(project: Project, settings: Mapping[str, str]) -> None:
@@ -112,21 +112,10 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
     """
     if S3 not in names(settings):
         return
-    for name in REQUIRED:
-        if not settings.get(name):
-            raise StackError(
-                f"cannot store backups in S3: {name} is empty",
-                where=project.shown(project.env_file),
-                hint=f"set {name}, or set BACKUP_STORAGE={LOCAL}",
-            )
+    purpose = "store backups in S3"
+    operator_files.require_settings(project, settings, REQUIRED, purpose, f"set BACKUP_STORAGE={LOCAL}")
     for name in (KEY, KEY_SECRET):
-        if not (project.secrets / name).exists():
-            where = project.shown(project.secrets / name)
-            raise StackError(
-                f"cannot store backups in S3: the secret {name} is missing",
-                where=where,
-                hint=f"write it into {where} with an editor, then run: chmod 600 {where}",
-            )
+        operator_files.require_secret(project, name, purpose)
     if authority := secrets(project).get(CA):
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from ops.errors import StackError
+from ops import operator_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,8 +44,7 @@ def name(settings: Mapping[str, str]) -> str:
 
 def files(project: Project) -> dict[str, str]:
     """Return the text of each file of the operator about a backend that exists."""
-    paths = {each: project.secrets / each for each in (ROLE_ID, SECRET_ID, CA, AWS_KEY, AWS_KEY_SECRET)}
-    return {each: path.read_text(encoding="utf-8").strip() for each, path in paths.items() if path.exists()}
+    return operator_files.read(project, (ROLE_ID, SECRET_ID, CA, AWS_KEY, AWS_KEY_SECRET))
 
 
 def check(project: Project, settings: Mapping[str, str], check_file: Callable[[str], None]) -> None:
@@ -61,23 +60,13 @@ def check(project: Project, settings: Mapping[str, str], check_file: Callable[[s
     """
     if not (chosen := name(settings)):
         return
-    for setting in REQUIRED.get(chosen, REQUIRED[SECRETS_MANAGER]):
-        if not settings.get(setting):
-            raise StackError(
-                f"cannot use the secrets backend {chosen}: {setting} is empty",
-                where=project.shown(project.env_file),
-                hint=f"set {setting}, or delete SECRETS_BACKEND",
-            )
+    purpose = f"use the secrets backend {chosen}"
+    required = REQUIRED.get(chosen, REQUIRED[SECRETS_MANAGER])
+    operator_files.require_settings(project, settings, required, purpose, "delete SECRETS_BACKEND")
     present = files(project)
     pair = (AWS_KEY, AWS_KEY_SECRET) if chosen != VAULT and {AWS_KEY, AWS_KEY_SECRET} & present.keys() else ()
     for secret in REQUIRED_FILES.get(chosen, pair):
-        if secret not in present:
-            where = project.shown(project.secrets / secret)
-            raise StackError(
-                f"cannot use the secrets backend {chosen}: the secret {secret} is missing",
-                where=where,
-                hint=f"write it into {where} with an editor, then run: chmod 600 {where}",
-            )
+        operator_files.require_secret(project, secret, purpose)
         check_file(secret)
 
 

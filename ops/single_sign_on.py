@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from ops.errors import StackError
+from ops import operator_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,8 +29,7 @@ def is_on(settings: Mapping[str, str]) -> bool:
 
 def files(project: Project) -> dict[str, str]:
     """Return the text of each file of the operator about the provider that exists."""
-    paths = {name: project.secrets / name for name in (SECRET, CA)}
-    return {name: path.read_text(encoding="utf-8").strip() for name, path in paths.items() if path.exists()}
+    return operator_files.read(project, (SECRET, CA))
 
 
 def check(project: Project, settings: Mapping[str, str], check_file: Callable[[str], None]) -> None:
@@ -46,20 +45,9 @@ def check(project: Project, settings: Mapping[str, str], check_file: Callable[[s
     """
     if not is_on(settings):
         return
-    for name in REQUIRED:
-        if not settings.get(name):
-            raise StackError(
-                f"cannot use single sign-on: {name} is empty",
-                where=project.shown(project.env_file),
-                hint=f"set {name}, or delete OIDC_ISSUER",
-            )
-    if SECRET not in files(project):
-        where = project.shown(project.secrets / SECRET)
-        raise StackError(
-            f"cannot use single sign-on: the secret {SECRET} is missing",
-            where=where,
-            hint=f"write the client's secret into {where} with an editor, then run: chmod 600 {where}",
-        )
+    purpose = "use single sign-on"
+    operator_files.require_settings(project, settings, REQUIRED, purpose, "delete OIDC_ISSUER")
+    operator_files.require_secret(project, SECRET, purpose)
     check_file(SECRET)
 
 

@@ -231,9 +231,7 @@ def exchanged(restoration: Restoration, *, was_running: bool) -> Iterator[None]:
         restoration.report("the former database comes back" if had_database else "the stack stays stopped")
         stop(restoration)
         exchange_back(restoration)
-        state = "the stack had no database before, and is stopped"
-        if had_database:
-            state = "the stack has its former database again"
+        state = f"the stack {'has its former database again' if had_database else 'had no database, and is stopped'}"
         if had_database and was_running:
             try:
                 deployment.start(restoration.project, restoration.settings)

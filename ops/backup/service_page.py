@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from ops import compose, data_tier
+from ops.observability.generated_config import BACKUP_PORT
 from ops.services import BACKUP_FILES, BACKUP_NODES
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 # The image has no curl.
 PROGRAM: Final = (
     "import sys, urllib.request as r\n"
-    "print(r.urlopen('http://127.0.0.1:9854/' + sys.argv[1], timeout=4).read().decode())"
+    f"print(r.urlopen('http://127.0.0.1:{BACKUP_PORT}/' + sys.argv[1], timeout=4).read().decode())"
 )
 DATABASE_SERVICES: Final = tuple(service for nodes in BACKUP_NODES.values() for service in nodes)
 

@@ -284,7 +284,7 @@ class Component(NamedTuple):
     Attributes:
         name: The component.
         ready: How many are ready.
-        expected: How many there should be; None for pods without a controller that counts.
+        expected: How many there should be.
         pods: A line about each pod.
     """
 

@@ -152,8 +152,13 @@ DRILLS: Final = {
 # ---- the load
 
 
-def run(drill: PodDrill, cluster: Cluster, api: AirflowClient, copy: Callable[[Mapping[str, str]], None],
-        report: Callable[[str], None]) -> PodOutcome:  # fmt: skip
+def run(
+    drill: PodDrill,
+    cluster: Cluster,
+    api: AirflowClient,
+    copy: Callable[[Mapping[str, str]], None],
+    report: Callable[[str], None],
+) -> PodOutcome:
     """Run a drill.
 
     Args:

@@ -95,7 +95,7 @@ def base(project: Project, cluster: Cluster) -> dict[str, dict[str, list[Manifes
 
 
 def secrets(project: Project, cluster: Cluster) -> list[Manifest]:
-    """Return the Secrets: the files that containers mount on Docker, and one whose values nobody reads."""
+    """Return the Secrets: the files that containers mount on Docker, and one with values that are not used."""
     by_reader: dict[str, dict[str, str]] = {}
     for path, text in secrets_store.mounted_files(project, cluster.settings).items():
         reader, _, name = path.partition("/")

@@ -143,7 +143,7 @@ def secrets() -> Manifest:
 
 
 def switched_off() -> Manifest:
-    """Return the parts of the chart that manifests.py has, or that nobody needs."""
+    """Return the parts of the chart that manifests.py has, or that are not used."""
     return {
         "enableServiceLinks": False,
         "allowPodLaunching": False,

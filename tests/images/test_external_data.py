@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -29,6 +27,7 @@ from tests.certificates import Authority
 from tests.docker_session import session_name
 from tests.images.conftest import RESTRICTIONS, docker
 from tests.images.test_data_images import DATABASE_USER, wait_for
+from tests.link_problems import link_problems
 from tests.own_stack import free_port
 
 if TYPE_CHECKING:
@@ -274,21 +273,10 @@ class Clients:
 
     def before_the_start(self) -> dict[str, str]:
         """Return what `up` reports of each link before it starts anything."""
-        request = {
-            "urls": {name: self.files[f"airflow/{name}"] for name in ("sql_alchemy_conn", "celery_broker_url")},
-            "files": {name.partition("/")[2]: text for name, text in self.files.items() if name.startswith("links/")},
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow_ha.external_data"],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        problems: dict[str, str] = json.loads(done.stdout)
+        names = ("sql_alchemy_conn", "celery_broker_url")
+        problems = link_problems(self.files, names)
         assert not [error for error in problems.values() if external_data.UNREACHABLE.search(error)], problems
-        return {f"up: {name}": problems.get(name, "") for name in request["urls"]}
+        return {f"up: {name}": problems.get(name, "") for name in names}
 
 
 def error_of(client: Callable[[], None]) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops.errors import FAILURE, StackError
+from ops import compose
 from ops.kubernetes.cluster import programs
 from ops.kubernetes.cluster.networks import run
 from ops.waiting import wait
@@ -43,7 +43,7 @@ def prepare(images: Sequence[str], report: Callable[[str], None]) -> None:
     Raises:
         StackError: Docker does not have one of them.
     """
-    identities = [docker("image", "inspect", "--format={{.Id}}", image).strip() for image in images]
+    identities = [compose.docker("image", "inspect", "--format={{.Id}}", image).strip() for image in images]
     key = hashlib.sha256("\n".join([programs.key(), *images, *identities]).encode()).hexdigest()
     stamp = golden() / ".unpacked"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
@@ -54,8 +54,8 @@ def prepare(images: Sequence[str], report: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=golden()) as temporary:
         archive = Path(temporary) / "images.tar"
         report(f"exporting {len(images)} images from Docker")
-        docker("save", f"--output={archive}", PAUSE, *images)
-        docker("rmi", PAUSE)
+        compose.docker("save", f"--output={archive}", PAUSE, *images)
+        compose.docker("rmi", PAUSE)
         report("unpacking the images")
         unpack(archive, Path(temporary), report)
     stamp.write_text(key, encoding="utf-8")
@@ -67,7 +67,7 @@ def import_pause() -> None:
         path = Path(temporary) / "root.tar"
         with tarfile.open(path, "w") as archive:
             archive.add(programs.program("pause"), arcname="pause")
-        docker("import", '--change=ENTRYPOINT ["/pause"]', "--change=USER 65535:65535", str(path), PAUSE)
+        compose.docker("import", '--change=ENTRYPOINT ["/pause"]', "--change=USER 65535:65535", str(path), PAUSE)
 
 
 def unpack(archive: Path, temporary: Path, report: Callable[[str], None]) -> None:
@@ -75,11 +75,14 @@ def unpack(archive: Path, temporary: Path, report: Callable[[str], None]) -> Non
     config, address = temporary / "containerd.toml", temporary / "containerd.sock"
     config.write_text(
         CONFIG.format(
-            root=golden() / "root", state=temporary / "state", socket=address, opt=temporary / "opt",
+            root=golden() / "root",
+            state=temporary / "state",
+            socket=address,
+            opt=temporary / "opt",
             disabled=disabled("io.containerd.grpc.v1.cri"),
         ),
         encoding="utf-8",
-    )  # fmt: skip
+    )
     with (temporary / "log").open("wb") as log:
         child = subprocess.Popen(["nice", "-n", "10", "containerd", f"--config={config}"], stdout=log, stderr=log)
     try:
@@ -119,15 +122,3 @@ def copy_to(target: Path) -> None:
         original = golden() / "root" / database.relative_to(target)
         database.unlink()
         shutil.copy2(original, database)
-
-
-def docker(*arguments: str) -> str:
-    """Return the output of a docker command."""
-    result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise StackError(
-            f"cannot run docker {arguments[0]}: {result.stderr.strip()}",
-            hint="run ./ops/stack up once: it has the images",
-            code=FAILURE,
-        )
-    return result.stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from ops import external_data, secrets_store, settings_file
 from ops.errors import StackError
 from tests.certificates import Authority
+from tests.link_problems import link_problems
 
 EXTERNAL = {"COMPOSE_PROFILES": "flower,observability", "POSTGRES_HOST": "db.example", "REDIS_HOST": "cache.example"}
 TLS = {**EXTERNAL, "POSTGRES_SSLMODE": "verify-full", "REDIS_TLS": "true"}
@@ -131,20 +130,9 @@ def test_a_user_of_redis_needs_its_password(project):
 def test_each_url_is_tried_in_a_process_with_the_drivers(made):
     """A server that does not answer is another error than one that refuses a link."""
     files = mounted(made, POSTGRES_HOST="127.0.0.1", POSTGRES_PORT="1", REDIS_HOST="nowhere.invalid")
-    request = {
-        "urls": {name: files[f"airflow/{name}"] for name in ("sql_alchemy_conn", "celery_broker_url")},
-        "files": {name.partition("/")[2]: text for name, text in files.items() if name.startswith("links/")},
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow_ha.external_data"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    problems = json.loads(done.stdout)
-    assert problems.keys() == request["urls"].keys()
+    names = {"sql_alchemy_conn", "celery_broker_url"}
+    problems = link_problems(files, names)
+    assert problems.keys() == names
     assert all(external_data.UNREACHABLE.search(text) for text in problems.values()), problems
 
 
