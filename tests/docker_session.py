@@ -48,14 +48,29 @@ def left_behind(name: str, kind: str) -> list[str]:
     return sorted(ids)
 
 
-def remove_all(name: str) -> bool:
-    """Remove all objects with the session's name; return whether one existed."""
-    any_removed = False
+def remove_all(name: str) -> list[str]:
+    """Remove all objects with the session's name; return a line for each kind that existed, with Docker's errors."""
+    existing = []
     for kind, (_, removal) in KINDS.items():
         if ids := left_behind(name, kind):
-            any_removed = True
-            subprocess.run(["docker", *removal, *ids], capture_output=True, check=False)
-    return any_removed
+            done = subprocess.run(["docker", *removal, *ids], capture_output=True, text=True, check=False)
+            existing.append(f"{kind}: {' '.join(ids)}; {done.stderr.strip() or 'removed'}")
+    return existing
+
+
+def remove_session(timeout: float = 300) -> None:
+    """Remove all objects of this session, however long one removal takes.
+
+    Args:
+        timeout: For how many seconds a removal that Docker refuses is repeated.
+
+    Raises:
+        AssertionError: An object remains; the error has Docker's reasons.
+    """
+    deadline = time.monotonic() + timeout
+    while existing := remove_all(session_name()):
+        if time.monotonic() > deadline and any(left_behind(session_name(), kind) for kind in KINDS):
+            raise AssertionError("\n".join([f"cannot remove the stack within {timeout:g} s:", *existing]))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from ops.deployment import configure
 from ops.images.resolve import resolve_images
 from ops.project import ROOT, Project
 from ops.services import BACKUP, DEFAULT_PROFILES, PUBLISHED
-from tests.docker_session import remove_all, session_name
+from tests.docker_session import remove_session, session_name
 from tests.failure_report import explanation
-from tests.stack import Stack, wait_until
+from tests.stack import Stack
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def own_stack(
         yield stack
     finally:
         # At once: nothing of it is kept, and a stop of every service in its order takes half a minute.
-        wait_until(lambda: not remove_all(session_name()), timeout=120, what="the stack is removed", interval=0)
+        remove_session()
 
 
 def start_by_hand(project: Project) -> None:

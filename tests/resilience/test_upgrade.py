@@ -27,9 +27,8 @@ from ops.services import PUBLISHED, SCALABLE, replicas_variable
 from ops.upgrade import course, database_copy, journal, revision
 from ops.upgrade.course import Step, Upgrade
 from ops.upgrade.journal import Journal
-from tests.docker_session import remove_all, session_name
+from tests.docker_session import remove_session, session_name
 from tests.own_stack import free_port
-from tests.stack import wait_until
 
 NEXT = "3.4.0b2"
 """A version with another schema, that the package index has."""
@@ -76,7 +75,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         command(root, "up")
         yield project
     finally:
-        wait_until(lambda: not remove_all(session_name()), timeout=120, what="the stack is removed", interval=0)
+        remove_session()
 
 
 def command(root: Path, *arguments: str, stdout: int | TextIO = sys.stdout) -> str:
