@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ops.commands.alerts import alerts
+from ops.commands.autoscale import autoscale
 from ops.commands.backup import backup
 from ops.commands.bench import bench
 from ops.commands.dashboards import dashboards
@@ -68,6 +69,7 @@ app.command()(upgrade)
 app.command()(status)
 app.command()(doctor)
 app.command()(scale)
+app.command()(autoscale)
 app.command()(trigger)
 app.command()(failover)
 app.command()(logs)

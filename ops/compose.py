@@ -72,6 +72,7 @@ class Instance:
         restarts: Restarts by Docker since the creation.
         was_out_of_memory: Whether it last ended at its memory limit.
         waits_for: What maintenance waits for, from the last health check.
+        number: Its number within the service. Compose removes the highest ones first.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Instance:
     restarts: int = 0
     was_out_of_memory: bool = False
     waits_for: str = ""
+    number: int = 0
 
     @property
     def is_healthy(self) -> bool:
@@ -250,6 +252,7 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
         restarts=container.get("RestartCount", 0),
         was_out_of_memory=state.get("OOMKilled", False),
         waits_for=waits_for(log),
+        number=int(container["Config"]["Labels"].get("com.docker.compose.container-number", 0)),
     )
 
 

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from airflow_ha.sizes import GIB, MIB, parse_size
+from ops import worker_bounds
 from ops.errors import StackError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ SLOT: Final = 448 * MIB
 """Default memory of one slot: a task that imports scikit-learn (120 MiB) and holds 200 MB, plus a fifth."""
 SMALLEST_SLOT: Final = 128 * MIB
 """Memory of a task that imports scikit-learn and holds no data."""
-DEFAULT_SLOTS: Final = 8
 OTHERS_USE: Final = 4 * GIB
 """Memory of all services but the workers under load, with profile `observability`, plus 1 GiB for the system."""
 ROUNDING: Final = 256 * MIB
@@ -94,13 +94,14 @@ def size_workers(settings: Mapping[str, str], machine: int) -> dict[str, str]:
     chosen = size(settings.get("WORKER_MEMORY", ""))
     slots = int(settings.get("WORKER_CONCURRENCY") or 0)
     if chosen is None:
-        spare = max(machine - OTHERS_USE, 0) // int(settings["WORKER_REPLICAS"]) // ROUNDING * ROUNDING
-        preferred = WORKER_BASE + (slots or DEFAULT_SLOTS) * SLOT
+        spare = max(machine - OTHERS_USE, 0) // worker_bounds.most_workers(settings) // ROUNDING * ROUNDING
+        preferred = WORKER_BASE + (slots or worker_bounds.DEFAULT_SLOTS) * SLOT
         minimum = max(GIB, WORKER_BASE + slots * SMALLEST_SLOT)
         chosen = -(-max(min(spare, preferred), minimum) // ROUNDING) * ROUNDING
+    fitting = min(worker_bounds.DEFAULT_SLOTS, (chosen - WORKER_BASE) // (2 * SMALLEST_SLOT))
     return {
         "WORKER_MEMORY": settings.get("WORKER_MEMORY") or f"{chosen // MIB}m",
-        "WORKER_CONCURRENCY": str(slots or max(1, min(DEFAULT_SLOTS, (chosen - WORKER_BASE) // (2 * SMALLEST_SLOT)))),
+        "WORKER_CONCURRENCY": str(slots or max(1, fitting)),
     }
 
 
@@ -115,7 +116,7 @@ def check_machine(project: Project, settings: Mapping[str, str], machine: int) -
     Raises:
         StackError: The error names the variable.
     """
-    workers = int(settings["WORKER_REPLICAS"])
+    workers = worker_bounds.most_workers(settings)
     for key, value in settings.items():
         limit = size(value) if key.endswith("_MEMORY") else None
         if limit and machine and limit > machine:
@@ -129,7 +130,7 @@ def check_machine(project: Project, settings: Mapping[str, str], machine: int) -
             f"cannot reserve {workers} workers of {settings['WORKER_MEMORY']}: this machine has "
             f"{machine / GIB:.1f} GiB",
             where=project.shown(project.env_file),
-            hint="lower WORKER_REPLICAS or WORKER_MEMORY",
+            hint="lower WORKER_MEMORY, or WORKER_REPLICAS and WORKER_CEILING",
         )
 
 

@@ -98,6 +98,11 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     if settings_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
     model = compose.config(project)
+    if raised := worker_slots.raised_parallelism(model, settings):
+        settings |= raised
+        settings_file.write(project, settings)
+        report(f"PARALLELISM={raised['PARALLELISM']}: one scheduler fills the slots of WORKER_CEILING workers")
+        model = compose.config(project)
     patch_report.check_images(model, settings)
     if generated_config.write(project, settings):
         report(f"rules and routes: {project.shown(project.generated)}")

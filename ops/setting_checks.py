@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from airflow_ha.patches import registry
 from airflow_ha.sizes import MIB
-from ops import container_limits
+from ops import container_limits, worker_bounds
 from ops.services import MAX_INSTANCES, PUBLISHED, SCALABLE, replicas_variable
 
 if TYPE_CHECKING:
@@ -166,6 +166,10 @@ KINDS: Final[dict[str, Kind]] = {
     "SECRETS_AWS_REGION": matching(r"[A-Za-z0-9-]+", "a region, such as eu-central-1"),
     "SECRETS_AWS_ENDPOINT": URL,
     **{replicas_variable(service): REPLICAS for service in SCALABLE},
+    **dict.fromkeys(
+        (worker_bounds.FLOOR, worker_bounds.CEILING),
+        integer(1, MAX_INSTANCES, f"a number of workers, 1 to {MAX_INSTANCES}"),
+    ),
     "WORKER_QUEUES": Kind(
         f"names separated by commas, without spaces, with {DEFAULT_QUEUE!r} among them for tasks that set no queue",
         lambda text: (
@@ -265,9 +269,20 @@ def problems(settings: Mapping[str, str], limits: Mapping[str, str], own: Collec
             Problem(key, "the value is not valid", f"set {key} to {takes}")
             for key, takes in container_limits.refused_values(settings, limits)
         ]
+    if all(problem.key not in (worker_bounds.FLOOR, worker_bounds.CEILING) for problem in found):
+        found += [problem] if (problem := bounds_problem(settings)) else []
     found += [problem for key in settings if (problem := name_problem(key, known))]
     order = list(settings)
     return sorted(found, key=lambda problem: order.index(problem.key))
+
+
+def bounds_problem(settings: Mapping[str, str]) -> Problem | None:
+    """Return the problem of a floor above the ceiling; None if there is none."""
+    limits = worker_bounds.bounds(settings)
+    if limits is None or limits.floor <= limits.ceiling:
+        return None
+    reason = f"it is below the floor, {limits.floor}"
+    return Problem(worker_bounds.CEILING, reason, f"raise {worker_bounds.CEILING}, or lower {worker_bounds.FLOOR}")
 
 
 def value_problem(key: str, value: str) -> Problem | None:

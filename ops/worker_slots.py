@@ -1,9 +1,10 @@
-"""The check that the schedulers' parallelism covers the slots of all workers."""
+"""The slots of all workers, and whether the schedulers' parallelism covers them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from ops import worker_bounds
 from ops.compose import expected_replicas
 
 if TYPE_CHECKING:
@@ -14,28 +15,54 @@ CONCURRENCY: Final = "AIRFLOW__CELERY__WORKER_CONCURRENCY"
 WORKER: Final = ("celery", "worker")
 
 
+def raised_parallelism(model: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return PARALLELISM where autoscaling needs more of it: one scheduler alone fills the slots of the most workers.
+
+    Args:
+        model: The compose model with the settings.
+        settings: Of .env.
+    """
+    limits = worker_bounds.bounds(settings)
+    if limits is None or "scheduler" not in model["services"]:
+        return {}
+    needed = slots(model, {**expected_replicas(model), worker_bounds.SERVICE: limits.ceiling})
+    return {"PARALLELISM": str(needed)} if needed > parallelism(model) else {}
+
+
+def slots(model: Mapping[str, Any], replicas: Mapping[str, int]) -> int:
+    """Return the slots of all workers.
+
+    Args:
+        model: The compose model.
+        replicas: The instances of each service.
+    """
+    return sum(
+        replicas[name] * int(service["environment"][CONCURRENCY])
+        for name, service in model["services"].items()
+        if is_worker(service)
+    )
+
+
+def parallelism(model: Mapping[str, Any]) -> int:
+    """Return the tasks that a scheduler queues or runs at once; 0 if the model does not state it."""
+    return int(model["services"]["scheduler"].get("environment", {}).get(PARALLELISM) or 0)
+
+
 def shortage(model: Mapping[str, Any]) -> str | None:
     """Return a warning if the schedulers cannot fill every worker slot; None otherwise.
 
     Args:
         model: The compose model of the stack.
     """
-    services: Mapping[str, Mapping[str, Any]] = model["services"]
-    replicas = expected_replicas(model)
-    slots = sum(
-        replicas[name] * int(service["environment"][CONCURRENCY])
-        for name, service in services.items()
-        if is_worker(service)
-    )
-    if "scheduler" not in services:
+    if "scheduler" not in model["services"]:
         return None
-    schedulers = replicas["scheduler"]
-    parallelism = int(services["scheduler"].get("environment", {}).get(PARALLELISM) or 0)
-    if not parallelism or schedulers * parallelism >= slots:
+    replicas = expected_replicas(model)
+    needed, schedulers = slots(model, replicas), replicas["scheduler"]
+    if not parallelism(model) or schedulers * parallelism(model) >= needed:
         return None
     return (
-        f"{schedulers} schedulers can fill {schedulers * parallelism} of the workers' {slots} slots: "
-        f"set PARALLELISM={-(-slots // schedulers)} or more in .env"
+        f"{schedulers} schedulers can fill {schedulers * parallelism(model)} of the workers' {needed} slots: "
+        f"set PARALLELISM={-(-needed // schedulers)} or more in .env"
     )
 
 

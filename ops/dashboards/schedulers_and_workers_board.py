@@ -81,6 +81,27 @@ SCHEDULERS_AND_WORKERS = Dashboard(
         ),
         (
             Panel(
+                "Workers: demand, expected and alive",
+                "Does the number of workers follow the load? Demand: the workers that have a slot for each queued and "
+                "running task, of all queues. Expected: each step is a decision of autoscaling, or of an operator. "
+                "While demand is above the ceiling, tasks wait. Floor and ceiling exist with autoscaling only.",
+                "lines",
+                (
+                    Query(
+                        'ceil(airflow_tasks_queued_or_running / max(airflow_ha_worker_slots{component="worker"}))',
+                        "demand",
+                    ),
+                    Query('max(airflow_ha_instances_wanted{component="worker"})', "expected"),
+                    Query('max(airflow_component_alive{component="worker"})', "alive"),
+                    Query("max(airflow_ha_workers_floor)", "floor"),
+                    Query("max(airflow_ha_workers_ceiling)", "ceiling"),
+                ),
+                width=24,
+                runbook="AirflowWorkersAtCeiling",
+            ),
+        ),
+        (
+            Panel(
                 "Queue depth",
                 "How many messages wait in Redis, and how many tasks are queued in the database? If Redis stays "
                 "empty while tasks are queued, messages were lost; they are sent again after 30 s.",

@@ -38,6 +38,7 @@ OWN: Final[dict[str, tuple[str, Kind]]] = {
     "KUBERNETES_DAGS": ("volume", matching("volume|git", "volume or git")),
     "KUBERNETES_NODE_TOLERATION_SECONDS": ("30", setting_checks.integer(0, 3600, "a number of seconds, 0 to 3600")),
     "KUBERNETES_MONITORING_NAMESPACE": ("monitoring", NAME),
+    "KUBERNETES_KEDA_NAMESPACE": ("keda", NAME),
     "AIRFLOW_IMAGE": ("", IMAGE),
 }
 """The default and the accepted values of each setting that only Kubernetes has, in the order of README.md."""

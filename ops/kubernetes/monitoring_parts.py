@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from ops import worker_bounds
 from ops.kubernetes import manifests
 from ops.kubernetes.telemetry_parts import COLLECTOR, POSTGRES_EXPORTER, REDIS_EXPORTER, STATSD
 from ops.kubernetes.translation import PREFIX, secret_name
 from ops.observability import alertmanager_config, expected_replicas, generated_config
 from ops.observability.metric_contract import DASHBOARDS, EXPORTED, queried_metrics, rule_files
-from ops.services import POSTGRES_NODES, REDIS_NODES
+from ops.services import POSTGRES_NODES, REDIS_NODES, replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,7 +58,10 @@ def prometheus_rules(cluster: Cluster, root: Path) -> list[Manifest]:
         rule_object(cluster, path.stem, kept_groups(yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]))
         for path in rule_files(root)
     ]
-    expected = yaml.safe_load(expected_replicas.rules(cluster.settings))["groups"]
+    limits = worker_bounds.bounds(cluster.settings)
+    # KEDA changes the number of workers, and no rule with it: fewer than the floor are missing.
+    fewest = {replicas_variable(worker_bounds.SERVICE): str(limits.floor)} if limits else {}
+    expected = yaml.safe_load(expected_replicas.rules({**cluster.settings, **fewest}))["groups"]
     ready = {"name": "airflow-kubernetes", "interval": "5s", "rules": [READY_RULE]}
     return [*objects, rule_object(cluster, "kubernetes", [*expected, ready])]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from ops import worker_bounds
 from ops.kubernetes import manifests
 from ops.kubernetes.data_nodes import components_of
 from ops.kubernetes.translation import API_PORT, EXECUTION_API, NETWORK_LABEL
@@ -48,6 +49,8 @@ NETWORKS: Final = {*OUTSIDE, *(network for networks in OFFERED.values() for netw
 METADATA_SERVICE: Final = "169.254.0.0/16"
 """Clouds give credentials of the node there."""
 EVERYWHERE: Final = "0.0.0.0/0"
+POSTGRES: Final = {"data": "postgres", "data-ha": "patroni"}
+"""The component with Postgres, by profile."""
 DNS_PORTS: Final = (53, "53/UDP")
 API_SERVER_PORTS: Final = (443, 6443)
 
@@ -110,6 +113,19 @@ def outgoing(cluster: Cluster, network: str, offered: Mapping[str, Mapping[str, 
         port = cluster.settings["POSTGRES_PORT" if network == "database" else "REDIS_PORT"]
         rules.append({"to": [{"ipBlock": {"cidr": EVERYWHERE}}, {"namespaceSelector": {}}], "ports": ports(int(port))})
     return policy(cluster, f"on-{network}", on_network(network), {"egress": rules})
+
+
+def from_keda(cluster: Cluster) -> list[Manifest]:
+    """Return the policy by which KEDA counts tasks in the installation's own Postgres; none without autoscaling."""
+    if worker_bounds.bounds(cluster.settings) is None:
+        return []
+    namespace = {"kubernetes.io/metadata.name": cluster.settings["KUBERNETES_KEDA_NAMESPACE"]}
+    rules = {"ingress": [{"from": [{"namespaceSelector": {"matchLabels": namespace}}], "ports": ports(5432)}]}
+    return [
+        policy(cluster, f"keda-reaches-{component}", component_is(component), rules)
+        for profile, component in POSTGRES.items()
+        if profile in cluster.profiles
+    ]
 
 
 def peer_rules(component: str) -> Manifest:

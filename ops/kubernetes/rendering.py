@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from ops import compose_model, secrets_store
+from ops import compose_model, secrets_store, worker_slots
 from ops.images.versions import software_version
 from ops.kubernetes import (
     airflow_parts,
@@ -57,6 +57,7 @@ def readers(cluster: Cluster) -> set[str]:
 def cluster_of(project: Project, settings: Mapping[str, str]) -> Cluster:
     """Return the cluster with these settings."""
     complete = cluster_settings.derived(settings)
+    complete |= worker_slots.raised_parallelism(compose_model.read(project.compose_directory, complete), complete)
     return Cluster(project.compose_directory, compose_model.read(project.compose_directory, complete), complete)
 
 
@@ -73,7 +74,7 @@ def base(project: Project, cluster: Cluster) -> dict[str, dict[str, list[Manifes
         "shared-volumes": airflow_parts.shared_claims(cluster),
         "execution-api": airflow_parts.execution_api(cluster),
         "maintenance": airflow_parts.maintenance(cluster),
-        "network-policies": policies.policies(cluster),
+        "network-policies": [*policies.policies(cluster), *policies.from_keda(cluster)],
     }
     folders: dict[str, dict[str, list[Manifest]]] = {CORE: core}
     if "flower" in on:

@@ -29,10 +29,11 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
         "PATRONI_IMAGE=registry.example.com/patroni:1",
     ),
     "DAGs from Git": ("KUBERNETES_DAGS=git", "KUBERNETES_PULL_SECRET=registry", "COMPOSE_PROFILES=flower"),
+    "autoscaling": ("WORKER_CEILING=8", "COMPOSE_PROFILES=data,flower,observability"),
 }
 """The settings of each rendering that is checked."""
 IMAGE: Final = "AIRFLOW_IMAGE=registry.example.com/airflow-ha:1"
-FOREIGN: Final = ("monitoring.coreos.com/v1",)
+FOREIGN: Final = ("monitoring.coreos.com/v1", "keda.sh/v1alpha1")
 VERSION: Final = ".".join(chart.KUBERNETES.split(".")[:2])
 
 

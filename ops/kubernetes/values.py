@@ -17,7 +17,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from ops.images.versions import repository_and_tag
-from ops.kubernetes import translation
+from ops.kubernetes import keda, translation
 from ops.kubernetes.translation import PREFIX, TASK_LOGS, as_list
 
 if TYPE_CHECKING:
@@ -259,6 +259,7 @@ def components_by_key(components: Mapping[str, Manifest], cluster: Cluster) -> M
                 "persistence": {"enabled": False},
                 # A worker has no log-in to the metadata database, and so no migration to wait for.
                 "waitForMigrations": {"enabled": False},
+                **keda.worker_values(cluster, components["worker"]["env"]),
             }
         },
     }

@@ -1,4 +1,4 @@
-"""What `doctor` reads from a real Postgres: filled connections, transactions that block, unread slots, stuck tasks."""
+"""What `doctor` and `autoscale` read from a real Postgres: connections, transactions, unread slots, tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from functools import partial
 
 import pytest
 
+from airflow_ha.queues import demand
+from ops import data_tier
 from ops.compose import Instance
 from ops.doctor import broker, database, tasks
 from ops.doctor.finding import Examined, Finding
@@ -114,6 +116,18 @@ def test_waiting_tasks_slots_and_clock_are_read(examined):
     assert facts.clock < 1.0
     assert 0 < facts.oldest_id < 10_000
     assert "task_instance" in facts.tables
+
+
+@pytest.mark.parametrize(
+    ("queues", "counts", "workers"), [("default", "1|1", "2"), ("default,gpu", "2|1", "3"), ("none", "0|0", "0")]
+)
+def test_autoscaling_counts_the_tasks_of_its_queues(examined, queues, counts, workers):
+    """The statements of `autoscale` and of KEDA."""
+    postgres = examined.container("postgres")
+    command = (*data_tier.PSQL, "-d", "airflow", "-Atc")
+    assert data_tier.ask(postgres, *command, demand.count_query(queues)) == counts
+    assert data_tier.ask(postgres, *command, demand.workers_query(queues, 1)) == workers
+    assert data_tier.ask(postgres, *command, demand.workers_query(queues, 2)) == str(-(-int(workers) // 2))
 
 
 def test_stopped_postgres_is_an_error(examined):

@@ -88,7 +88,7 @@ def test_a_setting_changes_the_values():
     changed = rendering.chart_values(of)
     assert changed["workers"]["celery"]["replicas"] == 5
     assert changed["workers"]["celery"]["resources"]["limits"] == {"memory": "8192Mi"}
-    assert {"name": "AIRFLOW__CORE__PARALLELISM", "value": "40"} in changed["env"]
+    assert {"name": "AIRFLOW__CORE__PARALLELISM", "value": "40"} in changed["scheduler"]["env"]
 
 
 # ---- what the chart makes of them

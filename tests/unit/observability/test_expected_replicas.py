@@ -43,6 +43,17 @@ def test_a_component_scaled_to_zero_expects_no_instance():
     assert expected({"TRIGGERER_REPLICAS": "0"})["triggerer"] == "vector(0)"
 
 
+def test_bounds_of_autoscaling_are_recorded_where_it_is_on():
+    of = expected({"WORKER_REPLICAS": "3", "WORKER_FLOOR": "2", "WORKER_CEILING": "6"})
+    assert (of["airflow_ha_workers_floor"], of["airflow_ha_workers_ceiling"]) == ("vector(2)", "vector(6)")
+    assert "airflow_ha_workers_ceiling" not in expected({"WORKER_FLOOR": "2"})
+
+
+def test_other_services_of_the_component_count_for_its_bounds():
+    text = rules({"WORKER_CEILING": "6", "WORKER_GPU_REPLICAS": "3"}, {"worker-gpu": "worker"})
+    assert "vector(9)" in text.partition("airflow_ha_workers_ceiling")[2]
+
+
 def test_default_replicas_are_those_of_compose():
     compose = (ROOT / "compose/airflow.yaml").read_text()
     in_compose = {
@@ -61,5 +72,6 @@ def test_a_number_of_replicas_that_is_none_is_refused():
 
 
 def test_recorded_names_are_those_of_the_rules():
-    records = {rule["record"] for group in yaml.safe_load(rules({}))["groups"] for rule in group["rules"]}
+    text = rules({"WORKER_CEILING": "4"})
+    records = {rule["record"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
     assert records == recorded()

@@ -1,0 +1,52 @@
+"""The settings of autoscaling: the fewest and the most workers, and the slots of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SERVICE: Final = "worker"
+"""The service whose instances are added and removed."""
+FLOOR, CEILING = "WORKER_FLOOR", "WORKER_CEILING"
+DEFAULT_FLOOR: Final = 2
+"""Workers that stay without load: the loss of one leaves one."""
+SCALE_IN_SECONDS: Final = 300.0
+"""Time of lower demand before workers are removed."""
+DEFAULT_SLOTS: Final = 8
+"""As in compose/airflow.yaml; the first `up` writes WORKER_CONCURRENCY."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What limits the number of workers.
+
+    Attributes:
+        floor: The fewest workers.
+        ceiling: The most workers.
+        slots: The slots of a worker.
+    """
+
+    floor: int
+    ceiling: int
+    slots: int
+
+    def within(self, workers: int) -> int:
+        """Return the number of workers between floor and ceiling that is nearest to a number."""
+        return max(self.floor, min(workers, self.ceiling))
+
+
+def bounds(settings: Mapping[str, str]) -> Bounds | None:
+    """Return the bounds by the settings of .env; None without a ceiling, which turns autoscaling off."""
+    ceiling = settings.get(CEILING)
+    if not ceiling:
+        return None
+    slots = int(settings.get("WORKER_CONCURRENCY") or DEFAULT_SLOTS)
+    return Bounds(int(settings.get(FLOOR) or DEFAULT_FLOOR), int(ceiling), slots)
+
+
+def most_workers(settings: Mapping[str, str]) -> int:
+    """Return how many workers may run at once: the ceiling, or the replica count if that is higher."""
+    return max(int(settings["WORKER_REPLICAS"]), int(settings.get(CEILING) or 0))
