@@ -24,10 +24,14 @@ class SecretAge(TypedDict):
 
 
 def ages(project: Project) -> list[SecretAge]:
-    """Return the age of each generated secret that exists, the oldest first."""
-    steps, now = rotation_state.read(project).steps, time.time()
+    """Return the age of each generated secret that exists, the oldest first; none if this user may not read them."""
+    now = time.time()
     files = {name: project.secrets / name for name in secrets_store.GENERATORS}
-    changed = {name: path.stat().st_mtime for name, path in files.items() if path.exists()}
+    try:
+        steps = rotation_state.read(project).steps
+        changed = {name: path.stat().st_mtime for name, path in files.items() if path.exists()}
+    except PermissionError:
+        return []
     return [
         SecretAge(name=name, changed=at, days=round((now - at) / 86400, 1), rotation=steps.get(name, ""))
         for name, at in sorted(changed.items(), key=lambda each: (each[1], each[0]))

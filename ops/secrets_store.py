@@ -500,7 +500,7 @@ def mount(project: Project, settings: Mapping[str, str], image: str, live: Colle
     root = project.secrets / "mounted"
     texts = mounted_files(project, settings)
     before = {reader: written(root / reader) for reader in READERS}
-    changed = {name: text for name, text in texts.items() if not is_mounted(root, name, text, before)}
+    changed = outdated_files(root, texts, before)
     gone = {name for reader, files in before.items() for file in files if (name := f"{reader}/{file}") not in texts}
     if not changed and not gone:
         return False
@@ -523,6 +523,18 @@ def mount(project: Project, settings: Mapping[str, str], image: str, live: Colle
         note_written(root / reader, facts_of(files, replaced, before[reader]))
     shutil.rmtree(part)
     return True
+
+
+def are_current(project: Project, settings: Mapping[str, str]) -> bool:
+    """Return whether the files that the containers mount are those that `mount` would write."""
+    root = project.secrets / "mounted"
+    before = {reader: written(root / reader) for reader in READERS}
+    return not outdated_files(root, mounted_files(project, settings), before)
+
+
+def outdated_files(root: Path, texts: Mapping[str, str], before: Mapping[str, Mapping[str, Written]]) -> dict[str, str]:
+    """Return the files that do not exist with their text, or do not belong to their reader."""
+    return {name: text for name, text in texts.items() if not is_mounted(root, name, text, before)}
 
 
 def facts_of(files: Mapping[str, str], replaced: Collection[str], before: Mapping[str, Written]) -> dict[str, Written]:

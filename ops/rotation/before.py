@@ -59,11 +59,12 @@ def refuse_new(project: Project, settings: Mapping[str, str], names: Collection[
         secrets_store.check_file(project, project.secrets / name)
     if has_own_data(settings):
         rotation_state.refuse_edited(project, files, but={*names, *rotation_state.EDITABLE})
-    elsewhere = {name for name in rotation_state.edited(project, files) if name not in names}
+    edited = rotation_state.edited(project, files)
     model = compose.config(project)
     since = secrets_store.mounted_since(project)
     if (
-        elsewhere
+        not set(edited).issubset(names)
+        or not (edited or secrets_store.are_current(project, settings))
         or compose.outdated(project)
         or rolling.with_old_secrets(model, compose.instances(model["name"]), since)
     ):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ops.compose import Instance
     from ops.project import Project
 
-LIVE_FOLDERS: Final = ("redis/", "gateway/", "pages/")
-"""The folders of the files that running containers read again, or are told to."""
+LIVE: Final = ("redis/", "gateway/", "pages/", "backup-files/stack_secrets.json")
+"""The start of the names of files that running containers read again: at each use, or when they are told to."""
 ONLY_AT_FIRST: Final = tuple(f"postgres/{name}" for name, secret in TABLE.items() if secret.role)
 """Postgres reads these passwords in an empty data directory only."""
 DOORS: Final = {"airflow_monitoring_password": GATEWAY, "flower_password": PAGES_DOOR}
@@ -86,7 +86,7 @@ class Servers:
             names: The secrets that change.
         """
         texts = secrets_store.mounted_files(self.project, self.settings)
-        live = {name for name in texts if name.startswith(LIVE_FOLDERS)} | set(ONLY_AT_FIRST)
+        live = {name for name in texts if name.startswith(LIVE)} | set(ONLY_AT_FIRST)
         secrets_store.mount(self.project, self.settings, self.settings["AIRFLOW_IMAGE"], live)
         if any(TABLE[name].redis_user for name in names):
             self.tell_redis(texts)

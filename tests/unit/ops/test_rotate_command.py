@@ -189,11 +189,21 @@ def test_only_the_door_with_a_new_password_is_reloaded(servers, monkeypatch, nam
     assert told == ([door] if door else [])
 
 
-def test_only_files_that_nobody_reads_again_are_written_in_place(servers, monkeypatch):
+def test_only_files_that_are_read_again_are_written_in_place(servers, monkeypatch):
     live: set[str] = set()
     monkeypatch.setattr(secrets_store, "mount", lambda *arguments: live.update(arguments[3]))
     monkeypatch.setattr("ops.rolling.replace_outdated", lambda *_: 0)
     servers.renew(["fernet_key"])
     assert {"redis/redis_users.acl", "gateway/findings.cfg", "postgres/postgres_airflow_password"} <= live
-    assert {name.partition("/")[0] for name in live} == {"redis", "gateway", "pages", "postgres"}
+    assert {name.partition("/")[0] for name in live} == {"redis", "gateway", "pages", "postgres", "backup-files"}
     assert "postgres/postgres_superuser_password" not in live
+
+
+def test_file_that_up_would_write_is_refused(made, running, monkeypatch):
+    monkeypatch.setattr(secrets_store, "change_owners", lambda *_: None)
+    monkeypatch.setattr(secrets_store, "all_owned", lambda *_: True)
+    settings = settings_file.read(made)
+    secrets_store.mount(made, settings, "image")
+    before.refuse_new(made, settings, ["fernet_key"])
+    with pytest.raises(StackError, match="since the last up"):
+        before.refuse_new(made, settings | {"POSTGRES_PORT": "5433"}, ["fernet_key"])
