@@ -120,7 +120,7 @@ def write(project: Project, rotation: Rotation) -> None:
 
 def keep_values(project: Project, name: str, former: str, new: str) -> None:
     """Keep both values of a secret before its first step."""
-    folder(project).mkdir(mode=0o700, exist_ok=True)
+    folder(project).mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix, text in (("old", former), ("new", new)):
         write_atomically(folder(project) / f"{name}.{suffix}", text + "\n", OWNER_ONLY)
 
@@ -176,7 +176,7 @@ def refuse_unfinished(project: Project, command: str) -> None:
 
 
 def abandon(project: Project) -> None:
-    """Forget an unfinished rotation, and which values are in use, because the stack starts anew with its files.
+    """Forget an unfinished rotation, and which values are in use, because all its containers start with the files.
 
     Clients can log in with the value of their file at every step, once the roles of Postgres have it.
     """
@@ -201,7 +201,7 @@ def used(project: Project, name: str) -> str | None:
 def note_used(project: Project, files: Mapping[str, str]) -> None:
     """Keep a copy of the values that the stack uses from now on."""
     kept = project.secrets / USED
-    kept.mkdir(mode=0o700, exist_ok=True)
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in files.items():
         if used(project, name) != text:
             write_atomically(kept / name, text + "\n", OWNER_ONLY)

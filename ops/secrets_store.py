@@ -491,8 +491,8 @@ def mount(project: Project, settings: Mapping[str, str], image: str, live: Colle
         project: The stack.
         settings: The settings of .env: the URLs contain the hosts of Postgres and Redis.
         image: A local image with a shell; a container of it changes the files' owners if this user is not root.
-        live: The files that are written in place, by their path: running containers read them again, or are told to,
-            so they do not count as older than these files.
+        live: The files that are written in place, by their path. Running containers read them again, and do not count
+            as older.
 
     Raises:
         StackError: The owners could not be changed.
@@ -591,10 +591,15 @@ def is_mounted(root: Path, name: str, text: str, before: Mapping[str, Mapping[st
 def written(folder: Path) -> dict[str, Written]:
     """Return the files of a reader; none if an older version wrote them, or nothing did."""
     try:
-        files = json.loads((folder / DIGEST_FILE).read_text(encoding="utf-8"))
-        return {file: Written(*facts) for file, facts in files.items()}
-    except (FileNotFoundError, ValueError):
+        return {file: Written(*facts) for file, facts in json.loads(note_of(folder)).items()}
+    except (ValueError, AttributeError):
         return {}
+
+
+def note_of(folder: Path) -> str:
+    """Return the text of the note about a reader's files; empty without one."""
+    path = folder / DIGEST_FILE
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def note_written(folder: Path, files: Mapping[str, Written]) -> None:
@@ -692,18 +697,17 @@ def bring_back(project: Project, kept: Path, image: str) -> None:
     root, part = project.secrets / "mounted", project.secrets / "mounted.part"
     shutil.rmtree(part, ignore_errors=True)
     copy_mounted(kept, part, image)
-    now = time.time()
     for reader in (folder.name for folder in kept.iterdir()):
+        if note_of(root / reader) == note_of(kept / reader):
+            continue
         current, former = written(root / reader), written(kept / reader)
-        texts = [{file: facts.digest for file, facts in files.items()} for files in (current, former)]
-        if not current or texts[0] != texts[1]:
-            note_written(
-                part / reader,
-                {
-                    file: current[file] if texts[0].get(file) == facts.digest else Written(facts.digest, now)
-                    for file, facts in former.items()
-                },
-            )
-            shutil.rmtree(root / reader, ignore_errors=True)
-            (part / reader).rename(root / reader)
+        if former:
+            same = {file for file, facts in former.items() if file in current and current[file].digest == facts.digest}
+            now = time.time()
+            facts = {
+                file: current[file] if file in same else Written(each.digest, now) for file, each in former.items()
+            }
+            note_written(part / reader, facts)
+        shutil.rmtree(root / reader, ignore_errors=True)
+        (part / reader).rename(root / reader)
     shutil.rmtree(part)

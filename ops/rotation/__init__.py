@@ -13,5 +13,5 @@ Every secret goes through the same steps (ops/rotation_state.py), all those of o
 Each step is complete before the next one is recorded, and may be done twice, so that after an interruption the next
 `rotate` or `up` continues. At no step does a client have only a value that its server refuses. Containers that read a
 changed file are replaced one at a time (ops/rolling.py). Redis, Sentinels, gateway and pages are not: their files are
-written in place, and they are told (servers.py).
+written in place, and they get the change while they run (servers.py).
 """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ops.project import Project
 
 LIVE: Final = ("redis/", "gateway/", "pages/", "backup-files/stack_secrets.json")
-"""The start of the names of files that running containers read again: at each use, or when they are told to."""
+"""The start of the names of files that running containers read again: at each use, or when servers.py makes them."""
 ONLY_AT_FIRST: Final = tuple(f"postgres/{name}" for name, secret in TABLE.items() if secret.role)
 """Postgres reads these passwords in an empty data directory only."""
 DOORS: Final = {"airflow_monitoring_password": GATEWAY, "flower_password": PAGES_DOOR}
@@ -80,7 +80,7 @@ class Servers:
         self.query([postgres_roles.drop_interim(role) for _, role in roles(names)])
 
     def renew(self, names: Collection[str]) -> None:
-        """Give every container the files of the recorded step: first those that are told, then those that are replaced.
+        """Give every container the files of the recorded step: first those that stay, then those that are replaced.
 
         Args:
             names: The secrets that change.
@@ -89,7 +89,7 @@ class Servers:
         live = {name for name in texts if name.startswith(LIVE)} | set(ONLY_AT_FIRST)
         secrets_store.mount(self.project, self.settings, self.settings["AIRFLOW_IMAGE"], live)
         if any(TABLE[name].redis_user for name in names):
-            self.tell_redis(texts)
+            self.apply_to_redis(texts)
         self.reload_doors([door for name, door in DOORS.items() if name in names])
         number = rolling.replace_outdated(self.project, self.report)
         self.report(f"{number} containers are replaced")
@@ -132,7 +132,7 @@ class Servers:
             reason = next(iter(done.stderr.splitlines()), "no output")
             raise StackError(f"cannot change the roles of Postgres: {reason}", code=FAILURE)
 
-    def tell_redis(self, texts: Mapping[str, str]) -> None:
+    def apply_to_redis(self, texts: Mapping[str, str]) -> None:
         """Give running Redis nodes and Sentinels the passwords of their files, without a restart.
 
         Args:

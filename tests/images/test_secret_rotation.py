@@ -40,7 +40,7 @@ class OneServer(Servers):
         texts = secrets_store.mounted_files(self.project, self.settings)
         self.write(texts)
         if any(TABLE[name].redis_user for name in names):
-            self.tell_redis(texts)
+            self.apply_to_redis(texts)
         self.check(names)
 
     def check(self, names: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""`rotate` refuses bad input before it changes anything, and tells Redis, the doors and Postgres what they need."""
+"""`rotate` refuses bad input before it changes anything, and applies each change to Redis, the doors and Postgres."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_no_secret_is_on_a_command_line(made, servers, monkeypatch):
     steps.begin(made, rotated_secrets.TABLE)
     servers.prepare(rotated_secrets.TABLE)
     servers.switch(rotated_secrets.TABLE)
-    servers.tell_redis(secrets_store.mounted_files(made, servers.settings))
+    servers.apply_to_redis(secrets_store.mounted_files(made, servers.settings))
     values = {text for name in rotated_secrets.TABLE for text in rotation_state.values(made, name)}
     assert len(executed.commands) > 10
     assert not any(value in " ".join(command) for command, _ in executed.commands for value in values)
@@ -170,7 +170,7 @@ def test_refusal_of_a_server_ends_the_step_without_its_secret(made, servers, mon
     with pytest.raises(StackError) as of_postgres:
         servers.prepare(["postgres_airflow_password"])
     with pytest.raises(StackError) as of_redis:
-        servers.tell_redis(secrets_store.mounted_files(made, servers.settings))
+        servers.apply_to_redis(secrets_store.mounted_files(made, servers.settings))
     for refused in (of_postgres, of_redis):
         assert refused.value.code == 1
         assert not any(value in str(refused.value) for value in values)
@@ -180,13 +180,13 @@ def test_refusal_of_a_server_ends_the_step_without_its_secret(made, servers, mon
     ("name", "door"), [("airflow_monitoring_password", "gateway"), ("flower_password", "pages"), ("fernet_key", "")]
 )
 def test_only_the_door_with_a_new_password_is_reloaded(servers, monkeypatch, name, door):
-    told: list[str] = []
-    monkeypatch.setattr(compose, "docker", lambda *arguments: told.append(arguments[-1]))
+    reloaded: list[str] = []
+    monkeypatch.setattr(compose, "docker", lambda *arguments: reloaded.append(arguments[-1]))
     monkeypatch.setattr(compose, "probe_succeeds", lambda _: True)
     monkeypatch.setattr(secrets_store, "mount", lambda *_: True)
     monkeypatch.setattr("ops.rolling.replace_outdated", lambda *_: 0)
     servers.renew([name])
-    assert told == ([door] if door else [])
+    assert reloaded == ([door] if door else [])
 
 
 def test_only_files_that_are_read_again_are_written_in_place(servers, monkeypatch):
