@@ -23,6 +23,7 @@ from ops.commands.maintenance import maintenance
 from ops.commands.patches import patches
 from ops.commands.restart import restart
 from ops.commands.restore import restore
+from ops.commands.rotate import rotate
 from ops.commands.scale import scale
 from ops.commands.silence import silence
 from ops.commands.slack import slack
@@ -80,6 +81,7 @@ app.command()(user)
 app.command()(patches)
 app.command()(support_bundle)
 app.command()(restart)
+app.command()(rotate)
 app.command()(maintenance)
 app.command()(backup)
 app.command()(restore)

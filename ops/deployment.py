@@ -15,6 +15,7 @@ from ops import (
     preflight,
     redis_users,
     rolling,
+    rotation_state,
     secrets_backend,
     secrets_store,
     settings_file,
@@ -95,6 +96,7 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     if token_keys.forget_former(project, verifiers):
         report(f"deleted {token_keys.FORMER}: no token of it is valid any more")
     secrets_store.mount(project, settings, settings["AIRFLOW_IMAGE"])
+    rotation_state.note_used(project, secrets_store.generated_values(project))
     if settings_file.write(project, settings):
         report(f"settings: {project.shown(project.env_file)}")
     model = compose.config(project)
@@ -138,7 +140,8 @@ def start(project: Project, settings: Mapping[str, str], services: list[str] | N
     since = secrets_store.mounted_since(project)
     is_healthy = has_healthy_services(model, running)
     if is_healthy:  # replaced below, one at a time
-        since = {reader: written for reader, written in since.items() if reader not in secrets_store.ROLLED}
+        rolled = secrets_store.READERS if rotation_state.read(project).steps else secrets_store.ROLLED
+        since = {file: written for file, written in since.items() if file.partition("/")[0] not in rolled}
     if old := rolling.with_old_secrets(model, running, since):
         old -= compose.outdated(project)  # replaced below for that reason
     outdated = {service for service, instances in running.items() if any(each.id in old for each in instances)}

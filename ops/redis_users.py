@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ops.project import Project
+    from ops.rotation_state import InUse
 
 CLIENTS: Final = {"scheduler": "scheduler", "worker": "celery", "flower": "flower"}
 """The first word of the files that each Airflow component mounts, by its user."""
 EXPORTER: Final = "exporter"
+USERS_FILE: Final = "redis/redis_users.acl"
+AUTH_FILE: Final = "redis/redis_auth.conf"
+SENTINEL_FILE: Final = "redis/sentinel_auth.conf"
 
 SENTINEL_TIMEOUTS: Final = {"socket_timeout": 2, "socket_connect_timeout": 2}
 """Seconds for the answer of one Sentinel before the client queries the next Sentinel."""
@@ -36,12 +40,13 @@ def secret_name(user: str) -> str:
     return "redis_password" if user == "worker" else f"redis_{user}_password"
 
 
-def mounted_files(project: Project, settings: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+def mounted_files(project: Project, settings: Mapping[str, str], in_use: InUse) -> dict[str, str]:
     """Return the text of each file about Redis that containers mount, by its path under secrets/mounted/."""
+    secrets = in_use.current
     files = {
-        "redis/redis_users.acl": with_hashes(project, "redis/users.acl", secrets),
-        "redis/redis_auth.conf": f"masteruser replica\nmasterauth {secrets['redis_replica_password']}\n",
-        "redis/sentinel_auth.conf": sentinel_auth(project, secrets),
+        USERS_FILE: with_hashes(project, "redis/users.acl", in_use),
+        AUTH_FILE: f"masteruser replica\nmasterauth {secrets[secret_name('replica')]}\n",
+        SENTINEL_FILE: sentinel_auth(project, in_use),
         "redis/redis_health_password": secrets["redis_health_password"],
         "redis/redis_operator_password": secrets["redis_operator_password"],
         "redis-exporter/redis_exporter_passwords.json": json.dumps(exporter_passwords(settings, secrets)),
@@ -53,23 +58,25 @@ def mounted_files(project: Project, settings: Mapping[str, str], secrets: Mappin
     return files
 
 
-def with_hashes(project: Project, file: str, secrets: Mapping[str, str]) -> str:
-    """Return the users in a file of compose/ with the hashes of their passwords, without comments."""
+def with_hashes(project: Project, file: str, in_use: InUse) -> str:
+    """Return the users in a file of compose/ with the hashes of the accepted passwords, without comments."""
     lines = (project.compose_directory / file).read_text(encoding="utf-8").splitlines()
 
     def hashed(user: re.Match[str]) -> str:
-        return hashlib.sha256(secrets[secret_name(user[1])].encode()).hexdigest()
+        digests = {hashlib.sha256(text.encode()).hexdigest() for text in in_use.accepted(secret_name(user[1]))}
+        # In one order, so that the file stays the same when clients change to another of these passwords.
+        return " #".join(sorted(digests))
 
     return re.sub(r"<(\w+)>", hashed, "".join(f"{line}\n" for line in lines if not line.startswith("#")))
 
 
-def sentinel_auth(project: Project, secrets: Mapping[str, str]) -> str:
+def sentinel_auth(project: Project, in_use: InUse) -> str:
     """Return a Sentinel's users, and its log-ins at Redis and at the other Sentinels."""
-    password = secrets[secret_name("sentinel")]
+    password = in_use.current[secret_name("sentinel")]
     log_ins = ("auth-user airflow sentinel", f"auth-pass airflow {password}")
     of_peers = ("sentinel-user sentinel", f"sentinel-pass {password}")
     lines = "".join(f"sentinel {line}\n" for line in (*log_ins, *of_peers))
-    return with_hashes(project, "sentinel/users.conf", secrets) + lines
+    return with_hashes(project, "sentinel/users.conf", in_use) + lines
 
 
 def exporter_passwords(settings: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:

@@ -130,13 +130,13 @@ def with_old_secrets(
     Args:
         model: The compose model.
         by_service: The containers.
-        since: When the secret files of each reader were written, in seconds since the epoch.
+        since: When each secret file got its content, by its path under secrets/mounted/, in seconds since the epoch.
     """
     ids = set()
     for name, instances in by_service.items():
         used = [secret["source"] for secret in model["services"].get(name, {}).get("secrets", [])]
-        readers = {Path(model["secrets"][source]["file"]).parent.name for source in used}
-        newest = max((since.get(reader, 0.0) for reader in readers), default=0.0)
+        files = {"/".join(Path(model["secrets"][source]["file"]).parts[-2:]) for source in used}
+        newest = max((since.get(file, 0.0) for file in files), default=0.0)
         ids |= {instance.id for instance in instances if instance.created < newest}
     return ids
 

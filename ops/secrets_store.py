@@ -17,16 +17,18 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from airflow_ha import passwords
 from ops import (
     backup_config,
     backup_storage,
     external_data,
+    postgres_roles,
     redis_users,
+    rotation_state,
     secrets_backend,
     single_sign_on,
     time_limits,
@@ -41,10 +43,11 @@ from ops.services import LOGIN, POSTGRES_NODES, PUBLISHED
 from ops.settings_file import has_own_data, profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ops.project import Project
+    from ops.rotation_state import InUse
 
 
 def fernet_key() -> str:
@@ -167,6 +170,8 @@ def check(project: Project, data_volume_exists: Callable[[], bool], *, external:
     for name in dict.fromkeys([*expected, *present]):
         check_file(project, project.secrets / name)
     check_optional(project)
+    if not external:
+        rotation_state.refuse_edited(project, {name: read(project, name) for name in present})
 
 
 def check_supplied(project: Project, known: Collection[str]) -> None:
@@ -337,14 +342,14 @@ def replicated_postgres(settings: Mapping[str, str], login: str, database: str) 
     return f"{login}@/{database}?{hosts}&target_session_attrs=read-write&{LIBPQ_TIMEOUTS}"
 
 
-def exporter_login(password: str) -> str:
+def exporter_login(user: str, password: str) -> str:
     """Return postgres_exporter's configuration with its log-in to every node, as JSON, which is valid YAML.
 
     https://github.com/prometheus-community/postgres_exporter#multi-target-support-beta
     """
     login = {
         "type": "userpass",
-        "userpass": {"username": "monitoring", "password": password},
+        "userpass": {"username": user, "password": password},
         "options": {"sslmode": "disable", "connect_timeout": "3"},
     }
     return json.dumps({"auth_modules": {"monitoring": login}})
@@ -352,54 +357,72 @@ def exporter_login(password: str) -> str:
 
 def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
     """Return the text of each file that the containers mount, by its path under secrets/mounted/."""
-    value = {name: read(project, name) for name in GENERATORS}
+    in_use = rotation_state.in_use(project, generated_values(project))
+    value = in_use.current
     chosen = {name: read(project, name) for name in optional(project)}
-    alertmanager = mounted_secrets(chosen)
-    # An operator's own password may contain characters that a URL must quote.
-    in_url = {name: quote(text, safe="") for name, text in value.items()}
     certificates = external_data.files(project)
     backends, provider = secrets_backend.files(project), single_sign_on.files(project)
-    tls = external_data.postgres_options(settings, certificates)
-    postgres = replicated_postgres if "data-ha" in profiles(settings) else partial(single_postgres, tls=tls)
-    metadata = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "airflow")
-    results = postgres(settings, f"celery_results:{in_url['postgres_celery_password']}", "celery_results")
-    results_owner = postgres(settings, f"airflow:{in_url['postgres_airflow_password']}", "celery_results")
-    superuser = postgres(settings, f"postgres:{in_url['postgres_superuser_password']}", "postgres")
     web = web_config(value[LOGIN], key=value["api_secret_key"])
-    own = ("fernet_key", "api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
+    own = ("api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
+    monitoring, flower = in_use.accepted("airflow_monitoring_password"), in_use.accepted("flower_password")
     return {
         **{f"airflow/{name}": value[name] for name in own},
-        "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
-        "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
-        "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
-        "airflow/celery_results_owner": f"db+postgresql+psycopg2://{results_owner}",
-        # Empty for an external Postgres, whose superuser is unknown.
-        "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
-        **token_keys.mounted_files(project, value),
+        f"airflow/{rotation_state.FERNET}": ",".join(in_use.accepted(rotation_state.FERNET)),
+        **postgres_files(settings, in_use, external_data.postgres_options(settings, certificates)),
+        **token_keys.mounted_files(project, in_use),
         **external_data.mounted_files(settings, certificates),
         **secrets_backend.mounted_files(settings, backends),
         **single_sign_on.mounted_files(settings, provider),
-        **redis_users.mounted_files(project, settings, value),
-        **backup_config.mounted_files(settings, value | chosen | backends | provider | backup_storage.secrets(project)),
-        "airflow/flower_basic_auth": f"{ADMIN}:{value['flower_password']}",
-        "postgres/postgres_superuser_password": value["postgres_superuser_password"],
-        "postgres/postgres_airflow_password": value["postgres_airflow_password"],
-        "postgres/postgres_celery_password": value["postgres_celery_password"],
-        "postgres/postgres_monitoring_password": value["postgres_monitoring_password"],
-        "postgres/postgres_replication_password": value["postgres_replication_password"],
-        "postgres/patroni_api_password": value["patroni_api_password"],
-        "postgres/etcd_password": value["etcd_password"],
-        "postgres-exporter/postgres_exporter_password": value["postgres_monitoring_password"],
-        "postgres-exporter/postgres_exporter.yaml": exporter_login(value["postgres_monitoring_password"]),
+        **redis_users.mounted_files(project, settings, in_use),
+        **backup_config.mounted_files(
+            settings, {**value, **chosen, **backends, **provider, **backup_storage.secrets(project)}
+        ),
+        "airflow/flower_basic_auth": ",".join(sorted(f"{ADMIN}:{text}" for text in flower)),
         "grafana/grafana_admin_password": value["grafana_admin_password"],
         "grafana/grafana_observability_password": value[LOGIN],
         "prometheus/observability_password": value[LOGIN],
         "prometheus/prometheus_web.yaml": web,
         "alertmanager/alertmanager_web.yaml": web,
         "postgres-exporter/postgres_exporter_web.yaml": web,
-        "gateway/findings.cfg": findings_door(value["airflow_monitoring_password"], value[LOGIN]),
-        "pages/pages.cfg": userlist("flower", value["flower_password"]) + userlist("observability", value[LOGIN]),
-        **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
+        "gateway/findings.cfg": findings_door(monitoring, value[LOGIN]),
+        "pages/pages.cfg": userlists("flower", flower) + userlist("observability", value[LOGIN]),
+        **{f"alertmanager/{name}": text for name, text in mounted_secrets(chosen).items()},
+    }
+
+
+def generated_values(project: Project) -> dict[str, str]:
+    """Return the content of each secret file that `up` generates."""
+    return {name: read(project, name) for name in GENERATORS}
+
+
+def postgres_files(settings: Mapping[str, str], in_use: InUse, tls: str) -> dict[str, str]:
+    """Return the text of each file about Postgres that containers mount, by its path under secrets/mounted/.
+
+    Args:
+        settings: Of .env.
+        in_use: The secrets.
+        tls: Of external_data.postgres_options().
+    """
+    value = in_use.current
+    url = replicated_postgres if "data-ha" in profiles(settings) else partial(single_postgres, tls=tls)
+    login = {role: postgres_roles.url_login(role, in_use) for role in postgres_roles.PASSWORDS}
+    metadata = url(settings, login["airflow"], "airflow")
+    results = url(settings, login["celery_results"], "celery_results")
+    results_owner = url(settings, login["airflow"], "celery_results")
+    superuser = url(settings, login["postgres"], "postgres")
+    user, password = postgres_roles.user_and_password("monitoring", in_use)
+    of_servers = (*postgres_roles.PASSWORDS.values(), "postgres_replication_password")
+    return {
+        "airflow/sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
+        "airflow/sql_alchemy_conn_async": f"postgresql+psycopg_async://{metadata}",
+        "airflow/celery_result_backend": f"db+postgresql+psycopg2://{results}",
+        "airflow/celery_results_owner": f"db+postgresql+psycopg2://{results_owner}",
+        # Empty for an external Postgres, whose superuser is unknown.
+        "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
+        **{f"postgres/{name}": value[name] for name in (*of_servers, "patroni_api_password", "etcd_password")},
+        "postgres-exporter/postgres_exporter_user": user,
+        "postgres-exporter/postgres_exporter_password": password,
+        "postgres-exporter/postgres_exporter.yaml": exporter_login(user, password),
     }
 
 
@@ -415,16 +438,31 @@ def userlist(name: str, text: str, user: str = ADMIN) -> str:
     return f"userlist {name}\n    user {user} insecure-password '{quoted}'\n"
 
 
-def findings_door(monitoring: str, observability: str) -> str:
+def userlists(name: str, texts: Sequence[str], user: str = ADMIN) -> str:
+    """Return the list `name` of HAProxy with one user, and `name_also` with a second password of it, or without users.
+
+    A list cannot have two passwords of one user.
+
+    Args:
+        name: The first list's name.
+        texts: One or two passwords.
+        user: The user's name.
+    """
+    first, *others = sorted(texts)
+    also = userlist(f"{name}_also", others[0], user) if others else f"userlist {name}_also\n"
+    return userlist(name, first, user) + also
+
+
+def findings_door(monitoring: Sequence[str], observability: str) -> str:
     """Return the passwords of the gateway's door to the Alertmanagers: the DAG's, and the gateway's own.
 
     Args:
-        monitoring: The password of the Airflow account `monitoring`, which the DAG has in its connection.
+        monitoring: The passwords of the Airflow account `monitoring`, which the DAG has in its connection.
         observability: The password of the Alertmanagers.
     """
     header = base64.b64encode(f"{ADMIN}:{observability}".encode()).decode()
     return (
-        userlist("findings", monitoring, "monitoring")
+        userlists("findings", monitoring, "monitoring")
         + f'global\n    set-var proc.observability str("Basic {header}")\n'
     )
 
@@ -446,68 +484,136 @@ def web_config(text: str, key: str) -> str:
     return f"basic_auth_users:\n  {ADMIN}: '{bcrypt.hashpw(text.encode(), b'$2b$10$' + encoded).decode()}'\n"
 
 
-def mount(project: Project, settings: Mapping[str, str], image: str) -> bool:
+def mount(project: Project, settings: Mapping[str, str], image: str, live: Collection[str] = ()) -> bool:
     """Write the files that the containers mount where they differ, and return whether any did.
 
     Args:
         project: The stack.
         settings: The settings of .env: the URLs contain the hosts of Postgres and Redis.
         image: A local image with a shell; a container of it changes the files' owners if this user is not root.
+        live: The files that are written in place, by their path. Running containers read them again, and do not count
+            as older.
 
     Raises:
         StackError: The owners could not be changed.
     """
     root = project.secrets / "mounted"
-    by_reader: dict[str, dict[str, str]] = {}
-    for name, text in mounted_files(project, settings).items():
-        by_reader.setdefault(name.partition("/")[0], {})[name] = text
-    # Only the folders of readers with a changed file are replaced: the containers of other readers keep theirs.
-    changed = {reader: texts for reader, texts in by_reader.items() if not is_mounted(root, reader, texts)}
-    if not changed:
+    texts = mounted_files(project, settings)
+    before = {reader: written(root / reader) for reader in READERS}
+    changed = outdated_files(root, texts, before)
+    gone = {name for reader, files in before.items() for file in files if (name := f"{reader}/{file}") not in texts}
+    if not changed and not gone:
         return False
     part = project.secrets / "mounted.part"
     shutil.rmtree(part, ignore_errors=True)
-    new = {name: text for texts in changed.values() for name, text in texts.items()}
-    for name, text in new.items():
+    for name, text in changed.items():
         (part / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(part / name, text, OWNER_ONLY)
-    change_owners(part, new, image)
-    root.mkdir(mode=0o700, exist_ok=True)
-    for reader, texts in changed.items():
-        write_atomically(part / reader / DIGEST_FILE, digest(texts), OWNER_ONLY)
-        shutil.rmtree(root / reader, ignore_errors=True)
-        (part / reader).rename(root / reader)
-    part.rmdir()
+    change_owners(part, changed, image)
+    in_place = {name for name in changed if name in live and (root / name).exists()}
+    write_in_place(part, root, in_place, image)
+    for name in changed.keys() - in_place:
+        (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (part / name).rename(root / name)
+    for name in gone:
+        (root / name).unlink(missing_ok=True)
+    for reader in {name.partition("/")[0] for name in (*changed, *gone)}:
+        files = {name.partition("/")[2]: text for name, text in texts.items() if name.startswith(f"{reader}/")}
+        replaced = {name.partition("/")[2] for name in changed.keys() - in_place if name.startswith(f"{reader}/")}
+        note_written(root / reader, facts_of(files, replaced, before[reader]))
+    shutil.rmtree(part)
     return True
 
 
+def are_current(project: Project, settings: Mapping[str, str]) -> bool:
+    """Return whether the files that the containers mount are those that `mount` would write."""
+    root = project.secrets / "mounted"
+    before = {reader: written(root / reader) for reader in READERS}
+    return not outdated_files(root, mounted_files(project, settings), before)
+
+
+def outdated_files(root: Path, texts: Mapping[str, str], before: Mapping[str, Mapping[str, Written]]) -> dict[str, str]:
+    """Return the files that do not exist with their text, or do not belong to their reader."""
+    return {name: text for name, text in texts.items() if not is_mounted(root, name, text, before)}
+
+
+def facts_of(files: Mapping[str, str], replaced: Collection[str], before: Mapping[str, Written]) -> dict[str, Written]:
+    """Return what to note about the files of a reader: those that were replaced have their content since now."""
+    now = time.time()
+    return {
+        file: Written(digest(text), now if file in replaced or file not in before else before[file].since)
+        for file, text in files.items()
+    }
+
+
+def write_in_place(part: Path, root: Path, names: Collection[str], image: str) -> None:
+    """Write files into the existing ones: a container that mounts a file sees no other file in its place."""
+    if not names:
+        return
+    if sys.platform == "linux" and os.geteuid() != 0:
+        script = " && ".join(f"cat /from/{name} > /to/{name}" for name in sorted(names))
+        run_as_root(script, [f"--volume={part}:/from:ro", f"--volume={root}:/to"], image)
+        return
+    for name in names:
+        with (root / name).open("r+", encoding="utf-8") as file:
+            file.write((part / name).read_text(encoding="utf-8"))
+            file.truncate()
+
+
 DIGEST_FILE: Final = ".digest"
-"""Holds the digest of the files beside it, which this user may be unable to read."""
+"""Holds what is known of each file beside it, which this user may be unable to read."""
 
 
-def digest(files: Mapping[str, str]) -> str:
-    """Return a digest of the names and texts of files."""
-    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+class Written(NamedTuple):
+    """A file that containers mount.
+
+    Attributes:
+        digest: Of its content.
+        since: When containers had to be replaced to get it, in seconds since the epoch.
+    """
+
+    digest: str
+    since: float
 
 
-def is_mounted(root: Path, reader: str, files: Mapping[str, str]) -> bool:
-    """Return whether a reader's files exist with these texts and belong to it."""
-    return written_digest(root / reader) == digest(files) and all_owned(root, files)
+def digest(text: str) -> str:
+    """Return a digest of a file's content."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def written_digest(folder: Path) -> str:
-    """Return the digest of a reader's files when they were written; empty if they were not."""
+def is_mounted(root: Path, name: str, text: str, before: Mapping[str, Mapping[str, Written]]) -> bool:
+    """Return whether a file exists with this text and belongs to its reader."""
+    reader, _, file = name.partition("/")
+    known = before[reader].get(file)
+    return known is not None and known.digest == digest(text) and all_owned(root, [name])
+
+
+def written(folder: Path) -> dict[str, Written]:
+    """Return the files of a reader; none if an older version wrote them, or nothing did."""
+    try:
+        return {file: Written(*facts) for file, facts in json.loads(note_of(folder)).items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def note_of(folder: Path) -> str:
+    """Return the text of the note about a reader's files; empty without one."""
     path = folder / DIGEST_FILE
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def note_written(folder: Path, files: Mapping[str, Written]) -> None:
+    """Note the files of a reader."""
+    write_atomically(folder / DIGEST_FILE, json.dumps(files, indent=1) + "\n", OWNER_ONLY)
+
+
 def mounted_since(project: Project) -> dict[str, float]:
-    """Return when each reader's files were last written, seconds since the epoch: older containers use old files."""
-    digests = (project.secrets / "mounted").glob(f"*/{DIGEST_FILE}")
-    return {path.parent.name: path.stat().st_mtime for path in digests}
+    """Return when each mounted file got its content, seconds since the epoch: older containers use an older one."""
+    root = project.secrets / "mounted"
+    return {f"{reader}/{file}": facts.since for reader in READERS for file, facts in written(root / reader).items()}
 
 
-def all_owned(root: Path, files: Mapping[str, str]) -> bool:
+def all_owned(root: Path, files: Iterable[str]) -> bool:
     """Return whether every file exists and belongs to its reader."""
     if sys.platform != "linux":
         return all((root / name).exists() for name in files)
@@ -592,8 +698,16 @@ def bring_back(project: Project, kept: Path, image: str) -> None:
     shutil.rmtree(part, ignore_errors=True)
     copy_mounted(kept, part, image)
     for reader in (folder.name for folder in kept.iterdir()):
-        if written_digest(root / reader) != written_digest(kept / reader):
-            (part / reader / DIGEST_FILE).touch()
-            shutil.rmtree(root / reader, ignore_errors=True)
-            (part / reader).rename(root / reader)
+        if note_of(root / reader) == note_of(kept / reader):
+            continue
+        current, former = written(root / reader), written(kept / reader)
+        if former:
+            same = {file for file, facts in former.items() if file in current and current[file].digest == facts.digest}
+            now = time.time()
+            facts = {
+                file: current[file] if file in same else Written(each.digest, now) for file, each in former.items()
+            }
+            note_written(part / reader, facts)
+        shutil.rmtree(root / reader, ignore_errors=True)
+        (part / reader).rename(root / reader)
     shutil.rmtree(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ops import compose, data_tier, patch_report, settings_file
+from ops import compose, data_tier, patch_report, secret_ages, settings_file
 from ops.clients import prometheus
 from ops.clients.airflow import connect
 from ops.compose import expected_replicas
@@ -60,6 +60,7 @@ class Status(TypedDict):
     dags: dict[str, list[dict[str, str]]] | None
     targets: list[prometheus.Target] | None
     patches: list[dict[str, str]]
+    secrets: list[secret_ages.SecretAge]
     ready: bool
 
 
@@ -139,5 +140,6 @@ def collect(project: Project) -> Status:
         dags=dag_status(project, settings) if airflow_answers else None,
         targets=scrape_targets(settings) if started else None,
         patches=patch_report.unapplied_patches(patch_report.running_states(compose.instances(name))) if started else [],
+        secrets=secret_ages.ages(project),
         ready=ready,
     )

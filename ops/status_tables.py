@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ops import data_tier
     from ops.project import Project
+    from ops.secret_ages import SecretAge
     from ops.status import InstanceStatus, ServiceStatus, Status
 
 HEALTH_COLOURS = {"healthy": "green", "done": "green", "starting": "yellow", "unhealthy": "red", "unwatched": "green"}
@@ -60,6 +61,15 @@ def print_status(status: Status) -> None:
     for key, image in status["images"].items():
         images.add_row(key.removesuffix("_IMAGE").lower(), image["reference"], image["origin"])
     console.print(images)
+    print_secret_ages(status["secrets"])
+
+
+def print_secret_ages(ages: list[SecretAge]) -> None:
+    """Print how old each secret is, and the step of its rotation."""
+    table = Table("secret", "days old", "rotation")
+    for age in ages:
+        table.add_row(age["name"], f"{age['days']:.1f}", f"[yellow]{age['rotation']}[/]" if age["rotation"] else "")
+    console.print(table)
 
 
 def refused_log_ins(instance: InstanceStatus) -> str:

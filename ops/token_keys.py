@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
 from ops.errors import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from ops.compose import Instance
     from ops.project import Project
+    from ops.rotation_state import InUse
 
 TASKS: Final = "jwt_tasks_key"
 USERS: Final = "jwt_users_key"
@@ -40,6 +41,9 @@ VERIFIER: Final = "execution-api"
 FORMER: Final = "jwt_secret"
 FORMER_SECONDS: Final = 3600.0
 """A task's last token of the former secret expires after 600 s, and is accepted for 570 s more (JWT_LEEWAY)."""
+
+VALID_SECONDS: Final = {TASKS: FORMER_SECONDS, USERS: 25 * 3600.0}
+"""Seconds for which a token of a key may be valid after the key signed its last one. Users' tokens live for a day."""
 
 
 def private_key() -> str:
@@ -98,17 +102,19 @@ def former(project: Project) -> str:
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
-def mounted_files(project: Project, secrets: Mapping[str, str]) -> dict[str, str]:
+def mounted_files(project: Project, secrets: InUse) -> dict[str, str]:
     """Return the text of each file about tokens that containers mount, by its path under secrets/mounted/.
 
     Running tasks have tokens of the former secret, so those are accepted for a while. Users log in again instead.
     """
     files = {}
     for name, trusted in TRUSTED.items():
-        keys = [public_key(secrets[name])]
+        # In one order, so that verifiers need no new file when another of these keys signs.
+        keys = sorted(map(public_key, secrets.accepted(name)), key=lambda key: key["kid"])
         if name == TASKS and (secret := former(project)):
             keys.append(former_key(secret))
-        files[f"{READER}/{name}"] = f"-----BEGIN PRIVATE KEY-----\n{secrets[name]}\n-----END PRIVATE KEY-----\n"
+        private = secrets.current[name]
+        files[f"{READER}/{name}"] = f"-----BEGIN PRIVATE KEY-----\n{private}\n-----END PRIVATE KEY-----\n"
         files[f"{READER}/{trusted}"] = json.dumps({"keys": keys})
     return files
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ops import backup_storage, compose, data_tier, deployment, secrets_store
+from ops import backup_storage, compose, data_tier, deployment, postgres_roles, rotation_state, secrets_store
 from ops.backup import restored_database, saved_files
 from ops.errors import FAILURE, StackError, reason_of
 from ops.notification_secrets import OPTIONAL_SECRETS
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
     from ops.images.resolve import ResolvedImage
     from ops.project import Project
 
-PASSWORDS: Final = {
-    "postgres": "postgres_superuser_password",
-    "airflow": "postgres_airflow_password",
-    "celery_results": "postgres_celery_password",
-    "monitoring": "postgres_monitoring_password",
-}
-"""The secret of each role of Postgres that logs in."""
 LOST_SECONDS: Final = 10
 """Time for a container to stop where no Postgres runs: Airflow waits in vain for its database. Prometheus and
 Alertmanager, which keep their data, stop in less."""
@@ -192,6 +185,7 @@ def change(restoration: Restoration, images: Mapping[str, ResolvedImage], hold: 
         restoration.report("restoring missing logs and artifacts")
         airflow = images["AIRFLOW_IMAGE"].reference
         saved_files.restore_volumes(restoration.source, restoration.chosen.files, restoration.name, airflow)
+    rotation_state.abandon(project)
     saved_files.renew_token_secrets(project)
     deployment.configure(project, settings, images)
     with exchanged(restoration, was_running=was_running):
@@ -283,13 +277,13 @@ def empty(restoration: Restoration) -> None:
 
 def set_passwords(restoration: Restoration) -> None:
     """Give each role of Postgres the password in secrets/, which may have changed, and let Airflow log in again."""
-    statements = ["SET log_min_error_statement = panic;", "SET log_min_duration_statement = -1;"]
-    for role, secret in PASSWORDS.items():
-        quoted = secrets_store.read(restoration.project, secret).replace("'", "''")
-        statements.append(f"ALTER ROLE {role} LOGIN PASSWORD '{quoted}';")
+    statements = [postgres_roles.QUIET]
+    for role, secret in postgres_roles.PASSWORDS.items():
+        password = postgres_roles.literal(secrets_store.read(restoration.project, secret))
+        statements.append(f"ALTER ROLE {role} LOGIN PASSWORD {password};")
     if restoration.tier is REPLICATED:
-        quoted = secrets_store.read(restoration.project, "postgres_replication_password").replace("'", "''")
-        statements.append(f"ALTER ROLE replicator PASSWORD '{quoted}';")
+        password = postgres_roles.literal(secrets_store.read(restoration.project, "postgres_replication_password"))
+        statements.append(f"ALTER ROLE replicator PASSWORD {password};")
     query(restoration, "\n".join(statements))
 
 

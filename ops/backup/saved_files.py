@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, compose_override, secrets_store, settings_file, token_keys
+from ops import compose, compose_override, rotation_state, secrets_store, settings_file, token_keys
 from ops.atomic_file import write_atomically
 from ops.backup import repository
 from ops.errors import StackError
@@ -90,6 +90,7 @@ def restore_secrets(project: Project, source: Repository, snapshot: str, left_ou
         new[FERNET_KEY] = f"{current[FERNET_KEY]},{secrets[FERNET_KEY]}"
     for name, text in new.items():
         write_atomically(project.secrets / name, text + "\n", secrets_store.OWNER_ONLY)
+    rotation_state.note_used(project, new)
     return sorted(new)
 
 

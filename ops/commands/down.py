@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import compose, settings_file
+from ops import compose, rotation_state, settings_file
 from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.project import current_project
@@ -46,6 +46,7 @@ def down(
             remove(project, name, "--timeout=5")
             if data:
                 compose.docker("volume", "rm", *data)
+            rotation_state.abandon(project)
             kept = [*compose.volumes(name), project.shown(project.secrets), ".env"]
             report(f"stopped; the data is deleted. {' and '.join(kept)} stay for the next up")
 

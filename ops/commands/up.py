@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -15,6 +16,7 @@ from ops import (
     docker_daemon,
     external_data,
     preflight,
+    rotation_state,
     secrets_store,
     settings_file,
 )
@@ -24,6 +26,8 @@ from ops.errors import StackError, when_interrupted
 from ops.lock import stack_lock
 from ops.pipeline import verify_pipeline
 from ops.project import current_project
+from ops.rotation import steps
+from ops.rotation.servers import Servers
 from ops.scaling import parse_scale
 from ops.screen import heading, report
 from ops.services import (
@@ -159,7 +163,15 @@ def start_all(project: Project, settings: dict[str, str]) -> None:
         images |= plan.rest()
     configure(project, settings, images)
     start(project, settings)
+    finish_rotation(project, settings)
     verify_pipeline(project, settings)
+
+
+def finish_rotation(project: Project, settings: dict[str, str]) -> None:
+    """Finish a rotation of secrets that was interrupted, or waited for the end of tokens."""
+    if rotation_state.read(project).due(time.time()):
+        report("a rotation of secrets is unfinished: it continues")
+        steps.finish(project, Servers(project, settings, report), report)
 
 
 def check_external_servers(project: Project, settings: dict[str, str], images: Mapping[str, ResolvedImage]) -> None:

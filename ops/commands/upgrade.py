@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops import patch_report, preflight, settings_file
+from ops import patch_report, preflight, rotation_state, settings_file
 from ops.compose import running_settings
 from ops.deployment import obtain_images
 from ops.errors import StackError
@@ -70,6 +70,7 @@ def upgrade(
                 hint="run ./ops/stack upgrade again",
             )
         settings = running_settings(project)
+        rotation_state.refuse_unfinished(project, "upgrade")
         if to and not checkout:
             options = ["--without-backup"] if without_backup else []
             run_new_version(project, to, [*options, f"--backup-within={backup_within}"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from ops.secrets_store import findings_door, userlist
+from ops.secrets_store import findings_door, userlists
 from tests.docker_session import session_name
 from tests.images.conftest import ROOT, docker
 
@@ -77,10 +77,11 @@ PORTS = (8080, 8081, 8405)
 
 
 class Gateway:
-    """The gateway, with two servers of each kind behind it."""
+    """The gateway, with two servers of each kind behind it, and its file of passwords."""
 
-    def __init__(self, name: str, servers: dict[str, list[str]]) -> None:
+    def __init__(self, name: str, servers: dict[str, list[str]], passwords: Path) -> None:
         self.name = name
+        self.passwords = passwords
         self.servers = servers
         self.address = {port: docker("port", name, str(port)).output.strip().rsplit(":", 1)[1] for port in PORTS}
 
@@ -129,7 +130,7 @@ def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
     assert docker("network", "create", name).status == 0
     folder = tempfile.TemporaryDirectory(prefix="gateway-")
     passwords = Path(folder.name) / "findings.cfg"
-    passwords.write_text(findings_door(FINDINGS[1], ALERTMANAGER_PASSWORD))
+    passwords.write_text(findings_door([FINDINGS[1]], ALERTMANAGER_PASSWORD))
     passwords.chmod(0o644)
     passwords.parent.chmod(0o755)
     mounts = {
@@ -157,7 +158,7 @@ def gateway_with(images, settings: Mapping[str, str]) -> Iterator[Gateway]:
             *(images["GATEWAY_IMAGE"].reference, "-W", "-db"),
             *(option for target in mounts.values() for option in ("-f", target)),
         )
-        running = Gateway(name, servers)
+        running = Gateway(name, servers, passwords)
         running.wait_until_served()
         yield running
     finally:
@@ -210,7 +211,7 @@ def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[Pa
     """
     name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
     passwords = folder / "pages.cfg"
-    passwords.write_text("".join(userlist(users, text) for users, text in PASSWORDS.items()))
+    passwords.write_text("".join(userlists(users, [text]) for users, text in PASSWORDS.items()))
     passwords.chmod(0o644)
     mounts = {
         ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from ops import external_data, redis_users, secrets_store, settings_file
 from ops.project import ROOT, Project
+from ops.rotation_state import InUse
 from tests.certificates import Authority
 from tests.docker_session import session_name
 from tests.images.conftest import RESTRICTIONS, docker
@@ -104,7 +105,7 @@ def servers(images, tmp_path_factory) -> Iterator[Servers]:
 
 def users(project: Project) -> str:
     secrets = {name: secrets_store.read(project, name) for name in secrets_store.GENERATORS}
-    return redis_users.with_hashes(project, "redis/users.acl", secrets)
+    return redis_users.with_hashes(project, "redis/users.acl", InUse(secrets))
 
 
 def port_of(container: str, port: str) -> str:

@@ -19,6 +19,7 @@ from celery.events import EventReceiver
 
 from ops import redis_users, secrets_store, settings_file
 from ops.project import ROOT, Project
+from ops.rotation_state import InUse
 from tests.images.conftest import docker
 from tests.images.test_data_images import DATABASE_USER, wait_for
 
@@ -88,7 +89,8 @@ class Server:
 def server(images, start, readable, tmp_path) -> Iterator[Server]:
     """A Redis as the profile `data` runs it, after a first health check."""
     project, secrets = Project(ROOT, tmp_path), {name: name for name in secrets_store.GENERATORS}
-    mounted = redis_users.mounted_files(project, settings_file.read(project) | {"COMPOSE_PROFILES": "data"}, secrets)
+    settings = settings_file.read(project) | {"COMPOSE_PROFILES": "data"}
+    mounted = redis_users.mounted_files(project, settings, InUse(secrets))
     files = [readable(path.rpartition("/")[2], text) for path, text in mounted.items() if path.startswith("redis/")]
     volume = tmp_path / "data"
     volume.mkdir(mode=0o777)

@@ -9,7 +9,7 @@ import jwt
 import pytest
 from airflow.api_fastapi.auth.tokens import JWTGenerator, JWTValidator, get_sig_validation_args, get_signing_args
 
-from ops import secrets_store, token_keys
+from ops import rotation_state, secrets_store, token_keys
 from ops.compose import Instance
 from ops.errors import StackError
 from ops.project import ROOT, Project
@@ -35,7 +35,7 @@ def component(made, tmp_path, monkeypatch):
     def become(service: str) -> None:
         folder = tmp_path / service
         folder.mkdir(exist_ok=True)
-        value = {name: secrets_store.read(made, name) for name in secrets_store.GENERATORS}
+        value = rotation_state.in_use(made, secrets_store.generated_values(made))
         for name, text in token_keys.mounted_files(made, value).items():
             if name.partition("/")[2] in SERVICES[service]["secrets"]:
                 (folder / name.partition("/")[2]).write_text(text)

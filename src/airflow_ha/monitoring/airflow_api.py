@@ -38,6 +38,10 @@ class AirflowApiError(Exception):
     """Airflow gave no valid response; the message names the request and the reason."""
 
 
+class LogInRefusedError(AirflowApiError):
+    """Airflow refused the account's password."""
+
+
 class Account(NamedTuple):
     """The API's URL, and the login and password of an account."""
 
@@ -166,7 +170,7 @@ class AirflowApi:
         _, login, password = self._account
         response = self._request("POST", "/auth/token", json={"username": login, "password": password})
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise AirflowApiError(
+            raise LogInRefusedError(
                 f"cannot log in to Airflow as {login}: the connection's password is not the account's. "
                 "hint: run ./ops/stack up, which sets both"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_ha.monitoring import alerts, check_state, checks, gauges, thresholds
-from airflow_ha.monitoring.airflow_api import Account, AirflowApi, AirflowApiError
+from airflow_ha.monitoring.airflow_api import Account, AirflowApi, AirflowApiError, LogInRefusedError
 from airflow_ha.monitoring.alertmanager_client import Delivery, alertmanager_urls, deliver
 from airflow_ha.monitoring.check_state import CheckState
 from airflow_ha.monitoring.observe import observe
@@ -30,6 +31,10 @@ CONNECTION = "airflow_api"
 
 ALERTMANAGERS = "AIRFLOW_HA_ALERTMANAGERS"
 """The environment variable with the Alertmanagers' URLs at the gateway, comma-separated. If empty, no alert is sent."""
+
+ROTATED_TRIES = 2
+ROTATED_SECONDS = 5.0
+"""How often, and after how many seconds, the Connection is read again after a refused log-in."""
 
 log = logging.getLogger(__name__)
 
@@ -66,23 +71,46 @@ def check_airflow() -> dict[str, int]:
 
     from airflow_ha.telemetry.otel import record_gauges
 
-    connection = Connection.get(CONNECTION)
-    url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
-    log_in = (connection.login or "", connection.password or "")
-    with closing(AirflowApi(Account(url, *log_in))) as api:
-        ports = Ports(
-            observe=lambda limits, at: observe(api, limits, at),
-            get_variable=lambda name: Variable.get(name, default=None),
-            set_variable=lambda name, text: Variable.set(name, text, description=check_state.DESCRIPTION),
-            record=record_gauges,
-            send=partial(deliver, log_in=log_in),
-        )
-        return check(
-            ports,
-            alertmanagers=alertmanager_urls(os.environ.get(ALERTMANAGERS)),
-            # This task runs on a worker, so this is the workers' own setting.
-            slots=conf.getint("celery", "worker_concurrency"),
-        )
+    def check_with(account: Account) -> dict[str, int]:
+        with closing(AirflowApi(account)) as api:
+            ports = Ports(
+                observe=lambda limits, at: observe(api, limits, at),
+                get_variable=lambda name: Variable.get(name, default=None),
+                set_variable=lambda name, text: Variable.set(name, text, description=check_state.DESCRIPTION),
+                record=record_gauges,
+                send=partial(deliver, log_in=(account.login, account.password)),
+            )
+            return check(
+                ports,
+                alertmanagers=alertmanager_urls(os.environ.get(ALERTMANAGERS)),
+                # This task runs on a worker, so this is the workers' own setting.
+                slots=conf.getint("celery", "worker_concurrency"),
+            )
+
+    def account() -> Account:
+        connection = Connection.get(CONNECTION)
+        url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
+        return Account(url, connection.login or "", connection.password or "")
+
+    return with_current_account(account, check_with)
+
+
+def with_current_account(account: Callable[[], Account], run: Callable[[Account], dict[str, int]]) -> dict[str, int]:
+    """Run a check, and again with the account of now if Airflow refuses the log-in.
+
+    A rotation of the password changes the account, then the Connection (airflow_ha.migrate).
+
+    Args:
+        account: reads the account from the Connection.
+        run: the check.
+    """
+    for _ in range(ROTATED_TRIES):
+        try:
+            return run(account())
+        except LogInRefusedError as error:
+            log.warning("%s; reading the Connection again in %g s", error, ROTATED_SECONDS)
+            time.sleep(ROTATED_SECONDS)
+    return run(account())
 
 
 def check(ports: Ports, *, alertmanagers: Sequence[str], slots: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from airflow_ha.monitoring import (
     findings,
     gauges,
 )
-from airflow_ha.monitoring.airflow_api import AirflowApiError
+from airflow_ha.monitoring.airflow_api import Account, AirflowApiError, LogInRefusedError
 from airflow_ha.monitoring.alertmanager_client import AlertmanagersUnreachableError, Delivery
 from airflow_ha.monitoring.alerts import alerts_to_keep
 from airflow_ha.monitoring.observations import DueDag, ImportProblem, Observations, Runs
@@ -215,3 +215,31 @@ def test_task_reads_connection_variables_and_slots_from_airflow(monkeypatch, tmp
     assert sent_to == [([A, B], ("monitoring", "p"))]
     assert list(written) == [check_state.VARIABLE]
     assert gauges.LAST_SUCCESS in {each.name for each in measured}
+
+
+def test_account_that_changes_during_a_rotation_is_read_again(monkeypatch):
+    monkeypatch.setattr(check_run, "ROTATED_SECONDS", 0.0)
+    connections = ["old", "old", "new"]
+    tried: list[str] = []
+
+    def run(account: Account) -> dict[str, int]:
+        tried.append(account.password)
+        if account.password == "old":
+            raise LogInRefusedError
+        return {"Finding": 1}
+
+    def account() -> Account:
+        return Account("http://gateway:8080", "monitoring", connections.pop(0))
+
+    assert check_run.with_current_account(account, run) == {"Finding": 1}
+    assert tried == ["old", "old", "new"]
+
+
+def test_log_in_that_stays_refused_ends_the_check(monkeypatch):
+    monkeypatch.setattr(check_run, "ROTATED_SECONDS", 0.0)
+
+    def run(_: Account) -> dict[str, int]:
+        raise LogInRefusedError
+
+    with pytest.raises(LogInRefusedError):
+        check_run.with_current_account(lambda: Account("http://gateway:8080", "monitoring", "x"), run)

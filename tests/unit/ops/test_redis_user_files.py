@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from ops import redis_users, secrets_store, settings_file
+from ops.rotation_state import InUse
 
 CLIENTS = {"scheduler": "scheduler", "worker": "celery", "flower": "flower"}
 
@@ -21,7 +22,7 @@ def mounted(project):
 
     def files(profiles: str) -> dict[str, str]:
         settings = settings_file.read(project) | {"COMPOSE_PROFILES": profiles}
-        return redis_users.mounted_files(project, settings, secrets)
+        return redis_users.mounted_files(project, settings, InUse(secrets))
 
     return files
 

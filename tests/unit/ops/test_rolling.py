@@ -6,6 +6,7 @@ import pytest
 
 from ops import data_tier, failover, rolling, secrets_store, token_keys
 from ops.errors import StackError
+from ops.secrets_store import Written
 from tests.unit.ops.simulated_stack import MODEL, SimulatedStack, simulated
 
 __all__ = ["simulated"]
@@ -64,9 +65,11 @@ def test_container_older_than_its_secrets_is_replaced(project, simulated: Simula
     secrets = {"url": {"file": "/state/secrets/mounted/airflow/url"}}
     simulated.model = {**MODEL, "services": {**MODEL["services"], "gateway": gateway}, "secrets": secrets}
     (before,) = simulated.containers["gateway"]
-    written = project.secrets / "mounted/airflow/.digest"
-    written.parent.mkdir(parents=True)
-    written.touch()
+    folder = project.secrets / "mounted/airflow"
+    folder.mkdir(parents=True)
+    secrets_store.note_written(folder, {"other": Written("", before.created + 1)})
+    assert replace_outdated(project) == 0
+    secrets_store.note_written(folder, {"url": Written("", before.created + 1)})
     assert replace_outdated(project) == 1
     assert simulated.changes == ["stop gateway old 10", "start gateway old"]
     assert before not in simulated.all()

@@ -177,7 +177,8 @@ def test_forgotten_token_secret_rewrites_only_the_files_of_tokens(made):
     since = secrets_store.mounted_since(made)
     (made.secrets / token_keys.FORMER).unlink()
     assert secrets_store.mount(made, settings, "image") is True
-    assert {name for name, at in secrets_store.mounted_since(made).items() if at != since[name]} == {token_keys.READER}
+    changed = {name for name, at in secrets_store.mounted_since(made).items() if at != since[name]}
+    assert changed == {f"{token_keys.READER}/{token_keys.TRUSTED[token_keys.TASKS]}"}
 
 
 @pytest.mark.usefixtures("owners")
@@ -281,7 +282,7 @@ def test_mounted_since_is_the_time_of_the_last_write(made):
     before = time.time()
     secrets_store.mount(made, settings_file.read(made), "image")
     since = secrets_store.mounted_since(made)
-    assert since.keys() == secrets_store.READERS.keys()
+    assert {name.partition("/")[0] for name in since} == secrets_store.READERS.keys()
     assert all(before - 1 <= written <= time.time() + 1 for written in since.values())
 
 
@@ -295,7 +296,8 @@ def test_changed_webhook_rewrites_only_alertmanagers_files(made):
     assert secrets_store.mount(made, settings, "image") is True
     after = {path: path.stat().st_ino for path in mounted.rglob("*") if path.is_file()}
     assert before.keys() == after.keys()
-    assert {path.parent.name for path in after if after[path] != before[path]} == {"alertmanager"}
+    changed = {path.name for path in after if after[path] != before[path]}
+    assert changed == {"slack_webhook_url", "slack_webhook_url_data", secrets_store.DIGEST_FILE}
     assert (mounted / "alertmanager/slack_webhook_url").read_text() == "https://hooks.slack.com/services/T1/B1/abc"
 
 
@@ -320,7 +322,9 @@ def test_mounted_files_are_brought_back_where_they_changed(made, tmp_path):
         "alertmanager",
         "redis",
     }
-    assert secrets_store.mounted_since(made)["alertmanager"] >= since - 1
+    times = secrets_store.mounted_since(made)
+    assert times["alertmanager/slack_webhook_url"] >= since
+    assert times["alertmanager/smtp_password"] < since
     assert not (made.secrets / "mounted.part").exists()
 
 
@@ -356,3 +360,30 @@ def test_malformed_secret_is_refused_without_its_value(made, name, text, reason)
 def test_webhook_of_slack_or_another_server_is_accepted(made, url):
     write_secret(made.secrets / "slack_webhook_url", url + "\n")
     secrets_store.check(made, no_data)
+
+
+@pytest.mark.usefixtures("owners")
+def test_live_file_is_written_in_place_and_stays_as_old(made):
+    settings = settings_file.read(made)
+    secrets_store.mount(made, settings, "image")
+    root, live = made.secrets / "mounted", "redis/redis_users.acl"
+    inode, since = (root / live).stat().st_ino, secrets_store.mounted_since(made)
+    write_secret(made.secrets / "redis_scheduler_password", "of-today\n")
+    assert secrets_store.mount(made, settings, "image", {live}) is True
+    assert (root / live).stat().st_ino == inode
+    assert (root / live).read_text() == secrets_store.mounted_files(made, settings)[live]
+    changed = {name for name, at in secrets_store.mounted_since(made).items() if at != since[name]}
+    assert changed == {
+        "airflow/scheduler_broker_url",
+        "redis/sentinel_auth.conf",
+    }, "containers that read other files are not replaced"
+    assert secrets_store.mount(made, settings, "image", {live}) is False
+
+
+def test_live_file_of_another_user_is_written_by_a_container(made, docker, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(secrets_store, "all_owned", lambda *_: True)
+    secrets_store.mount(made, settings_file.read(made), "airflow-ha/airflow:1")
+    write_secret(made.secrets / "flower_password", "of-this-very-day\n")
+    secrets_store.mount(made, settings_file.read(made), "airflow-ha/airflow:1", {"pages/pages.cfg"})
+    assert "cat /from/pages/pages.cfg > /to/pages/pages.cfg" in docker.calls()[-1][-1]

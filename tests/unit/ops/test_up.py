@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ops import deployment, pipeline, rollout, settings_file
+from ops import deployment, pipeline, rollout, rotation_state, secrets_store, settings_file
 from ops.clients.airflow import Run
 from ops.commands import up
 from ops.errors import StackError
@@ -85,6 +85,29 @@ def test_trusted_token_keys_are_replaced_one_container_at_a_time(project, docker
     assert call_of(docker, "up")[-1] == "--remove-orphans"
 
 
+def test_up_continues_a_rotation_one_container_at_a_time(project, docker, stack, monkeypatch):
+    replaced: list[Any] = []
+    monkeypatch.setattr(deployment.rolling, "replace_outdated", lambda *args: replaced.append(args[2]))
+    with_a_secret(docker, "worker", reader="airflow")
+    mark_written(project, "airflow")
+    rotation_state.keep_values(project, "fernet_key", "a", "b")
+    rotation_state.write(project, rotation_state.Rotation({"fernet_key": "admit"}))
+    stack(container("worker", 1, health="healthy"))
+    up.start(project, SETTINGS)
+    assert replaced == [()]
+    assert call_of(docker, "up")[-1] == "--remove-orphans"
+
+
+def test_up_finishes_a_rotation_only_when_it_is_due(project, monkeypatch):
+    finished: list[Any] = []
+    monkeypatch.setattr(up.steps, "finish", lambda *args: finished.append(args[0]))
+    rotation_state.keep_values(project, "jwt_users_key", "a", "b")
+    for until, expected in ((time.time() + 60, []), (time.time() - 60, [project])):
+        rotation_state.write(project, rotation_state.Rotation({"jwt_users_key": "wait"}, {"jwt_users_key": until}))
+        up.finish_rotation(project, SETTINGS)
+        assert finished == expected
+
+
 def test_new_webhook_replaces_only_the_alertmanagers(project, docker, stack, monkeypatch):
     replaced: list[set[str]] = []
     monkeypatch.setattr(deployment.rolling, "replace_outdated", lambda *args: replaced.append(set(args[2])))
@@ -111,7 +134,7 @@ def mark_written(project, reader: str) -> None:
     """Mark the files of this reader as just written."""
     folder = project.secrets / "mounted" / reader
     folder.mkdir(parents=True)
-    (folder / ".digest").touch()
+    secrets_store.note_written(folder, {"s": secrets_store.Written("", time.time())})
 
 
 class FakeAirflow:
