@@ -26,6 +26,7 @@ from ops import (
     backup_config,
     backup_storage,
     external_data,
+    inner_tls,
     redis_users,
     secrets_backend,
     single_sign_on,
@@ -94,7 +95,10 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
 NAMES_FILE: Final = ".names"
 """Lists the generated secrets: a listed name without a file was lost, an unlisted name is new in this version."""
 
-ROLLED: Final = (token_keys.READER, secrets_backend.READER, single_sign_on.READER, *external_data.READERS)
+ROLLED: Final = (
+    *(token_keys.READER, secrets_backend.READER, single_sign_on.READER),
+    *(*external_data.READERS, *inner_tls.READERS),
+)
 """The readers whose former and new files are both valid for a while: containers with each may run side by side."""
 
 READERS: Final = {
@@ -103,6 +107,7 @@ READERS: Final = {
     secrets_backend.READER: 50000,
     single_sign_on.READER: 50000,
     **external_data.READERS,
+    **inner_tls.READERS,
     "postgres": 999,
     "redis": 999,
     "postgres-exporter": 65534,
@@ -357,7 +362,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     alertmanager = mounted_secrets(chosen)
     # An operator's own password may contain characters that a URL must quote.
     in_url = {name: quote(text, safe="") for name, text in value.items()}
-    certificates = external_data.files(project)
+    certificates = external_data.files(project, settings)
     backends, provider = secrets_backend.files(project), single_sign_on.files(project)
     tls = external_data.postgres_options(settings, certificates)
     postgres = replicated_postgres if "data-ha" in profiles(settings) else partial(single_postgres, tls=tls)
@@ -377,6 +382,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "airflow/postgres_superuser_conn": f"postgresql+psycopg2://{superuser}" if has_own_data(settings) else "",
         **token_keys.mounted_files(project, value),
         **external_data.mounted_files(settings, certificates),
+        **inner_tls.mounted_files(project, settings),
         **secrets_backend.mounted_files(settings, backends),
         **single_sign_on.mounted_files(settings, provider),
         **redis_users.mounted_files(project, settings, value),
