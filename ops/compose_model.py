@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 ENTRY: Final = "compose.yaml"
@@ -41,12 +41,18 @@ def read(folder: Path, settings: Mapping[str, str]) -> dict[str, Any]:
         return merged(extended(parsed(source)["services"][service["extends"]["service"]], source), own)
 
     model: dict[str, Any] = {section: {} for section in SECTIONS}
-    for name in (ENTRY, *parsed(ENTRY)["include"]):
-        for section in SECTIONS:
+    for name in (ENTRY, *included(parsed(ENTRY)["include"])):
+        for section in SECTIONS[1:]:
             model[section].update(parsed(name).get(section) or {})
-        for service in parsed(name).get("services") or {}:
-            model["services"][service] = extended(parsed(name)["services"][service], name)
+        for service, own in (parsed(name).get("services") or {}).items():
+            model["services"][service] = merged(model["services"].get(service, {}), extended(own, name))
     return model
+
+
+def included(entries: Iterable[str | Mapping[str, list[str]]]) -> Iterator[str]:
+    """Yield the names of the included files: those of one entry are merged in their order."""
+    for entry in entries:
+        yield from [entry] if isinstance(entry, str) else entry["path"]
 
 
 def interpolated(value: Any, settings: Mapping[str, str]) -> Any:

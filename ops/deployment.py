@@ -11,8 +11,10 @@ from ops import (
     container_limits,
     data_tier,
     external_data,
+    inner_tls,
     patch_report,
     preflight,
+    private_authority,
     redis_users,
     rolling,
     rotation_state,
@@ -81,7 +83,9 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
         if settings_file.has_own_data(settings)
         else external_data.redis_log_in(redis_users.EXPORTER, settings)[0]
     )
-    settings |= external_data.derived(settings, external_data.files(project))
+    if signed := inner_tls.renew(project, settings):
+        report(f"signed {len(signed)} certificates in {project.shown(private_authority.folder(project))}")
+    settings |= external_data.derived(settings, external_data.files(project, settings)) | inner_tls.derived(settings)
     settings["SECRETS_BACKEND_CLASS"] = secrets_backend.CLASSES.get(secrets_backend.name(settings), "")
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})

@@ -1,8 +1,9 @@
-"""The operator's own Postgres and Redis: TLS, certificates and users of the links to them.
+"""The links to Postgres and Redis: TLS and certificates, and the users of the operator's own servers.
 
-The server is verified with the authorities in secrets/postgres_ca.pem and secrets/redis_ca.pem. With mutual TLS a
-client shows secrets/postgres_client.pem or secrets/redis_client.pem: its certificate, those between it and the
-authority, and its key.
+With TLS=on the own servers are verified in the same way, with files of the authority of the stack (inner_tls.py). The
+servers of the operator are verified with the authorities in secrets/postgres_ca.pem and secrets/redis_ca.pem. With
+mutual TLS a client shows secrets/postgres_client.pem or secrets/redis_client.pem: its certificate, those between it and
+the authority, and its key.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from airflow_ha.external_data import UNREACHABLE
-from ops import time_limits
+from ops import inner_tls, time_limits
 from ops.child_process import run_limited
 from ops.errors import FAILURE, StackError
 from ops.services import OBSERVABILITY
@@ -46,8 +47,10 @@ SSLMODES: Final = ("disable", "require", *VERIFYING)
 ON: Final = "true"
 
 
-def files(project: Project) -> dict[str, str]:
-    """Return the text of each certificate file of the operator that exists."""
+def files(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the text of each certificate file: those of the operator that exist, or those of the stack's authority."""
+    if has_own_data(settings):
+        return inner_tls.data_clients(project) if inner_tls.covers_data(settings) else {}
     paths = {name: project.secrets / name for name in (*CA_FILES.values(), *CLIENT_FILES.values())}
     return {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
 
@@ -55,15 +58,22 @@ def files(project: Project) -> dict[str, str]:
 def uses_tls(settings: Mapping[str, str], link: str) -> bool:
     """Return whether a link must be encrypted."""
     if has_own_data(settings):
-        return False
+        return inner_tls.covers_data(settings)
     if link == "redis":
         return settings.get("REDIS_TLS") == ON
-    return settings.get("POSTGRES_SSLMODE", "") not in ("", "disable")
+    return sslmode(settings) not in ("", "disable")
 
 
 def verifies(settings: Mapping[str, str], link: str) -> bool:
     """Return whether a link verifies its server's certificate: always for Redis."""
-    return uses_tls(settings, link) and (link == "redis" or settings["POSTGRES_SSLMODE"] in VERIFYING)
+    return uses_tls(settings, link) and (link == "redis" or sslmode(settings) in VERIFYING)
+
+
+def sslmode(settings: Mapping[str, str]) -> str:
+    """Return libpq's mode of TLS to Postgres; empty for libpq's default."""
+    if has_own_data(settings):
+        return "verify-full" if inner_tls.covers_data(settings) else ""
+    return settings.get("POSTGRES_SSLMODE", "")
 
 
 def check(project: Project, settings: Mapping[str, str]) -> None:
@@ -76,9 +86,9 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
         for name in ("POSTGRES_SSLMODE", "REDIS_TLS"):
             if settings.get(name, "") not in ("", "disable", "false"):
                 raise StackError(
-                    f"cannot use {name}: the stack's own Postgres and Redis have no TLS",
+                    f"cannot use {name}: it is for your own Postgres and Redis",
                     where=project.shown(project.env_file),
-                    hint=f"delete {name}, or omit the profiles data and data-ha for your own servers",
+                    hint=f"delete {name}, or omit the profiles data and data-ha; TLS=on is for the stack's own",
                 )
         return
     for client, setting in REDIS_USERS.items():
@@ -90,7 +100,7 @@ def check(project: Project, settings: Mapping[str, str]) -> None:
                 where=where,
                 hint=f"write the password of {setting} into {where}, then run: chmod 600 {where}",
             )
-    present = files(project)
+    present = files(project, settings)
     for link, title in LINKS.items():
         authority = CA_FILES[link]
         if verifies(settings, link) and not present.get(authority, "").strip():
@@ -174,8 +184,8 @@ def paths(settings: Mapping[str, str], present: Mapping[str, str], link: str, re
 
 
 def postgres_options(settings: Mapping[str, str], present: Mapping[str, str], reader: str = "") -> str:
-    """Return libpq's parameters of TLS as they end a URL's query; empty for the stack's own Postgres."""
-    if has_own_data(settings) or not (mode := settings.get("POSTGRES_SSLMODE")):
+    """Return libpq's parameters of TLS as they end a URL's query; empty without a mode of TLS."""
+    if not (mode := sslmode(settings)):
         return ""
     authority, client = paths(settings, present, "postgres", reader)
     # libpq and its exporter read a certificate and its key from the same file.
@@ -227,7 +237,8 @@ def mounted_files(settings: Mapping[str, str], present: Mapping[str, str]) -> di
         authority, client = paths(settings, present, link)
         for folder, reader in (("links", ""), (f"{link}-exporter-link", "_exporter")):
             texts[f"{folder}/{link}{reader}_ca.pem"] = present[CA_FILES[link]] if authority else ""
-            texts[f"{folder}/{link}{reader}_client.pem"] = present[CLIENT_FILES[link]] if client else ""
+            name = f"{link}{reader}_client.pem"
+            texts[f"{folder}/{name}"] = present.get(name, present[CLIENT_FILES[link]]) if client else ""
     return texts
 
 

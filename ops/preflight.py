@@ -19,6 +19,7 @@ from ops import (
     compose,
     container_limits,
     external_data,
+    inner_tls,
     secrets_backend,
     secrets_store,
     single_sign_on,
@@ -79,6 +80,8 @@ def checks(project: Project, settings: Mapping[str, str]) -> Iterator[Callable[[
     yield partial(single_sign_on.check, project, settings, partial(check_secret, project))
     name = settings["COMPOSE_PROJECT_NAME"]
     by_service = compose.instances(name)
+    running = {service for service in by_service if compose.in_state(by_service, "running", [service])}
+    yield partial(inner_tls.check, project, settings, running)
     databases = {f"{name}_{service}-data" for service in ("postgres", *POSTGRES_NODES)}
     yield partial(
         secrets_store.check, project, lambda: not databases.isdisjoint(compose.volumes(name)), external=external

@@ -51,7 +51,7 @@ def mounted_files(project: Project, settings: Mapping[str, str], in_use: InUse) 
         "redis/redis_operator_password": secrets["redis_operator_password"],
         "redis-exporter/redis_exporter_passwords.json": json.dumps(exporter_passwords(settings, secrets)),
     }
-    tls = external_data.redis_options(settings, external_data.files(project))
+    tls = external_data.redis_options(settings, external_data.files(project, settings))
     for user, prefix in CLIENTS.items():
         url, sentinels = broker(user, settings, secrets, tls)
         files |= {f"airflow/{prefix}_broker_url": url, f"airflow/{prefix}_sentinel_kwargs": json.dumps(sentinels)}
@@ -81,12 +81,12 @@ def sentinel_auth(project: Project, in_use: InUse) -> str:
 
 def exporter_passwords(settings: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """Return the exporter's password by the URL of each node, which includes its user."""
+    scheme = "rediss" if external_data.uses_tls(settings, "redis") else "redis"
     if not has_own_data(settings):
         user, name = external_data.redis_log_in(EXPORTER, settings)
-        scheme = "rediss" if external_data.uses_tls(settings, "redis") else "redis"
         return {f"{scheme}://{f'{user}@' if user else ''}{address(settings)}": secrets[name]}
     nodes = [f"{node}:6379" for node in REDIS_NODES] if "data-ha" in profiles(settings) else [address(settings)]
-    return {f"redis://{EXPORTER}@{node}": secrets[secret_name(EXPORTER)] for node in nodes}
+    return {f"{scheme}://{EXPORTER}@{node}": secrets[secret_name(EXPORTER)] for node in nodes}
 
 
 def address(settings: Mapping[str, str]) -> str:
@@ -103,17 +103,17 @@ def broker(
         user: The stack's user of Redis, which is also the name of the client.
         settings: Of .env.
         secrets: Every secret that `up` generates.
-        tls: The query of an external Redis' URL.
+        tls: The query of the URL with TLS.
     """
     # An operator's own password may contain characters that a URL must quote.
+    scheme = "rediss" if tls else "redis"
     if not has_own_data(settings):
         name, secret = external_data.redis_log_in(user, settings)
-        scheme = "rediss" if tls else "redis"
         return f"{scheme}://{quote(name, safe='')}:{quote(secrets[secret], safe='')}@{address(settings)}/0{tls}", {}
     password = secrets[secret_name(user)]
     login = f"{user}:{quote(password, safe='')}"
     if "data-ha" not in profiles(settings):
-        return f"redis://{login}@{address(settings)}/0", {}
+        return f"{scheme}://{login}@{address(settings)}/0{tls}", {}
     # The first host is the DNS name that all Sentinels share: Flower uses only the first, and any live one will do.
     hosts = ("sentinel", *SENTINELS)
     url = ";".join(f"sentinel://{login}@{host}:26379/0" for host in hosts)

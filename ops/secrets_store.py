@@ -26,6 +26,7 @@ from ops import (
     backup_config,
     backup_storage,
     external_data,
+    inner_tls,
     postgres_roles,
     redis_users,
     rotation_state,
@@ -97,7 +98,10 @@ GENERATORS: Final[dict[str, Callable[[], str]]] = {
 NAMES_FILE: Final = ".names"
 """Lists the generated secrets: a listed name without a file was lost, an unlisted name is new in this version."""
 
-ROLLED: Final = (token_keys.READER, secrets_backend.READER, single_sign_on.READER, *external_data.READERS)
+ROLLED: Final = (
+    *(token_keys.READER, secrets_backend.READER, single_sign_on.READER),
+    *(*external_data.READERS, *inner_tls.READERS),
+)
 """The readers whose former and new files are both valid for a while: containers with each may run side by side."""
 
 READERS: Final = {
@@ -106,6 +110,7 @@ READERS: Final = {
     secrets_backend.READER: 50000,
     single_sign_on.READER: 50000,
     **external_data.READERS,
+    **inner_tls.READERS,
     "postgres": 999,
     "redis": 999,
     "postgres-exporter": 65534,
@@ -360,7 +365,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
     in_use = rotation_state.in_use(project, generated_values(project))
     value = in_use.current
     chosen = {name: read(project, name) for name in optional(project)}
-    certificates = external_data.files(project)
+    certificates = external_data.files(project, settings)
     backends, provider = secrets_backend.files(project), single_sign_on.files(project)
     web = web_config(value[LOGIN], key=value["api_secret_key"])
     own = ("api_secret_key", "airflow_admin_password", "airflow_monitoring_password")
@@ -371,6 +376,7 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         **postgres_files(settings, in_use, external_data.postgres_options(settings, certificates)),
         **token_keys.mounted_files(project, in_use),
         **external_data.mounted_files(settings, certificates),
+        **inner_tls.mounted_files(project, settings),
         **secrets_backend.mounted_files(settings, backends),
         **single_sign_on.mounted_files(settings, provider),
         **redis_users.mounted_files(project, settings, in_use),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ops import compose, data_tier, patch_report, secret_ages, settings_file
+from ops import compose, data_tier, inner_tls, patch_report, secret_ages, settings_file
 from ops.clients import prometheus
 from ops.clients.airflow import connect
 from ops.compose import expected_replicas
@@ -48,8 +48,9 @@ class Status(TypedDict):
     """The whole stack.
 
     `data` is None without profile data-ha. `dags` is None while Airflow does not answer, `targets` while Prometheus
-    does not answer or is off. `patches` lists the patches that are off or skipped in a container. `ready` is true if
-    every service has its expected replicas and all are healthy.
+    does not answer or is off. `patches` lists the patches that are off or skipped in a container. `certificates` is
+    the expiry of each certificate of the stack's own authority, empty without TLS. `ready` is true if every service has
+    its expected replicas and all are healthy.
     """
 
     services: list[ServiceStatus]
@@ -61,6 +62,7 @@ class Status(TypedDict):
     targets: list[prometheus.Target] | None
     patches: list[dict[str, str]]
     secrets: list[secret_ages.SecretAge]
+    certificates: dict[str, str]
     ready: bool
 
 
@@ -141,5 +143,6 @@ def collect(project: Project) -> Status:
         targets=scrape_targets(settings) if started else None,
         patches=patch_report.unapplied_patches(patch_report.running_states(compose.instances(name))) if started else [],
         secrets=secret_ages.ages(project),
+        certificates={name: expires.isoformat() for name, expires in inner_tls.expiries(project, settings).items()},
         ready=ready,
     )

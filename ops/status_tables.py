@@ -56,6 +56,9 @@ def print_status(status: Status) -> None:
         if target["health"] != "up":
             console.print(f"[red]Prometheus cannot scrape {target['job']} ({target['instance']}):[/] {target['error']}")
     print_not_applied(status["patches"])
+    if certificates := status["certificates"]:
+        name, expires = min(certificates.items(), key=lambda each: each[1])
+        console.print(f"{len(certificates)} certificates; the first to expire is {name}'s, on {expires[:10]}")
     print_table_of_urls(status["urls"], status["services"], status["login"])
     images = Table("image", "reference", "origin")
     for key, image in status["images"].items():

@@ -12,6 +12,7 @@ from ops.doctor import (
     backups,
     before_up,
     broker,
+    certificates,
     changes,
     containers,
     database,
@@ -62,6 +63,7 @@ SOURCES: Final = (
             changes.replaced_database,
         ),
     ),
+    Source("certificates", "host", certificates.gather, (certificates.expiring,)),
     Source("backups", "a running stack", backups.gather, (backups.storages, backups.archive, backups.verification)),
     Source("containers", "a running stack", containers.gather, (containers.restarts, containers.killed)),
     Source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import container_limits, setting_checks, settings_file
+from ops import container_limits, inner_tls, setting_checks, settings_file
 from ops.errors import StackError
 from ops.observability.derived_settings import derive_settings
 from ops.project import Project
@@ -103,6 +103,12 @@ def check(project: Project, settings: Mapping[str, str], preset: Collection[str]
             "cannot use profile data-ha: PATRONI_IMAGE is not set",
             where=shown,
             hint="push the image that ./ops/stack up --ha builds to your registry, and set PATRONI_IMAGE to its name",
+        )
+    if inner_tls.is_on(settings):
+        raise StackError(
+            "cannot use TLS=on on Kubernetes: its certificates are for services on Docker",
+            where=shown,
+            hint="delete TLS, and use your mesh, or Postgres and Redis of your own with TLS",
         )
     if BACKUP in profiles:
         raise StackError(

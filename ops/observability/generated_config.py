@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 from ops import (
     compose,
     compose_override,
+    inner_tls,
     secrets_store,
 )
 from ops.atomic_file import write_atomically
 from ops.errors import FAILURE, StackError
-from ops.observability import alertmanager_config, container_names, expected_replicas
+from ops.observability import alertmanager_config, certificate_expiry, container_names, expected_replicas
 from ops.project import RUNBOOK_BASE_URL
 from ops.services import ALERTMANAGERS, BACKUP, BACKUP_FILES, BACKUP_NODES, page_urls
 from ops.settings_file import image_origins
@@ -89,7 +90,9 @@ def write(project: Project, settings: Mapping[str, str]) -> bool:
         StackError: This user may not write them.
     """
     folder = project.root / alertmanager_config.FOLDER
-    files = texts(folder, settings, secrets_store.optional(project), compose_override.own_workers(project))
+    expiries = inner_tls.expiries(project, settings)
+    files = {"rules/certificates.yaml": certificate_expiry.rules(expiries)}
+    files |= texts(folder, settings, secrets_store.optional(project), compose_override.own_workers(project))
     try:
         changed = [name for name, text in files.items() if _write(project.generated, name, text)]
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 
-from ops.observability import container_names, expected_replicas
+from ops.observability import certificate_expiry, container_names, expected_replicas
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -438,7 +438,7 @@ def known_metrics(root: Path, airflow: Path) -> set[str]:
         | own_metrics(root, rules)
         | recorded_metrics(root)
         | expected_replicas.recorded()
-        | {container_names.RECORDED}
+        | {container_names.RECORDED, certificate_expiry.RECORDED}
         | {name for exporter in EXPORTED.values() for name in exporter.metrics}
     )
 

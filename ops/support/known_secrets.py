@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.secret_masking import PASSWORD_NAME, passwords_of_url, secrets_in
 from airflow_ha.stored_secrets import is_secret
-from ops import compose, compose_override, container_limits, rotation_state, setting_checks, settings_file
+from ops import (
+    compose,
+    compose_override,
+    container_limits,
+    private_authority,
+    rotation_state,
+    setting_checks,
+    settings_file,
+)
 from ops.errors import FAILURE, StackError
 from ops.support.redaction import REMOVED
 
@@ -36,9 +44,9 @@ def in_files(project: Project) -> set[str]:
     """
     folder = project.secrets
     try:
-        files = (
-            [path for path in folder.iterdir() if path.is_file() and path.name != ".names"] if folder.exists() else []
-        )
+        folders = (folder, private_authority.folder(project))
+        paths = [path for each in folders for path in each.glob("*")]
+        files = [path for path in paths if path.is_file() and path.name != ".names"]
         files += rotation_state.kept_files(project)
         return {secret for path in files for secret in secrets_in(path.read_text(encoding="utf-8"))} - {""}
     except (OSError, UnicodeDecodeError) as error:

@@ -305,7 +305,7 @@ def clients(servers: Servers, tmp_path, program) -> Callable[..., Clients]:
         tls = {"COMPOSE_PROFILES": "flower,observability", "POSTGRES_SSLMODE": "verify-full", "REDIS_TLS": "true"}
         chosen = settings_file.defaults(project) | tls | hosts | ports | USERS | settings
         external_data.check(project, chosen)
-        chosen |= external_data.derived(chosen, external_data.files(project))
+        chosen |= external_data.derived(chosen, external_data.files(project, chosen))
         folder = tmp_path / uuid.uuid4().hex
         folder.mkdir()
         return Clients(secrets_store.mounted_files(project, chosen), chosen, folder, program)

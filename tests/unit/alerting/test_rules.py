@@ -153,8 +153,9 @@ def test_pages_are_scraped_and_evaluated_every_5_seconds():
         for rule in group["rules"]
         if rule.get("labels", {}).get("severity") == "page"
     }
-    # These two have windows of minutes.
+    # These have windows of minutes or days.
     assert {name for name, interval in intervals.items() if interval != "5s"} == {
         "AirflowCanaryStale",
         "AirflowErrorBudgetBurn",
+        "CertificateExpiring",
     }

@@ -53,6 +53,7 @@ def test_generated_files_are_readable_and_rewritten_on_change(project):
         "alertmanager/alertmanager.yaml",
         "alertmanager/links.tmpl",
         "rules/backup.json",
+        "rules/certificates.yaml",
         "rules/wanted.yaml",
     ]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
