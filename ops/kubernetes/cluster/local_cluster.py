@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops import settings_file
 from ops.errors import StackError
-from ops.kubernetes import kubectl
+from ops.kubernetes import kubectl, remote_parts
 from ops.kubernetes.cluster import certificates, control_plane, image_store, networks, nodes, processes, programs
 from ops.kubernetes.cluster.networks import Node
 from ops.kubernetes.data_nodes import COMPONENTS
@@ -140,6 +140,8 @@ def suitable(images: Mapping[str, str]) -> dict[str, str]:
         "KUBERNETES_PULL_POLICY": "Never",
         "KUBERNETES_STORAGE_CLASS": LOCAL,
         "KUBERNETES_SHARED_STORAGE_CLASS": SHARED,
+        "KUBERNETES_DAGS": remote_parts.VOLUME,
+        "KUBERNETES_LOGS": remote_parts.VOLUME,
         "KUBERNETES_NODE_TOLERATION_SECONDS": "10",
         "WORKER_MEMORY": "2048m",
         "WORKER_CONCURRENCY": "4",
