@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from airflow_ha.sizes import GIB
 from ops import secrets_store, settings_file
 from ops.clients.airflow import connect
 from ops.errors import FAILURE, StackError
@@ -328,6 +329,14 @@ def pod_line(pod: Manifest) -> str:
     restarts = sum(each["restartCount"] for each in containers)
     node = pod["spec"].get("nodeName", "no node")
     return f"{pod['metadata']['name']}  {node}  {state}" + (f", {restarts} restarts" if restarts else "")
+
+
+def size(settings: Mapping[str, str]) -> str:
+    """Return the size of the cluster, such as `2 nodes of 2 cores and 24 GiB`."""
+    nodes = kubectl.read(settings, "nodes")["items"]
+    capacity = nodes[0]["status"]["capacity"]
+    memory = int(capacity["memory"].removesuffix("Ki")) * 1024 / GIB
+    return f"{len(nodes)} nodes of {capacity['cpu']} cores and {memory:.0f} GiB"
 
 
 # ---- removal

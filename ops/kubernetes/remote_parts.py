@@ -144,7 +144,7 @@ def git_sync(settings: Mapping[str, str]) -> Manifest:
         "rev": "",
         "branch": "",
         "subPath": settings["KUBERNETES_GIT_FOLDER"],
-        "period": "10s",  # as often as the DAG processor looks for new files
+        "period": "10s",  # as REFRESH_INTERVAL of the DAG processor
         **log_in,
         **({"knownHosts": known_hosts} if is_ssh(repository) else {}),
         "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}},

@@ -262,6 +262,8 @@ def components_by_key(components: Mapping[str, Manifest], cluster: Cluster) -> M
                 **replicated("worker"),
                 **watched("worker"),
                 **stopped("worker"),
+                # By default all old workers stop at once, before a new one is ready.
+                "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "livenessProbe": {"enabled": True, **translation.liveness(of("worker"))},
                 "persistence": {"enabled": False},
                 # A worker has no log-in to the metadata database, and so no migration to wait for.
