@@ -15,10 +15,8 @@ from ops import (
     patch_report,
     preflight,
     private_authority,
-    redis_users,
     rolling,
     rotation_state,
-    secrets_backend,
     secrets_store,
     settings_file,
     token_keys,
@@ -27,7 +25,7 @@ from ops import (
 from ops.errors import FAILURE, StackError
 from ops.images.versions import known_faults
 from ops.observability import generated_config
-from ops.observability.derived_settings import derive_settings
+from ops.observability.derived_settings import derive_links, derive_settings
 from ops.rollout import roll_out
 from ops.screen import report
 from ops.services import ALERTMANAGERS, OBSERVABILITY, PUBLISHED, chosen_profile
@@ -76,17 +74,10 @@ def configure(project: Project, settings: dict[str, str], images: Mapping[str, R
     settings |= container_limits.size_workers(settings, machine)
     settings |= {key: image.reference for key, image in images.items()} | backup_config.derived(settings, images)
     derive_settings(settings, set(images), secrets_store.optional(project))
-    # DATA_TIER selects the nodes that Prometheus queries through the exporters: compose/prometheus/targets.
-    settings["DATA_TIER"] = "data-ha" if "data-ha" in settings_file.profiles(settings) else "data"
-    settings["REDIS_EXPORTER_USER"] = (
-        redis_users.EXPORTER
-        if settings_file.has_own_data(settings)
-        else external_data.redis_log_in(redis_users.EXPORTER, settings)[0]
-    )
     if signed := inner_tls.renew(project, settings):
         report(f"signed {len(signed)} certificates in {project.shown(private_authority.folder(project))}")
-    settings |= external_data.derived(settings, external_data.files(project, settings)) | inner_tls.derived(settings)
-    settings["SECRETS_BACKEND_CLASS"] = secrets_backend.CLASSES.get(secrets_backend.name(settings), "")
+    derive_links(settings, external_data.files(project, settings))
+    settings |= inner_tls.derived(settings)
     settings["STACK_IMAGES_ORIGIN"] = ",".join(f"{key}={image.origin}" for key, image in images.items())
     origins = sorted({image.origin for image in images.values()})
     report(f"images: {len(images)}, {' and '.join(origins)}")

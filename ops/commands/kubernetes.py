@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +11,16 @@ import typer
 from rich.table import Table
 
 from ops.errors import BAD_INPUT, FAILURE, StackError
-from ops.kubernetes import cluster_checks, cluster_settings, installation, pod_drills, rendering
-from ops.kubernetes.cluster import local_cluster
+from ops.kubernetes import cluster_checks, cluster_settings, drill_results, installation, pod_drills, rendering
+from ops.kubernetes.cluster import local_cluster, node_drills
 from ops.lock import stack_lock
 from ops.project import current_project
 from ops.screen import ask_to_confirm, console, escape, heading, report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ops.kubernetes.pod_drills import PodDrill, PodOutcome
     from ops.project import Project
 
 COLOURS = {"ok": "green", "note": "yellow", "failed": "red"}
@@ -141,32 +145,75 @@ def status(given: Given = None) -> None:
 
 @kubernetes.command()
 def drill(
-    name: Annotated[str | None, typer.Argument(help="The drill to run; none lists them.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="The drills to run; none lists them.")
+    ] = None,
     given: Given = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Run every drill; those of the test cluster only there.")
+    ] = False,
+    repeat: Annotated[int, typer.Option(min=1, max=50, help="Repetitions of each drill.")] = 1,
+    write: Annotated[bool, typer.Option("--write", help="Write the results to ops/kubernetes/RESULTS.md.")] = False,
 ) -> None:
-    """Inject a fault while tasks run, and check that every task succeeds, each once.
+    """Inject faults while tasks run, and check that every task succeeds, each once.
 
-    Example: ./ops/stack kubernetes drill worker-pod
+    Example: ./ops/stack kubernetes drill worker-pod upgrade --repeat 3
     """
-    drills = {**pod_drills.DRILLS, **local_cluster.DRILLS}
-    if name is None:
-        table = Table("drill", "what it does")
-        for each in drills.values():
-            table.add_row(each.name, each.fault)
+    known = {each.name: each for each in ALL_DRILLS}
+    if not names and not every:
+        table = Table(*drill_results.PROMISE_HEADINGS)
+        for each in ALL_DRILLS:
+            table.add_row(*map(escape, drill_results.promise(each)))
         console.print(table)
         return
-    if name not in drills:
-        raise StackError(f"cannot run the drill {name!r}: unknown name", hint=f"use one of: {', '.join(drills)}")
+    if unknown := set(names or []) - known.keys():
+        raise StackError(
+            f"cannot run {', '.join(sorted(unknown))}: there is no such drill", hint=f"use one of: {', '.join(known)}"
+        )
     project = current()
     settings = cluster_settings.read(project, given or [])
-    with stack_lock(project, "kubernetes drill", report), installation.airflow(project, settings, report) as api:
-        of = rendering.cluster_of(project, settings)
-        copy = partial(installation.copy_dags, project, of, report)
-        outcome = pod_drills.run(drills[name], of, api, copy, report)
-    for line in outcome.lines():
-        console.print(escape(line))
-    if not outcome.passed:
+    has_test_cluster = bool(local_cluster.all_nodes())
+    chosen = [known[name] for name in names or []] or [
+        each for each in ALL_DRILLS if each in pod_drills.DRILLS or has_test_cluster
+    ]
+    with stack_lock(project, "kubernetes drill", report):
+        outcomes = run_drills(project, settings, chosen, repeat, write=write)
+    if any(outcome.broken for outcome in outcomes):
         raise typer.Exit(FAILURE)
+
+
+ALL_DRILLS = (*pod_drills.DRILLS, *node_drills.DRILLS)
+
+
+def run_drills(
+    project: Project, settings: dict[str, str], chosen: Sequence[PodDrill], repeat: int, *, write: bool
+) -> list[PodOutcome]:
+    """Run drills one after the other, print what they cost, and return it."""
+    of = rendering.cluster_of(project, settings)
+    copy = partial(installation.copy_dags, project, of, report)
+    connect = partial(installation.airflow, project, settings, report)
+    outcomes: list[PodOutcome] = []
+    try:
+        for each in chosen:
+            for number in range(1, repeat + 1):
+                heading(f"{each.name}, {number} of {repeat}: {each.fault}")
+                outcomes.append(pod_drills.run(each, of, connect, copy, report))
+                report("; ".join(outcomes[-1].broken) or "all promises kept")
+    finally:
+        # The results are printed and kept even if a later drill cannot be run.
+        shared = " that share one machine" if local_cluster.all_nodes() else ""
+        where, date = installation.size(settings) + shared, datetime.now(UTC).date().isoformat()
+        found = drill_results.merged({}, ALL_DRILLS, outcomes, where, date)
+        table = Table(*drill_results.HEADINGS)
+        for each in ALL_DRILLS:
+            if each.name in found:
+                table.add_row(*map(escape, drill_results.row(each, found[each.name])))
+        console.print(table)
+        if write:
+            names = [outcome.drill for outcome in outcomes]
+            complete = [outcome for outcome in outcomes if names.count(outcome.drill) == repeat]
+            drill_results.write(ALL_DRILLS, complete, where, date)
+    return outcomes
 
 
 @kubernetes.command()

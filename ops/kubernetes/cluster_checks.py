@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ops import secrets_store
 from ops.child_process import run_limited
 from ops.errors import StackError
-from ops.kubernetes import chart, kubectl
+from ops.kubernetes import chart, kubectl, remote_parts
 from ops.project import dags_folder
 from ops.settings_file import has_own_data
 from ops.time_limits import COMMAND
@@ -62,6 +63,8 @@ def run(project: Project, settings: Mapping[str, str]) -> list[Check]:
             lambda: storage_check(settings),
             lambda: shared_storage_check(settings),
             lambda: dags_check(project, settings),
+            lambda: logs_check(settings),
+            lambda: log_ins_check(settings),
             lambda: operator_check(settings),
         )
     ]
@@ -155,12 +158,35 @@ def class_check(settings: Mapping[str, str], subject: str, setting: str) -> Chec
 
 def dags_check(project: Project, settings: Mapping[str, str]) -> Check:
     """Check where DAGs come from."""
-    if settings["KUBERNETES_DAGS"] == "git":
-        return Check(
-            "DAGs", "note", "from Git: name the repository in a file for --values", "see ops/kubernetes/README.md"
-        )
+    if remote_parts.has_git(settings):
+        return Check("DAGs", "ok", f"{settings['KUBERNETES_GIT_REPOSITORY']}, {settings['KUBERNETES_GIT_REF']}")
     folder = project.shown(dags_folder(project, settings))
     return Check("DAGs", "ok", f"`install` copies {folder} to a shared volume")
+
+
+def logs_check(settings: Mapping[str, str]) -> Check:
+    """Check where task logs go."""
+    detail = settings["KUBERNETES_LOGS_FOLDER"] if remote_parts.has_s3(settings) else "a shared volume"
+    return Check("task logs", "ok", detail)
+
+
+def log_ins_check(settings: Mapping[str, str]) -> Check:
+    """Check that the Secrets which the operator creates have their keys."""
+    missing = [
+        f"{name}: {key}"
+        for name, keys in remote_parts.secret_keys(settings).items()
+        for key in sorted(set(keys) - secret_data(settings, name))
+    ]
+    if missing:
+        hint = f"create it in the namespace {settings['KUBERNETES_NAMESPACE']}: see ops/kubernetes/README.md"
+        return Check("log-ins of Git and S3", "failed", f"missing: {', '.join(missing)}", hint)
+    return Check("log-ins of Git and S3", "ok", "there" if remote_parts.secret_keys(settings) else "none needed")
+
+
+def secret_data(settings: Mapping[str, str], name: str) -> set[str]:
+    """Return the keys of a Secret; none if it does not exist."""
+    found = kubectl.output(settings, "get", "secret", name, "--ignore-not-found", "--output=json")
+    return set(json.loads(found).get("data", {})) if found.strip() else set()
 
 
 def operator_check(settings: Mapping[str, str]) -> Check:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ops import container_limits, inner_tls, setting_checks, settings_file
+from ops import container_limits, external_data, inner_tls, setting_checks, settings_file
 from ops.errors import StackError
-from ops.observability.derived_settings import derive_settings
+from ops.kubernetes import remote_parts
+from ops.observability.derived_settings import derive_links, derive_settings
 from ops.project import Project
 from ops.services import BACKUP, OPTIONAL
 from ops.setting_checks import Kind, matching
@@ -35,10 +36,11 @@ OWN: Final[dict[str, tuple[str, Kind]]] = {
     "KUBERNETES_SHARED_SIZE": ("20Gi", SIZE),
     "KUBERNETES_POSTGRES_SIZE": ("20Gi", SIZE),
     "KUBERNETES_REDIS_SIZE": ("2Gi", SIZE),
-    "KUBERNETES_DAGS": ("volume", matching("volume|git", "volume or git")),
+    **remote_parts.SETTINGS,
     "KUBERNETES_NODE_TOLERATION_SECONDS": ("30", setting_checks.integer(0, 3600, "a number of seconds, 0 to 3600")),
     "KUBERNETES_MONITORING_NAMESPACE": ("monitoring", NAME),
     "KUBERNETES_KEDA_NAMESPACE": ("keda", NAME),
+    "KUBERNETES_CLUSTER_DOMAIN": ("cluster.local", matching(r"[a-z0-9.-]+", "a domain", is_required=True)),
     "AIRFLOW_IMAGE": ("", IMAGE),
 }
 """The default and the accepted values of each setting that only Kubernetes has, in the order of README.md."""
@@ -94,6 +96,7 @@ def check(project: Project, settings: Mapping[str, str], preset: Collection[str]
         for key, (_, kind) in OWN.items()
         if not (kind.accepts(settings[key]) if settings[key] else not kind.is_required)
     ]
+    problems += remote_parts.problems(settings)
     if problems:
         raise settings_file.refusal(settings, shown, {}, problems)
     profiles = settings_file.profiles(settings)
@@ -118,15 +121,14 @@ def check(project: Project, settings: Mapping[str, str], preset: Collection[str]
         )
 
 
-def derived(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings with those that follow from the profiles."""
+def derived(project: Project, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings with those that follow from the profiles and the certificates."""
     complete = dict(settings)
     # Grafana, Jaeger and the Slack stub are not installed: the cluster's own have the dashboards and the messages.
     derive_settings(complete, images=(), secrets=("slack_webhook_url",))
+    derive_links(complete, external_data.files(project, complete))
     for published in OPTIONAL:
         complete.pop(published.image, None)
-    # Through the gateway a task may send findings and nothing else. Kubernetes has no gateway.
-    complete["ALERTMANAGERS"] = ""
     return complete
 
 

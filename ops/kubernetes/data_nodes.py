@@ -144,13 +144,13 @@ def secrets_with_token(of: Service) -> Manifest:
 def rights(cluster: Cluster) -> list[Manifest]:
     """Return the account of Patroni: its lock is in ConfigMaps, and the role of each node a label of its pod.
 
-    https://patroni.readthedocs.io/en/latest/kubernetes.html
+    https://patroni.readthedocs.io/en/latest/kubernetes.html; `delete` is for `patronictl remove` only.
     """
     rules = [
         {
             "apiGroups": [""],
             "resources": ["configmaps"],
-            "verbs": ["create", "get", "list", "patch", "update", "watch", "delete"],
+            "verbs": ["create", "get", "list", "patch", "update", "watch"],
         },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "update", "watch"]},
     ]

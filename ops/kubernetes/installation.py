@@ -11,14 +11,16 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from airflow_ha.sizes import GIB
 from ops import secrets_store, settings_file
 from ops.clients.airflow import connect
 from ops.errors import FAILURE, StackError
-from ops.kubernetes import chart, cluster_checks, kubectl, rendering, translation, values
+from ops.kubernetes import chart, cluster_checks, kubectl, remote_parts, rendering, translation, values
 from ops.kubernetes.data_nodes import components_of
 from ops.kubernetes.translation import API_PORT, EXECUTION_API
 from ops.pipeline import run_pipeline
 from ops.project import dags_folder
+from ops.services import GATEWAY
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def install(
         write(folder, rendering.texts(project, cluster))
         apply_data(project, cluster, folder, report)
         kubectl.apply_folder(settings, folder / rendering.CORE)
-        if settings["KUBERNETES_DAGS"] == "volume":
+        if not remote_parts.has_git(settings):
             copy_dags(project, cluster, report)
         with kept_log(settings, project.state / MIGRATION_LOG):
             kubectl.run_helm(
@@ -107,7 +109,7 @@ def wait_for_components(cluster: Cluster, report: Callable[[str], None]) -> None
     """Wait until every Deployment is ready, in the order of an upgrade."""
     settings, release = cluster.settings, cluster.release
     own = [name for name in deployments(settings) if not name.startswith(f"{release}-")]
-    for name in (EXECUTION_API, *(f"{release}-{component}" for component in CHART_ORDER), *own):
+    for name in (GATEWAY, EXECUTION_API, *(f"{release}-{component}" for component in CHART_ORDER), *own):
         kubectl.wait_for_rollout(settings, f"deployment/{name}", ROLLOUT_SECONDS, report)
     report("every component is ready")
 
@@ -205,7 +207,7 @@ def copy_pod(cluster: Cluster) -> Manifest:
                     "volumeMounts": [{"name": translation.claim(translation.DAGS), "mountPath": "/dags"}],
                 }
             ],
-            "volumes": translation.claim_volumes([{"name": translation.claim(translation.DAGS)}]),
+            "volumes": translation.shared_volumes([{"name": translation.claim(translation.DAGS)}], cluster.settings),
         },
     }
 
@@ -253,8 +255,8 @@ def kept_log(settings: Mapping[str, str], path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def airflow(project: Project, settings: Mapping[str, str], report: Callable[[str], None]) -> Iterator[AirflowClient]:
-    """Yield a client of Airflow's REST API, through a forwarded port."""
-    with kubectl.forwarded(settings, f"service/{settings['KUBERNETES_RELEASE']}-api-server", API_PORT) as port:
+    """Yield a client of Airflow's REST API, through a forwarded port of the gateway."""
+    with kubectl.forwarded(settings, f"service/{GATEWAY}", API_PORT) as port:
         yield connect(project, {**settings, "AIRFLOW_PORT": str(port), "BIND_ADDRESS": "127.0.0.1"}, report)
 
 
@@ -327,6 +329,14 @@ def pod_line(pod: Manifest) -> str:
     restarts = sum(each["restartCount"] for each in containers)
     node = pod["spec"].get("nodeName", "no node")
     return f"{pod['metadata']['name']}  {node}  {state}" + (f", {restarts} restarts" if restarts else "")
+
+
+def size(settings: Mapping[str, str]) -> str:
+    """Return the size of the cluster, such as `2 nodes of 2 cores and 24 GiB`."""
+    nodes = kubectl.read(settings, "nodes")["items"]
+    capacity = nodes[0]["status"]["capacity"]
+    memory = int(capacity["memory"].removesuffix("Ki")) * 1024 / GIB
+    return f"{len(nodes)} nodes of {capacity['cpu']} cores and {memory:.0f} GiB"
 
 
 # ---- removal

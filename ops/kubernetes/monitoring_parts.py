@@ -1,7 +1,7 @@
 """Objects of the Prometheus Operator, from alerting/, compose/prometheus and ops/dashboards.
 
 They suit a Prometheus that sees this namespace only, or one with `enforcedNamespaceLabel: namespace`: the rules name no
-namespace. kube-state-metrics and the kubelet's cAdvisor replace the gateway and our cAdvisor as sources.
+namespace. The kubelet's metrics and kube-state-metrics replace our cAdvisor as sources.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import yaml
 from ops import worker_bounds
 from ops.kubernetes import manifests
 from ops.kubernetes.telemetry_parts import COLLECTOR, POSTGRES_EXPORTER, REDIS_EXPORTER, STATSD
-from ops.kubernetes.translation import PREFIX, secret_name
-from ops.observability import alertmanager_config, expected_replicas, generated_config
-from ops.observability.metric_contract import DASHBOARDS, EXPORTED, queried_metrics, rule_files
-from ops.services import POSTGRES_NODES, REDIS_NODES, replicas_variable
+from ops.kubernetes.translation import PREFIX, network_labels, secret_name
+from ops.observability import alertmanager_config, container_names, expected_replicas, generated_config
+from ops.observability.metric_contract import DASHBOARDS, rule_files
+from ops.services import ALERTMANAGERS, GATEWAY, POSTGRES_NODES, REDIS_NODES, replicas_variable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,34 +26,69 @@ if TYPE_CHECKING:
     from ops.kubernetes.translation import Cluster, Manifest
 
 OPERATOR: Final = "monitoring.coreos.com/v1"
-API_READY: Final = "airflow_ha_api_ready"
-PODS: Final = 'pod=~"(.+-)?(api-server|execution-api)-[^-]+-[^-]+"'
-POD_AS_INSTANCE: Final = 'label_replace({0}{{container!=""}}, "airflow_instance", "$1", "pod", "(.+)")'
+ALERTMANAGER: Final = "alertmanager"
+POD_AS_INSTANCE: Final = 'label_replace({0}, "airflow_instance", "$1", "pod", "(.+)")'
+OOM_KILLS: Final = POD_AS_INSTANCE.format(
+    # A killed container takes its own count with it.
+    'increase(container_oom_events_total{container!=""}[15m]) > 0 or on (pod, container)'
+    " increase(kube_pod_container_status_restarts_total[15m]) and on (pod, container)"
+    ' kube_pod_container_status_last_terminated_reason{reason="OOMKilled"} == 1'
+)
 REPLACED: Final[Mapping[str, str]] = {
-    'haproxy_server_status{state="UP", proxy=~"api-server|execution-api"}': API_READY,
-    'up{job="gateway"}': 'up{job="kube-state-metrics"}',
     **{
-        metric: POD_AS_INSTANCE.format(metric)
+        metric: POD_AS_INSTANCE.format(f'{metric}{{container!=""}}')
         for metric in ("container_memory_working_set_bytes", "container_spec_memory_limit_bytes")
     },
-}
-"""Parts of rules that name a source which only Docker has, and their replacement."""
-READY_RULE: Final[Manifest] = {
-    "record": API_READY,
-    "expr": (
-        f'label_replace(kube_pod_status_ready{{condition="true", {PODS}}}, "proxy", "$2", "pod",'
-        ' "(.+-)?(api-server|execution-api)-[^-]+-[^-]+")'
+    "increase(airflow_ha_container_oom_kills[15m])": OOM_KILLS,
+    # On Docker one disk has all volumes.
+    "max(airflow_ha_disk_used_ratio)": (
+        "max(airflow_ha_disk_used_ratio or kubelet_volume_stats_used_bytes / kubelet_volume_stats_capacity_bytes)"
+    ),
+    # The cluster's own Prometheus has another job.
+    'process_start_time_seconds{job="prometheus"}': (
+        "process_start_time_seconds and on (instance) prometheus_build_info"
     ),
 }
-"""1 for each API server that is ready, by kube-state-metrics; what the gateway's state of servers is on Docker."""
-GATEWAY_ALERT: Final = "GatewayDown"
+"""Parts of rules that name a source which only Docker has, and their replacement."""
+CONTAINERS_RULE: Final[Manifest] = {
+    "record": container_names.RECORDED,
+    "expr": (
+        "max by (airflow_instance, service) (label_replace("
+        + POD_AS_INSTANCE.format('kube_pod_container_info{container!~"git-sync.*"}')
+        + ', "service", "$1", "container", "(.+)"))'
+    ),
+}
+"""The component of each pod, as ops/observability/container_names.py has it for containers on Docker."""
+CLUSTER_METRICS: Final = {
+    "container_memory_working_set_bytes",
+    "container_spec_memory_limit_bytes",
+    "container_oom_events_total",
+    "kubelet_volume_stats_used_bytes",
+    "kubelet_volume_stats_capacity_bytes",
+    "kube_pod_container_info",
+    "kube_pod_container_status_restarts_total",
+    "kube_pod_container_status_last_terminated_reason",
+    "prometheus_build_info",
+}
+"""What the rules query of the cluster itself: its kubelets, kube-state-metrics and Prometheus."""
+WITHOUT_SOURCE: Final[Mapping[str, str]] = {
+    "airflow_ha_container_oom_kills": "the kubelet counts the kills (OOM_KILLS)",
+    **dict.fromkeys(
+        (
+            *("BackupOverdue", "BackupFails", "BackupArchiveLags", "BackupRepositoryDown", "BackupFilesFail"),
+            *("BackupDamaged", "BackupVerificationFailed", "BackupUnverified"),
+        ),
+        "the profile backup runs on Docker only",
+    ),
+}
+"""The alerts and recorded metrics that are not installed, and why."""
 
 
 # ---- rules
 
 
 def prometheus_rules(cluster: Cluster, root: Path) -> list[Manifest]:
-    """Return one PrometheusRule for each file of rules, without those about the gateway."""
+    """Return one PrometheusRule for each file of rules, without the alerts that have no source here."""
     objects = [
         rule_object(cluster, path.stem, kept_groups(yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]))
         for path in rule_files(root)
@@ -62,8 +97,8 @@ def prometheus_rules(cluster: Cluster, root: Path) -> list[Manifest]:
     # KEDA changes the number of workers, and no rule with it: fewer than the floor are missing.
     fewest = {replicas_variable(worker_bounds.SERVICE): str(limits.floor)} if limits else {}
     expected = yaml.safe_load(expected_replicas.rules({**cluster.settings, **fewest}))["groups"]
-    ready = {"name": "airflow-kubernetes", "interval": "5s", "rules": [READY_RULE]}
-    return [*objects, rule_object(cluster, "kubernetes", [*expected, ready])]
+    containers = {"name": "airflow-containers", "interval": "15s", "rules": [CONTAINERS_RULE]}
+    return [*objects, rule_object(cluster, "kubernetes", [*expected, containers])]
 
 
 def rule_object(cluster: Cluster, name: str, groups: Sequence[Manifest]) -> Manifest:
@@ -93,10 +128,8 @@ def adapted(rule: Manifest) -> Manifest:
 
 
 def applies(rule: Manifest) -> bool:
-    """Return whether a rule still has sources: none of the gateway's metrics, nor those recorded from them."""
-    gateway = EXPORTED["gateway"].metrics | {"airflow_api_responses"}
-    queried = queried_metrics(str(adapted(rule)["expr"])).names
-    return rule.get("alert") != GATEWAY_ALERT and queried.isdisjoint(gateway)
+    """Return whether a rule has sources here."""
+    return (rule.get("alert") or rule["record"]) not in WITHOUT_SOURCE
 
 
 # ---- scrapes
@@ -117,13 +150,15 @@ def monitors(cluster: Cluster, root: Path) -> list[Manifest]:
                 ("otel-collector-metrics", "own-metrics", jobs),
             ],
         ),
+        service_monitor(cluster, GATEWAY, [("gateway", "metrics", jobs)]),
+        service_monitor(cluster, ALERTMANAGER, [("alertmanager", "http", jobs)]),
     ]
-    if "data" in cluster.profiles:
+    if "data-ha" not in cluster.profiles:
         found += [
             service_monitor(cluster, POSTGRES_EXPORTER, [("postgres", "metrics", jobs)]),
             service_monitor(cluster, REDIS_EXPORTER, [("redis", "metrics", jobs)]),
         ]
-    if "data-ha" in cluster.profiles:
+    else:
         found += [
             node_probe(cluster, jobs["postgres"], f"{POSTGRES_EXPORTER}:9187", "/probe", postgres_targets()),
             node_probe(cluster, jobs["redis"], f"{REDIS_EXPORTER}:9121", "/scrape", redis_targets()),
@@ -159,11 +194,21 @@ def endpoint(job: Mapping[str, Any], port: str) -> Manifest:
         **times,
         "honorLabels": bool(job.get("honor_labels", False)),
         "relabelings": [{"targetLabel": "job", "replacement": job["job_name"]}],
+        **log_in(job),
         **({"metricRelabelings": relabelings} if relabelings else {}),
     }
 
 
 TIMES: Final = {"interval": "scrape_interval", "scrapeTimeout": "scrape_timeout"}
+
+
+def log_in(job: Mapping[str, Any]) -> Manifest:
+    """Return how Prometheus logs in to the targets of a job, if it has to."""
+    if "basic_auth" not in job:
+        return {}
+    keys = {"username": "username", "password": "observability_password"}
+    secret = secret_name("prometheus")
+    return {"basicAuth": {name: {"name": secret, "key": key} for name, key in keys.items()}}
 
 
 def operator_form(relabeling: Mapping[str, Any]) -> Manifest:
@@ -183,22 +228,12 @@ def redis_targets() -> list[str]:
 
 def node_probe(cluster: Cluster, job: Mapping[str, Any], exporter: str, path: str, targets: Sequence[str]) -> Manifest:
     """Return a Probe: the exporter connects to each node that Prometheus names."""
-    login = {}
-    if "basic_auth" in job:
-        secret = secret_name("prometheus")
-        login = {
-            "module": "monitoring",
-            "basicAuth": {
-                "username": {"name": secret, "key": "username"},
-                "password": {"name": secret, "key": "observability_password"},
-            },
-        }
     spec = {
         "jobName": job["job_name"],
         "prober": {"url": exporter, "path": path},
         **{name: job[key] for name, key in TIMES.items() if key in job},
         "targets": {"staticConfig": {"static": list(targets)}},
-        **login,
+        **({"module": "monitoring", **log_in(job)} if "basic_auth" in job else {}),
     }
     return manifests.manifest(OPERATOR, "Probe", f"{PREFIX}-{job['job_name']}", cluster, spec=spec)
 
@@ -224,7 +259,7 @@ OPERATOR_SECRETS: Final = f"/etc/alertmanager/secrets/{secret_name('alertmanager
 
 
 def alertmanager(cluster: Cluster, root: Path, secrets: Collection[str]) -> list[Manifest]:
-    """Return two Alertmanagers, and their routes and templates.
+    """Return two Alertmanagers, their routes and templates, and a Service for each, named as on Docker.
 
     Args:
         cluster: The cluster.
@@ -248,14 +283,30 @@ def alertmanager(cluster: Cluster, root: Path, secrets: Collection[str]) -> list
             **texts,
         },
     )
+    networks = network_labels(cluster.service(ALERTMANAGERS[0]))
     spec = {
-        "replicas": 2,
+        "replicas": len(ALERTMANAGERS),
         "configSecret": name,
         "secrets": [secret_name("alertmanager")],
-        "podMetadata": {"labels": {"component": "alertmanager"}},
+        "podMetadata": {"labels": {"component": ALERTMANAGER, **networks}},
         "automountServiceAccountToken": False,
     }
-    return [config, manifests.manifest(OPERATOR, "Alertmanager", PREFIX, cluster, spec=spec)]
+    services = [
+        manifests.manifest(
+            "v1",
+            "Service",
+            service,
+            cluster,
+            metadata={"labels": {"component": ALERTMANAGER}},
+            spec={
+                "clusterIP": "None",
+                "selector": {"statefulset.kubernetes.io/pod-name": f"alertmanager-{PREFIX}-{number}"},
+                "ports": [{"name": "http", "port": 9093}],
+            },
+        )
+        for number, service in enumerate(ALERTMANAGERS)
+    ]
+    return [config, manifests.manifest(OPERATOR, "Alertmanager", PREFIX, cluster, spec=spec), *services]
 
 
 SLACK: Final = "slack_webhook_url"

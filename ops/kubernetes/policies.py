@@ -2,7 +2,7 @@
 
 Everything is denied but this: two pods reach each other on the ports that a server offers to a network that both are
 on, as on Docker. A pod's labels name its networks. `execution` and `notifications` have a route outside, and every pod
-asks the DNS. Without the gateway, pods on `execution` reach the two APIs themselves.
+asks the DNS. What Docker has no network for, such as DAGs from Git, is a network of its own here.
 
 The container network has to enforce policies; one that does not ignores these.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ops import worker_bounds
-from ops.kubernetes import manifests
+from ops.kubernetes import manifests, remote_parts, telemetry_parts
+from ops.kubernetes.airflow_parts import GATEWAY_METRICS_PORT, TASKS_PORT
 from ops.kubernetes.data_nodes import components_of
-from ops.kubernetes.translation import API_PORT, EXECUTION_API, NETWORK_LABEL
-from ops.services import DATA_PROFILES
+from ops.kubernetes.monitoring_parts import ALERTMANAGER
+from ops.kubernetes.translation import API_PORT, API_SERVER, EXECUTION_API, NETWORK_LABEL
+from ops.services import DATA_PROFILES, GATEWAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from ops.kubernetes.translation import Cluster, Manifest
 
 OFFERED: Final[Mapping[str, Mapping[str, tuple[int | str, ...]]]] = {
-    EXECUTION_API: {"execution": (API_PORT,)},
-    "api-server": {"execution": (API_PORT,)},
+    GATEWAY: {"execution": (API_PORT, TASKS_PORT), "monitoring": (GATEWAY_METRICS_PORT,)},
+    EXECUTION_API: {"frontend": (API_PORT,)},
+    API_SERVER: {"frontend": (API_PORT,)},
     "statsd-exporter": {"telemetry": (9125, "9125/UDP"), "monitoring": (9102,)},
     "otel-collector": {"telemetry": (4317, 4318), "monitoring": ("8125/UDP", 8888, 8889, 8890)},
     "postgres-exporter": {"monitoring": (9187,)},
@@ -33,15 +36,17 @@ OFFERED: Final[Mapping[str, Mapping[str, tuple[int | str, ...]]]] = {
     "patroni": {"database": (5432,)},
     "redis": {"broker": (6379,)},
     "sentinel": {"broker": (26379,)},
+    ALERTMANAGER: {"monitoring": (9093,)},
 }
 """The ports of each component, by the network whose pods reach them."""
-PEERS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
+PEERS: Final[Mapping[str, tuple[tuple[str, int | str], ...]]] = {
     "patroni": (("patroni", 5432), ("patroni", 8008)),
     "redis": (("redis", 6379), ("sentinel", 26379)),
     "sentinel": (("sentinel", 26379), ("redis", 6379)),
+    ALERTMANAGER: ((ALERTMANAGER, 9094), (ALERTMANAGER, "9094/UDP")),
 }
-"""The components and ports that a component of the data tier reaches besides."""
-PUBLISHED: Final = ("api-server",)
+"""The components and ports that a component reaches besides: one of several that run here as one."""
+PUBLISHED: Final = (GATEWAY,)
 """The components that an Ingress publishes: anybody reaches them, and they ask for a log-in."""
 OUTSIDE: Final = ("execution", "notifications")
 """The networks with a route outside."""
@@ -63,10 +68,11 @@ def policies(cluster: Cluster) -> list[Manifest]:
         deny_all(cluster),
         *(incoming(cluster, component, networks) for component, networks in offered.items()),
         *(each for network in sorted(NETWORKS) if (each := outgoing(cluster, network, offered))["spec"]["egress"]),
+        *(outside(cluster, network, port) for network, port in remote_parts.ports(cluster.settings).items()),
         *(
             policy(cluster, f"{component}-peers", component_is(component), peer_rules(component))
             for component in PEERS
-            if component in running and "data-ha" in cluster.profiles
+            if component in running and (component == ALERTMANAGER or "data-ha" in cluster.profiles)
         ),
     ]
 
@@ -74,10 +80,8 @@ def policies(cluster: Cluster) -> list[Manifest]:
 def components(cluster: Cluster) -> set[str]:
     """Return the components that run."""
     on = cluster.profiles
-    telemetry = {"statsd-exporter", "otel-collector"} if "observability" in on else set()
-    data = set(components_of(on))
-    exporters = {"postgres-exporter", "redis-exporter"} if telemetry and data else set()
-    return {EXECUTION_API, "api-server"} | telemetry | data | exporters
+    telemetry = {*telemetry_parts.PORTS, ALERTMANAGER} if "observability" in on else set()
+    return {GATEWAY, EXECUTION_API, API_SERVER, *telemetry, *components_of(on)}
 
 
 def deny_all(cluster: Cluster) -> Manifest:
@@ -126,6 +130,12 @@ def from_keda(cluster: Cluster) -> list[Manifest]:
         for profile, component in POSTGRES.items()
         if profile in cluster.profiles
     ]
+
+
+def outside(cluster: Cluster, network: str, port: int) -> Manifest:
+    """Return the policy of pods that reach one port anywhere, also in this cluster."""
+    anywhere = [{"ipBlock": {"cidr": EVERYWHERE, "except": [METADATA_SERVICE]}}, {"namespaceSelector": {}}]
+    return policy(cluster, f"on-{network}", on_network(network), {"egress": [{"to": anywhere, "ports": ports(port)}]})
 
 
 def peer_rules(component: str) -> Manifest:

@@ -26,6 +26,7 @@ from ops.kubernetes import (
 from ops.kubernetes.chart import VERSION
 from ops.kubernetes.translation import Cluster
 from ops.project import ADMIN
+from ops.services import GATEWAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,16 +48,17 @@ def readers(cluster: Cluster) -> set[str]:
     has_data, has_metrics = bool(data_nodes.components_of(cluster.profiles)), "observability" in cluster.profiles
     return {
         "airflow",
+        GATEWAY,
         *secrets_store.ROLLED,
         *(DATA_READERS if has_data else ()),
         *(MONITORING_READERS if has_metrics else ()),
-        *(EXPORTERS if has_data and has_metrics else ()),
+        *(EXPORTERS if has_metrics else ()),
     }
 
 
 def cluster_of(project: Project, settings: Mapping[str, str]) -> Cluster:
     """Return the cluster with these settings."""
-    complete = cluster_settings.derived(settings)
+    complete = cluster_settings.derived(project, settings)
     complete |= worker_slots.raised_parallelism(compose_model.read(project.compose_directory, complete), complete)
     return Cluster(project.compose_directory, compose_model.read(project.compose_directory, complete), complete)
 
@@ -72,6 +74,7 @@ def base(project: Project, cluster: Cluster) -> dict[str, dict[str, list[Manifes
     core = {
         "namespace": [manifests.manifest("v1", "Namespace", cluster.settings["KUBERNETES_NAMESPACE"], cluster)],
         "shared-volumes": airflow_parts.shared_claims(cluster),
+        "gateway": airflow_parts.gateway(cluster),
         "execution-api": airflow_parts.execution_api(cluster),
         "maintenance": airflow_parts.maintenance(cluster),
         "network-policies": [*policies.policies(cluster), *policies.from_keda(cluster)],

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from ops.kubernetes import manifests, translation
 from ops.kubernetes.airflow_parts import RECREATE
-from ops.kubernetes.data_nodes import components_of
 from ops.kubernetes.manifests import Pod, http_probe
 
 if TYPE_CHECKING:
@@ -38,11 +37,8 @@ PROBES: Final = {
 
 
 def telemetry(cluster: Cluster) -> list[Manifest]:
-    """Return the receivers of metrics and traces, and the exporters of the data tier that runs here."""
-    names = [STATSD, COLLECTOR]
-    if components_of(cluster.profiles):
-        names += [POSTGRES_EXPORTER, REDIS_EXPORTER]
-    return [part for name in names for part in receiver(cluster.service(name))]
+    """Return the receivers of metrics and traces, and the exporters of the data tier, also of an external one."""
+    return [part for name in PORTS for part in receiver(cluster.service(name))]
 
 
 def receiver(of: Service) -> list[Manifest]:

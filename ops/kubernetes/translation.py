@@ -3,7 +3,7 @@
 What Kubernetes does in another way than Docker, and why:
 
 - Secrets are at SECRETS_FOLDER, since Kubernetes mounts tokens of its own below /run/secrets.
-- There is no gateway: a Service balances between the instances, and an Ingress publishes them.
+- An Ingress, or a Service of your own, publishes the gateway: it has no port of a node.
 - A pod has one address. Network policies, by labels named after compose's networks, replace the networks.
 - The kubelet limits processes for all pods alike (`podPidsLimit`); `pids` is dropped.
 - CPU weights become requests with the same ratios.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.sizes import MIB
 from ops.container_limits import size
+from ops.kubernetes import remote_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ PREFIX: Final = "airflow-ha"
 """The first word of the names of what is not the chart's."""
 NETWORK_LABEL: Final = "network.airflow-ha"
 """The prefix of a pod's labels that name compose's networks."""
-EXECUTION_API: Final = "execution-api"
+API_SERVER, EXECUTION_API = "api-server", "execution-api"
 API_PORT: Final = 8080
 GUARD: Final = "/usr/local/bin/restart-when-unhealthy.sh"
 DEFAULT_CPU_WEIGHT: Final = 1024
@@ -143,11 +144,7 @@ def duration(text: str) -> int:
 def environment(of: Service) -> dict[str, str]:
     """Return the environment of a service, with the addresses and paths of Kubernetes."""
     values = {key: in_cluster(of, str(value)) for key, value in of.service["environment"].items()}
-    if "AIRFLOW__CORE__EXECUTION_API_SERVER_URL" in values:
-        values["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"http://{EXECUTION_API}:{API_PORT}/execution/"
-        values["AIRFLOW_HA_SECRETS_FOLDER"] = SECRETS_FOLDER
-        values["AIRFLOW_HA_REST_API"] = f"{of.cluster.release}-api-server:{API_PORT}"
-    return values
+    return values | ({"AIRFLOW_HA_SECRETS_FOLDER": SECRETS_FOLDER} if of.is_airflow else {})
 
 
 def in_cluster(of: Service, text: str) -> str:
@@ -227,7 +224,7 @@ def shared_mounts(of: Service) -> list[Manifest]:
 
     With DAGs from Git the chart mounts them, and plugins are in the image.
     """
-    from_git = of.settings["KUBERNETES_DAGS"] == "git"
+    from_git = remote_parts.has_git(of.settings)
     mounts = []
     for mounted in of.service.get("volumes") or []:
         target, read_only = (mounted[:-3], True) if mounted.endswith(":ro") else (mounted, False)
@@ -246,10 +243,16 @@ def claim(volume: str) -> str:
     return f"{PREFIX}-{volume}"
 
 
-def claim_volumes(mounts: Iterable[Manifest]) -> list[Manifest]:
-    """Return the shared volumes that mounts need."""
+def shared_volumes(mounts: Iterable[Manifest], settings: Mapping[str, str]) -> list[Manifest]:
+    """Return the shared volumes that mounts need. With logs in S3 each pod has a folder of its own until the upload."""
+    own = {"emptyDir": {"sizeLimit": settings["KUBERNETES_SHARED_SIZE"]}}
     return [
-        {"name": name, "persistentVolumeClaim": {"claimName": name}}
+        {"name": name}
+        | (
+            own
+            if name == claim(LOGS) and remote_parts.has_s3(settings)
+            else {"persistentVolumeClaim": {"claimName": name}}
+        )
         for name in dict.fromkeys(mount["name"] for mount in mounts)
     ]
 
@@ -311,7 +314,9 @@ def liveness(of: Service) -> Manifest:
 
 def network_labels(of: Service) -> dict[str, str]:
     """Return the labels by which network policies select a pod."""
-    return {f"{NETWORK_LABEL}/{network}": "true" for network in of.networks}
+    return {
+        f"{NETWORK_LABEL}/{network}": "true" for network in [*of.networks, *remote_parts.networks(of.name, of.settings)]
+    }
 
 
 def spread(labels: Mapping[str, str], *, hard: bool = False) -> list[Manifest]:

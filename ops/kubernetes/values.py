@@ -17,7 +17,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from ops.images.versions import repository_and_tag
-from ops.kubernetes import keda, translation
+from ops.kubernetes import keda, remote_parts, translation
 from ops.kubernetes.translation import PREFIX, TASK_LOGS, as_list
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def values(cluster: Cluster, airflow_version: str) -> Manifest:
         **switched_off(),
         "tolerations": translation.tolerations(settings),
         "env": as_list(common),
-        "dags": {"gitSync": {"enabled": True}} if settings["KUBERNETES_DAGS"] == "git" else {},
+        "dags": {"gitSync": remote_parts.git_sync(settings)} if remote_parts.has_git(settings) else {},
         **components_by_key(components, cluster),
     }
 
@@ -91,6 +91,7 @@ def values(cluster: Cluster, airflow_version: str) -> Manifest:
 def component_environment(of: Service) -> dict[str, str]:
     """Return the environment of a component of the chart."""
     values = translation.environment(of) | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": TASK_LOGS}
+    values |= remote_parts.log_environment(of.name, of.settings)
     # The chart mounts an airflow.cfg in Airflow's home; the environment overrides it.
     return {key: value for key, value in values.items() if key != "AIRFLOW_CONFIG"}
 
@@ -169,9 +170,15 @@ def component(of: Service, env: Mapping[str, str]) -> Manifest:
         "extraVolumes": [
             translation.secrets_volume(of),
             translation.scratch_volume(of),
-            *translation.claim_volumes(mounts),
+            *translation.shared_volumes(mounts, of.settings),
+            *remote_parts.log_volumes(of.name, of.settings),
         ],
-        "extraVolumeMounts": [translation.secrets_mount(of), dict(translation.SCRATCH_MOUNT), *mounts],
+        "extraVolumeMounts": [
+            translation.secrets_mount(of),
+            dict(translation.SCRATCH_MOUNT),
+            *mounts,
+            *remote_parts.log_mounts(of.name, of.settings),
+        ],
     }
 
 
@@ -255,6 +262,8 @@ def components_by_key(components: Mapping[str, Manifest], cluster: Cluster) -> M
                 **replicated("worker"),
                 **watched("worker"),
                 **stopped("worker"),
+                # By default all old workers stop at once, before a new one is ready.
+                "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "livenessProbe": {"enabled": True, **translation.liveness(of("worker"))},
                 "persistence": {"enabled": False},
                 # A worker has no log-in to the metadata database, and so no migration to wait for.

@@ -13,7 +13,6 @@ read it.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -38,7 +37,7 @@ READABLE = (
 )
 """FAB's names of the resources that the monitoring account may read; it has no other permission."""
 
-REST_API = os.environ.get("AIRFLOW_HA_REST_API") or "gateway:8080"
+REST_API = ("gateway", 8080)
 """Host and port of the REST API for tasks."""
 
 POOLS = {"ml_training": (2, "Limits parallel trainings, which use most of a worker's CPU and memory.")}
@@ -158,7 +157,7 @@ def create_connection(password: str) -> None:
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
 
-    host, _, port = REST_API.rpartition(":")
+    host, port = REST_API
     with create_session() as session:
         connection = session.scalar(select(Connection).where(Connection.conn_id == CONNECTION))
         if connection is None:
@@ -167,7 +166,7 @@ def create_connection(password: str) -> None:
                 conn_id=CONNECTION,
                 conn_type="http",
                 host=host,
-                port=int(port),
+                port=port,
                 login=MONITORING,
                 description=description,
             )

@@ -1,4 +1,4 @@
-"""`kubernetes cluster up` and `down`: the test cluster as a whole, and the drills that only it allows."""
+"""`kubernetes cluster up` and `down`: the test cluster as a whole."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops import settings_file
 from ops.errors import StackError
-from ops.kubernetes import kubectl
+from ops.kubernetes import kubectl, remote_parts
 from ops.kubernetes.cluster import certificates, control_plane, image_store, networks, nodes, processes, programs
 from ops.kubernetes.cluster.networks import Node
-from ops.kubernetes.data_nodes import COMPONENTS
-from ops.kubernetes.pod_drills import PodDrill
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -140,6 +138,8 @@ def suitable(images: Mapping[str, str]) -> dict[str, str]:
         "KUBERNETES_PULL_POLICY": "Never",
         "KUBERNETES_STORAGE_CLASS": LOCAL,
         "KUBERNETES_SHARED_STORAGE_CLASS": SHARED,
+        "KUBERNETES_DAGS": remote_parts.VOLUME,
+        "KUBERNETES_LOGS": remote_parts.VOLUME,
         "KUBERNETES_NODE_TOLERATION_SECONDS": "10",
         "WORKER_MEMORY": "2048m",
         "WORKER_CONCURRENCY": "4",
@@ -219,41 +219,3 @@ def down(report: Callable[[str], None]) -> None:
         shutil.rmtree(programs.folder() / name, ignore_errors=True)
     shutil.rmtree(processes.RUN, ignore_errors=True)
     report("the test cluster is removed")
-
-
-# ---- drills
-
-
-def power_off_a_node(settings: Mapping[str, str], report: Callable[[str], None]) -> list[str]:
-    """Power off the node with the most pods of Airflow among those without a single Postgres or Redis."""
-    pods = kubectl.labelled(settings, ["pods"], f"release={settings['KUBERNETES_RELEASE']}")
-    single = COMPONENTS["data"] if "data" in settings["COMPOSE_PROFILES"].split(",") else ()
-    by_node: dict[str, list[str]] = {}
-    for pod in pods:
-        by_node.setdefault(pod["spec"].get("nodeName", ""), []).append(pod["metadata"]["name"])
-    kept = {pod["spec"].get("nodeName") for pod in pods if pod["metadata"]["labels"]["component"] in single}
-    target = max(
-        (name for name in by_node if name and name not in kept), key=lambda name: len(by_node[name]), default=""
-    )
-    if not target:
-        raise StackError("cannot power off a node: each has the single Postgres or Redis", hint="use data-ha")
-    nodes.power_off(Node(int(target.rpartition("-")[2])))
-    report(f"powered off {target} with {len(by_node[target])} pods")
-    return by_node[target]
-
-
-def power_on_nodes(settings: Mapping[str, str], report: Callable[[str], None]) -> None:
-    """Power on the nodes that are off, and wait until all are ready."""
-    for node in all_nodes():
-        if not processes.is_running(node.name):
-            nodes.power_on(node, pki())
-    number = len(all_nodes())
-    wait(lambda: ready_nodes(settings) == number, READY_SECONDS, f"{number} nodes are ready", report)
-
-
-DRILLS: Final = {
-    drill.name: drill
-    for drill in (
-        PodDrill("node-power-off", "a node of the test cluster loses its power", power_off_a_node, power_on_nodes),
-    )
-}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ops.kubernetes import chart, cluster_settings, rendering
-from ops.kubernetes.schema_check import IMAGE
+from ops.kubernetes.schema_check import MINIMUM
 from ops.project import ROOT, Project
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PROJECT = Project(ROOT, ROOT / "compose/nowhere")
 @functools.cache
 def cluster_with(*given: str) -> Cluster:
     """Return a cluster with these settings."""
-    return rendering.cluster_of(PROJECT, cluster_settings.read(PROJECT, [IMAGE, *given]))
+    return rendering.cluster_of(PROJECT, cluster_settings.read(PROJECT, [*MINIMUM, *given]))
 
 
 @functools.cache

@@ -9,12 +9,9 @@ from ops.kubernetes.schema_check import VARIANTS
 from ops.kubernetes.values import COMPONENTS
 from tests.unit.kubernetes.rendered import chart_manifests, cluster_with, pod_of
 
-DIFFERENT = {
-    "AIRFLOW_CONFIG",  # the chart mounts its own
-    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",  # no gateway
-    "AIRFLOW_HA_ALERTMANAGERS",
-}
-ADDED = {"AIRFLOW__LOGGING__BASE_LOG_FOLDER", "AIRFLOW_HA_SECRETS_FOLDER", "AIRFLOW_HA_REST_API"}
+DIFFERENT = {"AIRFLOW_CONFIG"}
+"""The chart mounts its own."""
+ADDED = {"AIRFLOW__LOGGING__BASE_LOG_FOLDER", "AIRFLOW_HA_SECRETS_FOLDER"}
 PROBED = {name for name in COMPONENTS if name not in ("migrate", "api-server")}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops.kubernetes import chart, cluster_checks, cluster_settings
-from ops.kubernetes.schema_check import IMAGE
+from ops.kubernetes.schema_check import MINIMUM
 from ops.project import ROOT, Project
 from tests.unit.kubernetes.programs_of_cluster import READY, calls, install_programs
 
@@ -21,7 +21,7 @@ def results(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         monkeypatch.setattr(chart, "archive", lambda: tmp_path / "airflow.tgz")
         project = Project(ROOT, tmp_path / "state")
-        settings = cluster_settings.read(project, [IMAGE, *(given or CLASSES)])
+        settings = cluster_settings.read(project, [*MINIMUM, *(given or CLASSES)])
         return {check.subject: check.state for check in cluster_checks.run(project, settings)}
 
     return run

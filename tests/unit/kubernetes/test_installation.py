@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from ops.kubernetes import chart, cluster_settings, installation
-from ops.kubernetes.schema_check import IMAGE, VARIANTS
+from ops.kubernetes.schema_check import MINIMUM, VARIANTS
 from ops.project import ROOT, Project
 from tests.unit.kubernetes.programs_of_cluster import calls, install_programs
 
@@ -24,7 +24,7 @@ def project(tmp_path, monkeypatch):
 
 
 def install(project, *given):
-    settings = cluster_settings.read(project, [IMAGE, *given])
+    settings = cluster_settings.read(project, [*MINIMUM, *given])
     installation.install(project, settings, cluster_settings.chosen(project, given), [], lambda _: None)
 
 
@@ -60,13 +60,13 @@ def test_external_data_gets_no_stateful_set(project, tmp_path):
     for name in ("postgres_airflow_password", "postgres_celery_password", "redis_password"):
         (project.secrets / name).parent.mkdir(parents=True, exist_ok=True)
         (project.secrets / name).write_text("of-the-operator-0\n")
-    install(project, "KUBERNETES_DAGS=git")
+    install(project, *VARIANTS["Git and S3"])
     assert not {"data", "DAGs"} & set(steps(tmp_path))
 
 
 def test_settings_of_an_installation_are_kept(project):
     install(project, *VARIANTS["single data"], "WORKER_REPLICAS=3")
-    assert cluster_settings.read(project, [IMAGE])["WORKER_REPLICAS"] == "3"
+    assert cluster_settings.read(project, MINIMUM)["WORKER_REPLICAS"] == "3"
 
 
 def test_an_archive_of_dags_has_the_files_and_no_compiled_ones(tmp_path):
@@ -92,5 +92,5 @@ def test_a_pod_that_stops_or_starts_is_not_counted_as_ready(project, tmp_path):
     install_programs(
         tmp_path, {"kubectl pods": {"items": pods}, "kubectl deployments,statefulsets": {"items": [workload]}}
     )
-    (component,) = installation.components(cluster_settings.read(project, [IMAGE]))
+    (component,) = installation.components(cluster_settings.read(project, MINIMUM))
     assert (component.ready, component.expected, len(component.pods)) == (1, 3, 3)

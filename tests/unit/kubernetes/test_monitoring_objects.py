@@ -1,17 +1,32 @@
-"""Rules, monitors, dashboards and routes for the Prometheus Operator are those of Docker, without the gateway's."""
+"""Rules, monitors, dashboards and routes for the Prometheus Operator are those of Docker, and have sources."""
 
 from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ops.kubernetes import monitoring_parts
+from ops.kubernetes.monitoring_parts import CLUSTER_METRICS, WITHOUT_SOURCE
 from ops.kubernetes.schema_check import VARIANTS
-from ops.observability.metric_contract import EXPORTED, queried_metrics, rule_files
+from ops.observability.metric_contract import (
+    EXPORTED,
+    MAPPING,
+    collector_metrics,
+    mapped_metrics,
+    mapping_rules,
+    own_metrics,
+    rule_files,
+    unknown_in,
+)
 from ops.project import ROOT
 from tests.unit.kubernetes.rendered import manifests_with
 
-GATEWAYS_ALERTS = {"GatewayDown", "ApiErrors", "ApiSlow", "AirflowLogInsRefused"}
+AIRFLOW = Path(find_spec("airflow").origin).parent
+README = (ROOT / "ops/kubernetes/README.md").read_text()
 
 
 def rules_on_docker():
@@ -32,23 +47,55 @@ def of_kind(objects, kind):
     return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
 
 
-def test_every_alert_but_the_gateways_is_installed(objects):
-    installed = {
-        rule["alert"]
+def installed_rules(objects):
+    return [
+        rule
         for each in of_kind(objects, "PrometheusRule").values()
         for group in each["spec"]["groups"]
         for rule in group["rules"]
-        if "alert" in rule
-    }
-    assert {rule["alert"] for rule in rules_on_docker() if "alert" in rule} - installed == GATEWAYS_ALERTS
+    ]
 
 
-def test_no_rule_queries_what_only_the_gateway_has(objects):
-    for each in of_kind(objects, "PrometheusRule").values():
-        for group in each["spec"]["groups"]:
-            for rule in group["rules"]:
-                assert queried_metrics(rule["expr"]).names.isdisjoint(EXPORTED["gateway"].metrics), rule
-                assert 'job="gateway"' not in rule["expr"], rule
+def test_every_alert_is_installed_or_has_no_source_for_a_stated_reason(objects):
+    def names(rules):
+        return {rule.get("alert") or rule["record"] for rule in rules}
+
+    assert names(rules_on_docker()) - names(installed_rules(objects)) == WITHOUT_SOURCE.keys()
+    assert all(WITHOUT_SOURCE.values())
+
+
+def scraped_jobs(objects):
+    endpoints = [
+        endpoint for each in of_kind(objects, "ServiceMonitor").values() for endpoint in each["spec"]["endpoints"]
+    ]
+    jobs = {endpoint["relabelings"][0]["replacement"] for endpoint in endpoints}
+    return jobs | {each["spec"]["jobName"] for each in of_kind(objects, "Probe").values()}
+
+
+@pytest.mark.parametrize("variant", ["external data", "replicated data", "single data"])
+def test_every_installed_rule_queries_what_a_source_here_exports(variant):
+    objects = manifests_with(*VARIANTS[variant])
+    rules, jobs = installed_rules(objects), scraped_jobs(objects)
+    exporter = {"postgres": "postgres-exporter", "redis": "redis-exporter"}
+    exported = {name for job in jobs for name in exporting(exporter.get(job, job))}
+    mapping = mapping_rules((ROOT / MAPPING).read_text())
+    sent = mapped_metrics(AIRFLOW, mapping) | collector_metrics(AIRFLOW) | own_metrics(ROOT, mapping)
+    # Only Docker has the services that send these.
+    sent = {name for name in sent if not name.startswith(("airflow_ha_backup_", "airflow_ha_container"))}
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    known = sent | recorded | exported | set(EXPORTED["prometheus"].metrics) | CLUSTER_METRICS
+    unknown = {rule.get("alert") or rule["record"]: unknown_in(rule["expr"], known) for rule in rules}
+    assert {name: metrics for name, metrics in unknown.items() if metrics} == {}
+    named = {job for rule in rules for job in re.findall(r'job(?:=|=~)"([^"]+)"', rule["expr"])}
+    assert {job for text in named for job in text.split("|")} <= jobs
+
+
+def exporting(job):
+    return EXPORTED[job].metrics if job in EXPORTED else frozenset()
+
+
+def test_the_readme_names_the_sources_that_the_cluster_has_to_have():
+    assert [name for name in ("kube-state-metrics", "kubelet", "singleProcessOOMKill") if name not in README] == []
 
 
 @pytest.mark.parametrize("text", monitoring_parts.REPLACED)
@@ -79,9 +126,11 @@ def test_a_monitor_selects_a_service_with_the_ports_that_it_names(objects):
     services = of_kind(objects, "Service").values()
     for monitor in of_kind(objects, "ServiceMonitor").values():
         wanted = monitor["spec"]["selector"]["matchLabels"]
-        (service,) = [each for each in services if wanted.items() <= each["metadata"]["labels"].items()]
-        ports = {port["name"] for port in service["spec"]["ports"]}
-        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+        selected = [each for each in services if wanted.items() <= each["metadata"]["labels"].items()]
+        assert selected, monitor["metadata"]["name"]
+        for service in selected:
+            ports = {port["name"] for port in service["spec"]["ports"]}
+            assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
 
 def test_every_dashboard_is_installed(objects):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from ops.kubernetes import translation
 from ops.kubernetes.policies import OFFERED
 from ops.kubernetes.schema_check import VARIANTS
+from ops.kubernetes.translation import API_PORT
 from tests.unit.kubernetes.rendered import cluster_with, manifests_with
 
 GIVEN = VARIANTS["replicated data"]
-ON_DOCKER = {"patroni": "patroni-1", "redis": "redis-1", "sentinel": "sentinel-1"}
+ON_DOCKER = {"patroni": "patroni-1", "redis": "redis-1", "sentinel": "sentinel-1", "alertmanager": "alertmanager-1"}
 CLIENTS = (
     *("api-server", "execution-api", "scheduler", "dag-processor", "triggerer", "worker", "maintenance", "migrate"),
-    *("flower", "statsd-exporter", "otel-collector", "postgres-exporter", "redis-exporter"),
+    *("flower", "statsd-exporter", "otel-collector", "postgres-exporter", "redis-exporter", "gateway", "alertmanager"),
 )
-PAST_THE_GATEWAY = {
-    (client, server) for client in ("worker", "triggerer") for server in ("execution-api", "api-server")
-}
-"""On Docker they go through the gateway, which Kubernetes has not."""
 
 
 def labels(component, given=GIVEN):
@@ -79,15 +78,49 @@ def test_a_pod_reaches_what_its_service_reaches_on_docker(client):
             continue
         for network, port, protocol in offered_ports(server):
             server_networks = cluster.service(ON_DOCKER.get(server, server)).networks
-            shared = network in cluster.service(client).networks and network in server_networks
-            expected = shared or (client, server) in PAST_THE_GATEWAY or (server == "api-server" and client in OUTSIDE)
+            shared = network in cluster.service(ON_DOCKER.get(client, client)).networks and network in server_networks
+            expected = shared or (server == "gateway" and port == API_PORT and client in OUTSIDE)
             if is_allowed(client, server, port, protocol) != expected:
                 wrong.append((server, port, "denied" if expected else "allowed"))
     assert wrong == []
 
 
-OUTSIDE = {"worker", "triggerer", "otel-collector"}
-"""They reach any address; an API server accepts every connection, and asks for a log-in."""
+OUTSIDE = {"worker", "triggerer", "otel-collector", "gateway", "alertmanager"}
+"""They reach any address; the gateway accepts every connection of users, and APIs ask for a log-in."""
+
+
+def test_a_task_reaches_both_apis_through_the_gateway_only():
+    assert is_allowed("worker", "gateway", 8081)
+    for client, server in product(("worker", "triggerer"), ("api-server", "execution-api")):
+        assert not is_allowed(client, server, API_PORT)
+        assert is_allowed("gateway", server, API_PORT)
+
+
+def test_alertmanagers_reach_each_other_and_take_alerts_from_the_gateway():
+    assert is_allowed("alertmanager", "alertmanager", 9094)
+    assert is_allowed("alertmanager", "alertmanager", 9094, "UDP")
+    assert is_allowed("gateway", "alertmanager", 9093)
+    assert not is_allowed("worker", "alertmanager", 9093)
+
+
+@pytest.mark.parametrize(
+    ("variant", "network", "port"),
+    [("Git and S3", "git", 443), ("Git and S3", "remote-logs", 9000), ("Git by SSH", "git", 22)],
+)
+def test_who_reads_git_or_writes_logs_reaches_that_port_outside(variant, network, port):
+    policies = {
+        each["metadata"]["name"]: each["spec"] for each in manifests_with(*VARIANTS[variant]) if is_policy(each)
+    }
+    spec = policies[f"airflow-ha-on-{network}"]
+    assert [each["port"] for rule in spec["egress"] for each in rule["ports"]] == [port]
+    clients = {"git": "dag-processor", "remote-logs": "api-server"}
+    assert selects(spec["podSelector"], labels(clients[network], VARIANTS[variant]))
+    assert not selects(spec["podSelector"], labels("scheduler", VARIANTS[variant]))
+    assert f"airflow-ha-on-{network}" not in {each["metadata"]["name"] for each in manifests_with(*GIVEN)}
+
+
+def is_policy(document):
+    return document["kind"] == "NetworkPolicy"
 
 
 def test_a_task_reaches_no_metrics_and_no_page():

@@ -58,9 +58,9 @@ def words(command):
 
 
 def test_workflows_cover_pushes_nights_and_releases():
-    assert set(WORKFLOWS) == {"ci.yaml", "nightly.yaml", "release.yaml"}
+    assert set(WORKFLOWS) == {"ci.yaml", "kubernetes.yaml", "nightly.yaml", "release.yaml"}
     assert {"push", "pull_request"} <= set(load(WORKFLOWS["ci.yaml"])[ON])
-    assert "schedule" in load(WORKFLOWS["nightly.yaml"])[ON]
+    assert all("schedule" in load(WORKFLOWS[name])[ON] for name in ("nightly.yaml", "kubernetes.yaml"))
     assert load(WORKFLOWS["release.yaml"])[ON] == {"push": {"tags": ["v*"]}}
 
 
