@@ -398,7 +398,8 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "alertmanager/alertmanager_web.yaml": web,
         "postgres-exporter/postgres_exporter_web.yaml": web,
         "gateway/findings.cfg": findings_door(value["airflow_monitoring_password"], value[LOGIN]),
-        "pages/pages.cfg": userlist("flower", value["flower_password"]) + userlist("observability", value[LOGIN]),
+        "grafana/grafana_log_in_header": grafana_header(value["api_secret_key"]),
+        "pages/pages.cfg": pages_door(value["flower_password"], value[LOGIN], grafana_header(value["api_secret_key"])),
         **{f"alertmanager/{name}": text for name, text in alertmanager.items()},
     }
 
@@ -422,11 +423,39 @@ def findings_door(monitoring: str, observability: str) -> str:
         monitoring: The password of the Airflow account `monitoring`, which the DAG has in its connection.
         observability: The password of the Alertmanagers.
     """
-    header = base64.b64encode(f"{ADMIN}:{observability}".encode()).decode()
+    own = f'global\n    set-var proc.observability str("{authorization(observability)}")\n'
+    return userlist("findings", monitoring, "monitoring") + own
+
+
+def pages_door(flower: str, observability: str, header: str) -> str:
+    """Return what the pages' door asks for, and what it sends to a page for a session of Airflow.
+
+    Args:
+        flower: The password of Flower.
+        observability: The password of the other pages.
+        header: Of grafana_header().
+    """
     return (
-        userlist("findings", monitoring, "monitoring")
-        + f'global\n    set-var proc.observability str("Basic {header}")\n'
+        f"global\n    setenv GRAFANA_LOG_IN {header}\n"
+        f'    set-var proc.flower str("{authorization(flower)}")\n'
+        f'    set-var proc.observability str("{authorization(observability)}")\n'
+        + userlist("flower", flower)
+        + userlist("observability", observability)
     )
+
+
+def authorization(text: str) -> str:
+    """Return the header Authorization of user `admin` with a password."""
+    return f"Basic {base64.b64encode(f'{ADMIN}:{text}'.encode()).decode()}"
+
+
+def grafana_header(key: str) -> str:
+    """Return the name of the header by which the pages' door logs a user of Airflow in to Grafana.
+
+    Args:
+        key: A secret: who knows the name can open Grafana's dashboards.
+    """
+    return f"X-Log-In-{hmac.digest(key.encode(), b'log-in at Grafana', 'sha256').hex()[:40]}"
 
 
 def web_config(text: str, key: str) -> str:
