@@ -391,7 +391,8 @@ def mounted_files(project: Project, settings: Mapping[str, str]) -> dict[str, st
         "alertmanager/alertmanager_web.yaml": web,
         "postgres-exporter/postgres_exporter_web.yaml": web,
         "gateway/findings.cfg": findings_door(monitoring, value[LOGIN]),
-        "pages/pages.cfg": userlists("flower", flower) + userlist("observability", value[LOGIN]),
+        "grafana/grafana_log_in_header": grafana_header(value["api_secret_key"]),
+        "pages/pages.cfg": pages_door(flower, value[LOGIN], grafana_header(value["api_secret_key"])),
         **{f"alertmanager/{name}": text for name, text in mounted_secrets(chosen).items()},
     }
 
@@ -466,11 +467,39 @@ def findings_door(monitoring: Sequence[str], observability: str) -> str:
         monitoring: The passwords of the Airflow account `monitoring`, which the DAG has in its connection.
         observability: The password of the Alertmanagers.
     """
-    header = base64.b64encode(f"{ADMIN}:{observability}".encode()).decode()
+    own = f'global\n    set-var proc.observability str("{authorization(observability)}")\n'
+    return userlists("findings", monitoring, "monitoring") + own
+
+
+def pages_door(flower: Sequence[str], observability: str, header: str) -> str:
+    """Return what the pages' door asks for, and what it sends to a page for a session of Airflow.
+
+    Args:
+        flower: The passwords of Flower, the used one first.
+        observability: The password of the other pages.
+        header: Of grafana_header().
+    """
     return (
-        userlists("findings", monitoring, "monitoring")
-        + f'global\n    set-var proc.observability str("Basic {header}")\n'
+        f"global\n    setenv GRAFANA_LOG_IN {header}\n"
+        f'    set-var proc.flower str("{authorization(flower[0])}")\n'
+        f'    set-var proc.observability str("{authorization(observability)}")\n'
+        + userlists("flower", flower)
+        + userlist("observability", observability)
     )
+
+
+def authorization(text: str) -> str:
+    """Return the header Authorization of user `admin` with a password."""
+    return f"Basic {base64.b64encode(f'{ADMIN}:{text}'.encode()).decode()}"
+
+
+def grafana_header(key: str) -> str:
+    """Return the name of the header by which the pages' door logs a user of Airflow in to Grafana.
+
+    Args:
+        key: A secret: who knows the name can open Grafana's dashboards.
+    """
+    return f"X-Log-In-{hmac.digest(key.encode(), b'log-in at Grafana', 'sha256').hex()[:40]}"
 
 
 def web_config(text: str, key: str) -> str:

@@ -147,6 +147,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "API_DOCS": ON_OR_OFF,
     "TLS": ON_OR_OFF,
+    "PAGES_LOG_IN": matching("airflow", "airflow, or empty for passwords only"),
     "POSTGRES_HOST": SERVER,
     "POSTGRES_PORT": PORT,
     "REDIS_HOST": SERVER,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -10,6 +12,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+NO_USAGE = dict.fromkeys(
+    ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
+     "encipher_only", "decipher_only"), False
+)  # fmt: skip
+SIGNS_CERTIFICATES = x509.KeyUsage(key_cert_sign=True, **NO_USAGE)
 
 
 class Authority:
@@ -29,12 +37,15 @@ class Authority:
         """Return a certificate and after it its key.
 
         Args:
-            subject: The host name, or the name of a client.
+            subject: The host name or IP address, or the name of a client.
             days: Days for which it is valid; negative: it expired so long ago.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
-        host = x509.SubjectAlternativeName([x509.DNSName(subject)])
+        named: x509.GeneralName = x509.DNSName(subject)
+        with suppress(ValueError):
+            named = x509.IPAddress(ipaddress.ip_address(subject))
+        host = x509.SubjectAlternativeName([named])
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return self._signed(name, key.public_key(), days, host) + private
 
@@ -50,4 +61,11 @@ class Authority:
             not_valid_before=now - timedelta(days=10),
             not_valid_after=now + timedelta(days=days),
         ).add_extension(extension, critical=True)
+        # Python 3.13 verifies as strictly as RFC 5280: https://docs.python.org/3/whatsnew/3.13.html#ssl
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(issuer, critical=False)
+        own = x509.SubjectKeyIdentifier.from_public_key(public)
+        builder = builder.add_extension(own, critical=False)
+        if isinstance(extension, x509.BasicConstraints):
+            builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import uuid
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from ops.secrets_store import findings_door, userlists
+from ops.secrets_store import findings_door, pages_door
 from tests.docker_session import session_name
 from tests.images.conftest import ROOT, docker
 
@@ -20,6 +21,7 @@ PASSWORD = "the right one"
 SERVER = """
 import http.server, json, sys, threading, time, urllib.parse
 hits, running, most = {}, {}, {}
+asked = []
 lock = threading.Lock()
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -38,6 +40,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.answer(path, sent)
+    def session(self):
+        asked.append([self.command, self.path, {name.lower(): value for name, value in self.headers.items()}])
+        token = (self.headers["Cookie"] or "").partition("_token=")[2]
+        if token.startswith("once") and str(asked).count(token) > 1:
+            token = "ended"
+        if token.startswith("frozen"):
+            time.sleep(8)
+        ended = {"Set-Cookie": '_token=""; HttpOnly; Max-Age=0; Path=/; SameSite=lax'}
+        statuses = {"": (401, {}), "viewer": (403, {}), "ended": (403, ended), "broken": (500, {})}
+        return statuses.get(token, (200, {}))
     def answer(self, path, sent):
         status, headers, body = 200, {}, b"{}"
         if path.endswith("/counted"):
@@ -45,6 +57,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.endswith("/headers"):
             body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
             headers = {"Set-Cookie": "session=1; HttpOnly", "Access-Control-Allow-Origin": "*"}
+        elif path == "/api/v2/connections":
+            status, headers = self.session()
+        elif path == "/asked":
+            body = json.dumps(asked).encode()
         elif path.endswith("/api/v2/alerts"):
             seen = {"request": f"{self.command} {self.path}", "authorization": self.headers["Authorization"]}
             body = json.dumps({**seen, "body": sent.decode()}).encode()
@@ -69,6 +85,7 @@ for port in sys.argv[1:]:
 SETTINGS = {
     **{"XCOM_LIMIT": "1m", "REQUEST_LIMIT": "256k", "LOG_IN_FAILURES": "10", "API_DOCS": "on"},
     **{"TRUSTED_PROXIES": "", "PUBLIC_HOSTS": "", "CHECK_HOSTS": "", "METRICS_ADDRESS": "*"},
+    **{"PAGES_LOG_IN": "", "AIRFLOW_PORT": "8080", "AIRFLOW_URL": ""},
 }
 PLACE = "/usr/local/etc/haproxy"
 FINDINGS = ("monitoring", "the DAG's password")
@@ -172,6 +189,7 @@ PAGES = {
     "alertmanager-2": 9094,
 }  # fmt: skip
 """The port of each page at the door. The server of both Alertmanagers is on 9093. Jaeger does not run."""
+GRAFANA_HEADER = "X-Log-In-0123456789abcdef"
 PASSWORDS = {"flower": 'flower\'s "password"', "observability": "another $HOME 'password' #1"}
 
 
@@ -179,6 +197,7 @@ class PagesDoor:
     """The door to the pages, with one server for all of them behind it."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.address = {
             port: docker("port", name, str(port)).output.strip().rsplit(":", 1)[1] for port in (*PAGES.values(), 16686)
         }
@@ -189,6 +208,11 @@ class PagesDoor:
             password = PASSWORDS["flower" if page == "flower" else "observability"]
         url = f"http://127.0.0.1:{self.address[PAGES.get(page, 16686)]}"
         return httpx.Client(base_url=url, auth=("admin", password) if password else None, timeout=20, headers=headers)
+
+    def asked(self) -> list[tuple[str, str, dict[str, str]]]:
+        """Return the questions to Airflow about sessions: method, path and headers of each."""
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/asked').read().decode())"
+        return [tuple(each) for each in json.loads(docker("exec", f"{self.name}-pages", "python3", "-c", ask).output)]
 
     def wait_until_served(self) -> None:
         deadline = time.monotonic() + 30
@@ -211,7 +235,7 @@ def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[Pa
     """
     name = f"{session_name()}-{uuid.uuid4().hex[:8]}"
     passwords = folder / "pages.cfg"
-    passwords.write_text("".join(userlists(users, [text]) for users, text in PASSWORDS.items()))
+    passwords.write_text(pages_door([PASSWORDS["flower"]], PASSWORDS["observability"], GRAFANA_HEADER))
     passwords.chmod(0o644)
     mounts = {
         ROOT / "compose/gateway/common.cfg": f"{PLACE}/common.cfg",
@@ -220,8 +244,8 @@ def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[Pa
     }
     assert docker("network", "create", name).status == 0
     try:
-        aliases = [f"--network-alias={page}" for page in PAGES]
-        ports = sorted({"9093", *(str(port) for page, port in PAGES.items() if page != "alertmanager-2")})
+        aliases = [f"--network-alias={page}" for page in (*PAGES, "gateway")]
+        ports = sorted({"8080", "9093", *(str(port) for page, port in PAGES.items() if page != "alertmanager-2")})
         run("--network", name, "--name", f"{name}-pages", *aliases, "--entrypoint", "python3",
             images["AIRFLOW_IMAGE"].reference, "-c", SERVER, *ports)  # fmt: skip
         run(
@@ -229,6 +253,7 @@ def pages_with(images, folder: Path, settings: Mapping[str, str]) -> Iterator[Pa
             *(f"--publish=127.0.0.1::{port}" for port in (*PAGES.values(), 16686)),
             *(f"--env={key}={value}" for key, value in {**SETTINGS, "CHECK_HOSTS": "on", **settings}.items()),
             *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
+            f"--volume={ROOT}/compose/pages/airflow_session.lua:{PLACE}/airflow_session.lua:ro",
             *(images["GATEWAY_IMAGE"].reference, "-W", "-db"),
             *(option for target in mounts.values() for option in ("-f", target)),
         )

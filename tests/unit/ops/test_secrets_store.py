@@ -149,6 +149,15 @@ def test_password_with_quotes_is_quoted_for_haproxy(made):
     assert secrets_store.userlist("pages", "it's") == "userlist pages\n    user admin insecure-password 'it'\\''s'\n"
 
 
+def test_grafana_and_the_pages_door_share_a_header(made):
+    files = secrets_store.mounted_files(made, settings_file.read(made))
+    header = files["grafana/grafana_log_in_header"]
+    assert f"setenv GRAFANA_LOG_IN {header}\n" in files["pages/pages.cfg"]
+    assert not [name for name, text in files.items() if header in text and not name.startswith(("grafana/", "pages/"))]
+    (made.secrets / "api_secret_key").write_text("another\n")
+    assert secrets_store.mounted_files(made, settings_file.read(made))["grafana/grafana_log_in_header"] != header
+
+
 def test_each_mounted_file_belongs_to_its_reader(made, owners):
     settings = settings_file.read(made)
     assert secrets_store.mount(made, settings, "image") is True
