@@ -241,6 +241,19 @@ def replace_service(stack: Stack, service: str, outdated: list[Instance]) -> Non
         create_and_start(stack, service, keep_outdated=not is_last)
 
 
+def start_missing(project: Project, services: list[str], report: Callable[[str], None]) -> None:
+    """Start the missing and stopped containers of services, and wait until all of each service are healthy.
+
+    Raises:
+        StackError: A container does not become healthy.
+    """
+    stack = Stack(project, compose.config(project), report)
+    for service in in_order(stack.model, services):
+        report(f"{service}: starting")
+        create_and_start(stack, service, keep_outdated=True)
+        wait_until_healthy(stack, service, [instance.id for instance in stack.instances(service)])
+
+
 def create_and_start(stack: Stack, service: str, *, keep_outdated: bool) -> None:
     """Create the missing containers of a service, start them, and wait until they are healthy.
 

@@ -49,6 +49,7 @@ def rotate(
     with when_interrupted(hint), stack_lock(project, "rotate", report, wait_seconds=0.0):
         settings = compose.running_settings(project)
         names = rotated_secrets.chosen(settings, name or [], all_of_them=all_of_them)
+        before.start_interrupted(project, report)
         heading("Pre-flight: no impact yet")
         before.refuse_unready(project)
         names = to_begin(project, names, all_of_them=all_of_them)

@@ -11,9 +11,26 @@ from ops.status import is_ready, service_statuses
 from ops.upgrade import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ops.project import Project
+
+
+def unready_services(project: Project) -> list[str]:
+    """Return the services of which a container is missing or unhealthy."""
+    return [service["name"] for service in service_statuses(compose.config(project)) if not is_ready(service)]
+
+
+def start_interrupted(project: Project, report: Callable[[str], None]) -> None:
+    """Start what a rotation stopped, or was about to start, when it was interrupted.
+
+    Raises:
+        StackError: A service does not become healthy.
+    """
+    is_interrupted = any(step != "wait" for step in rotation_state.read(project).steps.values())
+    if is_interrupted and (unready := unready_services(project)):
+        report("starting what the interrupted rotation stopped")
+        rolling.start_missing(project, unready, report)
 
 
 def refuse_unready(project: Project) -> None:
@@ -23,8 +40,7 @@ def refuse_unready(project: Project) -> None:
         StackError: The error names the reason.
     """
     journal.refuse_unfinished(project, "rotate")
-    unready = [service["name"] for service in service_statuses(compose.config(project)) if not is_ready(service)]
-    if unready:
+    if unready := unready_services(project):
         raise StackError(
             f"cannot rotate secrets: not every service is healthy ({', '.join(unready)})",
             hint="run ./ops/stack status, then ./ops/stack up to start what is missing",

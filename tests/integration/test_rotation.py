@@ -88,7 +88,8 @@ def redis_accepts(stack: Stack, user: str, password: str) -> bool:
 
 def postgres_accepts(stack: Stack, role: str, password: str) -> bool:
     database = {"monitoring": "postgres"}.get(role, role)
-    log_in = "read -r PGPASSWORD; export PGPASSWORD; exec psql -X -h 127.0.0.1"
+    # Not by 127.0.0.1, which the image lets in without a password.
+    log_in = "read -r PGPASSWORD; export PGPASSWORD; exec psql -X -h $(hostname)"
     script = f"{log_in} -U {role} -d {database} -Atc 'SELECT 1'"
     node = stack.containers("postgres")[0]
     return data_tier.execute(node.id, "sh", "-c", script, stdin=f"{password}\n").returncode == 0

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ops import compose, data_tier, rotation_state, secrets_store, settings_file, token_keys
+from ops import compose, data_tier, rolling, rotation_state, secrets_store, settings_file, token_keys
 from ops.compose import Instance
 from ops.errors import StackError
 from ops.lock import stack_lock
@@ -70,6 +70,19 @@ def test_unhealthy_stack_is_refused(made, docker):
     result = run("rotate", "fernet_key")
     assert (result.returncode, changes(docker)) == (2, [])
     assert "redis" in result.stderr
+
+
+def test_interrupted_rotation_starts_what_it_stopped(made, docker, monkeypatch):
+    docker.answer("config --format json", out=json.dumps(MODEL))
+    docker.answer_containers(container("redis", 1, health="healthy"), container("worker", 2, state="exited"))
+    started = []
+    monkeypatch.setattr(rolling, "start_missing", lambda _, services, __: started.extend(services))
+    before.start_interrupted(made, print)
+    assert started == []
+    rotation_state.keep_values(made, "fernet_key", "a", "b")
+    rotation_state.write(made, rotation_state.Rotation({"fernet_key": "admit"}))
+    before.start_interrupted(made, print)
+    assert started == ["worker"]
 
 
 def test_stack_that_differs_from_its_settings_is_refused(made, running):
