@@ -80,6 +80,7 @@ WITHOUT_SOURCE: Final[Mapping[str, str]] = {
         ),
         "the profile backup runs on Docker only",
     ),
+    "CertificateExpiring": "TLS=on is refused on Kubernetes",
 }
 """The alerts and recorded metrics that are not installed, and why."""
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ops import inner_tls, settings_file
-from ops.doctor import certificates
+from ops.doctor import expiring_certificates
 from ops.doctor.finding import Examined
 from ops.observability import certificate_expiry
 
@@ -18,17 +18,17 @@ from ops.observability import certificate_expiry
 )
 def test_a_certificate_near_its_expiry_is_found(days, urgencies):
     now = datetime.now(UTC)
-    findings = list(certificates.expiring({"postgres": now + timedelta(days=days)}, now))
+    findings = list(expiring_certificates.expiring({"postgres": now + timedelta(days=days)}, now))
     assert [str(finding.urgency) for finding in findings] == urgencies
 
 
 def test_the_expiry_of_each_certificate_is_recorded(project):
     settings = settings_file.read(project) | {"TLS": "on"}
     inner_tls.renew(project, settings)
-    examined = certificates.gather(Examined(project, settings))
+    examined = expiring_certificates.gather(Examined(project, settings))
     assert examined.keys() == {"authority", *(certificate.name for certificate in inner_tls.CERTIFICATES)}
     (group,) = yaml.safe_load(certificate_expiry.rules(examined))["groups"]
     recorded = {rule["labels"]["certificate"]: rule["expr"] for rule in group["rules"]}
     assert recorded["redis"] == f"vector({examined['redis'].timestamp():.0f})"
     assert yaml.safe_load(certificate_expiry.rules({}))["groups"] == []
-    assert certificates.gather(Examined(project, settings | {"TLS": "off"})) == {}
+    assert expiring_certificates.gather(Examined(project, settings | {"TLS": "off"})) == {}
