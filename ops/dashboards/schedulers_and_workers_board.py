@@ -7,6 +7,8 @@ from ops.dashboards.promql import quantile, tasks_in
 
 HEARTBEATS = '{__name__=~"airflow_(scheduler|dag_processor|triggerer|ha_worker)_heartbeat"}'
 
+EXPECTED_WORKERS = 'max(airflow_ha_instances_wanted{component="worker"})'
+
 SCHEDULERS_AND_WORKERS = Dashboard(
     uid="airflow-schedulers-and-workers",
     title="Schedulers and workers",
@@ -84,17 +86,17 @@ SCHEDULERS_AND_WORKERS = Dashboard(
                 "Workers: demand, expected and alive",
                 "Does the number of workers follow the load? Demand: the workers that have a slot for each queued and "
                 "running task, of all queues. Expected: each step is a decision of autoscaling, or of an operator. "
-                "While demand is above the ceiling, tasks wait. Floor and ceiling exist with autoscaling only.",
+                "While demand is above the ceiling, tasks wait. Without autoscaling both bounds are as expected.",
                 "lines",
                 (
                     Query(
                         'ceil(airflow_tasks_queued_or_running / max(airflow_ha_worker_slots{component="worker"}))',
                         "demand",
                     ),
-                    Query('max(airflow_ha_instances_wanted{component="worker"})', "expected"),
+                    Query(EXPECTED_WORKERS, "expected"),
                     Query('max(airflow_component_alive{component="worker"})', "alive"),
-                    Query("max(airflow_ha_workers_floor)", "floor"),
-                    Query("max(airflow_ha_workers_ceiling)", "ceiling"),
+                    Query(f"max(airflow_ha_workers_floor) or {EXPECTED_WORKERS}", "floor"),
+                    Query(f"max(airflow_ha_workers_ceiling) or {EXPECTED_WORKERS}", "ceiling"),
                 ),
                 width=24,
                 runbook="AirflowWorkersAtCeiling",
