@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from tests.images.doors import PASSWORD, Gateway, gateway_with
+from tests.stack import wait_until
 
 FAILURES = 10
 USER_FAILURES = 3 * FAILURES
@@ -167,12 +169,16 @@ def test_refused_log_ins_are_in_the_health_check_and_the_metrics(gateway):
     client = address()
     for _ in range(FAILURES + 1):
         token(gateway, user(), "wrong", client)
-    counts = [int(word) for word in gateway.health().split() if word.isdigit()]
-    assert counts[0] >= 1
-    assert gateway.health() == f"refused log-ins: {counts[0]} addresses, {counts[1]} users"
-    with gateway.client(8405) as http:
-        metrics = http.get("/metrics").text
-    assert f'haproxy_sticktable_used{{name="locked_addresses",type="ipv6"}} {counts[0]}' in metrics
+
+    def are_equal() -> bool:
+        """An entry may expire between the two reads."""
+        addresses, _ = re.fullmatch(r"refused log-ins: (\d+) addresses, (\d+) users", gateway.health()).groups()
+        with gateway.client(8405) as http:
+            metrics = http.get("/metrics").text
+        series = f'haproxy_sticktable_used{{name="locked_addresses",type="ipv6"}} {addresses}'
+        return int(addresses) >= 1 and series in metrics
+
+    wait_until(are_equal, timeout=30, what="the health check and the metrics show the refused address")
 
 
 def test_a_rotated_forwarded_address_does_not_evade_the_limit(direct):
