@@ -9,7 +9,10 @@ from airflow_ha.patches import registry
 from tests.stack import Stack, wait_until
 
 PIPELINE = "ml_pipeline_dag"
-STATUS_KEYS = {"services", "urls", "login", "images", "dags", "targets", "patches", "data", "ready"}
+STATUS_KEYS = {
+    *("services", "urls", "login", "images", "dags", "targets", "patches", "data", "ready"),
+    *("secrets", "certificates"),
+}
 INSTANCE_KEYS = {"id", "state", "health", "suspended_tasks", "refused_addresses", "refused_users", "waits_for"}
 
 
