@@ -95,6 +95,32 @@ class Instance:
         return self.health in ("healthy", "unwatched", "done")
 
 
+def run_module(
+    project: Project, service: str, module: str, *arguments: str, what: str, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python module in a new container of a service, for time_limits.AIRFLOW seconds at most.
+
+    Args:
+        project: The stack.
+        service: Its image, secrets and networks are used; its dependencies are not started.
+        module: The module in the image.
+        arguments: Of the module.
+        what: The action, for the error.
+        options: More options of `docker compose run`.
+
+    Returns:
+        The ended process; its code is time_limits.EXCEEDED if the module was stopped at the limit.
+    """
+    # The limit is inside, since a client that is killed leaves its container running.
+    limited = ("--kill-after=5", f"{time_limits.AIRFLOW:.0f}", "python", "-m", module, *arguments)
+    return run_limited(
+        command(project, "run", "--rm", "--no-deps", "--no-TTY", "--entrypoint=timeout", *options, service, *limited),
+        time_limits.AIRFLOW + time_limits.ENDING,
+        what,
+        environment=environment(project),
+    )
+
+
 def command(project: Project, *arguments: str) -> list[str]:
     """Return the whole command line; `docker compose …` in compose/ is equivalent."""
     directory = project.compose_directory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_ha.restored import report_tables
 from ops import compose, time_limits
-from ops.child_process import no_answer, run_limited
+from ops.child_process import no_answer
 from ops.errors import FAILURE, StackError
 from ops.screen import console
 
@@ -114,17 +114,10 @@ def run(project: Project, service: str, command: str, *arguments: str) -> dict[s
         StackError: The command failed, or has not ended in time.
     """
     what = f"run `airflow_ha.restored {command}`"
-    options = ["--rm", "--no-deps", "--no-TTY", "--entrypoint=timeout"]
     # `migrate` loads the fewest patches, and no component's gauge.
-    options += ["--env=AIRFLOW_HA_COMPONENT=migrate", "--env=AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR"]
-    # The limit is inside, since a client that is killed leaves its container running.
-    limited = [service, "--kill-after=5", f"{time_limits.AIRFLOW:.0f}", "python", "-m", "airflow_ha.restored"]
-    done = run_limited(
-        compose.command(project, "run", *options, *limited, command, "--json", *arguments),
-        time_limits.AIRFLOW + time_limits.ENDING,
-        what,
-        environment=compose.environment(project),
-    )
+    options = ("--env=AIRFLOW_HA_COMPONENT=migrate", "--env=AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR")
+    module = "airflow_ha.restored"
+    done = compose.run_module(project, service, module, command, "--json", *arguments, what=what, options=options)
     if done.returncode == time_limits.EXCEEDED:
         raise no_answer(what, time_limits.AIRFLOW)
     try:

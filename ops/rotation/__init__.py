@@ -5,7 +5,7 @@ Every secret goes through the same steps (ops/rotation_state.py), all those of o
 1. `prepare`: the new value is generated, and interim roles of Postgres are created.
 2. `admit`: servers accept both values. Clients of Postgres, whose roles have one password, log in as interim roles with
    the new value.
-3. `switch`: Postgres' roles get the new password, which nobody uses at that moment.
+3. `switch`: Postgres' roles get the new password, which no client uses at that moment.
 4. `adopt`: clients use the new value; stored data is encrypted again. The operator's file has the new value.
 5. `wait`: keys of tokens wait until no token of the former key is valid.
 6. `drop`: servers refuse the former value.

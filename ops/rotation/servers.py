@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ops import compose, data_tier, postgres_roles, redis_users, rolling, rotation_state, secrets_store, time_limits
-from ops.child_process import run_limited
+from ops import compose, data_tier, postgres_roles, redis_users, rolling, rotation_state, secrets_store
 from ops.errors import FAILURE, StackError
 from ops.rotation.rotated_secrets import TABLE
 from ops.services import GATEWAY, PAGES_DOOR, REDIS_NODES, SENTINELS
@@ -101,14 +100,8 @@ class Servers:
             StackError: It failed; the former key stays valid.
         """
         self.report("encrypting Connections, Variables and triggers with the new key")
-        options = ["--rm", "--no-deps", "--no-TTY", "--entrypoint=timeout"]
-        limited = ["--kill-after=5", f"{time_limits.AIRFLOW:.0f}", "python", "-m", "airflow_ha.fernet_rotation"]
-        done = run_limited(
-            compose.command(self.project, "run", *options, "migrate", *limited),
-            time_limits.AIRFLOW + time_limits.ENDING,
-            "encrypt the database with the new Fernet key",
-            environment=compose.environment(self.project),
-        )
+        what = "encrypt the database with the new Fernet key"
+        done = compose.run_module(self.project, "migrate", "airflow_ha.fernet_rotation", what=what)
         if done.returncode != 0:
             last = data_tier.last_line(done.stderr)
             raise StackError(
