@@ -59,12 +59,24 @@ UNIT = "unit"
 IMAGES = "images and processes"
 INTEGRATION = "integration"
 RESILIENCE = "resilience"
+
+
+def files_with(mark: str, folder: str) -> list[str]:
+    """Return the test files of a folder that use a mark: to collect all others takes longer than to read them."""
+    files = sorted((ROOT / folder).rglob("test_*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if f"mark.{mark}" in file.read_text()]
+
+
 SUITES = {
     # These tests need no containers and run in two processes. A file stays in one process, because its tests share rows
     # in Airflow's database that cannot be created twice.
     UNIT: ["tests/unit", "-m", "not processes", "--numprocesses=2", "--dist=loadfile"],
-    # Tests that share containers stay in one process.
-    IMAGES: ["tests/images", "tests/unit", "-m", "images or processes", "--numprocesses=2", "--dist=loadgroup"],
+    # Tests that share containers stay in one process. They mostly wait, so there are more processes than cores. The
+    # order is that of tests/images/conftest.py: xdist would begin with the many short tests, and end with the long.
+    IMAGES: [
+        *(*files_with("processes", "tests/unit"), "tests/images", "-m", "images or processes"),
+        *("--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"),
+    ],
     INTEGRATION: ["tests/integration"],
     # The drills of every push; --drills=all runs all.
     RESILIENCE: ["tests/resilience"],

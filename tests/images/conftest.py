@@ -16,8 +16,10 @@ from ops.services import PROFILES
 from tests.docker_session import session_name
 
 ROOT = Path(__file__).resolve().parents[2]
-# Modules whose tests each have their own containers.
-SPREAD = frozenset({"test_alertmanager", "test_contract"})
+# Modules whose tests each have their own containers, or none.
+SPREAD = frozenset({"test_alert_rules", "test_alertmanager", "test_contract"})
+LONGEST = ("test_backup", "test_after_restore", "test_restore", "test_maintenance", "test_data_ha", "test_redis_users")
+"""Modules to begin with: they take minutes in one process, beside which the others run."""
 # The restrictions that the compose files set for every service.
 RESTRICTIONS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init")
 
@@ -48,12 +50,16 @@ def run_in(reference: str, user: str, command: list[str], *options: str) -> Answ
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of images, and keep a module's tests in one process, except those of SPREAD."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.images)
-            if item.path.stem not in SPREAD:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Mark the tests of images, and keep a module's tests in one process, except those of SPREAD, which are last."""
+    ranks = {name: rank for rank, name in enumerate((*LONGEST, "the others", *sorted(SPREAD)))}
+    own = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in own:
+        item.add_marker(pytest.mark.images)
+        if item.path.stem not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    ordered = iter(sorted(own, key=lambda item: ranks.get(item.path.stem, ranks["the others"])))
+    own_ids = {item.nodeid for item in own}
+    items[:] = [next(ordered) if item.nodeid in own_ids else item for item in items]
 
 
 @pytest.fixture(scope="session")
