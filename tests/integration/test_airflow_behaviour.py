@@ -57,7 +57,9 @@ def test_schedulers_are_notified_of_runs_and_completed_tasks(healthy_stack: Stac
     assert notified >= 3
 
 
-@pytest.mark.parametrize(("way", "other"), [("left", "right"), ("right", "left")])
+@pytest.mark.parametrize(
+    ("way", "other"), [("left", "right"), pytest.param("right", "left", marks=pytest.mark.nightly)]
+)
 def test_a_branch_takes_one_way_and_skips_the_other(api: Airflow, way: str, other: str):
     run = api.trigger("branching", way=way)
     assert api.wait_for_run("branching", run, timeout=60) == "success"

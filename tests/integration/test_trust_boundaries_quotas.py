@@ -16,6 +16,8 @@ def ended_states(stack: Stack, dag: str, run: str) -> list[tuple[object, object,
     return sorted((ti["task_id"], ti["state"], ti["try_number"]) for ti in stack.api.task_instances(dag, run))
 
 
+# tests/unit/patches/test_task_limits.py has this limit in every run, with real processes.
+@pytest.mark.nightly
 def test_task_that_leaks_memory_in_forks_ends_alone(stack: Stack):
     run = stack.api.trigger("memory_quota")
     stack.api.wait_for_run("memory_quota", run, timeout=180)
@@ -25,6 +27,8 @@ def test_task_that_leaks_memory_in_forks_ends_alone(stack: Stack):
     assert "TASK_MEMORY_LIMIT" in log
 
 
+# test_task_process.py fills the disk in every run, in the task's own folder.
+@pytest.mark.nightly
 def test_task_that_fills_the_artifacts_ends(stack: Stack):
     if stack.settings.get("TASK_SCRATCH_LIMIT") != "1500m":
         pytest.skip("the stack that is up has another limit")
@@ -71,6 +75,17 @@ def test_only_a_log_in_stores_a_session(stack: Stack):
         assert browser.get("/auth/users/list/").status_code == httpx.codes.OK
 
 
+@pytest.fixture(scope="module")
+def worker(stack: Stack) -> str:
+    """Return the name of a worker that Flower knows."""
+    workers = wait_until(
+        lambda: stack.flower.get("/api/workers", params={"refresh": True}).raise_for_status().json(),
+        timeout=60,
+        what="Flower knows the workers",
+    )
+    return str(next(iter(workers)))
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -81,11 +96,6 @@ def test_only_a_log_in_stores_a_session(stack: Stack):
         "task/revoke/none?terminate=true",
     ],
 )
-def test_flower_shows_workers_and_refuses_operations(stack: Stack, path: str):
-    workers = wait_until(
-        lambda: stack.flower.get("/api/workers", params={"refresh": True}).raise_for_status().json(),
-        timeout=60,
-        what="Flower knows the workers",
-    )
-    answer = stack.flower.post(f"/api/{path.format(worker=next(iter(workers)))}", json={"args": []})
+def test_flower_shows_workers_and_refuses_operations(stack: Stack, worker: str, path: str):
+    answer = stack.flower.post(f"/api/{path.format(worker=worker)}", json={"args": []})
     assert answer.status_code == httpx.codes.FORBIDDEN

@@ -158,7 +158,7 @@ def exchanging(worker: Container, folder: str, attack: str) -> Iterator[None]:
     assert int(output) > READS, "there were fewer exchanges than reads"
 
 
-@pytest.mark.parametrize("attack", ["link through a folder", "folder"])
+@pytest.mark.parametrize("attack", ["link through a folder", pytest.param("folder", marks=pytest.mark.nightly)])
 def test_a_link_swapped_in_while_a_log_is_read_shows_no_secret(stack: Stack, reached_out: str, attack: str):
     """Not by a task, which cannot write logs at all, but by another process of the worker's user."""
     servers, worker = stack.containers("api-server"), stack.containers("worker")[0]
