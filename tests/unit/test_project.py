@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ops import container_limits, preflight, secrets_store
-from ops.commands.test import checks
+from ops.commands.test import IMAGES, SUITES, checks
 from ops.images.resolve import read_images_env
 from ops.project import ROOT, Project
 from ops.services import (
@@ -24,6 +24,7 @@ from ops.services import (
     replicas_variable,
 )
 from ops.settings_file import defaults
+from tests.images.conftest import LONGEST, SPREAD
 from tests.unit.compose.model import COMPOSE, ONE_SHOTS, compose_model
 
 SERVICES = compose_model()["services"]
@@ -144,6 +145,18 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_test_that_starts_processes_runs_beside_the_images():
+    """The suite UNIT leaves them out."""
+    marked = {
+        path for path in (ROOT / "tests/unit").rglob("test_*.py") if re.search(r"mark\.processes\b", path.read_text())
+    }
+    assert marked - {Path(__file__)} <= {ROOT / argument for argument in SUITES[IMAGES]}
+
+
+def test_image_tests_with_a_place_in_the_order_exist():
+    assert {*LONGEST, *SPREAD} <= {path.stem for path in (ROOT / "tests/images").glob("test_*.py")}
 
 
 def test_relative_links_lead_to_a_file_and_a_heading():
