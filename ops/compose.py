@@ -62,7 +62,7 @@ class Instance:
         id: Docker's short id, which is also the container's host name.
         state: created, running, restarting, paused, exited or dead.
         health: starting, healthy or unhealthy; unwatched for a running container without a health check (its image has
-            no shell); done for a one-shot container that exited with 0.
+            no shell); done for a one-shot container that exited with 0, and starting until then.
         created: Creation time, seconds since the epoch.
         ports: Ports of the host that are published for the container.
         suspended_tasks: Worker slots that a suspended task occupies, from the last health check.
@@ -263,6 +263,8 @@ def parse_instance(container: Mapping[str, Any]) -> Instance:
     is_one_shot = container["HostConfig"]["RestartPolicy"]["Name"] != "always"
     if state["Status"] == "exited" and state["ExitCode"] == 0 and is_one_shot:
         health = "done"
+    elif state["Status"] == "running" and is_one_shot:
+        health = "starting"
     elif state["Status"] != "running":
         health = "starting" if state["Status"] == "created" else "unhealthy"
     return Instance(

@@ -99,10 +99,18 @@ def test_stack_with_a_surplus_instance_is_not_ready(stack):
     assert stack(*three, MIGRATED)["ready"] is False
 
 
-def test_stack_with_a_failed_migration_is_not_ready(stack):
-    failed = container("migrate", 1, state="exited", code=1, policy="on-failure")
+@pytest.mark.parametrize(
+    "migrate",
+    [
+        container("migrate", 1, state="exited", code=1, policy="on-failure"),
+        container("migrate", 1, state="running", policy="on-failure"),
+        container("migrate", 1, state="created", policy="on-failure"),
+    ],
+    ids=["failed", "running", "created"],
+)
+def test_stack_whose_migration_has_not_succeeded_is_not_ready(stack, migrate):
     two = [container("scheduler", number, health="healthy") for number in (1, 2)]
-    assert stack(*two, failed)["ready"] is False
+    assert stack(*two, migrate)["ready"] is False
 
 
 def test_status_before_up_has_every_field(project, docker):
