@@ -95,10 +95,10 @@ def size_workers(settings: Mapping[str, str], machine: int) -> dict[str, str]:
     slots = int(settings.get("WORKER_CONCURRENCY") or 0)
     if chosen is None:
         spare = max(machine - OTHERS_USE, 0) // worker_bounds.most_workers(settings) // ROUNDING * ROUNDING
-        preferred = WORKER_BASE + (slots or worker_bounds.DEFAULT_SLOTS) * SLOT
+        preferred = WORKER_BASE + (slots or worker_bounds.default_slots()) * SLOT
         minimum = max(GIB, WORKER_BASE + slots * SMALLEST_SLOT)
         chosen = -(-max(min(spare, preferred), minimum) // ROUNDING) * ROUNDING
-    fitting = min(worker_bounds.DEFAULT_SLOTS, (chosen - WORKER_BASE) // (2 * SMALLEST_SLOT))
+    fitting = min(worker_bounds.default_slots(), (chosen - WORKER_BASE) // (2 * SMALLEST_SLOT))
     return {
         "WORKER_MEMORY": settings.get("WORKER_MEMORY") or f"{chosen // MIB}m",
         "WORKER_CONCURRENCY": str(slots or max(1, fitting)),

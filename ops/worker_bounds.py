@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from ops.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +19,9 @@ DEFAULT_FLOOR: Final = 2
 """Workers that stay without load: the loss of one leaves one."""
 SCALE_IN_SECONDS: Final = 300.0
 """Time of lower demand before workers are removed."""
-DEFAULT_SLOTS: Final = 8
-"""As in compose/airflow.yaml; the first `up` writes WORKER_CONCURRENCY."""
+SLOTS: Final = "WORKER_CONCURRENCY"
+DEFAULT_SLOTS: Final = re.compile(rf"\$\{{{SLOTS}:-(\d+)\}}")
+"""The slots of a worker in compose/airflow.yaml."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,15 @@ def bounds(settings: Mapping[str, str]) -> Bounds | None:
     ceiling = settings.get(CEILING)
     if not ceiling:
         return None
-    slots = int(settings.get("WORKER_CONCURRENCY") or DEFAULT_SLOTS)
+    slots = int(settings.get(SLOTS) or default_slots())
     return Bounds(int(settings.get(FLOOR) or DEFAULT_FLOOR), int(ceiling), slots)
+
+
+@functools.cache
+def default_slots() -> int:
+    """Return the slots of a worker without WORKER_CONCURRENCY, which the first `up` writes."""
+    (slots,) = set(DEFAULT_SLOTS.findall((ROOT / "compose/airflow.yaml").read_text(encoding="utf-8")))
+    return int(slots)
 
 
 def most_workers(settings: Mapping[str, str]) -> int:

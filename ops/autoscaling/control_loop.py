@@ -16,7 +16,6 @@ from ops.worker_bounds import CEILING, SCALE_IN_SECONDS, SERVICE, bounds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ops.compose import Instance
     from ops.project import Project
 
 INTERVAL: Final = 5.0
@@ -80,28 +79,20 @@ class ControlLoop:
             return False
         current = int(settings[VARIABLE])
         decision = self.autoscaler.decide(now, limits, current, demand)
-        if decision.workers == current:
-            self._reported.clear()
-        else:
+        is_settled = decision.workers == current
+        if not is_settled:
             change = f"{current} -> {decision.workers}"
             counts = f"{demand.queued} queued, {demand.running} running"
             self._report_once(change, f"workers {change}: {counts}; {decision.reason}")
-        if self.options.is_dry_run:
-            return True
-        try:
-            self._follow(settings, by_service, decision.workers)
-        except StackError as error:
-            self._report_once(error.what, error.what)
-            return False
-        return True
-
-    def _follow(self, settings: Mapping[str, str], by_service: Mapping[str, list[Instance]], workers: int) -> None:
-        current = int(settings[VARIABLE])
-        if workers != current:
-            if not self.workers.change(current, workers):
-                return
+        if not self.options.is_dry_run:
+            try:
+                is_settled = self.workers.follow(current, decision.workers, by_service.get(SERVICE, []))
+            except StackError as error:
+                self._report_once(error.what, error.what)
+                return False
+        if is_settled:
             self._reported.clear()
-        self.workers.follow({**settings, VARIABLE: str(workers)}, by_service.get(SERVICE, []))
+        return True
 
     def _report_once(self, key: str, text: str) -> None:
         """Report a line, once for as long as nothing is done about it."""

@@ -18,7 +18,7 @@ from ops.worker_bounds import SERVICE
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ops.compose import Instance
     from ops.project import Project
@@ -42,48 +42,48 @@ class WorkerContainers:
         self.report = report
         self.drains: dict[str, subprocess.Popen[bytes]] = {}
 
-    def change(self, current: int, workers: int) -> bool:
-        """Write another number of workers to .env, unless an operator has changed it meanwhile; return whether it did.
-
-        Raises:
-            StackError: Another command holds the stack's lock, or a file cannot be written.
-        """
-        with self._lock():
-            settings = settings_file.read(self.project)
-            if settings[VARIABLE] != str(current):
-                return False
-            settings[VARIABLE] = str(workers)
-            settings_file.write(self.project, settings)
-            # Alerts on missing workers expect the new number from now on.
-            generated_config.write(self.project, settings)
-            generated_config.load(self.project, settings["COMPOSE_PROJECT_NAME"])
-        return True
-
-    def follow(self, settings: Mapping[str, str], instances: Sequence[Instance]) -> None:
-        """Start and drain workers, so that as many run as .env has.
+    def follow(self, current: int, workers: int, instances: Sequence[Instance]) -> bool:
+        """Write the number of workers to .env, then start and drain workers, so that as many run.
 
         Args:
-            settings: Of .env.
+            current: The number that .env had.
+            workers: The number that there shall be.
             instances: The containers of the service.
 
+        Returns:
+            Whether .env has the number; not if an operator has written another one meanwhile, who starts it too.
+
         Raises:
-            StackError: Another command holds the stack's lock, or Docker refuses a change.
+            StackError: Another command holds the stack's lock, a file cannot be written, or Docker refuses a change.
         """
-        if not self._has_work(settings, instances):
-            return
+        if workers == current and not self._has_work(workers, instances):
+            return True
         with self._lock():
             # Other commands may have changed both before this one got the lock.
             settings = settings_file.read(self.project)
+            if workers != current:
+                if settings[VARIABLE] != str(current):
+                    return False
+                settings[VARIABLE] = str(workers)
+                settings_file.write(self.project, settings)
+                generated_config.write(self.project, settings)
             name = settings["COMPOSE_PROJECT_NAME"]
-            instances = compose.instances(name).get(SERVICE, [])
-            removed = self._remove_drained(instances)
-            instances = [instance for instance in instances if instance.id not in removed]
-            count, staying = int(settings[VARIABLE]), self._staying(instances)
-            if surplus := last_numbers(staying, len(staying) - count):
-                self._drain(surplus)
-            else:
-                self._start(name, count, instances)
-            generated_config.load(self.project, name)
+            try:
+                self._change_containers(name, int(settings[VARIABLE]))
+            finally:
+                # Once for the number and the containers. Alerts expect the number also if Docker refuses a container.
+                generated_config.load(self.project, name)
+        return True
+
+    def _change_containers(self, name: str, count: int) -> None:
+        instances = compose.instances(name).get(SERVICE, [])
+        removed = self._remove_drained(instances)
+        instances = [instance for instance in instances if instance.id not in removed]
+        staying = self._staying(instances)
+        if surplus := last_numbers(staying, len(staying) - count):
+            self._drain(surplus)
+        else:
+            self._start(name, count, instances)
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
         return stack_lock(self.project, "autoscale", lambda _: None, LOCK_SECONDS)
@@ -91,10 +91,10 @@ class WorkerContainers:
     def _staying(self, instances: Sequence[Instance]) -> list[Instance]:
         return [instance for instance in instances if instance.id not in self.drains]
 
-    def _has_work(self, settings: Mapping[str, str], instances: Sequence[Instance]) -> bool:
+    def _has_work(self, count: int, instances: Sequence[Instance]) -> bool:
         staying = self._staying(instances)
         return (
-            len(staying) != int(settings[VARIABLE])
+            len(staying) != count
             or any(instance.state in STARTABLE for instance in staying)
             or any(drain.poll() is not None for drain in self.drains.values())
         )

@@ -38,6 +38,8 @@ class Workers:
         tasks: The tasks that are queued; None if they cannot be counted.
         lines: What the run reports.
         expected: The replicas that alerts expect, by each write of the rules.
+        loads: How often Prometheus was told to load the rules that a change wrote.
+        locks: How often the stack's lock was taken.
     """
 
     project: Any
@@ -48,6 +50,8 @@ class Workers:
     now: float = 0.0
     lines: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
+    loads: int = 0
+    locks: int = 0
     loop: Any = None
 
     def add(self, state: str = "running") -> None:
@@ -99,6 +103,13 @@ class Workers:
         self.graces.append(command[2])
         return self.drains.setdefault(command[3], Drain())
 
+    def load(self, *_: Any) -> None:
+        self.loads += 1
+
+    def lock(self, *arguments: Any) -> Any:
+        self.locks += 1
+        return stack_lock(*arguments)
+
     def read(self, *_: Any) -> Demand:
         if self.tasks is None:
             raise StackError("cannot count the tasks: no scheduler runs")
@@ -120,7 +131,8 @@ def workers(project, monkeypatch) -> Workers:
     monkeypatch.setattr(worker_containers, "LOCK_SECONDS", 0.0)
     monkeypatch.setattr(task_counts, "read", fake.read)
     monkeypatch.setattr(generated_config, "write", lambda _, new: fake.expected.append(new["WORKER_REPLICAS"]))
-    monkeypatch.setattr(generated_config, "load", lambda *_: None)
+    monkeypatch.setattr(generated_config, "load", fake.load)
+    monkeypatch.setattr(worker_containers, "stack_lock", fake.lock)
     fake.loop = ControlLoop(project, Options(WINDOW), fake.lines.append)
     return fake
 
@@ -150,6 +162,25 @@ def test_the_highest_numbers_drain_for_the_stop_grace(workers):
     workers.step(WINDOW)
     assert len(workers.graces) == 2, "each is stopped once"
     assert len(workers.names) == 4
+
+
+def test_a_change_takes_the_lock_and_loads_the_rules_once(workers):
+    scaled_out(workers)
+    assert (workers.locks, workers.loads) == (1, 1)
+    workers.step(WINDOW + STEP)
+    assert (workers.replicas, workers.locks, workers.loads) == (2, 2, 2)
+
+
+def test_a_worker_that_docker_refuses_is_one_line_and_expected(workers, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise StackError("cannot start a worker: no space left")
+
+    monkeypatch.setattr(compose, "run", refuse)
+    workers.tasks = 32
+    workers.step(4 * STEP)
+    assert (workers.replicas, workers.expected) == (4, ["4"])
+    assert workers.loads == 4
+    assert len([line for line in workers.lines if "no space left" in line]) == 1
 
 
 def test_a_drained_worker_is_removed(workers):

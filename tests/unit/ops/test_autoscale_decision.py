@@ -7,7 +7,7 @@ import pytest
 from ops import settings_file
 from ops.autoscaling.decision import LONGEST_GAP, Autoscaler, Demand
 from ops.errors import StackError
-from ops.worker_bounds import DEFAULT_FLOOR, Bounds, bounds, most_workers
+from ops.worker_bounds import DEFAULT_FLOOR, Bounds, bounds, default_slots, most_workers
 
 BOUNDS = Bounds(floor=2, ceiling=6, slots=8)
 WINDOW = 300.0
@@ -144,7 +144,7 @@ def test_without_a_ceiling_there_is_no_autoscaling():
 
 
 def test_floor_and_slots_have_defaults():
-    assert bounds({"WORKER_CEILING": "4"}) == Bounds(DEFAULT_FLOOR, 4, 8)
+    assert bounds({"WORKER_CEILING": "4"}) == Bounds(DEFAULT_FLOOR, 4, default_slots())
 
 
 def test_memory_is_budgeted_for_the_ceiling():
