@@ -36,6 +36,11 @@ OPERATOR: Final = (
 """redis-cli in a container of Redis or Sentinel, with the password of the file there."""
 USER: Final = re.compile(r"^user (\w+) on ((?:#[0-9a-f]{64} ?)+)", re.MULTILINE)
 """A user with the hashes of its passwords, in redis_users.USERS_FILE and SENTINEL_FILE."""
+SAVE_SERVERS: Final = (
+    "set -e; exec 3<>/dev/tcp/127.0.0.1/8407; echo 'show servers state' >&3; "
+    "cat <&3 >/tmp/servers.part; mv /tmp/servers.part /tmp/servers.state"
+)
+"""For bash in a door; the port and the file are those of compose/gateway/common.cfg."""
 RELOADED_SECONDS: Final = 30.0
 
 
@@ -172,9 +177,18 @@ class Servers:
     def reload_doors(self, services: Collection[str]) -> None:
         """Make gateway and pages read their passwords again; they go on serving meanwhile."""
         for door in compose.in_state(self.by_service, "running", services):
-            compose.docker("kill", "--signal=USR2", door.id)
+            reload_door(door.id)
             what = f"{door.id} answers after its reload"
             wait(partial(compose.probe_succeeds, door.id), RELOADED_SECONDS, what, self.report)
+
+
+def reload_door(container: str) -> None:
+    """Make HAProxy read its files again, with the servers' addresses and states of before.
+
+    A new process without them answers 503 until DNS has answered: one of 1,453 requests on two cores under high load.
+    """
+    compose.docker("exec", container, "bash", "-c", SAVE_SERVERS)
+    compose.docker("kill", "--signal=USR2", container)
 
 
 def setting(text: str, name: str) -> str:

@@ -193,13 +193,15 @@ def test_refusal_of_a_server_ends_the_step_without_its_secret(made, servers, mon
     ("name", "door"), [("airflow_monitoring_password", "gateway"), ("flower_password", "pages"), ("fernet_key", "")]
 )
 def test_only_the_door_with_a_new_password_is_reloaded(servers, monkeypatch, name, door):
-    reloaded: list[str] = []
-    monkeypatch.setattr(compose, "docker", lambda *arguments: reloaded.append(arguments[-1]))
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(compose, "docker", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(compose, "probe_succeeds", lambda _: True)
     monkeypatch.setattr(secrets_store, "mount", lambda *_: True)
     monkeypatch.setattr("ops.rolling.replace_outdated", lambda *_: 0)
     servers.renew([name])
-    assert reloaded == ([door] if door else [])
+    assert [arguments[-1] for arguments in calls if arguments[0] == "kill"] == ([door] if door else [])
+    saved = [arguments[1] for arguments in calls if arguments[0] == "exec"]
+    assert saved == ([door] if door else []), "the new process knows the servers of before"
 
 
 def test_only_files_that_are_read_again_are_written_in_place(servers, monkeypatch):
