@@ -17,8 +17,8 @@ import httpx
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key of an element's id, by the standard."""
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--ignore-certificate-errors"]
-TIMEOUTS = {"script": 60000, "pageLoad": 180000}
-"""Milliseconds, for a machine whose cores are busy."""
+TIMEOUTS = {"implicit": 30000, "script": 60000, "pageLoad": 180000}
+"""Milliseconds, for a machine whose cores are busy. A page has its address before it has its elements (implicit)."""
 
 
 class Browser:
