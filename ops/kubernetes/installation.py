@@ -96,8 +96,8 @@ def apply_data(project: Project, cluster: Cluster, folder: Path, report: Callabl
     """Apply the namespace, the secrets and the data tier, and wait until that is ready."""
     settings = cluster.settings
     namespace, *_ = rendering.base(project, cluster)[rendering.CORE]["namespace"]
-    kubectl.apply(settings, rendering.dump(namespace))
-    kubectl.apply(settings, rendering.dump_all(rendering.secrets(project, cluster)))
+    kubectl.apply(settings, namespace)
+    kubectl.apply(settings, *rendering.secrets(project, cluster))
     if (folder / rendering.DATA).exists():
         kubectl.apply_folder(settings, folder / rendering.DATA)
         for component in components_of(cluster.profiles):
@@ -137,7 +137,7 @@ def copy_dags(
     settings = cluster.settings
     folder = dags_folder(project, settings)
     kubectl.output(settings, "delete", "pod", COPY_POD, "--ignore-not-found", "--wait=true")
-    kubectl.apply(settings, rendering.dump(copy_pod(cluster)))
+    kubectl.apply(settings, copy_pod(cluster))
     try:
         kubectl.output(
             settings, "wait", "--for=condition=Ready", f"pod/{COPY_POD}", f"--timeout={ROLLOUT_SECONDS:.0f}s"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ops.kubernetes.translation import Manifest
+
 FORWARD_SECONDS: Final = 20.0
 FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
@@ -62,9 +64,11 @@ def succeeds(settings: Mapping[str, str], *arguments: str) -> bool:
     return run_limited(command(settings, *arguments), time_limits.COMMAND, what).returncode == 0
 
 
-def apply(settings: Mapping[str, str], text: str) -> None:
-    """Apply manifests: create what is missing and change what differs."""
-    output(settings, "apply", "--server-side", "--force-conflicts", "--filename=-", stdin=text)
+def apply(settings: Mapping[str, str], *objects: Manifest) -> None:
+    """Apply objects: create what is missing and change what differs."""
+    # One List, since kubectl reads a second document as JSON or as YAML by what the first one happens to be.
+    content = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    output(settings, "apply", "--server-side", "--force-conflicts", "--filename=-", stdin=content)
 
 
 def apply_folder(settings: Mapping[str, str], folder: Path) -> None:

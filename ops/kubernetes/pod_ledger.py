@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ops.drills.ledger import SERVE, TABLE, Ledger
 from ops.errors import StackError
-from ops.kubernetes import kubectl, manifests, pod_faults, rendering, values
+from ops.kubernetes import kubectl, manifests, pod_faults, values
 from ops.waiting import wait
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def started_ledger(cluster: Cluster) -> Iterator[PodLedger]:
     settings = cluster.settings
     objects = ledger_objects(cluster, pod_faults.ledger_node(cluster))
     kubectl.output(settings, "delete", "pod", LEDGER, "--ignore-not-found", "--wait=true")
-    kubectl.apply(settings, rendering.dump_all(objects))
+    kubectl.apply(settings, *objects)
     book = PodLedger(LEDGER, settings)
     try:
         kubectl.output(settings, "wait", "--for=condition=Ready", f"pod/{LEDGER}", "--timeout=120s")

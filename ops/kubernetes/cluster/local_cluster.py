@@ -87,7 +87,7 @@ def up(project: Project, number: int, report: Callable[[str], None]) -> None:
         nodes.start(node, pki())
     settings = {**suitable(images), "KUBERNETES_CONTEXT": "", "KUBERNETES_NAMESPACE": "default"}
     wait(lambda: ready_nodes(settings) == number, READY_SECONDS, f"{number} nodes are ready", report, poll_seconds=0.5)
-    kubectl.apply(settings, "\n---\n".join(map(json.dumps, storage(created))))
+    kubectl.apply(settings, *storage(created))
     if not project.env_file.exists():
         project.state.mkdir(parents=True, exist_ok=True)
         settings_file.write(project, suitable(images))

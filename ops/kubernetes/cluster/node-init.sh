@@ -27,7 +27,11 @@ until ctr --address "$state/run/containerd.sock" version >/dev/null 2>&1; do
   [ "$tries" -lt 120 ] || exit 1
   sleep 0.5
 done
-"$programs/kubelet" --config="$state/kubelet.yaml" --kubeconfig="$state/kubelet.conf" --root-dir="$state/kubelet" \
-  --hostname-override="$node" --node-ip="$(cat "$state/address")" --cert-dir="$state/kubelet-pki" &
+# Restarted, as by systemd's unit of kubelet: it ends if containerd answers but has not initialized its pods' part yet.
+while ! "$programs/kubelet" --config="$state/kubelet.yaml" --kubeconfig="$state/kubelet.conf" \
+  --root-dir="$state/kubelet" --hostname-override="$node" --node-ip="$(cat "$state/address")" \
+  --cert-dir="$state/kubelet-pki"; do
+  sleep 1
+done &
 "$programs/kube-proxy" --config="$state/proxy.yaml" &
 wait

@@ -39,7 +39,7 @@ def steps(folder):
             found.append(words.rpartition("/")[2])
         elif "rollout" in arguments:
             found.append(arguments[arguments.index("status") + 1])
-        elif "kind: Secret" in text:
+        elif '"kind": "Secret"' in text:
             found.append("secrets")
         elif "exec" in arguments:
             found.append("DAGs")
