@@ -43,6 +43,7 @@ class S3Server:
         key: The log-in of a user who may do everything in S3.
         key_secret: The secret of the log-in.
         process: The server.
+        log: Its log, a line for each request.
     """
 
     endpoint: str
@@ -50,6 +51,7 @@ class S3Server:
     key: str
     key_secret: str
     process: subprocess.Popen[bytes]
+    log: Path
 
     def settings(self) -> dict[str, str]:
         """Return the settings of the storage."""
@@ -67,6 +69,10 @@ class S3Server:
             "backup_s3_key_secret": self.key_secret,
             "backup_s3_ca.pem": self.authority,
         }
+
+    def requests(self) -> int:
+        """Return how many requests it has answered."""
+        return self.log.read_text(encoding="utf-8").count('HTTP/1.1" ')
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -148,7 +154,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     with (folder / "server.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             key, key_secret = prepare(f"https://{host}:{port}", str(folder / "authority.pem"))
-            yield S3Server(f"{host}:{port}", authority.decode(), key, key_secret, process)
+            yield S3Server(f"{host}:{port}", authority.decode(), key, key_secret, process, folder / "server.log")
         finally:
             process.kill()
 

@@ -43,7 +43,11 @@ INFORMATION: Final = ("pgbackrest", "info", "--io-timeout=3", "--output=json")
 """pgBackRest reports a server that does not answer, or whose certificate is wrong, after 9 times `io-timeout`."""
 S3_SECONDS: Final = 40
 """How long an answer of the S3 server may take."""
-RESTIC: Final = ("restic", "--no-cache", "--no-lock")
+RESTIC: Final = ("restic", "--cache-dir=/tmp/cache", "--no-lock")
+"""Without a cache restic asks S3 once for each folder: 2,099 logs were restored in 235 s, with it in 1.3 s."""
+CACHE: Final = "1g"
+"""Size of the file system in memory that has the cache. The folders of 2,100 logs take under 3 MiB of it; what has no
+place there is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def command_line(repository: Repository, command: Sequence[str], options: Sequen
     """
     # Docker's default network has a route to S3.
     network = "bridge" if backup_storage.S3 in repository.storages else "none"
-    placed = ["docker", "run", "--rm", "--interactive", *RESTRICTIONS, "--tmpfs=/tmp:size=64m", f"--network={network}"]
+    placed = ["docker", "run", "--rm", "--interactive", *RESTRICTIONS, f"--network={network}"]
+    placed += [f"--tmpfs=/tmp:size={CACHE}"]
     if repository.source:
         placed += [f"--volume={repository.source}:{backup_storage.FOLDER}:ro"]
     return [*placed, *options, "--entrypoint=sh", repository.image, "-c", TAKE_FILES, "sh", *command]

@@ -184,7 +184,8 @@ def change(restoration: Restoration, images: Mapping[str, ResolvedImage], hold: 
     if restoration.chosen.files and restoration.with_files:
         restoration.report("restoring missing logs and artifacts")
         airflow = images["AIRFLOW_IMAGE"].reference
-        saved_files.restore_volumes(restoration.source, restoration.chosen.files, restoration.name, airflow)
+        source, snapshot = restoration.source, restoration.chosen.files
+        saved_files.restore_volumes(source, snapshot, restoration.name, airflow, restoration.report)
     rotation_state.abandon(project)
     saved_files.renew_token_secrets(project)
     deployment.configure(project, settings, images)

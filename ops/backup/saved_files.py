@@ -15,7 +15,7 @@ from ops.backup import repository
 from ops.errors import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from ops.backup.repository import Repository
     from ops.backup.sets import BackupSet
@@ -137,7 +137,9 @@ def restore_folder(source: Repository, snapshot: str, path: str, target: Path) -
     return written
 
 
-def restore_volumes(source: Repository, snapshot: str, stack: str, airflow_image: str) -> None:
+def restore_volumes(
+    source: Repository, snapshot: str, stack: str, airflow_image: str, report: Callable[[str], None]
+) -> None:
     """Write the logs and artifacts that are missing in the volumes of a stack.
 
     Args:
@@ -145,6 +147,7 @@ def restore_volumes(source: Repository, snapshot: str, stack: str, airflow_image
         snapshot: The snapshot.
         stack: The compose project.
         airflow_image: Gives a new volume its owner.
+        report: Receives a line of progress.
 
     Raises:
         StackError: The snapshot cannot be read.
@@ -159,6 +162,7 @@ def restore_volumes(source: Repository, snapshot: str, stack: str, airflow_image
             *repository.RESTIC,
             *("restore", f"{snapshot}:/set/{folder}", f"--target=/set/{folder}", "--overwrite=never"),
             options=[f"--volume={name}:/set/{folder}", *MAY_CHANGE_OWNERS],
+            report=lambda seconds, folder=folder: report(f"restoring missing {folder} … {seconds:.0f} s"),
         )
         if result.returncode != 0:
             raise repository.failure(f"cannot restore the {folder}", result, "fix the cause, then run this again")

@@ -124,6 +124,36 @@ def test_a_restore_from_each_storage_is_verified(project, settings):
     wait(lambda: verified() == set(BOTH), 240)
 
 
+def test_files_need_no_request_for_each_folder(project, settings, server):
+    """An S3 server answers in some 30 ms, and each try of a task has a folder of its own."""
+    folders, name = 400, settings["COMPOSE_PROJECT_NAME"]
+    script = f"cd /logs; for i in $(seq {folders}); do mkdir $i; echo $i >$i/attempt=1.log; done; chown -R 50000:0 ."
+    volume = f"--volume={name}_airflow-logs:/logs"
+    image = settings["BACKUP_IMAGE"]
+    assert docker("run", "--rm", "--user=0", volume, "--entrypoint=sh", image, "-c", script).status == 0
+    creation.make(settings, print)
+    newest = [each for each in contents(project, settings).sets if each.storage == "s3"][-1]
+    before = server.requests()
+    creation.make(settings, print)
+    assert server.requests() - before < folders / 2, "a backup reads the folders of the one before"
+    before = server.requests()
+    source = place(project, settings).only("s3")
+    saved_files.restore_volumes(source, newest.files, f"{name}-copy", settings["AIRFLOW_IMAGE"], print)
+    assert server.requests() - before < folders / 2
+    count = (
+        "run",
+        "--rm",
+        f"--volume={name}-copy_airflow-logs:/logs",
+        "--entrypoint=sh",
+        image,
+        "-c",
+        "ls /logs | wc -l",
+    )
+    assert int(docker(*count).output) >= folders
+    for each in saved_files.VOLUMES:
+        compose.docker("volume", "rm", f"{name}-copy_{each}")
+
+
 def wrong(place: Repository, old: str, new: str) -> Repository:
     return replace(place, configuration=place.configuration.replace(old, new))
 
