@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from ops.kubernetes.chart import KUBERNETES
 from ops.kubernetes.cluster import certificates, local_cluster, nodes, programs
 from ops.kubernetes.cluster.networks import Node
+from tests.unit.kubernetes.rendered import manifests_with
 
 NODES = [Node(number) for number in range(1, 4)]
 
@@ -15,6 +18,21 @@ def test_every_staged_module_has_the_version_of_kubernetes():
     lines = programs.kubernetes_module().splitlines()
     assert f"require k8s.io/kubernetes v{KUBERNETES}" in lines
     assert f"replace k8s.io/kubelet => k8s.io/kubelet v0{KUBERNETES[1:]}" in lines
+
+
+@pytest.mark.parametrize("data", ["data", "data-ha"])
+def test_the_cluster_has_every_image_that_is_installed(data):
+    known = {key: f"test/{key}:1" for key in local_cluster.IMAGES}
+    given = [f"COMPOSE_PROFILES={data},flower,observability", *(f"{key}={image}" for key, image in known.items())]
+    used = {
+        container["image"]
+        for manifest in manifests_with(*given)
+        if manifest["kind"] in {"Deployment", "StatefulSet"}
+        for kind in ("initContainers", "containers")
+        for container in manifest["spec"]["template"]["spec"].get(kind, ())
+    }
+    assert known["GATEWAY_IMAGE"] in used
+    assert used <= set(known.values())
 
 
 def test_nodes_share_no_address_folder_or_link():
