@@ -13,7 +13,7 @@ export PATRONI_RESTAPI_USERNAME=patroni
 export PATRONI_SUPERUSER_USERNAME=postgres
 export PATRONI_REPLICATION_USERNAME=replicator
 # On Kubernetes (ops/kubernetes/data_nodes.py) the leader lock is there, and no etcd runs.
-if [ -z "${PATRONI_KUBERNETES_NAMESPACE:-}" ]; then
+if [ -z "${PATRONI_KUBERNETES_LABELS:-}" ]; then
   PATRONI_ETCD3_PASSWORD=$(secret etcd_password)
   # Patroni reads etcd's password from the environment only if its hosts are there too.
   export PATRONI_ETCD3_PASSWORD PATRONI_ETCD3_USERNAME=root PATRONI_ETCD3_HOSTS=etcd-1:2379,etcd-2:2379,etcd-3:2379

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PATRONI, REDIS, SENTINEL = "patroni", "redis", "sentinel"
 SCOPE_LABEL: Final = "cluster-name"
-"""Patroni finds its pods by this label, with the scope of compose/patroni/patroni.yaml."""
+"""Patroni finds its pods by this label, with its scope."""
 COMPONENTS: Final = {"data": ("postgres", REDIS), "data-ha": (PATRONI, REDIS, SENTINEL)}
 """The StatefulSets of each data profile."""
 POD_NAME: Final[Manifest] = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
@@ -95,6 +95,8 @@ def replicated_postgres(cluster: Cluster) -> list[Manifest]:
         8008, "/liveness", periodSeconds=translation.period(of), failureThreshold=translation.failures(of)
     )
     ready = http_probe(8008, "/readiness", periodSeconds=translation.period(of), failureThreshold=2)
+    # Begins the names of Patroni's ConfigMaps, and RELEASE-config is the chart's.
+    scope = f"{cluster.release}-{PATRONI}"
     pod = Pod(
         PATRONI,
         command=[str(word) for word in of.service["entrypoint"]],
@@ -102,7 +104,9 @@ def replicated_postgres(cluster: Cluster) -> list[Manifest]:
         env=[
             POD_NAME,
             {"name": "PATRONI_NAME", "value": "$(POD_NAME)"},
-            {"name": "PATRONI_KUBERNETES_NAMESPACE", "value": cluster.settings["KUBERNETES_NAMESPACE"]},
+            # Not PATRONI_KUBERNETES_NAMESPACE: the namespace of patroni.yaml, a folder of etcd, would win over it.
+            {"name": "PATRONI_NAMESPACE", "value": cluster.settings["KUBERNETES_NAMESPACE"]},
+            {"name": "PATRONI_SCOPE", "value": scope},
             {"name": "PATRONI_KUBERNETES_LABELS", "value": json.dumps(manifests.labels(cluster, PATRONI))},
         ],
         ports=[("postgres", 5432), ("patroni", 8008)],
@@ -110,7 +114,7 @@ def replicated_postgres(cluster: Cluster) -> list[Manifest]:
         volumes=[*mounted.volumes, *POSTGRES_VOLUMES, secrets_with_token(of)],
         mounts=[*mounted.mounts, *POSTGRES_MOUNTS],
         annotations={"airflow-ha/files": mounted.digest},
-        labels={SCOPE_LABEL: "airflow"},
+        labels={SCOPE_LABEL: scope},
         more={"serviceAccountName": PATRONI},
     )
     # The variables above replace PATRONI_NAME of the first node.

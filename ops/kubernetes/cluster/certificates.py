@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 DAYS: Final = "30"
 KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
+CA_USAGE: Final = "keyUsage=critical,keyCertSign,cRLSign"
+EXTENSIONS: Final = (
+    "keyUsage=digitalSignature,keyEncipherment",
+    "extendedKeyUsage=serverAuth,clientAuth",
+    "subjectKeyIdentifier=hash",
+    "authorityKeyIdentifier=keyid",
+)
+"""Python 3.13 refuses an authority without its usage, and certificates without identifiers (VERIFY_X509_STRICT)."""
 ADMIN, COREDNS, CONTROLLER, SCHEDULER, PROXY = "admin", "coredns", "controller-manager", "scheduler", "proxy"
 CLIENTS: Final = {
     ADMIN: "/O=system:masters/CN=admin",
@@ -30,7 +38,7 @@ def create(folder: Path, nodes: Sequence[Node]) -> None:
     """Create every certificate and kubeconfig in a folder."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca = ("-out", str(folder / "ca.crt"), "-keyout", str(folder / "ca.key"))
-    run("openssl", "req", "-x509", *KEY, "-subj", "/CN=test-cluster", "-days", DAYS, *ca)
+    run("openssl", "req", "-x509", *KEY, "-subj", "/CN=test-cluster", "-days", DAYS, "-addext", CA_USAGE, *ca)
     names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
     addresses = (CONTROL_ADDRESS, FIRST_SERVICE, "127.0.0.1")
     sign(
@@ -63,7 +71,7 @@ def sign(folder: Path, name: str, subject: str, names: Sequence[str] = ()) -> No
     """
     request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
     run("openssl", "req", "-new", *KEY, "-subj", subject, "-keyout", str(folder / f"{name}.key"), "-out", str(request))
-    lines = ["keyUsage=digitalSignature,keyEncipherment", "extendedKeyUsage=serverAuth,clientAuth"]
+    lines = list(EXTENSIONS)
     extensions.write_text("\n".join([*lines, *([f"subjectAltName={','.join(names)}"] if names else [])]) + "\n")
     authority = ("-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key"), "-CAcreateserial")
     files = ("-in", str(request), "-out", str(folder / f"{name}.crt"), "-extfile", str(extensions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_the_cluster_has_every_image_that_is_installed(data):
     }
     assert known["GATEWAY_IMAGE"] in used
     assert used <= set(known.values())
+
+
+def test_a_strict_client_accepts_every_certificate(tmp_path):
+    certificates.create(tmp_path, NODES)
+    own = sorted(path.name for path in tmp_path.glob("*.crt") if path.name != "ca.crt")
+    assert {"apiserver.crt", "node-1.crt", "admin.crt"} <= set(own)
+    verify = ["openssl", "verify", "-x509_strict", "-CAfile", "ca.crt", *own]
+    done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nodes_share_no_address_folder_or_link():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ops import secrets_store
 from ops.kubernetes import rendering, translation
 from ops.kubernetes.schema_check import VARIANTS, problems, render
-from ops.project import Project
+from ops.project import ROOT, Project
 from tests.unit.kubernetes.rendered import PROJECT, cluster_with, manifests_with, pod_of
 
 
@@ -87,6 +89,21 @@ def test_postgres_and_redis_have_the_names_of_docker(cluster):
         for node in (f"{name}-{index}" for index in range(start, start + number)):
             assert node in cluster.model["services"], "a service of compose has this name"
             assert services[node]["spec"]["selector"] == {"statefulset.kubernetes.io/pod-name": node}
+
+
+def test_patroni_keeps_its_lock_in_the_namespace_of_its_pods():
+    """The namespace of patroni.yaml, a folder of etcd, wins over any other variable than this one."""
+    given = (*VARIANTS["replicated data"], "KUBERNETES_NAMESPACE=here")
+    template = named(manifests_with(*given), "StatefulSet")["patroni"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    assert variables["PATRONI_NAMESPACE"] == "here"
+    asked = re.findall(r"PATRONI_KUBERNETES_\w+", (ROOT / "compose/patroni/with-secrets.sh").read_text())
+    assert asked
+    assert set(asked) <= set(variables), "with-secrets.sh tells Kubernetes by these"
+    scope = variables["PATRONI_SCOPE"]
+    assert template["metadata"]["labels"]["cluster-name"] == scope
+    assert f"{scope}-config" != f"{cluster_with(*given).release}-config", "the chart's ConfigMap"
 
 
 def test_patroni_gets_its_token_beside_its_secrets_and_no_password_of_etcd():
