@@ -23,7 +23,7 @@ request = json.loads(sys.stdin.readline())
 missing = {name: [bytes.fromhex(form) for form in forms] for name, forms in request["markers"].items()}
 longest = max(len(form) for forms in missing.values() for form in forms)
 result = {"segments": 0, "records": 0, "found": [], "lost": 0}
-# Only IP, and without the link's header: packets of any interface look alike.
+# Only IP, and without the link's header: packets of all interfaces have one form.
 source = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
 source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 20)
 ends = {}

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -137,6 +138,11 @@ def restore_folder(source: Repository, snapshot: str, path: str, target: Path) -
     return written
 
 
+def report_restore(report: Callable[[str], None], folder: str, seconds: float) -> None:
+    """Report that a folder is being restored."""
+    report(f"restoring missing {folder} … {seconds:.0f} s")
+
+
 def restore_volumes(
     source: Repository, snapshot: str, stack: str, airflow_image: str, report: Callable[[str], None]
 ) -> None:
@@ -162,7 +168,7 @@ def restore_volumes(
             *repository.RESTIC,
             *("restore", f"{snapshot}:/set/{folder}", f"--target=/set/{folder}", "--overwrite=never"),
             options=[f"--volume={name}:/set/{folder}", *MAY_CHANGE_OWNERS],
-            report=lambda seconds, folder=folder: report(f"restoring missing {folder} … {seconds:.0f} s"),
+            report=partial(report_restore, report, folder),
         )
         if result.returncode != 0:
             raise repository.failure(f"cannot restore the {folder}", result, "fix the cause, then run this again")

@@ -36,8 +36,9 @@ API_SERVER, EXECUTION_API = "api-server", "execution-api"
 API_PORT: Final = 8080
 GUARD: Final = "/usr/local/bin/restart-when-unhealthy.sh"
 DEFAULT_CPU_WEIGHT: Final = 1024
-WEIGHT_PER_MILLICORE: Final = 10
-"""Docker's default weight, 1024, becomes a request of 102 millicores."""
+WEIGHT_PER_MILLICORE: Final = 20
+"""Docker's default weight, 1024, becomes a request of 51 millicores, and all of `data-ha` requests 3 cores: of three
+nodes of 2 cores any two hold it."""
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 DAGS, LOGS, ARTIFACTS = "dags", "logs", "artifacts"
@@ -168,7 +169,7 @@ def resources(of: Service) -> Manifest:
     memory = f"{(size(str(of.service['deploy']['resources']['limits']['memory'])) or 0) // MIB}Mi"
     weight = int(of.service.get("cpu_shares", DEFAULT_CPU_WEIGHT))
     return {
-        "requests": {"cpu": f"{weight // WEIGHT_PER_MILLICORE}m", "memory": memory},
+        "requests": {"cpu": f"{round(weight / WEIGHT_PER_MILLICORE)}m", "memory": memory},
         "limits": {"memory": memory},
     }
 

@@ -100,7 +100,7 @@ def test_patroni_keeps_its_lock_in_the_namespace_of_its_pods():
     assert variables["PATRONI_NAMESPACE"] == "here"
     asked = re.findall(r"PATRONI_KUBERNETES_\w+", (ROOT / "compose/patroni/with-secrets.sh").read_text())
     assert asked
-    assert set(asked) <= set(variables), "with-secrets.sh tells Kubernetes by these"
+    assert set(asked) <= set(variables), "with-secrets.sh recognizes Kubernetes by these"
     scope = variables["PATRONI_SCOPE"]
     assert template["metadata"]["labels"]["cluster-name"] == scope
     assert f"{scope}-config" != f"{cluster_with(*given).release}-config", "the chart's ConfigMap"

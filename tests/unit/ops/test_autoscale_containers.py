@@ -38,7 +38,7 @@ class Workers:
         tasks: The tasks that are queued; None if they cannot be counted.
         lines: What the run reports.
         expected: The replicas that alerts expect, by each write of the rules.
-        loads: How often Prometheus was told to load the rules that a change wrote.
+        loads: How often Prometheus loaded the rules that a change wrote.
         locks: How often the stack's lock was taken.
     """
 
