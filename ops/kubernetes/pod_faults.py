@@ -122,7 +122,9 @@ def pods_by_node(cluster: Cluster) -> dict[str, list[Any]]:
 
 
 def ledger_node(cluster: Cluster) -> str:
-    """Return the node for the drills' ledger, which no drill ends: with a single Postgres, or with the fewest pods.
+    """Return the node for the drills' ledger, which no drill ends.
+
+    With a single Postgres, or without a worker, or with the fewest pods.
 
     Raises:
         StackError: The installation has no pod.
@@ -130,11 +132,11 @@ def ledger_node(cluster: Cluster) -> str:
     pods = pods_by_node(cluster)
     if not pods:
         raise StackError("cannot run a drill: there is no installation", hint="run ./ops/stack kubernetes install")
-    return min(pods, key=lambda node: (not must_stay(pods[node], cluster), len(pods[node])))
+    return min(pods, key=lambda node: (not must_stay(pods[node], cluster), has_worker(pods[node]), len(pods[node])))
 
 
 def target_node(cluster: Cluster) -> str:
-    """Return the node with the most pods among those whose loss the data tier survives, without the ledger.
+    """Return the node with a worker and the most pods whose loss the data tier survives, without the ledger.
 
     Raises:
         StackError: There is none.
@@ -149,7 +151,12 @@ def target_node(cluster: Cluster) -> str:
             "cannot choose a node: each has a single Postgres or Redis, or two nodes of the data tier",
             hint="use the profile data-ha with three nodes",
         )
-    return max(candidates, key=lambda node: len(pods[node]))
+    return max(candidates, key=lambda node: (has_worker(pods[node]), len(pods[node])))
+
+
+def has_worker(pods: Sequence[Any]) -> bool:
+    """Return whether tasks run on a node with these pods."""
+    return any(pod["metadata"]["labels"]["component"] == "worker" for pod in pods)
 
 
 def must_stay(pods: Sequence[Any], cluster: Cluster) -> bool:

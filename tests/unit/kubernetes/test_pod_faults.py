@@ -51,6 +51,13 @@ def test_the_node_with_the_single_postgres_gets_the_ledger_and_no_fault(cluster)
     assert pod_faults.target_node(of) == "b"
 
 
+def test_a_node_with_tasks_gets_the_fault_and_one_without_gets_the_ledger(cluster):
+    pods = [pod("worker", "a", 1), pod("scheduler", "b", 2), pod("patroni", "b", 3), pod("redis", "b", 4)]
+    of = cluster("replicated data", *pods)
+    assert pod_faults.ledger_node(of) == "b"
+    assert pod_faults.target_node(of) == "a"
+
+
 def test_a_node_with_two_sentinels_gets_no_fault(cluster):
     pods = [pod("sentinel", "a", 1), pod("sentinel", "a", 2), pod("sentinel", "b", 3), pod("worker", "a", 4)]
     assert pod_faults.target_node(cluster("replicated data", *pods)) == "b"
