@@ -74,7 +74,7 @@ SUITES = {
     # Tests that share containers stay in one process. They mostly wait, so there are more processes than cores. The
     # order is that of tests/images/conftest.py: xdist would begin with the many short tests, and end with the long.
     IMAGES: [
-        *(*files_with("processes", "tests/unit"), "tests/images", "-m", "images or processes"),
+        *("tests/images", *files_with("processes", "tests/unit"), "-m", "images or processes"),
         *("--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"),
     ],
     INTEGRATION: ["tests/integration"],
