@@ -189,7 +189,7 @@ def test_health_checks_and_the_operator_connect(servers: Servers):
 
 def test_a_health_check_leaves_nothing_in_the_log(servers: Servers):
     """It runs every 10 s: what it left would displace the errors of clients."""
-    for service, container in servers.valid.items():
+    for service, container in servers.containers.items():
         before = docker("logs", container).output
         assert docker("exec", container, *probe(service)).status == 0
         time.sleep(1)
