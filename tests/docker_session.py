@@ -61,16 +61,24 @@ def remove_all(name: str) -> list[str]:
 def remove_session(timeout: float = 300) -> None:
     """Remove all objects of this session, however long one removal takes.
 
+    Under high load Docker once kept a network for endpoints of containers that were gone ("has active endpoints", with
+    no container in it): such a network is only reported, since nothing but a restart of Docker removes it.
+
     Args:
         timeout: For how many seconds a removal that Docker refuses is repeated.
 
     Raises:
-        AssertionError: An object remains; the error has Docker's reasons.
+        AssertionError: A container or a volume remains; the error has Docker's reasons.
     """
     deadline = time.monotonic() + timeout
     while existing := remove_all(session_name()):
-        if time.monotonic() > deadline and any(left_behind(session_name(), kind) for kind in KINDS):
-            raise AssertionError("\n".join([f"cannot remove the stack within {timeout:g} s:", *existing]))
+        if time.monotonic() < deadline:
+            continue
+        message = "\n".join([f"cannot remove the stack within {timeout:g} s:", *existing])
+        if left_behind(session_name(), "container") or left_behind(session_name(), "volume"):
+            raise AssertionError(message)
+        print(message, file=sys.stderr)
+        return
 
 
 if __name__ == "__main__":
