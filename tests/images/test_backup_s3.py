@@ -17,7 +17,7 @@ from ops.backup.restoration import Restoration
 from ops.backup.sets import choose
 from ops.errors import StackError
 from ops.project import Project
-from tests.images.conftest import ROOT, docker
+from tests.images.conftest import ROOT, Answer, docker
 from tests.images.test_backup import SCHEMA, SERVICES, backup_project, container, contents, metrics, query, wait
 from tests.s3_server import S3Server, new_authority, s3_server
 
@@ -127,10 +127,13 @@ def test_a_restore_from_each_storage_is_verified(project, settings):
 def test_files_need_no_request_for_each_folder(project, settings, server):
     """An S3 server answers in some 30 ms, and each try of a task has a folder of its own."""
     folders, name = 400, settings["COMPOSE_PROJECT_NAME"]
-    script = f"cd /logs; for i in $(seq {folders}); do mkdir $i; echo $i >$i/attempt=1.log; done; chown -R 50000:0 ."
-    volume = f"--volume={name}_airflow-logs:/logs"
-    image = settings["BACKUP_IMAGE"]
-    assert docker("run", "--rm", "--user=0", volume, "--entrypoint=sh", image, "-c", script).status == 0
+
+    def in_logs(stack: str, script: str) -> Answer:
+        volume, image = f"--volume={stack}_airflow-logs:/logs", settings["BACKUP_IMAGE"]
+        return docker("run", "--rm", "--user=0", volume, "--workdir=/logs", "--entrypoint=sh", image, "-c", script)
+
+    script = f"for i in $(seq {folders}); do mkdir $i; echo $i >$i/attempt=1.log; done; chown -R 50000:0 ."
+    assert in_logs(name, script).status == 0
     creation.make(settings, print)
     newest = [each for each in contents(project, settings).sets if each.storage == "s3"][-1]
     before = server.requests()
@@ -140,16 +143,7 @@ def test_files_need_no_request_for_each_folder(project, settings, server):
     source = place(project, settings).only("s3")
     saved_files.restore_volumes(source, newest.files, f"{name}-copy", settings["AIRFLOW_IMAGE"], print)
     assert server.requests() - before < folders / 2
-    count = (
-        "run",
-        "--rm",
-        f"--volume={name}-copy_airflow-logs:/logs",
-        "--entrypoint=sh",
-        image,
-        "-c",
-        "ls /logs | wc -l",
-    )
-    assert int(docker(*count).output) >= folders
+    assert int(in_logs(f"{name}-copy", "ls | wc -l").output) >= folders
     for each in saved_files.VOLUMES:
         compose.docker("volume", "rm", f"{name}-copy_{each}")
 

@@ -71,8 +71,8 @@ def sign(folder: Path, name: str, subject: str, names: Sequence[str] = ()) -> No
     """
     request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
     run("openssl", "req", "-new", *KEY, "-subj", subject, "-keyout", str(folder / f"{name}.key"), "-out", str(request))
-    lines = list(EXTENSIONS)
-    extensions.write_text("\n".join([*lines, *([f"subjectAltName={','.join(names)}"] if names else [])]) + "\n")
+    lines = [*EXTENSIONS, *([f"subjectAltName={','.join(names)}"] if names else [])]
+    extensions.write_text("\n".join(lines) + "\n")
     authority = ("-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key"), "-CAcreateserial")
     files = ("-in", str(request), "-out", str(folder / f"{name}.crt"), "-extfile", str(extensions))
     run("openssl", "x509", "-req", *files, *authority, "-days", DAYS)
